@@ -1,1 +1,3 @@
-//! See Cargo.toml.
+//! The multiplexor: owns sockets, moves bytes, knows no XMPP.
+
+pub mod config;

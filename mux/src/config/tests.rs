@@ -1,0 +1,203 @@
+//! Configuration: what is accepted, and every mistake with its line.
+
+use super::*;
+
+const GOOD: &str = r#"
+name = "mux1"
+[[server]]
+name = "main"
+address = "im.example.org:15230"
+ca = "link/ca.pem"
+cert = "link/mux1.pem"
+key = "/keys/mux1.key"
+[[listener]]
+kind = "c2s"
+transport = "tcp"
+listen = ["0.0.0.0:5222", "[::]:5222"]
+[[listener]]
+kind = "c2s"
+transport = "tls"
+listen = ["127.0.0.1:0"]
+[[certificate]]
+domains = ["Example.org", "*.example.org"]
+chain = "tls/example.pem"
+key = "tls/example.key"
+[metrics]
+listen = "127.0.0.1:15234"
+"#;
+
+fn mistakes(text: &str) -> Vec<String> {
+    match parse(text, Path::new("/etc/isthmus/mux.toml")) {
+        Ok(_) => Vec::new(),
+        Err(all) => all
+            .iter()
+            .map(|m| m.to_string().replace("/etc/isthmus/mux.toml:", ""))
+            .collect(),
+    }
+}
+
+#[test]
+fn a_small_file_is_enough() {
+    let config = parse(GOOD, Path::new("/etc/isthmus/mux.toml")).expect("good");
+    assert_eq!(config.name, "mux1");
+    assert_eq!(config.limits, LimitsConfig::default());
+    let tls = config.servers[0].tls.as_ref().expect("tls");
+    assert_eq!(tls.ca, Path::new("/etc/isthmus/link/ca.pem"));
+    assert_eq!(tls.key, Path::new("/keys/mux1.key"));
+    assert_eq!(
+        config.certificates[0].domains,
+        ["example.org", "*.example.org"]
+    );
+    assert_eq!(config.listeners[0].listen.len(), 2);
+}
+
+#[test]
+fn the_example_is_whole_and_states_the_defaults() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc/mux.toml");
+    let config = load(&file).unwrap_or_else(|all| panic!("{all:?}"));
+    assert_eq!(config.limits, LimitsConfig::default());
+    assert_eq!(config.tcp, TcpConfig::default());
+    assert_eq!(config.tls.watch, TlsConfig::default().watch);
+    let text = std::fs::read_to_string(&file).expect("read");
+    for key in [
+        "conns_max",
+        "conns_per_address_max",
+        "exempt",
+        "unauthenticated_max",
+        "login_s",
+        "accepts_per_s",
+        "handshakes_per_s",
+        "handshakes_max",
+        "handshake_s",
+        "output_bytes_max",
+        "unsettled_bytes_max",
+        "server_lost_s",
+        "watch_s",
+        "client_ca",
+        "nodelay",
+        "keepalive_s",
+        "user_timeout_s",
+        "threads",
+        "filter",
+    ] {
+        assert!(text.contains(key), "etc/mux.toml does not document {key}");
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_its_line() {
+    let text = r#"name = "Mux 1"
+treads = 4
+[[server]]
+name = "main"
+address = "nowhere"
+ca = "a"
+cert = "b"
+[[listener]]
+kind = "c3s"
+transport = "udp"
+listen = ["5222"]
+[limits]
+conns_max = -4
+login_s = "soon"
+exempt = ["here"]
+hands = 1
+[metrics]
+port = 15234
+"#;
+    let found = mistakes(text);
+    let lines: Vec<_> = found
+        .iter()
+        .map(|m| m.split(':').next().expect("line").to_owned())
+        .collect();
+    let want = [
+        "1", "2", "3", "5", "9", "10", "11", "13", "14", "15", "16", "17", "18",
+    ];
+    assert_eq!(lines, want, "{found:#?}");
+}
+
+#[test]
+fn rows_of_single_mistakes() {
+    let rows: &[(&str, &str, &str)] = &[
+        ("name = \"mux1\"", "", "`name` is missing"),
+        (
+            "\"im.example.org:15230\"",
+            "\"im.example.org:15230\"\ntls = false",
+            "loopback addresses only",
+        ),
+        (
+            "domains = [\"Example.org\", \"*.example.org\"]",
+            "domains = [\"a\", \"A\"]",
+            "has a certificate already",
+        ),
+        (
+            "domains = [\"Example.org\", \"*.example.org\"]",
+            "domains = [\"\u{e9}.org\"]",
+            "is no domain name",
+        ),
+        (
+            "[metrics]",
+            "[log]\nfilter = \"mux=loud\"\n[metrics]",
+            "is no filter",
+        ),
+        ("[metrics]", "[metrics", "not valid TOML"),
+        (
+            "[[certificate]]",
+            "[certificate]",
+            "written as [[certificate]]",
+        ),
+        (
+            "[metrics]",
+            "[limits]\noutput_bytes_max = 1\n[metrics]",
+            "from 65536 to",
+        ),
+    ];
+    for (from, to, want) in rows {
+        let text = GOOD.replacen(from, to, 1);
+        assert_ne!(text, GOOD, "row {from}");
+        let found = mistakes(&text);
+        assert!(
+            found.iter().any(|m| m.contains(want)),
+            "{from} -> {to}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn tls_listener_without_certificate_is_a_mistake() {
+    let text = GOOD.split("[[certificate]]").next().expect("head");
+    let found = mistakes(text);
+    assert!(
+        found.len() == 1 && found[0].contains("needs a [[certificate]]"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_embedded_section_has_no_server_and_keeps_its_lines() {
+    let file = Path::new("/x/imserver.toml");
+    let text = "[other]\nfoo = 1\n[embedded]\n[[embedded.listener]]\nkind = \"c2s\"\ntransport = \"tcp\"\nlisten = [\"127.0.0.1:0\"]\n";
+    let config = parse_section(text, file, "embedded")
+        .expect("good")
+        .expect("there");
+    assert_eq!(config.name, "embedded");
+    assert!(parse_section(text, file, "absent").expect("good").is_none());
+    let bad = format!("{text}[[embedded.server]]\nname = \"x\"\n");
+    let found = parse_section(&bad, file, "embedded").expect_err("server is unknown there");
+    assert_eq!(found[0].line, 8);
+}
+
+#[test]
+fn unix_and_plain_loopback_servers_need_no_files() {
+    for address in [
+        "unix:run/link.sock\"\ntls = true",
+        "127.0.0.1:15230\"\ntls = false",
+        "[::1]:15230\"\ntls = false",
+    ] {
+        let text = format!(
+            "name = \"m\"\n[[server]]\nname = \"main\"\naddress = \"{address}\n[[listener]]\nkind = \"c2s\"\ntransport = \"tcp\"\nlisten = [\"127.0.0.1:0\"]\n"
+        );
+        let found = mistakes(&text);
+        assert!(found.is_empty(), "{found:?}");
+    }
+}
