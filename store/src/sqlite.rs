@@ -1,0 +1,1 @@
+//! sqlite engine (next commit).

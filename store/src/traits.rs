@@ -1,0 +1,77 @@
+//! The one trait per role that engines implement.
+
+use bytes::Bytes;
+use xmpp::jid::BareJid;
+
+use crate::position::PositionKey;
+use crate::types::{Account, AccountEntry, ArchiveQuery, Counts, StoreId, StoredRow, UserData, Write, Written};
+use crate::StoreError;
+
+/// An open store. Shared by the threads that need a reader.
+pub trait Engine: Send + Sync {
+    /// The one writer. A second call is refused with [`StoreError::InUse`] while the first lives.
+    fn writer(&self) -> Result<Box<dyn Writer>, StoreError>;
+    /// A reader for one thread.
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
+    /// The session store. A second call is refused while the first lives.
+    fn session_store(&self) -> Result<Box<dyn SessionStore>, StoreError>;
+    /// Names this store; new after a restore.
+    fn store_id(&self) -> StoreId;
+    /// The next boot number: durable before it returns, never repeats. Sessions are named
+    /// `epoch << 32 | n`. Call before `writer`.
+    fn next_epoch(&self) -> Result<u32, StoreError>;
+    /// Turns positions into what clients see.
+    fn position_key(&self) -> PositionKey;
+}
+
+/// Makes writes durable. Owned by one thread.
+pub trait Writer: Send {
+    /// One durable transaction: when this returns `Ok`, every write not marked `Failed` is on disk.
+    /// `Err` means that *no* write of the batch took effect; the writer stays usable, and a later
+    /// call may succeed (the disk has room again). The result has one entry per write, in order.
+    fn commit(&mut self, writes: &[Write]) -> Result<Vec<Written>, StoreError>;
+
+    /// Housekeeping in one bounded slice (a few milliseconds): drops rows that are neither archived
+    /// nor pending. `commit` does its share of this; call this when the queue has been empty for a
+    /// moment. Returns true while there is more to do at once.
+    fn maintain(&mut self) -> Result<bool, StoreError>;
+}
+
+/// Reads committed state. Owned by one thread; every call sees everything whose `commit` returned
+/// before the call.
+pub trait Reader: Send {
+    /// Everything needed to load a user, in one batched read. None: no such local account.
+    fn user(&mut self, owner: &BareJid) -> Result<Option<UserData>, StoreError>;
+    /// The same for somebody whose account is elsewhere (LDAP): what the store has, maybe nothing.
+    fn user_data(&mut self, owner: &BareJid) -> Result<UserData, StoreError>;
+    /// Pending rows of an owner with a position greater than `after`, ascending, at most `limit`.
+    fn pending(&mut self, owner: &BareJid, after: u64, limit: usize) -> Result<Vec<StoredRow>, StoreError>;
+    /// A page of an archive.
+    fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError>;
+    /// One row by position, if it is this owner's and still archived or pending.
+    fn row(&mut self, owner: &BareJid, position: u64) -> Result<Option<StoredRow>, StoreError>;
+    /// An account with its keys.
+    fn account(&mut self, jid: &BareJid) -> Result<Option<Account>, StoreError>;
+    /// Accounts in the order (domain, localpart) after `after`, at most `limit`; of one domain if given.
+    fn accounts(
+        &mut self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<AccountEntry>, StoreError>;
+    /// The vCard.
+    fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError>;
+    /// Cheap totals.
+    fn counts(&mut self) -> Result<Counts, StoreError>;
+}
+
+/// What sessions need to go on after `kill -9` (DESIGN section 4). Not synced: a record counts once
+/// the kernel has it. Discarded after a reboot of the machine.
+pub trait SessionStore: Send {
+    /// Set (Some) or delete (None) records; the last of the same session in one call wins. When this
+    /// returns `Ok` they survive the death of the process. After `Err` nothing is known about these
+    /// records: put them again.
+    fn put(&mut self, records: &[(u64, Option<Bytes>)]) -> Result<(), StoreError>;
+    /// Every record, in ascending order of session.
+    fn load(&mut self) -> Result<Vec<(u64, Bytes)>, StoreError>;
+}

@@ -1,0 +1,337 @@
+//! What goes into the store and what comes out: plain values, no behaviour.
+//!
+//! Positions are the row's number in commit order: 1, 2, 3, ... never reused, also after the row
+//! is gone. They leave the server only through [`PositionKey`](crate::PositionKey).
+//! Times are milliseconds since 1970-01-01T00:00:00Z.
+
+use bytes::Bytes;
+use std::sync::Arc;
+use xmpp::jid::BareJid;
+use xmpp::scram::ScramKeys;
+
+use crate::StoreError;
+
+/// Names one store. A restored backup gets a new one (DESIGN section 3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct StoreId(pub [u8; 16]);
+
+/// Where a stored write came from; a second write of the same origin for the same owner is
+/// answered as the first was (DESIGN section 3, "Replay is recognised").
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Origin {
+    /// The session it came in on (epoch << 32 | n, a number never used again).
+    pub session: u64,
+    /// Number of the stanza in that session.
+    pub stanza: u64,
+    /// Hash of the stanza's bytes. Identity is (session, stanza, owner); a second write whose hash
+    /// differs is not a replay: it is stored as new and a warning logged.
+    pub hash: u64,
+}
+
+/// One message for one owner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Append {
+    /// Whose inbox and archive the row belongs to.
+    pub owner: BareJid,
+    /// The other side of the conversation.
+    pub peer: BareJid,
+    /// See [`Origin`]. None: never a replay.
+    pub origin: Option<Origin>,
+    /// Belongs to the owner's archive: kept after acknowledgement.
+    pub archive: bool,
+    /// Deliverable and not yet delivered; cleared by [`Write::Ack`].
+    pub pending: bool,
+    /// When the server took the message.
+    pub time_ms: u64,
+    /// Sent by the owner (true) or to the owner (false).
+    pub outgoing: bool,
+    /// The stanza as it goes out. Opaque to the store.
+    pub payload: Bytes,
+}
+
+/// One write. Each is atomic; a batch is durable as a whole when `commit` returns.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Write {
+    /// Store a message. A row with neither mark keeps only its origin. -> `Stored` or `Replayed`.
+    Append(Append),
+    /// Clear the pending mark; a row neither archived nor pending goes away. Unknown positions are
+    /// ignored. The positions must belong to `owner`. -> `Done`
+    Ack {
+        /// Whose rows.
+        owner: BareJid,
+        /// In any order.
+        positions: Vec<u64>,
+    },
+    /// Clear both marks (account deletion, retention): the rows go away. -> `Done`
+    Drop {
+        /// Whose rows.
+        owner: BareJid,
+        /// In any order.
+        positions: Vec<u64>,
+    },
+    /// The Settled of these stanzas has been acknowledged: their origins may be forgotten. Held in
+    /// memory only (forgetting late is harmless), so it costs no disk write. -> `Done`
+    ForgetOrigins {
+        /// The session.
+        session: u64,
+        /// Stanzas up to and including this one.
+        up_to_stanza: u64,
+    },
+    /// The session is gone for good: all its origins may be forgotten. -> `Done`
+    ForgetSession {
+        /// The session.
+        session: u64,
+    },
+    /// After a start: forget the origins of every session not listed here (the listed ones are
+    /// those found in the session store). -> `Done`
+    RetainSessions {
+        /// Sessions that live on.
+        sessions: Vec<u64>,
+    },
+    /// Change a roster: at most one item put, at most one removed, and the owner's roster version
+    /// set (the put item gets it too). -> `Done`
+    Roster {
+        /// Whose roster.
+        owner: BareJid,
+        /// The owner's roster version after this change. Must grow.
+        version: u64,
+        /// Insert or replace this item (its `version` field is replaced by `version`).
+        put: Option<RosterItem>,
+        /// Remove the item of this contact.
+        remove: Option<BareJid>,
+    },
+    /// Keep (Some) or drop (None) the subscription request of `from`, to be shown to `owner` at every
+    /// log-in until answered (RFC 6121 §3.1.3). -> `Done`
+    SubscriptionRequest {
+        /// Who is asked.
+        owner: BareJid,
+        /// Who asks.
+        from: BareJid,
+        /// The presence stanza, whole.
+        stanza: Option<Bytes>,
+    },
+    /// Set or remove the vCard (XEP-0054). -> `Done`
+    VCard {
+        /// Whose.
+        owner: BareJid,
+        /// The `<vCard/>` element, None to remove.
+        xml: Option<Bytes>,
+    },
+    /// Create or replace an account. -> `Done`, or `Failed(Exists | NotFound)` by mode.
+    AccountPut {
+        /// The account, whole.
+        account: Account,
+        /// Whether it must be new.
+        mode: PutMode,
+    },
+    /// Replace all password keys of an account. -> `Done` or `Failed(NotFound)`.
+    AccountKeys {
+        /// Whose.
+        jid: BareJid,
+        /// One per hash.
+        keys: Vec<ScramKeys>,
+    },
+    /// Disable or enable log-in. -> `Done` or `Failed(NotFound)`.
+    AccountDisabled {
+        /// Whose.
+        jid: BareJid,
+        /// True: log-in refused.
+        disabled: bool,
+    },
+    /// Remove an account with its roster, requests and vCard. Its message rows are dropped by the
+    /// caller, in slices, with [`Write::Drop`]. -> `Done` or `Failed(NotFound)`.
+    AccountDelete {
+        /// Whose.
+        jid: BareJid,
+    },
+}
+
+/// Whether [`Write::AccountPut`] creates, replaces, or either.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PutMode {
+    /// The account must not exist.
+    Create,
+    /// The account must exist.
+    Replace,
+    /// Whichever.
+    CreateOrReplace,
+}
+
+/// What became of one write, at the same index as the write.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Written {
+    /// A message is on disk.
+    Stored {
+        /// Its position.
+        position: u64,
+    },
+    /// This origin was stored before for this owner; nothing was written.
+    Replayed {
+        /// Position of the first write.
+        position: u64,
+        /// Whether the row is still pending.
+        pending: bool,
+    },
+    /// Done and durable.
+    Done,
+    /// This write took no effect; the others of the batch are not concerned.
+    Failed(WriteError),
+}
+
+/// Why a single write failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// `PutMode::Create` and the account is there.
+    #[error("the account exists already")]
+    Exists,
+    /// The account is not there.
+    #[error("no such account")]
+    NotFound,
+    /// The file this write goes to could not be written (the others of the batch could).
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+}
+
+/// A roster subscription state (RFC 6121 §2.1.2.5).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Subscription {
+    /// Neither way.
+    #[default]
+    None,
+    /// The owner sees the contact's presence.
+    To,
+    /// The contact sees the owner's presence.
+    From,
+    /// Both.
+    Both,
+}
+
+/// One roster item (RFC 6121 §2.1.2).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RosterItem {
+    /// The contact.
+    pub jid: BareJid,
+    /// The name the owner gave it.
+    pub name: Option<String>,
+    /// State of the subscription.
+    pub subscription: Subscription,
+    /// `ask='subscribe'`: the owner has asked and has no answer yet.
+    pub ask: bool,
+    /// Pre-approved (RFC 6121 §3.4).
+    pub approved: bool,
+    /// Groups, in the order the client gave them.
+    pub groups: Vec<String>,
+    /// Roster version at which the item last changed.
+    pub version: u64,
+}
+
+/// A subscription request waiting for the owner's answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SubscriptionRequest {
+    /// Who asks.
+    pub from: BareJid,
+    /// The presence stanza.
+    pub stanza: Bytes,
+}
+
+/// What an entity needs to be loaded: one batched read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct UserData {
+    /// Log-in refused by the administrator.
+    pub disabled: bool,
+    /// When the account was made.
+    pub created_ms: u64,
+    /// Current roster version (0: never changed).
+    pub roster_version: u64,
+    /// Roster, ordered by contact.
+    pub roster: Vec<RosterItem>,
+    /// Unanswered subscription requests, ordered by contact.
+    pub requests: Vec<SubscriptionRequest>,
+    /// At least one message is pending.
+    pub pending: bool,
+}
+
+/// A stored message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredRow {
+    /// Its position.
+    pub position: u64,
+    /// The other side of the conversation.
+    pub peer: BareJid,
+    /// When the server took it.
+    pub time_ms: u64,
+    /// Sent by the owner.
+    pub outgoing: bool,
+    /// In the owner's archive.
+    pub archive: bool,
+    /// Not delivered yet.
+    pub pending: bool,
+    /// Where it came from.
+    pub origin: Option<Origin>,
+    /// The stanza.
+    pub payload: Bytes,
+}
+
+/// Which archived rows to read: keyset paging, no counts (XEP-0313, RSM).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ArchiveQuery {
+    /// Whose archive.
+    pub owner: BareJid,
+    /// Only messages with this peer.
+    pub peer: Option<BareJid>,
+    /// Only messages at or after this time.
+    pub start_ms: Option<u64>,
+    /// Only messages at or before this time.
+    pub end_ms: Option<u64>,
+    /// Only positions greater than this.
+    pub after: Option<u64>,
+    /// Only positions less than this.
+    pub before: Option<u64>,
+    /// Take the last `limit` rows of what matches instead of the first. Rows come in ascending
+    /// order either way.
+    pub last: bool,
+    /// At most this many rows.
+    pub limit: usize,
+}
+
+impl ArchiveQuery {
+    /// The first `limit` rows of everything `owner` has.
+    pub fn new(owner: BareJid, limit: usize) -> Self {
+        ArchiveQuery { owner, peer: None, start_ms: None, end_ms: None, after: None, before: None, last: false, limit }
+    }
+}
+
+/// A local account with its password keys.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Account {
+    /// Localpart and domain. The localpart is not empty.
+    pub jid: BareJid,
+    /// At most one per hash.
+    pub keys: Vec<ScramKeys>,
+    /// Log-in refused.
+    pub disabled: bool,
+    /// When it was made.
+    pub created_ms: u64,
+}
+
+/// An account as a list shows it: no keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccountEntry {
+    /// Localpart and domain.
+    pub jid: BareJid,
+    /// Log-in refused.
+    pub disabled: bool,
+    /// When it was made.
+    pub created_ms: u64,
+}
+
+/// Cheap totals for `imadmin status`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Accounts.
+    pub accounts: u64,
+    /// Messages pending, all owners.
+    pub pending: u64,
+    /// Greatest position committed: messages and bookkeeping rows ever written.
+    pub last_position: u64,
+}
