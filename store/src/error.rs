@@ -59,6 +59,9 @@ impl StoreError {
     /// The world may mend this by itself (room on the disk, a busy file): answer a temporary error
     /// and try again.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, StoreError::DiskFull { .. } | StoreError::Io { .. } | StoreError::InUse { .. })
+        matches!(
+            self,
+            StoreError::DiskFull { .. } | StoreError::Io { .. } | StoreError::InUse { .. }
+        )
     }
 }

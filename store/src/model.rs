@@ -1,1 +1,602 @@
-//! model engine (next commit).
+//! The store in memory, for the simulation: deterministic, no threads, no randomness, no clock.
+//!
+//! Everything `commit` returned for is kept by [`Model::kill`]; the old writer, readers and session
+//! store stop working, as those of a dead process would. [`Model::snapshot`] is an independent deep
+//! copy. Passes the same conformance tests as the SQLite engine.
+//!
+//! Never: slower rules or laxer ones than the engine on disk.
+
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use xmpp::jid::BareJid;
+
+use crate::StoreError;
+use crate::position::PositionKey;
+use crate::traits::{Engine, Reader, SessionStore, Writer};
+use crate::types::{
+    Account, AccountEntry, Append, ArchiveQuery, Counts, PutMode, RosterItem, StoreId, StoredRow,
+    SubscriptionRequest, UserData, Write, WriteError, Written,
+};
+
+/// A store in memory. Clones of the handle share the store; [`snapshot`](Model::snapshot) does not.
+#[derive(Clone, Debug)]
+pub struct Model {
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// What survives, and which process incarnation may touch it.
+#[derive(Clone, Debug)]
+struct Shared {
+    /// Grows with each kill: handles of an older one are dead.
+    incarnation: u64,
+    writer_given: bool,
+    sessions_given: bool,
+    /// Commits fail as on a full disk.
+    disk_full: bool,
+    state: State,
+    sessions: BTreeMap<u64, Bytes>,
+}
+
+/// (session, stanza, owner) of a live origin.
+type OriginKey = (u64, u64, BareJid);
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    store_id: StoreId,
+    secret: [u8; 16],
+    epoch: u32,
+    last_position: u64,
+    /// Rows archived or pending, by owner, by position.
+    rows: BTreeMap<BareJid, BTreeMap<u64, Append>>,
+    /// Origin -> position of its row, hash.
+    origins: BTreeMap<OriginKey, (u64, u64)>,
+    /// By (domain, localpart).
+    accounts: BTreeMap<(String, String), Account>,
+    rosters: BTreeMap<BareJid, Roster>,
+    requests: BTreeMap<BareJid, BTreeMap<BareJid, Bytes>>,
+    vcards: BTreeMap<BareJid, Bytes>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Roster {
+    version: u64,
+    items: BTreeMap<BareJid, RosterItem>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Model {
+    /// An empty store. All stores made so have the same id and key: give them others with
+    /// [`with_identity`](Model::with_identity) where that matters.
+    pub fn new() -> Self {
+        Self::with_identity(StoreId([1; 16]), [2; 16])
+    }
+
+    /// An empty store with this id and position secret.
+    pub fn with_identity(store_id: StoreId, secret: [u8; 16]) -> Self {
+        let state = State {
+            store_id,
+            secret,
+            ..State::default()
+        };
+        let shared = Shared {
+            incarnation: 0,
+            writer_given: false,
+            sessions_given: false,
+            disk_full: false,
+            state,
+            sessions: BTreeMap::new(),
+        };
+        Model {
+            shared: Arc::new(Mutex::new(shared)),
+        }
+    }
+
+    /// The process dies: what was committed and what was put in the session store is kept; every
+    /// writer, reader and session store given out so far fails from now on; new ones may be had.
+    pub fn kill(&self) {
+        let mut shared = self.lock();
+        shared.incarnation += 1;
+        shared.writer_given = false;
+        shared.sessions_given = false;
+    }
+
+    /// The machine reboots: [`kill`](Model::kill), and the session store is discarded.
+    pub fn reboot(&self) {
+        self.kill();
+        self.lock().sessions.clear();
+    }
+
+    /// From now on commits fail with [`StoreError::DiskFull`] (true) or work (false).
+    pub fn set_disk_full(&self, full: bool) {
+        self.lock().disk_full = full;
+    }
+
+    /// An independent copy of what is committed, as after a kill.
+    pub fn snapshot(&self) -> Model {
+        let copy = Model {
+            shared: Arc::new(Mutex::new(self.lock().clone())),
+        };
+        copy.kill();
+        copy
+    }
+
+    /// How many origins are held: they must not grow without bound.
+    pub fn origin_count(&self) -> usize {
+        self.lock().state.origins.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn handle(&self) -> Handle {
+        Handle {
+            model: self.clone(),
+            incarnation: self.lock().incarnation,
+        }
+    }
+}
+
+fn path() -> PathBuf {
+    PathBuf::from("(model)")
+}
+
+impl Engine for Model {
+    fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+        if std::mem::replace(&mut self.lock().writer_given, true) {
+            return Err(StoreError::InUse { path: path() });
+        }
+        Ok(Box::new(ModelWriter(self.handle())))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(ModelReader(self.handle())))
+    }
+
+    fn session_store(&self) -> Result<Box<dyn SessionStore>, StoreError> {
+        if std::mem::replace(&mut self.lock().sessions_given, true) {
+            return Err(StoreError::InUse { path: path() });
+        }
+        Ok(Box::new(ModelSessions(self.handle())))
+    }
+
+    fn store_id(&self) -> StoreId {
+        self.lock().state.store_id
+    }
+
+    fn next_epoch(&self) -> Result<u32, StoreError> {
+        let mut shared = self.lock();
+        shared.state.epoch += 1;
+        Ok(shared.state.epoch)
+    }
+
+    fn position_key(&self) -> PositionKey {
+        PositionKey::new(self.lock().state.secret)
+    }
+
+    fn login_secret(&self) -> [u8; 32] {
+        let secret = self.lock().state.secret;
+        std::array::from_fn(|i| secret[i % secret.len()] ^ (i as u8))
+    }
+}
+
+/// A handle of one incarnation.
+struct Handle {
+    model: Model,
+    incarnation: u64,
+}
+
+impl Handle {
+    fn lock(&self) -> Result<MutexGuard<'_, Shared>, StoreError> {
+        let shared = self.model.lock();
+        if shared.incarnation != self.incarnation {
+            return Err(StoreError::Engine {
+                path: path(),
+                reason: "this process has been killed".into(),
+            });
+        }
+        Ok(shared)
+    }
+}
+
+struct ModelWriter(Handle);
+
+impl Writer for ModelWriter {
+    fn commit(&mut self, writes: &[Write]) -> Result<Vec<Written>, StoreError> {
+        let mut shared = self.0.lock()?;
+        if shared.disk_full {
+            return Err(StoreError::DiskFull { path: path() });
+        }
+        Ok(writes
+            .iter()
+            .map(|write| shared.state.apply(write))
+            .collect())
+    }
+
+    fn maintain(&mut self) -> Result<bool, StoreError> {
+        self.0.lock()?;
+        Ok(false)
+    }
+}
+
+impl Drop for ModelWriter {
+    fn drop(&mut self) {
+        if let Ok(mut shared) = self.0.lock() {
+            shared.writer_given = false;
+        }
+    }
+}
+
+fn account_key(jid: &BareJid) -> (String, String) {
+    (
+        jid.domainpart().to_owned(),
+        jid.localpart().unwrap_or_default().to_owned(),
+    )
+}
+
+impl State {
+    fn apply(&mut self, write: &Write) -> Written {
+        match write {
+            Write::Append(append) => return self.append(append),
+            Write::Ack { owner, positions } => self.clear(owner, positions, false),
+            Write::Drop { owner, positions } => self.clear(owner, positions, true),
+            Write::ForgetOrigins {
+                session,
+                up_to_stanza,
+            } => {
+                self.origins
+                    .retain(|key, _| key.0 != *session || key.1 > *up_to_stanza);
+            }
+            Write::ForgetSession { session } => self.origins.retain(|key, _| key.0 != *session),
+            Write::RetainSessions { sessions } => {
+                let live: BTreeSet<u64> = sessions.iter().copied().collect();
+                self.origins.retain(|key, _| live.contains(&key.0));
+            }
+            Write::Roster {
+                owner,
+                version,
+                put,
+                remove,
+            } => {
+                let roster = self.rosters.entry(owner.clone()).or_default();
+                roster.version = *version;
+                if let Some(contact) = remove {
+                    roster.items.remove(contact);
+                }
+                if let Some(item) = put {
+                    roster.items.insert(
+                        item.jid.clone(),
+                        RosterItem {
+                            version: *version,
+                            ..item.clone()
+                        },
+                    );
+                }
+            }
+            Write::SubscriptionRequest {
+                owner,
+                from,
+                stanza,
+            } => {
+                let requests = self.requests.entry(owner.clone()).or_default();
+                match stanza {
+                    Some(stanza) => requests.insert(from.clone(), stanza.clone()),
+                    None => requests.remove(from),
+                };
+            }
+            Write::VCard { owner, xml } => {
+                match xml {
+                    Some(xml) => self.vcards.insert(owner.clone(), xml.clone()),
+                    None => self.vcards.remove(owner),
+                };
+            }
+            Write::AccountPut { .. }
+            | Write::AccountKeys { .. }
+            | Write::AccountDisabled { .. }
+            | Write::AccountDelete { .. } => return self.apply_account(write),
+        }
+        Written::Done
+    }
+
+    fn append(&mut self, append: &Append) -> Written {
+        if let Some(origin) = append.origin {
+            let key = (origin.session, origin.stanza, append.owner.clone());
+            if let Some(&(position, hash)) = self.origins.get(&key) {
+                if hash == origin.hash {
+                    let row = self
+                        .rows
+                        .get(&append.owner)
+                        .and_then(|rows| rows.get(&position));
+                    return Written::Replayed {
+                        position,
+                        pending: row.is_some_and(|row| row.pending),
+                    };
+                }
+            }
+            self.origins
+                .insert(key, (self.last_position + 1, origin.hash));
+        }
+        self.last_position += 1;
+        if append.archive || append.pending {
+            self.rows
+                .entry(append.owner.clone())
+                .or_default()
+                .insert(self.last_position, append.clone());
+        }
+        Written::Stored {
+            position: self.last_position,
+        }
+    }
+
+    fn clear(&mut self, owner: &BareJid, positions: &[u64], archive_too: bool) {
+        let Some(rows) = self.rows.get_mut(owner) else {
+            return;
+        };
+        for position in positions {
+            let Some(row) = rows.get_mut(position) else {
+                continue;
+            };
+            row.pending = false;
+            if archive_too || !row.archive {
+                rows.remove(position);
+            }
+        }
+        if rows.is_empty() {
+            self.rows.remove(owner);
+        }
+    }
+
+    fn apply_account(&mut self, write: &Write) -> Written {
+        let jid = match write {
+            Write::AccountPut { account, .. } => &account.jid,
+            Write::AccountKeys { jid, .. }
+            | Write::AccountDisabled { jid, .. }
+            | Write::AccountDelete { jid } => jid,
+            _ => return Written::Done,
+        };
+        let key = account_key(jid);
+        let exists = self.accounts.contains_key(&key);
+        match write {
+            Write::AccountPut {
+                mode: PutMode::Create,
+                ..
+            } if exists => return Written::Failed(WriteError::Exists),
+            Write::AccountPut {
+                mode: PutMode::Create | PutMode::CreateOrReplace,
+                ..
+            } => {}
+            _ if !exists => return Written::Failed(WriteError::NotFound),
+            _ => {}
+        }
+        match write {
+            Write::AccountPut { account, .. } => {
+                self.accounts.insert(key, account.clone());
+            }
+            Write::AccountKeys { keys, .. } => {
+                if let Some(account) = self.accounts.get_mut(&key) {
+                    account.keys = keys.clone();
+                }
+            }
+            Write::AccountDisabled { disabled, .. } => {
+                if let Some(account) = self.accounts.get_mut(&key) {
+                    account.disabled = *disabled;
+                }
+            }
+            _ => {
+                self.accounts.remove(&key);
+                self.rosters.remove(jid);
+                self.requests.remove(jid);
+                self.vcards.remove(jid);
+            }
+        }
+        Written::Done
+    }
+}
+
+struct ModelReader(Handle);
+
+fn stored(position: u64, row: &Append) -> StoredRow {
+    StoredRow {
+        position,
+        peer: row.peer.clone(),
+        time_ms: row.time_ms,
+        outgoing: row.outgoing,
+        archive: row.archive,
+        pending: row.pending,
+        origin: row.origin,
+        payload: row.payload.clone(),
+    }
+}
+
+impl Reader for ModelReader {
+    fn user(&mut self, owner: &BareJid) -> Result<Option<UserData>, StoreError> {
+        if !self
+            .0
+            .lock()?
+            .state
+            .accounts
+            .contains_key(&account_key(owner))
+        {
+            return Ok(None);
+        }
+        self.user_data(owner).map(Some)
+    }
+
+    fn user_data(&mut self, owner: &BareJid) -> Result<UserData, StoreError> {
+        let shared = self.0.lock()?;
+        let state = &shared.state;
+        let account = state.accounts.get(&account_key(owner));
+        let roster = state.rosters.get(owner);
+        let requests = state.requests.get(owner).into_iter().flatten();
+        Ok(UserData {
+            disabled: account.is_some_and(|account| account.disabled),
+            created_ms: account.map_or(0, |account| account.created_ms),
+            roster_version: roster.map_or(0, |roster| roster.version),
+            roster: roster
+                .map(|roster| roster.items.values().cloned().collect())
+                .unwrap_or_default(),
+            requests: requests
+                .map(|(from, stanza)| SubscriptionRequest {
+                    from: from.clone(),
+                    stanza: stanza.clone(),
+                })
+                .collect(),
+            pending: state
+                .rows
+                .get(owner)
+                .is_some_and(|rows| rows.values().any(|row| row.pending)),
+        })
+    }
+
+    fn pending(
+        &mut self,
+        owner: &BareJid,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        let shared = self.0.lock()?;
+        let Some(rows) = shared.state.rows.get(owner) else {
+            return Ok(Vec::new());
+        };
+        let later = rows
+            .range(after.saturating_add(1)..)
+            .filter(|(_, row)| row.pending);
+        Ok(later
+            .take(limit)
+            .map(|(position, row)| stored(*position, row))
+            .collect())
+    }
+
+    fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError> {
+        let shared = self.0.lock()?;
+        let Some(rows) = shared.state.rows.get(&query.owner) else {
+            return Ok(Vec::new());
+        };
+        let wanted = |(position, row): &(&u64, &Append)| {
+            row.archive
+                && query.peer.as_ref().is_none_or(|peer| *peer == row.peer)
+                && query.start_ms.is_none_or(|start| row.time_ms >= start)
+                && query.end_ms.is_none_or(|end| row.time_ms <= end)
+                && query.after.is_none_or(|after| **position > after)
+                && query.before.is_none_or(|before| **position < before)
+        };
+        let mut found: Vec<StoredRow> = if query.last {
+            rows.iter()
+                .rev()
+                .filter(wanted)
+                .take(query.limit)
+                .map(|(position, row)| stored(*position, row))
+                .collect()
+        } else {
+            rows.iter()
+                .filter(wanted)
+                .take(query.limit)
+                .map(|(position, row)| stored(*position, row))
+                .collect()
+        };
+        if query.last {
+            found.reverse();
+        }
+        Ok(found)
+    }
+
+    fn row(&mut self, owner: &BareJid, position: u64) -> Result<Option<StoredRow>, StoreError> {
+        let shared = self.0.lock()?;
+        let row = shared
+            .state
+            .rows
+            .get(owner)
+            .and_then(|rows| rows.get(&position));
+        Ok(row.map(|row| stored(position, row)))
+    }
+
+    fn account(&mut self, jid: &BareJid) -> Result<Option<Account>, StoreError> {
+        Ok(self
+            .0
+            .lock()?
+            .state
+            .accounts
+            .get(&account_key(jid))
+            .cloned())
+    }
+
+    fn accounts(
+        &mut self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<AccountEntry>, StoreError> {
+        let shared = self.0.lock()?;
+        let after = after.map(account_key);
+        let accounts = shared.state.accounts.iter();
+        let wanted = accounts.filter(|(key, _)| {
+            domain.is_none_or(|domain| domain == key.0)
+                && after.as_ref().is_none_or(|after| *key > after)
+        });
+        let entry = |account: &Account| AccountEntry {
+            jid: account.jid.clone(),
+            disabled: account.disabled,
+            created_ms: account.created_ms,
+        };
+        Ok(wanted
+            .take(limit)
+            .map(|(_, account)| entry(account))
+            .collect())
+    }
+
+    fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.0.lock()?.state.vcards.get(owner).cloned())
+    }
+
+    fn counts(&mut self) -> Result<Counts, StoreError> {
+        let shared = self.0.lock()?;
+        let rows = shared.state.rows.values().flat_map(BTreeMap::values);
+        Ok(Counts {
+            accounts: shared.state.accounts.len() as u64,
+            pending: rows.filter(|row| row.pending).count() as u64,
+            last_position: shared.state.last_position,
+        })
+    }
+}
+
+struct ModelSessions(Handle);
+
+impl SessionStore for ModelSessions {
+    fn put(&mut self, records: &[(u64, Option<Bytes>)]) -> Result<(), StoreError> {
+        let mut shared = self.0.lock()?;
+        for (session, record) in records {
+            match record {
+                Some(record) => shared.sessions.insert(*session, record.clone()),
+                None => shared.sessions.remove(session),
+            };
+        }
+        Ok(())
+    }
+
+    fn load(&mut self) -> Result<Vec<(u64, Bytes)>, StoreError> {
+        Ok(self
+            .0
+            .lock()?
+            .sessions
+            .iter()
+            .map(|(session, record)| (*session, record.clone()))
+            .collect())
+    }
+}
+
+impl Drop for ModelSessions {
+    fn drop(&mut self) {
+        if let Ok(mut shared) = self.0.lock() {
+            shared.sessions_given = false;
+        }
+    }
+}

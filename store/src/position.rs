@@ -20,7 +20,8 @@ impl std::fmt::Debug for PositionKey {
 impl PositionKey {
     /// Expands a secret.
     pub fn new(secret: [u8; 16]) -> Self {
-        let word = |i: usize| u32::from_le_bytes([secret[i], secret[i + 1], secret[i + 2], secret[i + 3]]);
+        let word =
+            |i: usize| u32::from_le_bytes([secret[i], secret[i + 1], secret[i + 2], secret[i + 3]]);
         let mut k = word(0);
         let mut l = [word(4), word(8), word(12)];
         let mut rounds = [0; ROUNDS];
@@ -63,7 +64,11 @@ mod tests {
     fn matches_the_published_vector() {
         // Speck64/128 of the paper: key 1b1a1918 13121110 0b0a0908 03020100.
         let mut secret = [0; 16];
-        for (chunk, word) in secret.chunks_mut(4).zip([0x0302_0100_u32, 0x0b0a_0908, 0x1312_1110, 0x1b1a_1918]) {
+        for (chunk, word) in
+            secret
+                .chunks_mut(4)
+                .zip([0x0302_0100_u32, 0x0b0a_0908, 0x1312_1110, 0x1b1a_1918])
+        {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
         let key = PositionKey::new(secret);
@@ -77,6 +82,9 @@ mod tests {
         for position in (0..10_000).chain([u64::MAX, u64::MAX - 1, 1 << 32, 1 << 63]) {
             assert_eq!(key.decode(key.encode(position)), position);
         }
-        assert_ne!(key.encode(1), PositionKey::new(*b"0123456789abcdeF").encode(1));
+        assert_ne!(
+            key.encode(1),
+            PositionKey::new(*b"0123456789abcdeF").encode(1)
+        );
     }
 }

@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use xmpp::jid::BareJid;
 
-use crate::position::PositionKey;
-use crate::types::{Account, AccountEntry, ArchiveQuery, Counts, StoreId, StoredRow, UserData, Write, Written};
 use crate::StoreError;
+use crate::position::PositionKey;
+use crate::types::{
+    Account, AccountEntry, ArchiveQuery, Counts, StoreId, StoredRow, UserData, Write, Written,
+};
 
 /// An open store. Shared by the threads that need a reader.
 pub trait Engine: Send + Sync {
@@ -22,6 +24,9 @@ pub trait Engine: Send + Sync {
     fn next_epoch(&self) -> Result<u32, StoreError>;
     /// Turns positions into what clients see.
     fn position_key(&self) -> PositionKey;
+    /// Random, made with the store: from it come the password keys shown for users who do not exist
+    /// (`xmpp::scram::FakeKeys`), the same after each start.
+    fn login_secret(&self) -> [u8; 32];
 }
 
 /// Makes writes durable. Owned by one thread.
@@ -45,7 +50,12 @@ pub trait Reader: Send {
     /// The same for somebody whose account is elsewhere (LDAP): what the store has, maybe nothing.
     fn user_data(&mut self, owner: &BareJid) -> Result<UserData, StoreError>;
     /// Pending rows of an owner with a position greater than `after`, ascending, at most `limit`.
-    fn pending(&mut self, owner: &BareJid, after: u64, limit: usize) -> Result<Vec<StoredRow>, StoreError>;
+    fn pending(
+        &mut self,
+        owner: &BareJid,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError>;
     /// A page of an archive.
     fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError>;
     /// One row by position, if it is this owner's and still archived or pending.

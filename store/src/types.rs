@@ -297,7 +297,16 @@ pub struct ArchiveQuery {
 impl ArchiveQuery {
     /// The first `limit` rows of everything `owner` has.
     pub fn new(owner: BareJid, limit: usize) -> Self {
-        ArchiveQuery { owner, peer: None, start_ms: None, end_ms: None, after: None, before: None, last: false, limit }
+        ArchiveQuery {
+            owner,
+            peer: None,
+            start_ms: None,
+            end_ms: None,
+            after: None,
+            before: None,
+            last: false,
+            limit,
+        }
     }
 }
 
