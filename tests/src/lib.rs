@@ -1,1 +1,20 @@
-//! See Cargo.toml.
+//! End-to-end tests: starts the real processes, talks XMPP to them, runs scansion scripts.
+//!
+//! The library half is what the test files in `tests/tests/` share. It knows the servers only by
+//! their command lines, their configuration files and the wire: nothing here links against
+//! `imserver` or `mux`, so internals may change without touching a test.
+//!
+//! - [`harness`]: a [`harness::Site`] is one set-up in a temporary directory, with its processes.
+//! - [`client`]: a scripted raw client over plain TCP, STARTTLS and direct TLS.
+//! - [`scansion`]: reads and runs `scripts/*.scs` (format: `README.md` beside this crate).
+//! - [`prosody`]: the same scripts against Prosody, to tell whether a script is wrong.
+
+pub mod client;
+pub mod harness;
+pub mod ports;
+pub mod prosody;
+pub mod proxy;
+pub mod scansion;
+pub mod scram;
+pub mod wait;
+pub mod xml;

@@ -1,0 +1,378 @@
+//! Playing one script: each client is a [`Client`], each statement one step; the first that does not
+//! go as written ends the play with the whole conversation so far.
+
+use super::Stage;
+use super::script::{Person, Script, Statement, Verb};
+use crate::client::{Client, Endpoint, NS_SM, Sasl, Transport, stream_condition};
+use crate::xml::{self, ANY, Attr, Item, NS_STREAM, Node, Xml};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// Plays a script to its end.
+pub fn play(script: &Script, stage: &dyn Stage) -> Result<()> {
+    let mut play = Play {
+        script,
+        stage,
+        actors: HashMap::new(),
+        jids: HashMap::new(),
+        captured: HashMap::new(),
+        transcript: Vec::new(),
+    };
+    for statement in &script.statements {
+        if let Err(error) = play.step(statement) {
+            bail!(
+                "line {}: {} {:?}: {error:#}\n    {}",
+                statement.line,
+                statement.who,
+                statement.verb,
+                play.transcript.join("\n    ")
+            );
+        }
+    }
+    Ok(())
+}
+
+struct Play<'a> {
+    script: &'a Script,
+    stage: &'a dyn Stage,
+    actors: HashMap<String, Client>,
+    /// Full JIDs by client name; they outlive the connection.
+    jids: HashMap<String, String>,
+    captured: HashMap<String, String>,
+    transcript: Vec<String>,
+}
+
+impl Play<'_> {
+    fn step(&mut self, statement: &Statement) -> Result<()> {
+        let who = statement.who.as_str();
+        match &statement.verb {
+            Verb::Connects => self.connect(who),
+            Verb::Dials => self.dial(who),
+            Verb::DialsPlain => {
+                let plain = Endpoint {
+                    transport: Transport::Plain,
+                    ..self.stage.endpoint()
+                };
+                self.actors.insert(who.into(), Client::dial(&plain)?);
+                Ok(())
+            }
+            Verb::Opens => {
+                let client = Client::open(&self.stage.endpoint())?;
+                self.actors.insert(who.into(), client);
+                Ok(())
+            }
+            Verb::LogsIn => {
+                let person = self.person(who)?.clone();
+                let client = self.actor(who)?;
+                log_in(client, &person)?;
+                let jid = client.jid.clone();
+                self.jids.insert(who.into(), jid);
+                Ok(())
+            }
+            Verb::Disconnects => match self.actors.remove(who) {
+                Some(client) => client.close(),
+                None => Ok(()),
+            },
+            Verb::Drops => {
+                self.actor(who)?.drop_connection();
+                self.actors.remove(who);
+                Ok(())
+            }
+            Verb::Sends => {
+                let text = self.substitute(&statement.block)?;
+                // Checked here, so that a typing error is not taken for a server's fault.
+                Xml::parse_many(&text).context("this script's own XML")?;
+                self.send(who, &text)
+            }
+            Verb::SendsRaw => {
+                let text = self.substitute(&statement.block)?;
+                self.send(who, &text)
+            }
+            Verb::Receives => {
+                for wanted in self.wanted(&statement.block)? {
+                    self.receive(who, &wanted)?;
+                }
+                Ok(())
+            }
+            Verb::ReceivesAnyOrder => self.receive_any_order(who, &statement.block),
+            Verb::ReceivesHeader => self.actor(who)?.expect_header(),
+            Verb::NothingMore => self.nothing_more(who),
+            Verb::NothingMoreFrom(sender) => self.nothing_more_from(who, sender),
+            Verb::IsDisconnected(condition) => self.is_disconnected(who, condition.as_deref()),
+            Verb::Disturb(what) => self.stage.disturb(*what),
+        }
+    }
+
+    fn person(&self, who: &str) -> Result<&Person> {
+        let found = self.script.clients.iter().find(|p| p.name == who);
+        found.with_context(|| format!("no [Client] {who}"))
+    }
+
+    fn actor(&mut self, who: &str) -> Result<&mut Client> {
+        self.actors
+            .get_mut(who)
+            .with_context(|| format!("{who} is not connected"))
+    }
+
+    fn connect(&mut self, who: &str) -> Result<()> {
+        let person = self.person(who)?.clone();
+        let mut client = Client::open(&self.stage.endpoint())?;
+        log_in(&mut client, &person)?;
+        self.jids.insert(who.into(), client.jid.clone());
+        self.actors.insert(who.into(), client);
+        Ok(())
+    }
+
+    /// Secures the connection as the variant says, and leaves the next header to the script.
+    fn dial(&mut self, who: &str) -> Result<()> {
+        let endpoint = self.stage.endpoint();
+        let mut client = Client::dial(&endpoint)?;
+        if endpoint.transport == Transport::StartTls {
+            client.open_stream()?;
+            client.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")?;
+            let proceed = client.element()?;
+            ensure!(proceed.name == "proceed", "no <proceed/>: {proceed}");
+            client.start_tls()?;
+        }
+        client.new_stream();
+        self.actors.insert(who.into(), client);
+        Ok(())
+    }
+
+    fn send(&mut self, who: &str, text: &str) -> Result<()> {
+        let mut shown = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if shown.len() > 2000 {
+            shown = format!(
+                "{}... ({} bytes)",
+                shown.chars().take(200).collect::<String>(),
+                text.len()
+            );
+        }
+        self.transcript.push(format!("{who} -> {shown}"));
+        self.actor(who)?.send(text)
+    }
+
+    fn wanted(&self, block: &str) -> Result<Vec<Xml>> {
+        let wanted = Xml::parse_many(&self.substitute(block)?).context("this script's own XML")?;
+        ensure!(!wanted.is_empty(), "nothing to receive");
+        Ok(wanted)
+    }
+
+    /// The next element, where stream management is looked after unless the script asks for it.
+    fn next(&mut self, who: &str, wants_sm: bool) -> Result<Xml> {
+        let silent = self.person(who)?.silent;
+        let client = self.actor(who)?;
+        let deadline = Instant::now() + client.patience;
+        let element = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let element = match client.next_item(left)? {
+                Item::Element(element) => element,
+                Item::Header(_) => bail!("a stream header came instead"),
+                Item::End => bail!("the stream was closed instead"),
+            };
+            match (element.ns.as_str(), element.name.as_str()) {
+                (NS_SM, "r" | "a") if wants_sm => break element,
+                (NS_SM, "r") if !silent => client.acknowledge()?,
+                (NS_SM, "r" | "a") => {}
+                _ => break element,
+            }
+        };
+        self.transcript.push(format!("{who} <- {element}"));
+        Ok(element)
+    }
+
+    fn receive(&mut self, who: &str, wanted: &Xml) -> Result<()> {
+        let got = self
+            .next(who, wanted.ns == NS_SM)
+            .with_context(|| format!("waiting for {wanted}"))?;
+        self.check(wanted, &got)
+    }
+
+    fn check(&mut self, wanted: &Xml, got: &Xml) -> Result<()> {
+        let open = without_captures(wanted);
+        xml::matches(&open, got)
+            .map_err(|why| anyhow!("{why}\n    wanted {wanted}\n    got    {got}"))?;
+        capture(wanted, got, &mut self.captured);
+        Ok(())
+    }
+
+    fn receive_any_order(&mut self, who: &str, block: &str) -> Result<()> {
+        let mut wanted = self.wanted(block)?;
+        while !wanted.is_empty() {
+            let sm = wanted.iter().any(|w| w.ns == NS_SM);
+            let got = self.next(who, sm).with_context(|| {
+                let left: Vec<String> = wanted.iter().map(Xml::to_string).collect();
+                format!("waiting for {left:?}")
+            })?;
+            let found = wanted
+                .iter()
+                .position(|w| xml::matches(&without_captures(w), &got).is_ok());
+            let Some(found) = found else {
+                let reasons: Vec<String> = wanted
+                    .iter()
+                    .filter_map(|w| xml::matches(&without_captures(w), &got).err())
+                    .collect();
+                bail!("{got} matches none of what is left: {reasons:#?}");
+            };
+            self.check(&wanted.remove(found), &got)?;
+        }
+        Ok(())
+    }
+
+    fn nothing_more(&mut self, who: &str) -> Result<()> {
+        self.send(
+            who,
+            "<iq type='get' id='nothing-more'><ping xmlns='urn:xmpp:ping'/></iq>",
+        )?;
+        let got = self.next(who, false)?;
+        let is_answer = got.name == "iq" && got.attr("id") == Some("nothing-more");
+        ensure!(is_answer, "nothing more should have come, but {got}");
+        Ok(())
+    }
+
+    fn nothing_more_from(&mut self, who: &str, sender: &str) -> Result<()> {
+        let to = self
+            .jids
+            .get(who)
+            .with_context(|| format!("{who} has no JID yet"))?
+            .clone();
+        let marker = format!("the end {}", self.transcript.len());
+        self.send(
+            sender,
+            &format!(
+                "<message type='chat' to='{}'><body>{marker}</body></message>",
+                xml::escape(&to)
+            ),
+        )?;
+        let got = self.next(who, false)?;
+        ensure!(
+            got.body().as_deref() == Some(&marker),
+            "nothing more should have come from {sender}, but {got}"
+        );
+        Ok(())
+    }
+
+    fn is_disconnected(&mut self, who: &str, condition: Option<&str>) -> Result<()> {
+        let client = self.actor(who)?;
+        let deadline = Instant::now() + client.patience;
+        let mut seen = None;
+        let mut others = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match client.next_item(left) {
+                Ok(Item::Element(e)) if e.is(NS_STREAM, "error") => seen = stream_condition(&e),
+                Ok(Item::Element(e)) => others.push(e.to_string()),
+                Ok(_) => {}
+                Err(crate::client::NoItem::Closed(_)) => break,
+                Err(e) => {
+                    bail!("not disconnected: {e}; stream error {seen:?}, elements {others:?}")
+                }
+            }
+        }
+        self.actors.remove(who);
+        self.transcript
+            .push(format!("{who} <- end of connection, {seen:?}"));
+        ensure!(
+            seen.as_deref() == condition,
+            "disconnected with {seen:?} instead of {condition:?}; before it {others:?}"
+        );
+        Ok(())
+    }
+
+    /// Replaces `${Name's JID}`, `${Name's full JID}`, `${N times TEXT}` and captured names.
+    fn substitute(&self, text: &str) -> Result<String> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            out.push_str(&rest[..at]);
+            let (name, after) = rest[at + 2..].split_once('}').context("`${` without `}`")?;
+            out.push_str(&self.value(name)?);
+            rest = after;
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn value(&self, name: &str) -> Result<String> {
+        if let Some(value) = self.captured.get(name) {
+            return Ok(value.clone());
+        }
+        if let Some((count, what)) = name.split_once(" times ") {
+            return Ok(what.repeat(count.parse().context("${N times TEXT}")?));
+        }
+        if let Some(who) = name.strip_suffix("'s full JID") {
+            let jid = self
+                .jids
+                .get(who)
+                .with_context(|| format!("{who} has no full JID yet"))?;
+            return Ok(jid.clone());
+        }
+        if let Some(who) = name.strip_suffix("'s JID") {
+            return Ok(self.person(who)?.jid.clone());
+        }
+        bail!("unknown ${{{name}}}")
+    }
+}
+
+fn log_in(client: &mut Client, person: &Person) -> Result<()> {
+    let sasl = person.sasl.clone().map_or(Sasl::Best, Sasl::Mechanism);
+    client.authenticate(&person.account(), &sasl)?;
+    client.bind(person.resource.as_deref())
+}
+
+const CAPTURE: &str = "{scansion:capture:";
+
+fn captured_name(value: &str) -> Option<&str> {
+    value.trim().strip_prefix(CAPTURE)?.strip_suffix('}')
+}
+
+/// The same element, with "anything" where something is to be captured.
+fn without_captures(wanted: &Xml) -> Xml {
+    let open = |value: &str| match captured_name(value) {
+        Some(_) => ANY.to_owned(),
+        None => value.to_owned(),
+    };
+    Xml {
+        ns: wanted.ns.clone(),
+        name: wanted.name.clone(),
+        attrs: wanted
+            .attrs
+            .iter()
+            .map(|a| Attr {
+                value: open(&a.value),
+                ..a.clone()
+            })
+            .collect(),
+        children: wanted
+            .children
+            .iter()
+            .map(|node| match node {
+                Node::Element(child) => Node::Element(without_captures(child)),
+                Node::Text(text) => Node::Text(open(text)),
+            })
+            .collect(),
+    }
+}
+
+fn capture(wanted: &Xml, got: &Xml, captured: &mut HashMap<String, String>) {
+    for attr in &wanted.attrs {
+        if let (Some(name), Some(value)) = (
+            captured_name(&attr.value),
+            got.attr_ns(&attr.ns, &attr.name),
+        ) {
+            captured.insert(name.into(), value.into());
+        }
+    }
+    if let Some(name) = captured_name(&wanted.text()) {
+        captured.insert(name.into(), got.text());
+    }
+    for child in wanted.elements() {
+        let same = got
+            .elements()
+            .find(|e| e.ns == child.ns && xml::matches(&without_captures(child), e).is_ok());
+        if let Some(same) = same {
+            capture(child, same, captured);
+        }
+    }
+}

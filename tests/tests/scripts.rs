@@ -1,0 +1,112 @@
+//! Every script of `scripts/`, once per way to reach the servers.
+
+use anyhow::{Context as _, Result};
+use isthmus_tests::client::Endpoint;
+use isthmus_tests::harness::{Plan, Site};
+use isthmus_tests::proxy::Cut;
+use isthmus_tests::scansion::{self, Disturbance, Script, Stage};
+use std::path::Path;
+use std::sync::Mutex;
+
+/// A site of ours, reached in one way.
+struct Ours {
+    name: &'static str,
+    endpoint: Endpoint,
+    site: Mutex<Site>,
+}
+
+impl Stage for Ours {
+    fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
+    fn disturb(&self, what: Disturbance) -> Result<()> {
+        let mut site = self.site.lock().unwrap();
+        match what {
+            Disturbance::KillServer => site.kill_server(),
+            Disturbance::StartServer => {
+                site.start_server()?;
+                site.await_clients()?;
+            }
+            Disturbance::CutLink => site.proxy().cut(Cut::Silent),
+            Disturbance::ResetLink => site.proxy().cut(Cut::Reset),
+            Disturbance::RestoreLink => site.proxy().restore(),
+        }
+        Ok(())
+    }
+
+    fn differs<'s>(&self, _script: &'s Script) -> Option<&'s str> {
+        None
+    }
+
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+fn scripts() -> Vec<Script> {
+    scansion::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap()
+}
+
+fn play(name: &'static str, plan: Plan) {
+    let scripts = scripts();
+    let site = Site::start(&plan, &scansion::accounts(&scripts))
+        .context(name)
+        .unwrap();
+    let endpoint = site.endpoint(scansion::transport_of(name));
+    let stage = Ours {
+        name,
+        endpoint,
+        site: Mutex::new(site),
+    };
+    let outcomes = scansion::play_all(&scripts, &stage);
+    scansion::report(&stage, &outcomes);
+}
+
+#[test]
+fn over_plain_tcp() {
+    play(
+        "mux-plain",
+        Plan {
+            plaintext: true,
+            proxied: true,
+            ..Plan::default()
+        },
+    );
+}
+
+#[test]
+fn over_starttls() {
+    play(
+        "mux-starttls",
+        Plan {
+            plaintext: false,
+            proxied: true,
+            ..Plan::default()
+        },
+    );
+}
+
+#[test]
+fn over_direct_tls() {
+    play(
+        "mux-direct",
+        Plan {
+            plaintext: false,
+            proxied: true,
+            ..Plan::default()
+        },
+    );
+}
+
+#[test]
+fn with_the_mux_embedded() {
+    play(
+        "embedded-starttls",
+        Plan {
+            embedded: true,
+            plaintext: false,
+            ..Plan::default()
+        },
+    );
+}

@@ -1,0 +1,55 @@
+//! The same scripts against Prosody: tells whether a script is wrong. Part of `make test-full`, which
+//! sets `ISTHMUS_TEST_FULL`; without it, or without Prosody, there is nothing to check here.
+
+use anyhow::{Result, bail};
+use isthmus_tests::client::{Endpoint, Transport};
+use isthmus_tests::prosody::Prosody;
+use isthmus_tests::scansion::{self, Disturbance, Script, Stage};
+use std::path::Path;
+
+struct Theirs {
+    name: &'static str,
+    endpoint: Endpoint,
+}
+
+impl Stage for Theirs {
+    fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
+    fn disturb(&self, _what: Disturbance) -> Result<()> {
+        bail!("only our own servers are disturbed")
+    }
+
+    fn differs<'s>(&self, script: &'s Script) -> Option<&'s str> {
+        script.compat.as_deref()
+    }
+
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+fn play(name: &'static str, transport: Transport) {
+    if std::env::var_os("ISTHMUS_TEST_FULL").is_none() || !Prosody::is_installed() {
+        return;
+    }
+    let scripts = scansion::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap();
+    let prosody = Prosody::start(&scansion::accounts(&scripts)).unwrap();
+    let stage = Theirs {
+        name,
+        endpoint: prosody.endpoint(transport),
+    };
+    let outcomes = scansion::play_all(&scripts, &stage);
+    scansion::report(&stage, &outcomes);
+}
+
+#[test]
+fn over_plain_tcp() {
+    play("prosody-plain", Transport::Plain);
+}
+
+#[test]
+fn over_starttls() {
+    play("prosody-starttls", Transport::StartTls);
+}
