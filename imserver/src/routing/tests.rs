@@ -1,0 +1,380 @@
+//! RFC 6121 §8 line by line. Each row: section | stanza | to | connected resources | decision.
+//!
+//! Resources: a number is the priority of an available resource, `~` one that is connected only, `-` alone: none at
+//! all; the matching one of a full JID is any of them. `shared` and `stranger` say whether presence is shared.
+
+use super::*;
+
+const ROWS: &str = "
+8.2 / RFC 6120 10.3.1 | message chat          | absent   | 0         | store and deliver to non-negative
+8.2 / RFC 6120 10.3.1 | message normal        | absent   | ~         | store
+8.2 / RFC 6120 10.3.1 | message groupchat     | absent   | 0         | service-unavailable
+8.2 / RFC 6120 10.3.1 | message headline      | absent   | 0         | deliver to non-negative
+8.2 / RFC 6120 10.3.1 | message error         | absent   | 0         | discard
+8.2 / RFC 6120 10.3.2 | presence              | absent   | ~         | broadcast
+8.2 / RFC 6120 10.3.2 | presence unavailable  | absent   | 0         | broadcast
+8.2 / RFC 6120 10.3.2 | presence subscribe    | absent   | 0         | bad-request
+8.2 / RFC 6120 10.3.2 | presence unsubscribed | absent   | 0         | bad-request
+8.2 / RFC 6120 10.3.2 | presence probe        | absent   | 0         | discard
+8.2 / RFC 6120 10.3.2 | presence error        | absent   | 0         | discard
+8.2 / RFC 6120 10.3.3 | iq get                | absent   | ~         | account
+8.2 / RFC 6120 10.3.3 | iq set                | absent   | 0         | account
+8.2 / RFC 6120 10.3.3 | iq result             | absent   | 0         | answer
+8.2 / RFC 6120 10.3.3 | iq error              | absent   | 0         | answer
+
+8.3                   | message chat          | remote   | -         | remote
+8.3                   | message error         | remote   | -         | remote
+8.3                   | presence              | remote   | -         | remote
+8.3                   | presence subscribe    | remote   | -         | remote
+8.3                   | iq get                | remote   | -         | remote
+8.3                   | iq result             | remote   | -         | remote
+
+8.4                   | message normal        | domain   | -         | service-unavailable
+8.4                   | message chat          | domain   | -         | service-unavailable
+8.4                   | message groupchat     | domain   | -         | service-unavailable
+8.4                   | message headline      | domain   | -         | discard
+8.4                   | message error         | domain   | -         | discard
+8.4                   | presence              | domain   | -         | discard
+8.4                   | presence unavailable  | domain   | -         | discard
+8.4                   | presence subscribe    | domain   | -         | discard
+8.4                   | presence probe        | domain   | -         | discard
+8.4                   | presence error        | domain   | -         | discard
+8.4                   | iq get                | domain   | -         | server
+8.4                   | iq set                | domain   | -         | server
+8.4                   | iq result             | domain   | -         | answer
+8.4                   | iq error              | domain   | -         | answer
+
+8.5.1                 | message normal        | nobody   | -         | service-unavailable
+8.5.1                 | message chat          | nobody   | -         | service-unavailable
+8.5.1                 | message groupchat     | nobody   | -         | service-unavailable
+8.5.1                 | message headline      | nobody   | -         | discard
+8.5.1                 | message error         | nobody   | -         | discard
+8.5.1                 | presence              | nobody   | -         | discard
+8.5.1                 | presence unavailable  | nobody   | -         | discard
+8.5.1                 | presence subscribe    | nobody   | -         | discard
+8.5.1                 | presence subscribed   | nobody   | -         | discard
+8.5.1                 | presence unsubscribe  | nobody   | -         | discard
+8.5.1                 | presence unsubscribed | nobody   | -         | discard
+8.5.1                 | presence probe        | nobody   | -         | discard
+8.5.1                 | presence error        | nobody   | -         | discard
+8.5.1                 | iq get                | nobody   | -         | service-unavailable
+8.5.1                 | iq set                | nobody   | -         | service-unavailable
+8.5.1                 | iq result             | nobody   | -         | discard
+8.5.1                 | iq error              | nobody   | -         | discard
+8.5.1                 | message chat          | nobody/r | -         | service-unavailable
+8.5.1                 | message headline      | nobody/r | -         | discard
+8.5.1                 | iq get                | nobody/r | -         | service-unavailable
+8.5.1                 | iq result             | nobody/r | -         | discard
+8.5.1                 | presence              | nobody/r | -         | discard
+8.5.1                 | presence subscribe    | nobody/r | -         | discard
+
+8.5.2.1.1 normal      | message normal        | bare     | -1        | store
+8.5.2.1.1 normal      | message normal        | bare     | -1 -128   | store
+8.5.2.1.1 normal      | message normal        | bare     | 0         | store and deliver to non-negative
+8.5.2.1.1 normal      | message normal        | bare     | 5 0 -1 ~  | store and deliver to non-negative
+8.5.2.1.1 chat        | message chat          | bare     | -1        | store
+8.5.2.1.1 chat        | message chat          | bare     | 0         | store and deliver to non-negative
+8.5.2.1.1 chat        | message chat          | bare     | 127 0 -1  | store and deliver to non-negative
+8.5.2.1.1 chat        | message chat          | bare     | ~         | store
+8.5.2.1.1 groupchat   | message groupchat     | bare     | 0         | service-unavailable
+8.5.2.1.1 groupchat   | message groupchat     | bare     | -1        | service-unavailable
+8.5.2.1.1 headline    | message headline      | bare     | -1        | discard
+8.5.2.1.1 headline    | message headline      | bare     | ~         | discard
+8.5.2.1.1 headline    | message headline      | bare     | 0         | deliver to non-negative
+8.5.2.1.1 headline    | message headline      | bare     | 5 0 -1    | deliver to non-negative
+8.5.2.1.1 error       | message error         | bare     | 0         | discard
+8.5.2.1.1 error       | message error         | bare     | -1        | discard
+8.5.2.1.2             | presence              | bare     | 0 -1 ~    | deliver to available
+8.5.2.1.2             | presence              | bare     | -1        | deliver to available
+8.5.2.1.2             | presence              | bare     | ~         | discard
+8.5.2.1.2             | presence unavailable  | bare     | 0         | deliver to available
+8.5.2.1.2             | presence unavailable  | bare     | ~         | discard
+8.5.2.1.2             | presence subscribe    | bare     | 0         | subscription subscribe
+8.5.2.1.2             | presence subscribed   | bare     | 0         | subscription subscribed
+8.5.2.1.2             | presence unsubscribe  | bare     | ~         | subscription unsubscribe
+8.5.2.1.2             | presence unsubscribed | bare     | 0         | subscription unsubscribed
+8.5.2.1.2             | presence probe        | bare     | 0         | probe
+3.1.2                 | presence error        | bare     | 0         | deliver to available
+3.1.2                 | presence error        | bare     | ~         | discard
+8.5.2.1.3             | iq get                | bare     | 0         | account
+8.5.2.1.3             | iq set                | bare     | 0         | account
+8.5.2.1.3             | iq get stranger       | bare     | 0         | account
+8.5.2.1.3             | iq result             | bare     | 0         | answer
+8.5.2.1.3             | iq error              | bare     | 0         | answer
+
+8.5.2.2.1             | message normal        | bare     | -         | store
+8.5.2.2.1             | message chat          | bare     | -         | store
+8.5.2.2.1             | message groupchat     | bare     | -         | service-unavailable
+8.5.2.2.1             | message headline      | bare     | -         | discard
+8.5.2.2.1             | message error         | bare     | -         | discard
+8.5.2.2.2             | presence              | bare     | -         | discard
+8.5.2.2.2             | presence unavailable  | bare     | -         | discard
+8.5.2.2.2             | presence subscribe    | bare     | -         | subscription subscribe
+8.5.2.2.2             | presence subscribed   | bare     | -         | subscription subscribed
+8.5.2.2.2             | presence unsubscribe  | bare     | -         | subscription unsubscribe
+8.5.2.2.2             | presence unsubscribed | bare     | -         | subscription unsubscribed
+8.5.2.2.2             | presence probe        | bare     | -         | probe
+8.5.2.2.3             | iq get                | bare     | -         | account
+8.5.2.2.3             | iq set                | bare     | -         | account
+8.5.2.2.3             | iq result             | bare     | -         | answer
+8.5.2.2.3             | iq error              | bare     | -         | answer
+
+8.5.3.1 iq            | iq get                | match    | 0         | deliver to match
+8.5.3.1 iq            | iq set                | match    | ~         | deliver to match
+8.5.3.1 iq            | iq get stranger       | match    | 0         | service-unavailable
+8.5.3.1 iq            | iq set stranger       | match    | 0         | service-unavailable
+8.5.3.1 iq            | iq result stranger    | match    | 0         | deliver to match
+8.5.3.1 iq            | iq error stranger     | match    | ~         | deliver to match
+8.5.3.1 message       | message normal        | match    | 0         | store and deliver to match
+8.5.3.1 message       | message chat          | match    | 0 5       | store and deliver to match
+8.5.3.1 message       | message chat          | match    | -1        | store and deliver to match
+8.5.3.1 message       | message chat          | match    | ~         | store and deliver to match
+8.5.3.1 message       | message groupchat     | match    | 0         | deliver to match
+8.5.3.1 message       | message groupchat     | match    | -1        | deliver to match
+8.5.3.1 message       | message headline      | match    | -1        | deliver to match
+8.5.3.1 message       | message error         | match    | 0         | deliver to match
+8.5.3.1 presence      | presence              | match    | 0         | deliver to match
+8.5.3.1 presence      | presence              | match    | ~         | deliver to match
+8.5.3.1 presence      | presence unavailable  | match    | -1        | deliver to match
+8.5.3.1 presence      | presence error        | match    | 0         | deliver to match
+8.5.3.1 presence      | presence subscribe    | match    | 0         | subscription subscribe
+8.5.3.1 presence      | presence subscribed   | match    | 0         | subscription subscribed
+8.5.3.1 presence      | presence unsubscribe  | match    | 0         | subscription unsubscribe
+8.5.3.1 presence      | presence unsubscribed | match    | 0         | subscription unsubscribed
+8.5.3.1 presence      | presence probe        | match    | 0         | probe
+
+8.5.3.2.1             | message normal        | no match | 0         | service-unavailable
+8.5.3.2.1             | message normal        | no match | -         | service-unavailable
+8.5.3.2.1             | message groupchat     | no match | 0         | service-unavailable
+8.5.3.2.1             | message groupchat     | no match | -         | service-unavailable
+8.5.3.2.1             | message headline      | no match | 0         | discard
+8.5.3.2.1             | message headline      | no match | -         | discard
+8.5.3.2.1 chat        | message chat          | no match | -         | store
+8.5.3.2.1 chat        | message chat          | no match | ~         | store
+8.5.3.2.1 chat        | message chat          | no match | -1        | store
+8.5.3.2.1 chat        | message chat          | no match | 0         | store and deliver to non-negative
+8.5.3.2.1 chat        | message chat          | no match | 7 0 -1    | store and deliver to non-negative
+8.5.3.2.1             | message error         | no match | 0         | discard
+8.5.3.2.1             | message error         | no match | -         | discard
+8.5.3.2.2             | presence              | no match | 0         | discard
+8.5.3.2.2             | presence unavailable  | no match | 0         | discard
+8.5.3.2.2             | presence error        | no match | 0         | discard
+8.5.3.2.2             | presence subscribe    | no match | 0         | subscription subscribe
+8.5.3.2.2             | presence subscribed   | no match | 0         | discard
+8.5.3.2.2             | presence unsubscribe  | no match | 0         | discard
+8.5.3.2.2             | presence unsubscribed | no match | -         | discard
+8.5.3.2.2             | presence probe        | no match | 0         | probe
+8.5.3.2.3             | iq get                | no match | 0         | service-unavailable
+8.5.3.2.3             | iq set                | no match | -         | service-unavailable
+RFC 6120 8.2.3        | iq result             | no match | 0         | discard
+RFC 6120 8.2.3        | iq error              | no match | -         | discard
+";
+
+fn kind(words: &str) -> StanzaKind {
+    let mut words = words.split(' ').filter(|w| *w != "stranger");
+    let (name, stanza_type) = (words.next().expect("a kind"), words.next());
+    match name {
+        "message" => StanzaKind::Message(MessageType::parse(stanza_type)),
+        "presence" => StanzaKind::Presence(PresenceType::parse(stanza_type).expect("a type")),
+        _ => StanzaKind::Iq(IqType::parse(stanza_type.expect("a type")).expect("a type")),
+    }
+}
+
+fn resources(words: &str) -> Resources {
+    Resources::of(words.split(' ').filter(|w| !w.is_empty() && *w != "-").map(|w| match w {
+        "~" => None,
+        priority => Some(priority.parse().expect("a priority")),
+    }))
+}
+
+fn decision(words: &str) -> Decision {
+    let deliver = |to: &str, store| {
+        let to = match to {
+            "match" => Recipients::Match,
+            "non-negative" => Recipients::NonNegative,
+            "available" => Recipients::Available,
+            other => panic!("deliver to {other:?}"),
+        };
+        Decision::Deliver { to, store }
+    };
+    match words {
+        "store" => Decision::Store,
+        "discard" => Decision::Discard,
+        "server" => Decision::Server,
+        "account" => Decision::Account,
+        "answer" => Decision::Answer,
+        "probe" => Decision::Probe,
+        "broadcast" => Decision::Broadcast,
+        "remote" => Decision::Remote,
+        _ => {
+            if let Some(to) = words.strip_prefix("store and deliver to ") {
+                deliver(to, true)
+            } else if let Some(to) = words.strip_prefix("deliver to ") {
+                deliver(to, false)
+            } else if let Some(k) = words.strip_prefix("subscription ") {
+                Decision::Subscription(*Kind::ALL.iter().find(|kind| kind.as_str() == k).expect("a kind"))
+            } else {
+                Decision::Error(StanzaError::from_name(words).expect("a condition"))
+            }
+        }
+    }
+}
+
+fn situation(stanza: &str, to: &str, connected: &str) -> Situation {
+    Situation {
+        kind: kind(stanza),
+        to: match to {
+            "absent" => To::Absent,
+            "remote" => To::Remote,
+            "domain" => To::Domain,
+            "bare" | "nobody" => To::Bare,
+            "match" => To::Full { matches: true },
+            "no match" | "nobody/r" => To::Full { matches: false },
+            other => panic!("to {other:?}"),
+        },
+        account_exists: !to.starts_with("nobody"),
+        resources: resources(connected),
+        shares_presence: !stanza.ends_with("stranger"),
+        retention: Retention::Store { archive: true },
+        rerouted: false,
+    }
+}
+
+#[test]
+fn every_line_of_section_8_holds() {
+    let mut rows = 0;
+    for row in ROWS.lines().filter(|l| !l.is_empty()) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, stanza, to, connected, expected] = cells[..] else { panic!("five cells: {row}") };
+        assert_eq!(decide(&situation(stanza, to, connected)), decision(expected), "{row}");
+        rows += 1;
+    }
+    assert!(rows > 140, "{rows} rows");
+}
+
+/// Table 1 of RFC 6121 §8.5.4: S silently ignored, E error, O stored, D delivered to the match, M or A delivered to
+/// several. Where it allows two, ours is one of them.
+const TABLE_1: &str = "
+nobody   | -      | S/E | S/E | E   | S
+nobody/r | -      | S/E | S/E | S/E | S/E
+bare     | -      | O/E | O/E | E   | S
+no match | -      | S/E | O/E | S/E | S/E
+bare     | -1 -2  | O/E | O/E | E   | S
+match    | -1 -2  | D   | D   | D   | D
+no match | -1 -2  | S/E | O/E | S/E | S/E
+bare     | 0      | A   | A   | E   | A
+match    | 0      | D   | D   | D   | D
+no match | 0      | S/E | A   | S/E | S/E
+bare     | 0 3    | M/A | M/A | E   | A
+match    | 0 3    | D   | D/A | D   | D
+no match | 0 3    | S/E | M/A | S/E | S/E
+";
+
+#[test]
+fn the_summary_table_of_8_5_4_holds() {
+    for row in TABLE_1.lines().filter(|l| !l.is_empty()) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        for (stanza, allowed) in
+            ["message normal", "message chat", "message groupchat", "message headline"].iter().zip(&cells[2..])
+        {
+            let letter = match decide(&situation(stanza, cells[0], cells[1])) {
+                Decision::Discard => "S",
+                Decision::Error(StanzaError::ServiceUnavailable) => "E",
+                Decision::Store => "O",
+                Decision::Deliver { to: Recipients::Match, .. } => "D",
+                Decision::Deliver { to: Recipients::NonNegative, .. } => "A",
+                other => panic!("{row}: {stanza}: {other:?}"),
+            };
+            assert!(allowed.split('/').any(|a| a == letter), "{row}: {stanza}: {letter}");
+        }
+    }
+}
+
+#[test]
+fn a_message_that_may_not_be_kept_is_delivered_or_told_of() {
+    let rows = [
+        (Retention::Drop, "0", "deliver to non-negative"),
+        (Retention::Drop, "-1", "discard"),
+        (Retention::Drop, "-", "discard"),
+        (Retention::Refuse, "0", "deliver to non-negative"),
+        (Retention::Refuse, "-1", "service-unavailable"),
+        (Retention::Refuse, "-", "service-unavailable"),
+    ];
+    for (retention, connected, expected) in rows {
+        for stanza in ["message chat", "message normal"] {
+            let s = Situation { retention, ..situation(stanza, "bare", connected) };
+            assert_eq!(decide(&s), decision(expected), "{stanza} {retention:?} {connected}");
+            let s = Situation { retention, ..situation(stanza, "match", connected) };
+            assert_eq!(decide(&s), decision("deliver to match"));
+        }
+    }
+}
+
+#[test]
+fn an_accepted_message_is_never_bounced() {
+    for (connected, expected) in
+        [("-", "store"), ("-1", "store"), ("~", "store"), ("0", "store and deliver to non-negative")]
+    {
+        for stanza in ["message normal", "message chat"] {
+            let s = Situation { rerouted: true, ..situation(stanza, "no match", connected) };
+            assert_eq!(decide(&s), decision(expected), "{stanza} {connected}");
+        }
+    }
+    let s = Situation { rerouted: true, ..situation("message normal", "match", "0") };
+    assert_eq!(decide(&s), decision("store and deliver to match"));
+}
+
+/// Whatever comes: an error or a result is never answered, and what is delivered somewhere has somewhere to go.
+#[test]
+fn no_situation_answers_an_error_or_delivers_to_nobody() {
+    let kinds = [
+        "message normal", "message chat", "message groupchat", "message headline", "message error",
+        "presence", "presence unavailable", "presence subscribe", "presence subscribed", "presence unsubscribe",
+        "presence unsubscribed", "presence probe", "presence error", "iq get", "iq set", "iq result", "iq error",
+        "iq get stranger", "iq set stranger",
+    ];
+    let tos = ["absent", "domain", "bare", "nobody", "match", "no match", "nobody/r", "remote"];
+    for stanza in kinds {
+        for to in tos {
+            for connected in ["-", "~", "-1", "0", "0 -1 ~", "5 0"] {
+                for retention in [Retention::Drop, Retention::Refuse, Retention::Store { archive: false }] {
+                    for rerouted in [false, true] {
+                        let s = Situation { retention, rerouted, ..situation(stanza, to, connected) };
+                        match decide(&s) {
+                            Decision::Error(_) => assert!(s.kind.answerable(), "{s:?}"),
+                            Decision::Server | Decision::Account => assert!(s.kind.answerable(), "{s:?}"),
+                            Decision::Deliver { to: Recipients::NonNegative, .. } => {
+                                assert!(s.resources.non_negative, "{s:?}");
+                            }
+                            Decision::Deliver { to: Recipients::Available, store } => {
+                                assert!(s.resources.available && !store, "{s:?}");
+                            }
+                            Decision::Deliver { to: Recipients::Match, .. } => {
+                                assert_eq!(s.to, To::Full { matches: true });
+                            }
+                            Decision::Store => assert!(s.retention.stores() && s.account_exists, "{s:?}"),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn recipients_are_those_of_the_rfc() {
+    for (recipients, priority, matches, included) in [
+        (Recipients::NonNegative, Some(0), false, true),
+        (Recipients::NonNegative, Some(127), false, true),
+        (Recipients::NonNegative, Some(-1), true, false),
+        (Recipients::NonNegative, None, true, false),
+        (Recipients::Available, Some(-128), false, true),
+        (Recipients::Available, None, true, false),
+        (Recipients::Match, None, true, true),
+        (Recipients::Match, Some(-5), true, true),
+        (Recipients::Match, Some(5), false, false),
+    ] {
+        assert_eq!(recipients.include(priority, matches), included, "{recipients:?} {priority:?} {matches}");
+    }
+}
