@@ -1,0 +1,241 @@
+//! IQs that the server answers: for itself, or on behalf of an account (RFC 6121 §8.5.2.1.3).
+//!
+//! In: an IQ of type get or set, who asks, who is asked.
+//! Out: an [`IqOutcome`]: the answer, or what must be read, written or done for it.
+//! Owns: [`EXTENSIONS`], from which service discovery makes its list: what is announced is what is there.
+//! Never: answers a result or an error; tells a stranger whether an account exists or is online.
+//!
+//! To add an extension: one file in this folder with an [`Extension`], one line in [`EXTENSIONS`].
+
+mod disco;
+mod ping;
+pub mod roster;
+mod session;
+mod time;
+pub mod vcard;
+mod version;
+
+use bytes::Bytes;
+use xmpp::element::{Child, Element};
+use xmpp::error::{ErrorReply, StanzaError, stanza_error_with};
+use xmpp::jid::{BareJid, Jid};
+use xmpp::node::Node;
+use xmpp::ns;
+
+/// Everything that is answered here, in the order of the files.
+pub const EXTENSIONS: &[&Extension] = &[
+    &disco::INFO,
+    &disco::ITEMS,
+    &ping::PING,
+    &roster::ROSTER,
+    &session::SESSION,
+    &time::TIME,
+    &vcard::VCARD,
+    &version::VERSION,
+];
+
+/// Features of the server that are no IQs of the table above.
+const OTHER_SERVER_FEATURES: &[&str] = &[
+    // XEP-0160: messages wait for who is away.
+    "msgoffline",
+];
+
+/// One kind of IQ.
+#[derive(Debug)]
+pub struct Extension {
+    /// Name of the child element.
+    pub name: &'static str,
+    /// Its namespace.
+    pub ns: &'static str,
+    /// What the server announces for it (XEP-0030).
+    pub server_features: &'static [&'static str],
+    /// What an account announces for it.
+    pub account_features: &'static [&'static str],
+    /// Answers type `get`. `None`: nobody can.
+    pub get: Option<Handler>,
+    /// Answers type `set`. `None`: nobody can.
+    pub set: Option<Handler>,
+}
+
+/// Answers one IQ. The child is the one of the extension; whether the target is right is for the handler to say.
+pub type Handler = fn(&Request<'_>, Child<'_>) -> IqOutcome;
+
+/// Who is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// The server itself: `to` is a domain of ours.
+    Server,
+    /// An account that exists: `to` is its bare JID, or there is none and it is the sender's own.
+    Account {
+        /// The sender's own account.
+        own: bool,
+        /// The sender may know that the account is there: it is its own, or shares its presence with the sender
+        /// (subscription `from` or `both`).
+        may_see: bool,
+    },
+}
+
+/// A service of ours that `disco#items` shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Its address.
+    pub jid: String,
+    /// Its name for people.
+    pub name: Option<String>,
+}
+
+/// What answers may say besides what is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Services of the domain, for `disco#items`.
+    pub services: &'a [Service],
+    /// Largest vCard, bytes.
+    pub vcard_bytes_max: usize,
+    /// The time, milliseconds since 1970 (UTC).
+    pub now_unix_ms: u64,
+}
+
+/// One IQ to be answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The IQ.
+    pub element: &'a Element,
+    /// Who asks: stamped by us. The answer goes there.
+    pub from: &'a Jid,
+    /// Whom the client addressed, if it did. The answer comes from there.
+    pub to: Option<&'a Jid>,
+    /// Who is asked.
+    pub target: Target,
+    /// What else there is to know.
+    pub context: Context<'a>,
+}
+
+/// What is to be done about an IQ.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IqOutcome {
+    /// Send this to who asked.
+    Reply(Bytes),
+    /// Send [`Request::error`] to who asked.
+    Error(StanzaError, Option<&'static str>),
+    /// Nothing: it was an answer itself.
+    Ignore,
+    /// Read this, then call [`resume`]. Keep the request meanwhile.
+    Read(Wait),
+    /// Store this vCard (`None`: remove it) for the sender's account, then send the reply.
+    WriteVCard {
+        /// The `<vCard/>`, self-contained.
+        xml: Option<Bytes>,
+        /// Once it is durable.
+        reply: Bytes,
+    },
+    /// `Roster::fetch` for the sender's own account, with this `ver`; the session is now interested (§2.2).
+    RosterGet {
+        /// The attribute, empty or not.
+        ver: Option<String>,
+    },
+    /// A change of the sender's own roster; then [`Request::result`], after the write.
+    RosterSet(roster::Set),
+}
+
+/// What an IQ waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// The vCard of this account.
+    VCard(BareJid),
+}
+
+/// What was read for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// The account does not exist.
+    NoAccount,
+    /// Nothing stored.
+    Nothing,
+    /// As it was stored.
+    Xml(Bytes),
+}
+
+/// Decides what to do about an IQ to the server or to a bare JID. Errors are returned, never sent by themselves.
+///
+/// * `bad-request`: a get or set without exactly one child element (RFC 6120 §8.2.3 rule 5).
+/// * `service-unavailable`: nothing of ours, or not with this type, or not at this target.
+pub fn dispatch(request: &Request<'_>) -> IqOutcome {
+    let element = request.element;
+    let set = match element.attr("type").as_deref() {
+        Some("get") => false,
+        Some("set") => true,
+        Some("result" | "error") => return IqOutcome::Ignore,
+        _ => return IqOutcome::Error(StanzaError::BadRequest, None),
+    };
+    let mut children = element.children();
+    let (Some(child), None) = (children.next(), children.next()) else {
+        return IqOutcome::Error(StanzaError::BadRequest, Some("an IQ has exactly one child element"));
+    };
+    EXTENSIONS
+        .iter()
+        .find(|e| child.is(e.name, e.ns))
+        .and_then(|e| if set { e.set } else { e.get })
+        .map_or(UNAVAILABLE, |handle| handle(request, child))
+}
+
+/// Goes on with an IQ whose [`Wait`] is over.
+pub fn resume(request: &Request<'_>, wait: &Wait, found: Found) -> IqOutcome {
+    match wait {
+        Wait::VCard(_) => vcard::found(request, found),
+    }
+}
+
+/// Not here.
+const UNAVAILABLE: IqOutcome = IqOutcome::Error(StanzaError::ServiceUnavailable, None);
+
+impl Request<'_> {
+    /// The result, with or without a payload.
+    pub fn result(&self, payload: Option<Node>) -> Bytes {
+        self.result_node().with_children(payload).to_bytes(ns::CLIENT)
+    }
+
+    /// The result with a self-contained element that was checked when it came.
+    pub fn result_raw(&self, payload: Bytes) -> Bytes {
+        self.result_node().with_raw(payload).to_bytes(ns::CLIENT)
+    }
+
+    /// The error. `None`: it may not be answered.
+    pub fn error(&self, condition: StanzaError, text: Option<&str>) -> Option<Bytes> {
+        let reply = ErrorReply {
+            from: self.to.map(Jid::as_str),
+            to: Some(self.from.as_str()),
+            text,
+            ..ErrorReply::default()
+        };
+        stanza_error_with(self.element, condition, reply)
+    }
+
+    /// The attribute `id`; `StanzaKind::of` has refused an IQ without.
+    pub fn id(&self) -> String {
+        self.element.attr("id").unwrap_or_default().into_owned()
+    }
+
+    fn result_node(&self) -> Node {
+        Node::new("iq", ns::CLIENT)
+            .with_attr("type", "result")
+            .with_attr("id", self.id())
+            .with_attr_opt("from", self.to.map(Jid::as_str))
+            .with_attr("to", self.from.as_str())
+    }
+
+    fn reply(&self, payload: Node) -> IqOutcome {
+        IqOutcome::Reply(self.result(Some(payload)))
+    }
+
+    fn own(&self) -> bool {
+        matches!(self.target, Target::Account { own: true, .. })
+    }
+
+    /// The server, or an account that the sender may know of.
+    fn visible(&self) -> bool {
+        !matches!(self.target, Target::Account { may_see: false, own: false })
+    }
+}
+
+#[cfg(test)]
+mod tests;

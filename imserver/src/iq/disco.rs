@@ -1,0 +1,74 @@
+//! Service discovery, XEP-0030: who the server and an account are, and what they can do.
+//!
+//! The features are those of [`EXTENSIONS`] and nothing else. An account is described to those who may see its
+//! presence; anybody else gets the error of an account that does not exist (XEP-0030 §8).
+
+use super::{EXTENSIONS, Extension, IqOutcome, OTHER_SERVER_FEATURES, Request, Target, UNAVAILABLE};
+use std::collections::BTreeSet;
+use xmpp::element::Child;
+use xmpp::error::StanzaError;
+use xmpp::node::Node;
+use xmpp::ns::{DISCO_INFO, DISCO_ITEMS};
+
+/// XEP-0030 §3.
+pub const INFO: Extension = Extension {
+    name: "query",
+    ns: DISCO_INFO,
+    server_features: &[DISCO_INFO],
+    account_features: &[DISCO_INFO],
+    get: Some(info),
+    set: None,
+};
+
+/// XEP-0030 §4.
+pub const ITEMS: Extension = Extension {
+    name: "query",
+    ns: DISCO_ITEMS,
+    server_features: &[DISCO_ITEMS],
+    account_features: &[DISCO_ITEMS],
+    get: Some(items),
+    set: None,
+};
+
+fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
+    if !request.visible() {
+        return UNAVAILABLE;
+    }
+    if query.attr("node").is_some() {
+        return IqOutcome::Error(StanzaError::ItemNotFound, None);
+    }
+    let server = request.target == Target::Server;
+    let identity = match server {
+        true => Node::new("identity", DISCO_INFO)
+            .with_attr("category", "server")
+            .with_attr("type", "im")
+            .with_attr("name", "Isthmus"),
+        false => Node::new("identity", DISCO_INFO).with_attr("category", "account").with_attr("type", "registered"),
+    };
+    let features = features(server).into_iter().map(|var| Node::new("feature", DISCO_INFO).with_attr("var", var));
+    request.reply(Node::new("query", DISCO_INFO).with_child(identity).with_children(features))
+}
+
+/// What is announced, sorted.
+pub fn features(server: bool) -> BTreeSet<&'static str> {
+    let own = EXTENSIONS.iter().flat_map(|e| if server { e.server_features } else { e.account_features });
+    let other = if server { OTHER_SERVER_FEATURES } else { &[] };
+    own.chain(other).copied().collect()
+}
+
+/// The server's services. An account has none; its resources are known to who gets its presence (§4.1: MAY).
+fn items(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
+    if !request.visible() {
+        return UNAVAILABLE;
+    }
+    if query.attr("node").is_some() {
+        return IqOutcome::Error(StanzaError::ItemNotFound, None);
+    }
+    let services = if request.target == Target::Server { request.context.services } else { &[] };
+    let items = services.iter().map(|service| {
+        Node::new("item", DISCO_ITEMS)
+            .with_attr("jid", service.jid.as_str())
+            .with_attr_opt("name", service.name.as_deref())
+    });
+    request.reply(Node::new("query", DISCO_ITEMS).with_children(items))
+}
