@@ -1,0 +1,68 @@
+//! Namespace names, each with the document that defines it.
+
+/// The stream itself, RFC 6120 §4.8.1.
+pub const STREAMS: &str = "http://etherx.jabber.org/streams";
+/// Conditions of stream errors, RFC 6120 §4.9.2.
+pub const STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
+/// Conditions of stanza errors, RFC 6120 §8.3.2.
+pub const STANZA_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
+/// Stanzas between client and server, RFC 6120 §4.8.2.
+pub const CLIENT: &str = "jabber:client";
+/// Stanzas between servers, RFC 6120 §4.8.2.
+pub const SERVER: &str = "jabber:server";
+/// Stanzas between a component and its server, XEP-0114.
+pub const COMPONENT: &str = "jabber:component:accept";
+/// `<open/>` and `<close/>` of XMPP over WebSocket, RFC 7395 §3.3.
+pub const FRAMING: &str = "urn:ietf:params:xml:ns:xmpp-framing";
+/// STARTTLS, RFC 6120 §5.
+pub const TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
+/// SASL, RFC 6120 §6.
+pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+/// SASL channel-binding types, XEP-0440.
+pub const SASL_CB: &str = "urn:xmpp:sasl-cb:0";
+/// Resource binding, RFC 6120 §7.
+pub const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
+/// The old session element, RFC 3921 §3.
+pub const SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+/// Stream management, XEP-0198.
+pub const SM: &str = "urn:xmpp:sm:3";
+/// Roster, RFC 6121 §2.
+pub const ROSTER: &str = "jabber:iq:roster";
+/// Roster versioning stream feature, RFC 6121 §2.6.
+pub const ROSTER_VER: &str = "urn:xmpp:features:rosterver";
+/// Subscription pre-approval stream feature, RFC 6121 §3.4.
+pub const PRE_APPROVAL: &str = "urn:xmpp:features:pre-approval";
+/// Bound to the prefix `xml` always.
+pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
+/// Bound to the prefix `xmlns` always.
+pub const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
+/// Service discovery, XEP-0030.
+pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
+/// Service discovery, XEP-0030.
+pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";
+/// vCards, XEP-0054.
+pub const VCARD: &str = "vcard-temp";
+/// Software version, XEP-0092.
+pub const VERSION: &str = "jabber:iq:version";
+/// Entity capabilities, XEP-0115.
+pub const CAPS: &str = "http://jabber.org/protocol/caps";
+/// Ping, XEP-0199.
+pub const PING: &str = "urn:xmpp:ping";
+/// Delayed delivery, XEP-0203.
+pub const DELAY: &str = "urn:xmpp:delay";
+/// Legacy delayed delivery, XEP-0091.
+pub const DELAY_LEGACY: &str = "jabber:x:delay";
+/// Message carbons, XEP-0280.
+pub const CARBONS: &str = "urn:xmpp:carbons:2";
+/// Message archive, XEP-0313.
+pub const MAM: &str = "urn:xmpp:mam:2";
+/// Unique and stable stanza ids, XEP-0359.
+pub const STANZA_ID: &str = "urn:xmpp:sid:0";
+/// Anonymous occupant ids, XEP-0421.
+pub const OCCUPANT_ID: &str = "urn:xmpp:occupant-id:0";
+/// Hats, XEP-0317.
+pub const HATS: &str = "urn:xmpp:hats:0";
+/// Message processing hints, XEP-0334.
+pub const HINTS: &str = "urn:xmpp:hints";
+/// Chat states, XEP-0085.
+pub const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
