@@ -169,7 +169,10 @@ pub fn dispatch(request: &Request<'_>) -> IqOutcome {
     };
     let mut children = element.children();
     let (Some(child), None) = (children.next(), children.next()) else {
-        return IqOutcome::Error(StanzaError::BadRequest, Some("an IQ has exactly one child element"));
+        return IqOutcome::Error(
+            StanzaError::BadRequest,
+            Some("an IQ has exactly one child element"),
+        );
     };
     EXTENSIONS
         .iter()
@@ -191,7 +194,9 @@ const UNAVAILABLE: IqOutcome = IqOutcome::Error(StanzaError::ServiceUnavailable,
 impl Request<'_> {
     /// The result, with or without a payload.
     pub fn result(&self, payload: Option<Node>) -> Bytes {
-        self.result_node().with_children(payload).to_bytes(ns::CLIENT)
+        self.result_node()
+            .with_children(payload)
+            .to_bytes(ns::CLIENT)
     }
 
     /// The result with a self-contained element that was checked when it came.
@@ -233,7 +238,13 @@ impl Request<'_> {
 
     /// The server, or an account that the sender may know of.
     fn visible(&self) -> bool {
-        !matches!(self.target, Target::Account { may_see: false, own: false })
+        !matches!(
+            self.target,
+            Target::Account {
+                may_see: false,
+                own: false
+            }
+        )
     }
 }
 

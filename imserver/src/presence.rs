@@ -20,11 +20,17 @@ use xmpp::node::escape_into;
 pub fn priority(presence: &Element) -> Result<i8, StanzaError> {
     let content = presence.content_ns().as_str();
     let mut found = presence.children().filter(|c| c.is("priority", content));
-    let Some(first) = found.next() else { return Ok(0) };
+    let Some(first) = found.next() else {
+        return Ok(0);
+    };
     if found.next().is_some() {
         return Err(StanzaError::BadRequest);
     }
-    first.text().trim_matches([' ', '\t', '\r', '\n']).parse().map_err(|_| StanzaError::BadRequest)
+    first
+        .text()
+        .trim_matches([' ', '\t', '\r', '\n'])
+        .parse()
+        .map_err(|_| StanzaError::BadRequest)
 }
 
 /// What a resource says of itself to everybody.
@@ -72,7 +78,12 @@ pub struct Plan {
 /// | not available | unavailable | 4.6.3 | farewell only: nobody else has ever seen it |
 /// | either | lost | 4.5.2 | as unavailable, but not to itself |
 pub fn on_broadcast(before: Option<i8>, said: Said) -> Plan {
-    let broadcast = Plan { audience: true, siblings: true, echo: true, ..Plan::default() };
+    let broadcast = Plan {
+        audience: true,
+        siblings: true,
+        echo: true,
+        ..Plan::default()
+    };
     match (before, said) {
         (None, Said::Available(priority)) => Plan {
             probe: true,
@@ -82,10 +93,23 @@ pub fn on_broadcast(before: Option<i8>, said: Said) -> Plan {
             flood: priority >= 0,
             ..broadcast
         },
-        (Some(old), Said::Available(priority)) => Plan { flood: priority >= 0 && old < 0, ..broadcast },
-        (Some(_), Said::Unavailable) => Plan { farewell: true, ..broadcast },
-        (Some(_), Said::Lost) => Plan { farewell: true, echo: false, ..broadcast },
-        (None, Said::Unavailable | Said::Lost) => Plan { farewell: true, ..Plan::default() },
+        (Some(old), Said::Available(priority)) => Plan {
+            flood: priority >= 0 && old < 0,
+            ..broadcast
+        },
+        (Some(_), Said::Unavailable) => Plan {
+            farewell: true,
+            ..broadcast
+        },
+        (Some(_), Said::Lost) => Plan {
+            farewell: true,
+            echo: false,
+            ..broadcast
+        },
+        (None, Said::Unavailable | Said::Lost) => Plan {
+            farewell: true,
+            ..Plan::default()
+        },
     }
 }
 
@@ -139,12 +163,18 @@ impl Directed {
     /// Whether the session shares presence with `entity`, or with another resource of the same bare JID: an occupant
     /// of a room is known by the presence that was sent to the room.
     pub fn knows(&self, entity: &Jid) -> bool {
-        self.0.iter().any(|noted| noted.bare_str() == entity.bare_str())
+        self.0
+            .iter()
+            .any(|noted| noted.bare_str() == entity.bare_str())
     }
 
     /// The resource goes: empties the list and returns whom `unavailable` must be sent to by name. Those that the
     /// broadcast of `unavailable` reaches (`subscriber`, if the resource was available) are left out.
-    pub fn farewell(&mut self, was_available: bool, subscriber: impl Fn(&BareJid) -> bool) -> Vec<Jid> {
+    pub fn farewell(
+        &mut self,
+        was_available: bool,
+        subscriber: impl Fn(&BareJid) -> bool,
+    ) -> Vec<Jid> {
         let mut entries = std::mem::take(&mut self.0);
         if was_available {
             entries.retain(|entry| !subscriber(&entry.bare()));
@@ -216,7 +246,10 @@ pub fn answer_probe(probe: Probe) -> ProbeAnswer {
         Probed::Account { available: true } => ProbeAnswer::Each,
         Probed::Account { available: false } if probe.local => ProbeAnswer::Nothing,
         Probed::Account { available: false } => ProbeAnswer::Unavailable,
-        Probed::Resource { available: true, .. } | Probed::Resource { directed: true, .. } => ProbeAnswer::Mere,
+        Probed::Resource {
+            available: true, ..
+        }
+        | Probed::Resource { directed: true, .. } => ProbeAnswer::Mere,
         Probed::Resource { .. } => ProbeAnswer::Unavailable,
     }
 }

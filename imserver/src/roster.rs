@@ -121,10 +121,21 @@ pub struct Roster {
 impl Roster {
     /// As loaded.
     pub fn new(data: UserData) -> Self {
-        let UserData { roster_version, mut roster, mut requests, .. } = data;
+        let UserData {
+            roster_version,
+            mut roster,
+            mut requests,
+            ..
+        } = data;
         roster.sort_by(|a, b| a.jid.cmp(&b.jid));
         requests.sort_by(|a, b| a.from.cmp(&b.from));
-        Self { version: roster_version, floor: roster_version, items: roster, removals: VecDeque::new(), requests }
+        Self {
+            version: roster_version,
+            floor: roster_version,
+            items: roster,
+            removals: VecDeque::new(),
+            requests,
+        }
     }
 
     /// The version now.
@@ -158,12 +169,18 @@ impl Roster {
 
     /// Contacts that get the account's presence.
     pub fn audience(&self) -> impl Iterator<Item = &BareJid> {
-        self.items.iter().filter(|i| subscription_from(i.subscription)).map(|i| &i.jid)
+        self.items
+            .iter()
+            .filter(|i| subscription_from(i.subscription))
+            .map(|i| &i.jid)
     }
 
     /// Contacts whose presence the account gets.
     pub fn probed(&self) -> impl Iterator<Item = &BareJid> {
-        self.items.iter().filter(|i| subscription_to(i.subscription)).map(|i| &i.jid)
+        self.items
+            .iter()
+            .filter(|i| subscription_to(i.subscription))
+            .map(|i| &i.jid)
     }
 
     /// Contacts that have not answered the user's request.
@@ -194,7 +211,11 @@ impl Roster {
         let version = self.next_version(now_unix_ms);
         let item = self.entry(contact);
         (item.name, item.groups, item.version) = (name, groups, version);
-        Ok(Change { jid: contact.clone(), item: Some(item.clone()), version })
+        Ok(Change {
+            jid: contact.clone(),
+            item: Some(item.clone()),
+            version,
+        })
     }
 
     /// A client removes an item (§2.5). The steps of the outcome are to be carried out; its push is the change.
@@ -220,19 +241,41 @@ impl Roster {
             self.floor = forgotten;
         }
         self.removals.push_back((version, contact.clone()));
-        Ok((outcome, Applied { change: Some(Change { jid: contact.clone(), item: None, version }), request }))
+        Ok((
+            outcome,
+            Applied {
+                change: Some(Change {
+                    jid: contact.clone(),
+                    item: None,
+                    version,
+                }),
+                request,
+            },
+        ))
     }
 
     /// Takes over the state that `subscription` has decided. `stanza` is the inbound request, if it is one: it is kept
     /// while the state is pending. Makes an item if the state shows and there is none.
     ///
     /// A request beyond [`REQUESTS_MAX`] changes nothing (it may still be delivered, and will be sent again).
-    pub fn apply(&mut self, contact: &BareJid, state: State, stanza: Option<&Bytes>, now_unix_ms: u64) -> Applied {
+    pub fn apply(
+        &mut self,
+        contact: &BareJid,
+        state: State,
+        stanza: Option<&Bytes>,
+        now_unix_ms: u64,
+    ) -> Applied {
         let mut applied = Applied::default();
         match (self.request_place(contact), state.pending_in()) {
             (Err(at), true) if self.requests.len() < REQUESTS_MAX => {
                 let stanza = kept_request(contact, stanza);
-                self.requests.insert(at, SubscriptionRequest { from: contact.clone(), stanza: stanza.clone() });
+                self.requests.insert(
+                    at,
+                    SubscriptionRequest {
+                        from: contact.clone(),
+                        stanza: stanza.clone(),
+                    },
+                );
                 applied.request = Some(Some(stanza));
             }
             (Ok(at), false) => {
@@ -249,29 +292,42 @@ impl Roster {
         if shows {
             let version = self.next_version(now_unix_ms);
             let item = self.entry(contact);
-            (item.subscription, item.ask, item.approved) = (state.subscription(), state.ask(), state.approved());
+            (item.subscription, item.ask, item.approved) =
+                (state.subscription(), state.ask(), state.approved());
             item.version = version;
-            applied.change = Some(Change { jid: contact.clone(), item: Some(item.clone()), version });
+            applied.change = Some(Change {
+                jid: contact.clone(),
+                item: Some(item.clone()),
+                version,
+            });
         }
         applied
     }
 
     /// Answers a roster get (§2.2, §2.6.3). `ver` is the version the client has; `None`: it knows of no versions.
     pub fn fetch(&self, ver: Option<&str>, id: &str, to: &str) -> Fetched {
-        let missed = ver.and_then(|v| v.parse().ok()).and_then(|known| self.since(known));
+        let missed = ver
+            .and_then(|v| v.parse().ok())
+            .and_then(|known| self.since(known));
         if let Some(missed) = missed {
             let mut out = Vec::with_capacity(96);
             iq_into(&mut out, "result", id, to);
             out.truncate(out.len() - 1);
             out.extend_from_slice(b"/>");
-            return Fetched { result: Bytes::from(out), missed };
+            return Fetched {
+                result: Bytes::from(out),
+                missed,
+            };
         }
         let mut out = Vec::with_capacity(128 + self.items.len() * 96);
         iq_into(&mut out, "result", id, to);
         query_into(&mut out, self.version);
         self.items.iter().for_each(|i| item_into(&mut out, i));
         out.extend_from_slice(b"</query></iq>");
-        Fetched { result: Bytes::from(out), missed: Vec::new() }
+        Fetched {
+            result: Bytes::from(out),
+            missed: Vec::new(),
+        }
     }
 
     /// What has changed since a version, oldest first. `None`: not known, or so much that the whole roster is shorter.
@@ -279,16 +335,24 @@ impl Roster {
         if known > self.version || known < self.floor {
             return None;
         }
-        let put = self.items.iter().filter(|i| i.version > known).map(|i| Change {
-            jid: i.jid.clone(),
-            item: Some(i.clone()),
-            version: i.version,
-        });
+        let put = self
+            .items
+            .iter()
+            .filter(|i| i.version > known)
+            .map(|i| Change {
+                jid: i.jid.clone(),
+                item: Some(i.clone()),
+                version: i.version,
+            });
         let removed = self
             .removals
             .iter()
             .filter(|(version, _)| *version > known)
-            .map(|(version, jid)| Change { jid: jid.clone(), item: None, version: *version });
+            .map(|(version, jid)| Change {
+                jid: jid.clone(),
+                item: None,
+                version: *version,
+            });
         let mut missed: Vec<Change> = put.chain(removed).collect();
         if missed.len() > self.items.len() / 2 + 1 {
             return None;
@@ -366,7 +430,11 @@ fn iq_into(out: &mut Vec<u8>, iq_type: &str, id: &str, to: &str) {
 }
 
 fn query_into(out: &mut Vec<u8>, version: u64) {
-    attr_into(out, "<query xmlns='jabber:iq:roster' ver", &version.to_string());
+    attr_into(
+        out,
+        "<query xmlns='jabber:iq:roster' ver",
+        &version.to_string(),
+    );
     out.push(b'>');
 }
 
@@ -376,12 +444,16 @@ fn item_into(out: &mut Vec<u8>, item: &RosterItem) {
     if let Some(name) = &item.name {
         attr_into(out, " name", name);
     }
-    attr_into(out, " subscription", match item.subscription {
-        store::Subscription::None => "none",
-        store::Subscription::To => "to",
-        store::Subscription::From => "from",
-        store::Subscription::Both => "both",
-    });
+    attr_into(
+        out,
+        " subscription",
+        match item.subscription {
+            store::Subscription::None => "none",
+            store::Subscription::To => "to",
+            store::Subscription::From => "from",
+            store::Subscription::Both => "both",
+        },
+    );
     if item.ask {
         out.extend_from_slice(b" ask='subscribe'");
     }

@@ -87,9 +87,14 @@ impl StanzaKind {
         let stanza_type = stanza_type.as_deref();
         Some(match element.stanza_kind()? {
             Name::Message => Ok(Self::Message(MessageType::parse(stanza_type))),
-            Name::Presence => PresenceType::parse(stanza_type).map(Self::Presence).ok_or(StanzaError::BadRequest),
+            Name::Presence => PresenceType::parse(stanza_type)
+                .map(Self::Presence)
+                .ok_or(StanzaError::BadRequest),
             Name::Iq if element.attr("id").is_none() => Err(StanzaError::BadRequest),
-            Name::Iq => stanza_type.and_then(IqType::parse).map(Self::Iq).ok_or(StanzaError::BadRequest),
+            Name::Iq => stanza_type
+                .and_then(IqType::parse)
+                .map(Self::Iq)
+                .ok_or(StanzaError::BadRequest),
         })
     }
 
@@ -187,10 +192,13 @@ pub struct Resources {
 impl Resources {
     /// From the priority of every connected resource; `None`: connected, not available.
     pub fn of(priorities: impl IntoIterator<Item = Option<i8>>) -> Self {
-        priorities.into_iter().flatten().fold(Self::default(), |all, priority| Self {
-            available: true,
-            non_negative: all.non_negative || priority >= 0,
-        })
+        priorities
+            .into_iter()
+            .flatten()
+            .fold(Self::default(), |all, priority| Self {
+                available: true,
+                non_negative: all.non_negative || priority >= 0,
+            })
     }
 }
 
@@ -279,9 +287,13 @@ pub fn decide(s: &Situation) -> Decision {
             StanzaKind::Message(t) => message(t, s),
             StanzaKind::Iq(IqType::Get | IqType::Set) => Decision::Account,
             StanzaKind::Iq(IqType::Result | IqType::Error) => Decision::Answer,
-            StanzaKind::Presence(PresenceType::Available | PresenceType::Unavailable) => Decision::Broadcast,
+            StanzaKind::Presence(PresenceType::Available | PresenceType::Unavailable) => {
+                Decision::Broadcast
+            }
             // To nobody: there is nothing to subscribe to.
-            StanzaKind::Presence(PresenceType::Subscription(_)) => Decision::Error(StanzaError::BadRequest),
+            StanzaKind::Presence(PresenceType::Subscription(_)) => {
+                Decision::Error(StanzaError::BadRequest)
+            }
             StanzaKind::Presence(PresenceType::Probe | PresenceType::Error) => Decision::Discard,
         },
         To::Bare | To::Full { .. } if !s.account_exists => no_such_user(s.kind),
@@ -300,7 +312,8 @@ fn to_domain(kind: StanzaKind) -> Decision {
     match kind {
         StanzaKind::Iq(IqType::Get | IqType::Set) => Decision::Server,
         StanzaKind::Iq(IqType::Result | IqType::Error) => Decision::Answer,
-        StanzaKind::Message(MessageType::Headline | MessageType::Error) | StanzaKind::Presence(_) => Decision::Discard,
+        StanzaKind::Message(MessageType::Headline | MessageType::Error)
+        | StanzaKind::Presence(_) => Decision::Discard,
         StanzaKind::Message(_) => UNAVAILABLE,
     }
 }
@@ -308,7 +321,8 @@ fn to_domain(kind: StanzaKind) -> Decision {
 /// §8.5.1.
 fn no_such_user(kind: StanzaKind) -> Decision {
     match kind {
-        StanzaKind::Message(MessageType::Headline | MessageType::Error) | StanzaKind::Presence(_) => Decision::Discard,
+        StanzaKind::Message(MessageType::Headline | MessageType::Error)
+        | StanzaKind::Presence(_) => Decision::Discard,
         StanzaKind::Iq(IqType::Result | IqType::Error) => Decision::Discard,
         StanzaKind::Message(_) | StanzaKind::Iq(_) => UNAVAILABLE,
     }
@@ -318,7 +332,10 @@ fn no_such_user(kind: StanzaKind) -> Decision {
 fn message(kind: MessageType, s: &Situation) -> Decision {
     let store = s.retention.stores() && matches!(kind, MessageType::Normal | MessageType::Chat);
     if s.to == (To::Full { matches: true }) {
-        return Decision::Deliver { to: Recipients::Match, store };
+        return Decision::Deliver {
+            to: Recipients::Match,
+            store,
+        };
     }
     let full = matches!(s.to, To::Full { .. }) && !s.rerouted;
     match kind {
@@ -326,7 +343,10 @@ fn message(kind: MessageType, s: &Situation) -> Decision {
             if full && kind == MessageType::Normal {
                 UNAVAILABLE
             } else if s.resources.non_negative {
-                Decision::Deliver { to: Recipients::NonNegative, store }
+                Decision::Deliver {
+                    to: Recipients::NonNegative,
+                    store,
+                }
             } else {
                 match s.retention {
                     Retention::Store { .. } => Decision::Store,
@@ -336,9 +356,10 @@ fn message(kind: MessageType, s: &Situation) -> Decision {
             }
         }
         MessageType::Groupchat => UNAVAILABLE,
-        MessageType::Headline if !full && s.resources.non_negative => {
-            Decision::Deliver { to: Recipients::NonNegative, store: false }
-        }
+        MessageType::Headline if !full && s.resources.non_negative => Decision::Deliver {
+            to: Recipients::NonNegative,
+            store: false,
+        },
         MessageType::Headline | MessageType::Error => Decision::Discard,
     }
 }
@@ -348,12 +369,20 @@ fn presence(kind: PresenceType, s: &Situation) -> Decision {
     match (kind, s.to) {
         (PresenceType::Probe, _) => Decision::Probe,
         // §8.5.3.2.2: only a request is worth the trouble when the resource is not there.
-        (PresenceType::Subscription(k), To::Full { matches: false }) if k != Kind::Subscribe => Decision::Discard,
+        (PresenceType::Subscription(k), To::Full { matches: false }) if k != Kind::Subscribe => {
+            Decision::Discard
+        }
         (PresenceType::Subscription(k), _) => Decision::Subscription(k),
-        (_, To::Full { matches: true }) => Decision::Deliver { to: Recipients::Match, store: false },
+        (_, To::Full { matches: true }) => Decision::Deliver {
+            to: Recipients::Match,
+            store: false,
+        },
         (_, To::Full { matches: false }) => Decision::Discard,
         // An error too: it tells that a request of the user went nowhere (§3.1.2). It changes no state.
-        _ if s.resources.available => Decision::Deliver { to: Recipients::Available, store: false },
+        _ if s.resources.available => Decision::Deliver {
+            to: Recipients::Available,
+            store: false,
+        },
         _ => Decision::Discard,
     }
 }
@@ -362,9 +391,10 @@ fn presence(kind: PresenceType, s: &Situation) -> Decision {
 fn iq(kind: IqType, s: &Situation) -> Decision {
     let asks = matches!(kind, IqType::Get | IqType::Set);
     match s.to {
-        To::Full { matches: true } if !asks || s.shares_presence => {
-            Decision::Deliver { to: Recipients::Match, store: false }
-        }
+        To::Full { matches: true } if !asks || s.shares_presence => Decision::Deliver {
+            to: Recipients::Match,
+            store: false,
+        },
         To::Full { .. } if asks => UNAVAILABLE,
         To::Full { .. } => Decision::Discard,
         _ if asks => Decision::Account,
@@ -424,7 +454,9 @@ pub fn retention(kind: MessageType, element: &Element) -> Retention {
         Some(false) if body => Retention::Refuse,
         Some(false) => Retention::Drop,
         Some(true) => Retention::Store { archive: permanent },
-        None if body || content => Retention::Store { archive: permanent && body },
+        None if body || content => Retention::Store {
+            archive: permanent && body,
+        },
         None => Retention::Drop,
     }
 }

@@ -43,7 +43,12 @@ pub enum Kind {
 
 impl Kind {
     /// All four, in the order of the tables.
-    pub const ALL: [Self; 4] = [Self::Subscribe, Self::Unsubscribe, Self::Subscribed, Self::Unsubscribed];
+    pub const ALL: [Self; 4] = [
+        Self::Subscribe,
+        Self::Unsubscribe,
+        Self::Subscribed,
+        Self::Unsubscribed,
+    ];
 
     /// The value of the attribute `type`.
     pub const fn as_str(self) -> &'static str {
@@ -107,7 +112,12 @@ impl State {
     /// The state that these marks mean. Marks that contradict the subscription (an `ask` to whom we are
     /// subscribed already, a request or pre-approval of who is subscribed already) are dropped; a request beats
     /// a pre-approval, because approving is the user's to do.
-    pub const fn new(subscription: Subscription, ask: bool, pending_in: bool, approved: bool) -> Self {
+    pub const fn new(
+        subscription: Subscription,
+        ask: bool,
+        pending_in: bool,
+        approved: bool,
+    ) -> Self {
         match (subscription, ask, pending_in, approved) {
             (Subscription::None, false, false, false) => Self::None,
             (Subscription::None, true, false, false) => Self::NoneOut,
@@ -127,9 +137,12 @@ impl State {
     /// The attribute `subscription`.
     pub const fn subscription(self) -> Subscription {
         match self {
-            Self::None | Self::NoneOut | Self::NoneIn | Self::NoneOutIn | Self::NonePre | Self::NoneOutPre => {
-                Subscription::None
-            }
+            Self::None
+            | Self::NoneOut
+            | Self::NoneIn
+            | Self::NoneOutIn
+            | Self::NonePre
+            | Self::NoneOutPre => Subscription::None,
             Self::To | Self::ToIn | Self::ToPre => Subscription::To,
             Self::From | Self::FromOut => Subscription::From,
             Self::Both => Subscription::Both,
@@ -138,7 +151,10 @@ impl State {
 
     /// The attribute `ask='subscribe'`: Pending Out.
     pub const fn ask(self) -> bool {
-        matches!(self, Self::NoneOut | Self::NoneOutIn | Self::FromOut | Self::NoneOutPre)
+        matches!(
+            self,
+            Self::NoneOut | Self::NoneOutIn | Self::FromOut | Self::NoneOutPre
+        )
     }
 
     /// The contact's request waits for the user: Pending In. Not shown in the roster.
@@ -163,7 +179,9 @@ impl State {
 
     /// Whether a change to `other` shows in the roster (RFC 6121 §2.6.3: only that is a new version).
     pub fn looks_like(self, other: Self) -> bool {
-        self.subscription() == other.subscription() && self.ask() == other.ask() && self.approved() == other.approved()
+        self.subscription() == other.subscription()
+            && self.ask() == other.ask()
+            && self.approved() == other.approved()
     }
 }
 
@@ -202,24 +220,30 @@ pub struct Outcome {
 ///
 /// `to` is cut to the bare JID before (§3.1.2). The user's own bare JID is nobody's contact: drop the stanza.
 pub fn outbound(state: State, kind: Kind) -> Outcome {
-    row(match kind {
-        Kind::Subscribe => &tables::OUT_SUBSCRIBE,
-        Kind::Unsubscribe => &tables::OUT_UNSUBSCRIBE,
-        Kind::Subscribed => &tables::OUT_SUBSCRIBED,
-        Kind::Unsubscribed => &tables::OUT_UNSUBSCRIBED,
-    }, state)
+    row(
+        match kind {
+            Kind::Subscribe => &tables::OUT_SUBSCRIBE,
+            Kind::Unsubscribe => &tables::OUT_UNSUBSCRIBE,
+            Kind::Subscribed => &tables::OUT_SUBSCRIBED,
+            Kind::Unsubscribed => &tables::OUT_UNSUBSCRIBED,
+        },
+        state,
+    )
 }
 
 /// A subscription stanza of the contact to the user.
 ///
 /// `to` is cut to the bare JID before (§3.1.3), `from` is bare.
 pub fn inbound(state: State, kind: Kind) -> Outcome {
-    row(match kind {
-        Kind::Subscribe => &tables::IN_SUBSCRIBE,
-        Kind::Unsubscribe => &tables::IN_UNSUBSCRIBE,
-        Kind::Subscribed => &tables::IN_SUBSCRIBED,
-        Kind::Unsubscribed => &tables::IN_UNSUBSCRIBED,
-    }, state)
+    row(
+        match kind {
+            Kind::Subscribe => &tables::IN_SUBSCRIBE,
+            Kind::Unsubscribe => &tables::IN_UNSUBSCRIBE,
+            Kind::Subscribed => &tables::IN_SUBSCRIBED,
+            Kind::Unsubscribed => &tables::IN_UNSUBSCRIBED,
+        },
+        state,
+    )
 }
 
 /// The user removes the contact from the roster (§2.5.2). The state after it is `None`, the push says
@@ -382,12 +406,24 @@ mod tables {
         (None, None, &[Push]),
         (NoneOut, None, &[Push, Send(Unsubscribe)]),
         (NoneIn, None, &[Push, Send(Unsubscribed)]),
-        (NoneOutIn, None, &[Push, Send(Unsubscribe), Send(Unsubscribed)]),
+        (
+            NoneOutIn,
+            None,
+            &[Push, Send(Unsubscribe), Send(Unsubscribed)],
+        ),
         (To, None, &[Push, Send(Unsubscribe)]),
         (ToIn, None, &[Push, Send(Unsubscribe), Send(Unsubscribed)]),
         (From, None, &[Push, Unavailable, Send(Unsubscribed)]),
-        (FromOut, None, &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)]),
-        (Both, None, &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)]),
+        (
+            FromOut,
+            None,
+            &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)],
+        ),
+        (
+            Both,
+            None,
+            &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)],
+        ),
         (NonePre, None, &[Push]),
         (NoneOutPre, None, &[Push, Send(Unsubscribe)]),
         (ToPre, None, &[Push, Send(Unsubscribe)]),

@@ -3,7 +3,9 @@
 //! The features are those of [`EXTENSIONS`] and nothing else. An account is described to those who may see its
 //! presence; anybody else gets the error of an account that does not exist (XEP-0030 §8).
 
-use super::{EXTENSIONS, Extension, IqOutcome, OTHER_SERVER_FEATURES, Request, Target, UNAVAILABLE};
+use super::{
+    EXTENSIONS, Extension, IqOutcome, OTHER_SERVER_FEATURES, Request, Target, UNAVAILABLE,
+};
 use std::collections::BTreeSet;
 use xmpp::element::Child;
 use xmpp::error::StanzaError;
@@ -43,15 +45,29 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
             .with_attr("category", "server")
             .with_attr("type", "im")
             .with_attr("name", "Isthmus"),
-        false => Node::new("identity", DISCO_INFO).with_attr("category", "account").with_attr("type", "registered"),
+        false => Node::new("identity", DISCO_INFO)
+            .with_attr("category", "account")
+            .with_attr("type", "registered"),
     };
-    let features = features(server).into_iter().map(|var| Node::new("feature", DISCO_INFO).with_attr("var", var));
-    request.reply(Node::new("query", DISCO_INFO).with_child(identity).with_children(features))
+    let features = features(server)
+        .into_iter()
+        .map(|var| Node::new("feature", DISCO_INFO).with_attr("var", var));
+    request.reply(
+        Node::new("query", DISCO_INFO)
+            .with_child(identity)
+            .with_children(features),
+    )
 }
 
 /// What is announced, sorted.
 pub fn features(server: bool) -> BTreeSet<&'static str> {
-    let own = EXTENSIONS.iter().flat_map(|e| if server { e.server_features } else { e.account_features });
+    let own = EXTENSIONS.iter().flat_map(|e| {
+        if server {
+            e.server_features
+        } else {
+            e.account_features
+        }
+    });
     let other = if server { OTHER_SERVER_FEATURES } else { &[] };
     own.chain(other).copied().collect()
 }
@@ -64,7 +80,11 @@ fn items(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     if query.attr("node").is_some() {
         return IqOutcome::Error(StanzaError::ItemNotFound, None);
     }
-    let services = if request.target == Target::Server { request.context.services } else { &[] };
+    let services = if request.target == Target::Server {
+        request.context.services
+    } else {
+        &[]
+    };
     let items = services.iter().map(|service| {
         Node::new("item", DISCO_ITEMS)
             .with_attr("jid", service.jid.as_str())

@@ -15,5 +15,9 @@ pub const PING: Extension = Extension {
 };
 
 fn ping(request: &Request<'_>, _: Child<'_>) -> IqOutcome {
-    if request.visible() { IqOutcome::Reply(request.result(None)) } else { UNAVAILABLE }
+    if request.visible() {
+        IqOutcome::Reply(request.result(None))
+    } else {
+        UNAVAILABLE
+    }
 }

@@ -50,7 +50,9 @@ fn get(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     if query.tree().child("item", ns::ROSTER).is_some() {
         return IqOutcome::Error(StanzaError::BadRequest, Some("a roster get has no items"));
     }
-    IqOutcome::RosterGet { ver: query.attr("ver").map(|v| v.into_owned()) }
+    IqOutcome::RosterGet {
+        ver: query.attr("ver").map(|v| v.into_owned()),
+    }
 }
 
 /// §2.1.5. `forbidden` for somebody else's (§2.3.3).
@@ -80,7 +82,9 @@ pub fn parse_set(query: Child<'_>, owner: &BareJid) -> Result<Set, (StanzaError,
     let (Some(item), None) = (items.next(), items.next()) else {
         return Err((BadRequest, "a roster set has exactly one item"));
     };
-    let jid = item.attr("jid").ok_or((BadRequest, "the item has no jid"))?;
+    let jid = item
+        .attr("jid")
+        .ok_or((BadRequest, "the item has no jid"))?;
     let jid = match Jid::parse(jid) {
         Ok(Jid::Bare(jid)) => jid,
         Ok(Jid::Full(_)) => return Err((BadRequest, "a contact has no resource")),
@@ -113,5 +117,9 @@ pub fn parse_set(query: Child<'_>, owner: &BareJid) -> Result<Set, (StanzaError,
         }
         groups.push(group.into_owned());
     }
-    Ok(Set::Put { jid, name: name.map(str::to_owned), groups })
+    Ok(Set::Put {
+        jid,
+        name: name.map(str::to_owned),
+        groups,
+    })
 }

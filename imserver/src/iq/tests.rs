@@ -1,1 +1,672 @@
-//! Tables.
+//! IQs and their answers, as rows of XML.
+
+use super::*;
+use roster::Set;
+
+const OWN: Target = Target::Account {
+    own: true,
+    may_see: true,
+};
+const FRIEND: Target = Target::Account {
+    own: false,
+    may_see: true,
+};
+const STRANGER: Target = Target::Account {
+    own: false,
+    may_see: false,
+};
+
+struct Asked {
+    element: Element,
+    from: Jid,
+    to: Option<Jid>,
+    target: Target,
+}
+
+impl Asked {
+    fn new(target: Target, xml: &str) -> Self {
+        Self {
+            element: Element::parse(Bytes::copy_from_slice(xml.as_bytes())).expect("well-formed"),
+            from: Jid::parse("juliet@example.org/balcony").expect("an address"),
+            to: match target {
+                Target::Server => Some("example.org"),
+                Target::Account { own: true, .. } => None,
+                Target::Account { .. } => Some("romeo@example.org"),
+            }
+            .map(|to| Jid::parse(to).expect("an address")),
+            target,
+        }
+    }
+
+    fn request(&self) -> Request<'_> {
+        const CONTEXT: Context<'_> = Context {
+            services: &[],
+            vcard_bytes_max: 200,
+            now_unix_ms: 1_163_959_115_999,
+        };
+        Request {
+            element: &self.element,
+            from: &self.from,
+            to: self.to.as_ref(),
+            target: self.target,
+            context: CONTEXT,
+        }
+    }
+}
+
+fn ask(target: Target, xml: &str) -> IqOutcome {
+    dispatch(&Asked::new(target, xml).request())
+}
+
+fn reply(target: Target, xml: &str) -> Element {
+    match ask(target, xml) {
+        IqOutcome::Reply(bytes) => Element::parse(bytes).expect("well-formed"),
+        other => panic!("{xml}: {other:?}"),
+    }
+}
+
+fn condition(target: Target, xml: &str) -> Option<StanzaError> {
+    match ask(target, xml) {
+        IqOutcome::Error(condition, _) => Some(condition),
+        _ => None,
+    }
+}
+
+/// Every extension at every kind of target: `+` answered, `?` something must be read or done, or the error.
+#[test]
+fn who_may_ask_what_is_a_table() {
+    let rows = [
+        // IQ, server, own account, somebody whose presence one gets, a stranger
+        (
+            "get",
+            "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+            ["+", "+", "+", "service-unavailable"],
+        ),
+        (
+            "get",
+            "<query xmlns='http://jabber.org/protocol/disco#items'/>",
+            ["+", "+", "+", "service-unavailable"],
+        ),
+        (
+            "get",
+            "<query xmlns='http://jabber.org/protocol/disco#info' node='x'/>",
+            [
+                "item-not-found",
+                "item-not-found",
+                "item-not-found",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "get",
+            "<query xmlns='http://jabber.org/protocol/disco#items' node='x'/>",
+            [
+                "item-not-found",
+                "item-not-found",
+                "item-not-found",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "set",
+            "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+            ["service-unavailable"; 4],
+        ),
+        (
+            "get",
+            "<ping xmlns='urn:xmpp:ping'/>",
+            ["+", "+", "+", "service-unavailable"],
+        ),
+        (
+            "set",
+            "<ping xmlns='urn:xmpp:ping'/>",
+            ["service-unavailable"; 4],
+        ),
+        (
+            "get",
+            "<query xmlns='jabber:iq:version'/>",
+            [
+                "+",
+                "service-unavailable",
+                "service-unavailable",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "get",
+            "<time xmlns='urn:xmpp:time'/>",
+            [
+                "+",
+                "service-unavailable",
+                "service-unavailable",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "get",
+            "<vCard xmlns='vcard-temp'/>",
+            ["service-unavailable", "?", "?", "?"],
+        ),
+        (
+            "set",
+            "<vCard xmlns='vcard-temp'/>",
+            ["service-unavailable", "?", "forbidden", "forbidden"],
+        ),
+        (
+            "get",
+            "<query xmlns='jabber:iq:roster'/>",
+            [
+                "service-unavailable",
+                "?",
+                "service-unavailable",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "set",
+            "<query xmlns='jabber:iq:roster'><item jid='a@example.org'/></query>",
+            ["service-unavailable", "?", "forbidden", "forbidden"],
+        ),
+        (
+            "set",
+            "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/>",
+            ["+", "+", "service-unavailable", "service-unavailable"],
+        ),
+        (
+            "get",
+            "<query xmlns='jabber:iq:last'/>",
+            ["service-unavailable"; 4],
+        ),
+        (
+            "get",
+            "<query xmlns='urn:unknown'/>",
+            ["service-unavailable"; 4],
+        ),
+        (
+            "set",
+            "<x xmlns='http://jabber.org/protocol/disco#info'/>",
+            ["service-unavailable"; 4],
+        ),
+        // RFC 6120 §8.2.3 rule 5
+        ("get", "", ["bad-request"; 4]),
+        ("get", "text", ["bad-request"; 4]),
+        (
+            "set",
+            "<ping xmlns='urn:xmpp:ping'/><ping xmlns='urn:xmpp:ping'/>",
+            ["bad-request"; 4],
+        ),
+        // RFC 6120 §8.2.3 rules 3 and 4
+        ("result", "", [""; 4]),
+        ("result", "<ping xmlns='urn:xmpp:ping'/>", [""; 4]),
+        ("error", "<ping xmlns='urn:xmpp:ping'/>", [""; 4]),
+        (
+            "question",
+            "<ping xmlns='urn:xmpp:ping'/>",
+            ["bad-request"; 4],
+        ),
+    ];
+    for (iq_type, payload, expected) in rows {
+        let xml = format!("<iq type='{iq_type}' id='1'>{payload}</iq>");
+        for (target, expected) in [Target::Server, OWN, FRIEND, STRANGER]
+            .into_iter()
+            .zip(expected)
+        {
+            let got = match ask(target, &xml) {
+                IqOutcome::Reply(_) => "+",
+                IqOutcome::Error(condition, _) => condition.as_str(),
+                IqOutcome::Ignore => "",
+                _ => "?",
+            };
+            assert_eq!(got, expected, "{xml} to {target:?}");
+        }
+    }
+    assert_eq!(
+        condition(OWN, "<iq id='1'><ping xmlns='urn:xmpp:ping'/></iq>"),
+        Some(StanzaError::BadRequest)
+    );
+}
+
+#[test]
+fn answers_go_back_where_the_question_came_from() {
+    let ping = "<iq type='get' id='&lt;1&apos;'><ping xmlns='urn:xmpp:ping'/></iq>";
+    for (target, from) in [
+        (Target::Server, Some("example.org")),
+        (OWN, None),
+        (FRIEND, Some("romeo@example.org")),
+    ] {
+        let reply = reply(target, ping);
+        let attrs =
+            ["type", "id", "to", "from"].map(|name| reply.attr(name).map(|v| v.into_owned()));
+        let expected = [
+            Some("result"),
+            Some("<1'"),
+            Some("juliet@example.org/balcony"),
+            from,
+        ];
+        assert_eq!(attrs, expected.map(|v| v.map(str::to_owned)), "{target:?}");
+        assert_eq!(reply.children().count(), 0);
+    }
+    let asked = Asked::new(STRANGER, ping);
+    let error = asked
+        .request()
+        .error(StanzaError::ServiceUnavailable, None)
+        .expect("may be answered");
+    let error = Element::parse(error).expect("well-formed");
+    assert_eq!(error.attr("type").as_deref(), Some("error"));
+    assert_eq!(error.attr("id").as_deref(), Some("<1'"));
+    assert_eq!(
+        error.attr("to").as_deref(),
+        Some("juliet@example.org/balcony")
+    );
+    assert_eq!(error.attr("from").as_deref(), Some("romeo@example.org"));
+    let answer = Asked::new(STRANGER, "<iq type='result' id='1'/>");
+    assert_eq!(answer.request().error(StanzaError::BadRequest, None), None);
+}
+
+/// The list is what the table has; a change here is a change of what we announce, and must be meant.
+#[test]
+fn the_server_announces_what_it_does() {
+    let info = reply(
+        Target::Server,
+        "<iq type='get' id='1'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+    );
+    let query = info.child("query", ns::DISCO_INFO).expect("a query").tree();
+    let identity = query
+        .child("identity", ns::DISCO_INFO)
+        .expect("an identity");
+    assert_eq!(
+        (identity.attr("category"), identity.attr("type")),
+        (Some("server"), Some("im"))
+    );
+    let features: Vec<_> = query.children().filter_map(|c| c.attr("var")).collect();
+    assert_eq!(
+        features,
+        [
+            "http://jabber.org/protocol/disco#info",
+            "http://jabber.org/protocol/disco#items",
+            "jabber:iq:roster",
+            "jabber:iq:version",
+            "msgoffline",
+            "urn:xmpp:ping",
+            "urn:xmpp:time",
+            "vcard-temp",
+        ]
+    );
+    let info = reply(
+        OWN,
+        "<iq type='get' id='1'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+    );
+    let query = info.child("query", ns::DISCO_INFO).expect("a query").tree();
+    let identity = query
+        .child("identity", ns::DISCO_INFO)
+        .expect("an identity");
+    assert_eq!(
+        (identity.attr("category"), identity.attr("type")),
+        (Some("account"), Some("registered"))
+    );
+    let features: Vec<_> = query.children().filter_map(|c| c.attr("var")).collect();
+    assert_eq!(
+        features,
+        [
+            "http://jabber.org/protocol/disco#info",
+            "http://jabber.org/protocol/disco#items",
+            "urn:xmpp:ping",
+            "vcard-temp",
+        ]
+    );
+}
+
+/// Whatever is announced for a target is answered there, and no two extensions claim the same element.
+#[test]
+fn features_and_handlers_agree() {
+    let mut claimed = std::collections::HashSet::new();
+    for e in EXTENSIONS {
+        assert!(claimed.insert((e.name, e.ns)), "{} {} twice", e.name, e.ns);
+        assert!(e.get.is_some() || e.set.is_some());
+        for (target, features) in [
+            (Target::Server, e.server_features),
+            (OWN, e.account_features),
+        ] {
+            // The roster is announced by the server and lives in the account.
+            if features.is_empty()
+                || e.ns == ns::ROSTER
+                || (e.ns == ns::VCARD && target == Target::Server)
+            {
+                continue;
+            }
+            let xml = format!("<iq type='get' id='1'><{} xmlns='{}'/></iq>", e.name, e.ns);
+            assert_ne!(
+                condition(target, &xml),
+                Some(StanzaError::ServiceUnavailable),
+                "{xml} to {target:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn services_are_listed_by_the_server_alone() {
+    let services = [
+        Service {
+            jid: "rooms.example.org".into(),
+            name: Some("Rooms & more".into()),
+        },
+        Service {
+            jid: "news.example.org".into(),
+            name: None,
+        },
+    ];
+    let xml = "<iq type='get' id='1'><query xmlns='http://jabber.org/protocol/disco#items'/></iq>";
+    for (target, count) in [(Target::Server, 2), (OWN, 0)] {
+        let asked = Asked::new(target, xml);
+        let mut request = asked.request();
+        request.context.services = &services;
+        let IqOutcome::Reply(bytes) = dispatch(&request) else {
+            panic!("answered")
+        };
+        let query = Element::parse(bytes)
+            .expect("well-formed")
+            .child("query", ns::DISCO_ITEMS)
+            .expect("a query")
+            .tree();
+        assert_eq!(query.children().count(), count, "{target:?}");
+        if count > 0 {
+            let first = query.children().next().expect("two");
+            assert_eq!(
+                (first.attr("jid"), first.attr("name")),
+                (Some("rooms.example.org"), Some("Rooms & more"))
+            );
+        }
+    }
+}
+
+#[test]
+fn version_and_time_tell_what_they_should() {
+    let version = reply(
+        Target::Server,
+        "<iq type='get' id='1'><query xmlns='jabber:iq:version'/></iq>",
+    );
+    let query = version.child("query", ns::VERSION).expect("a query").tree();
+    assert_eq!(
+        query.child("name", ns::VERSION).expect("a name").text(),
+        "Isthmus"
+    );
+    assert!(query.child("version", ns::VERSION).is_some());
+    assert!(query.child("os", ns::VERSION).is_none());
+    let time = reply(
+        Target::Server,
+        "<iq type='get' id='1'><time xmlns='urn:xmpp:time'/></iq>",
+    );
+    let time = time.child("time", "urn:xmpp:time").expect("a time").tree();
+    assert_eq!(
+        time.child("utc", "urn:xmpp:time").expect("utc").text(),
+        "2006-11-19T17:58:35Z"
+    );
+    assert_eq!(
+        time.child("tzo", "urn:xmpp:time").expect("tzo").text(),
+        "+00:00"
+    );
+}
+
+#[test]
+fn vcards_are_read_from_the_store() {
+    let get = "<iq type='get' id='1'><vCard xmlns='vcard-temp'/></iq>";
+    let rows = [
+        (
+            OWN,
+            "juliet@example.org",
+            Found::Nothing,
+            Err(StanzaError::ItemNotFound),
+        ),
+        (
+            OWN,
+            "juliet@example.org",
+            Found::NoAccount,
+            Err(StanzaError::ServiceUnavailable),
+        ),
+        (
+            FRIEND,
+            "romeo@example.org",
+            Found::Nothing,
+            Err(StanzaError::ServiceUnavailable),
+        ),
+        (
+            STRANGER,
+            "romeo@example.org",
+            Found::Nothing,
+            Err(StanzaError::ServiceUnavailable),
+        ),
+        (
+            STRANGER,
+            "romeo@example.org",
+            Found::NoAccount,
+            Err(StanzaError::ServiceUnavailable),
+        ),
+        (
+            STRANGER,
+            "romeo@example.org",
+            Found::Xml(Bytes::from_static(
+                b"<vCard xmlns='vcard-temp'><FN>R</FN></vCard>",
+            )),
+            Ok("R"),
+        ),
+    ];
+    for (target, whose, found, expected) in rows {
+        let asked = Asked::new(target, get);
+        let IqOutcome::Read(wait) = dispatch(&asked.request()) else {
+            panic!("reads")
+        };
+        assert_eq!(
+            wait,
+            Wait::VCard(BareJid::parse(whose).expect("an address"))
+        );
+        let got = match resume(&asked.request(), &wait, found) {
+            IqOutcome::Reply(bytes) => {
+                let vcard = Element::parse(bytes)
+                    .expect("well-formed")
+                    .child("vCard", ns::VCARD)
+                    .expect("a vCard")
+                    .tree();
+                Ok(vcard
+                    .child("FN", ns::VCARD)
+                    .expect("a name")
+                    .text()
+                    .into_owned())
+            }
+            IqOutcome::Error(condition, _) => Err(condition),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(got, expected.map(str::to_owned), "{target:?}");
+    }
+}
+
+#[test]
+fn vcards_are_stored_self_contained_and_bounded() {
+    let set = |vcard: &str| {
+        ask(
+            OWN,
+            &format!("<iq type='set' id='1' xmlns:v='vcard-temp'>{vcard}</iq>"),
+        )
+    };
+    for vcard in [
+        "<vCard xmlns='vcard-temp'><FN>J &amp; R</FN></vCard>",
+        "<v:vCard><v:FN>J &amp; R</v:FN></v:vCard>",
+    ] {
+        let IqOutcome::WriteVCard {
+            xml: Some(xml),
+            reply,
+        } = set(vcard)
+        else {
+            panic!("written")
+        };
+        let stored = Node::parse(&xml, "").expect("self-contained");
+        assert!(stored.is("vCard", ns::VCARD));
+        assert_eq!(
+            stored.child("FN", ns::VCARD).expect("a name").text(),
+            "J & R"
+        );
+        assert_eq!(
+            Element::parse(reply)
+                .expect("well-formed")
+                .attr("type")
+                .as_deref(),
+            Some("result")
+        );
+    }
+    assert!(matches!(
+        set("<vCard xmlns='vcard-temp'/>"),
+        IqOutcome::WriteVCard { xml: None, .. }
+    ));
+    let long = format!(
+        "<vCard xmlns='vcard-temp'><FN>{}</FN></vCard>",
+        "x".repeat(200)
+    );
+    assert!(matches!(
+        set(&long),
+        IqOutcome::Error(StanzaError::PolicyViolation, _)
+    ));
+}
+
+fn roster_set(query: &str) -> Result<Set, StanzaError> {
+    match ask(
+        OWN,
+        &format!("<iq type='set' id='1'><query xmlns='jabber:iq:roster'>{query}</query></iq>"),
+    ) {
+        IqOutcome::RosterSet(set) => Ok(set),
+        IqOutcome::Error(condition, _) => Err(condition),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn roster_sets_in_order_are_taken() {
+    let put = |name: Option<&str>, groups: &[&str]| {
+        Ok(Set::Put {
+            jid: BareJid::parse("nurse@example.org").expect("an address"),
+            name: name.map(str::to_owned),
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+        })
+    };
+    let remove = Ok(Set::Remove {
+        jid: BareJid::parse("nurse@example.org").expect("an address"),
+    });
+    let longest = "n".repeat(roster::NAME_BYTES_MAX);
+    let groups: Vec<String> = (0..roster::GROUPS_MAX).map(|n| n.to_string()).collect();
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let many: String = groups
+        .iter()
+        .map(|g| format!("<group>{g}</group>"))
+        .collect();
+    let rows = [
+        ("<item jid='nurse@example.org'/>".to_owned(), put(None, &[])),
+        ("<item jid='Nurse@EXAMPLE.org' name=''/>".to_owned(), put(None, &[])),
+        (
+            "<item jid='nurse@example.org' name='Nurse &amp; co'><group>Servants</group><group>a</group></item>".to_owned(),
+            put(Some("Nurse & co"), &["Servants", "a"]),
+        ),
+        // §2.1.2: the server's to say.
+        ("<item jid='nurse@example.org' subscription='both' ask='subscribe' approved='true'/>".to_owned(), put(None, &[])),
+        ("<item jid='nurse@example.org' subscription='bogus'/>".to_owned(), put(None, &[])),
+        // Groups that differ in case differ (resourceprep).
+        ("<item jid='nurse@example.org'><group>A</group><group>a</group></item>".to_owned(), put(None, &["A", "a"])),
+        // What is not ours is not looked at.
+        ("<item jid='nurse@example.org'><x xmlns='urn:x'/><group xmlns='urn:x'/></item>".to_owned(), put(None, &[])),
+        ("<x xmlns='urn:x'/><item jid='nurse@example.org'/>".to_owned(), put(None, &[])),
+        (format!("<item jid='nurse@example.org' name='{longest}'/>"), put(Some(&longest), &[])),
+        (format!("<item jid='nurse@example.org'>{many}</item>"), put(None, &groups)),
+        ("<item jid='nurse@example.org' subscription='remove'/>".to_owned(), remove.clone()),
+        ("<item jid='nurse@example.org' subscription='remove'><group/></item>".to_owned(), remove),
+        // An old server might have let one's own address in: it can be taken out.
+        (
+            "<item jid='juliet@example.org' subscription='remove'/>".to_owned(),
+            Ok(Set::Remove { jid: BareJid::parse("juliet@example.org").expect("an address") }),
+        ),
+    ];
+    for (query, expected) in rows {
+        assert_eq!(roster_set(&query), expected, "{query}");
+    }
+}
+
+#[test]
+fn roster_sets_out_of_order_get_the_error_of_2_3_3() {
+    use StanzaError::*;
+    let too_long = "n".repeat(roster::NAME_BYTES_MAX + 1);
+    let many: String = (0..=roster::GROUPS_MAX)
+        .map(|n| format!("<group>{n}</group>"))
+        .collect();
+    let rows = [
+        (String::new(), BadRequest),
+        ("<x xmlns='urn:x'/>".into(), BadRequest),
+        (
+            "<item jid='a@example.org'/><item jid='b@example.org'/>".into(),
+            BadRequest,
+        ),
+        (
+            "<item jid='a@example.org' subscription='remove'/><item jid='b@example.org'/>".into(),
+            BadRequest,
+        ),
+        ("<item name='nobody'/>".into(), BadRequest),
+        ("<item jid='a@example.org/resource'/>".into(), BadRequest),
+        ("<item jid='a@b@c'/>".into(), JidMalformed),
+        ("<item jid=''/>".into(), JidMalformed),
+        ("<item jid='@example.org'/>".into(), JidMalformed),
+        ("<item jid='juliet@example.org'/>".into(), NotAllowed),
+        (
+            "<item jid='a@example.org'><group>A</group><group>A</group></item>".into(),
+            BadRequest,
+        ),
+        (
+            "<item jid='a@example.org'><group/></item>".into(),
+            NotAcceptable,
+        ),
+        (
+            "<item jid='a@example.org'><group></group></item>".into(),
+            NotAcceptable,
+        ),
+        (
+            "<item jid='a@example.org'><group>A</group><group/></item>".into(),
+            NotAcceptable,
+        ),
+        (
+            format!("<item jid='a@example.org' name='{too_long}'/>"),
+            NotAcceptable,
+        ),
+        (
+            format!("<item jid='a@example.org'><group>{too_long}</group></item>"),
+            NotAcceptable,
+        ),
+        (
+            format!("<item jid='a@example.org'>{many}</item>"),
+            NotAcceptable,
+        ),
+    ];
+    for (query, expected) in rows {
+        assert_eq!(roster_set(&query), Err(expected), "{query}");
+    }
+}
+
+#[test]
+fn roster_gets_carry_their_version() {
+    let get = |query: &str| ask(OWN, &format!("<iq type='get' id='1'>{query}</iq>"));
+    for (query, ver) in [
+        ("<query xmlns='jabber:iq:roster'/>", None),
+        ("<query xmlns='jabber:iq:roster' ver=''/>", Some("")),
+        (
+            "<query xmlns='jabber:iq:roster' ver='ver14'/>",
+            Some("ver14"),
+        ),
+    ] {
+        assert_eq!(
+            get(query),
+            IqOutcome::RosterGet {
+                ver: ver.map(str::to_owned)
+            },
+            "{query}"
+        );
+    }
+    let with_item = "<query xmlns='jabber:iq:roster'><item jid='a@example.org'/></query>";
+    assert!(matches!(
+        get(with_item),
+        IqOutcome::Error(StanzaError::BadRequest, _)
+    ));
+}

@@ -19,7 +19,9 @@ pub const VCARD: Extension = Extension {
 fn get(request: &Request<'_>, _: Child<'_>) -> IqOutcome {
     match request.target {
         Target::Server => UNAVAILABLE,
-        Target::Account { .. } => IqOutcome::Read(Wait::VCard(request.to.unwrap_or(request.from).bare())),
+        Target::Account { .. } => {
+            IqOutcome::Read(Wait::VCard(request.to.unwrap_or(request.from).bare()))
+        }
     }
 }
 
@@ -27,7 +29,9 @@ fn get(request: &Request<'_>, _: Child<'_>) -> IqOutcome {
 fn set(request: &Request<'_>, vcard: Child<'_>) -> IqOutcome {
     match request.target {
         Target::Server => return UNAVAILABLE,
-        Target::Account { own: false, .. } => return IqOutcome::Error(StanzaError::Forbidden, None),
+        Target::Account { own: false, .. } => {
+            return IqOutcome::Error(StanzaError::Forbidden, None);
+        }
         Target::Account { own: true, .. } => {}
     }
     let vcard = vcard.tree();
@@ -36,7 +40,10 @@ fn set(request: &Request<'_>, vcard: Child<'_>) -> IqOutcome {
         return IqOutcome::Error(StanzaError::PolicyViolation, Some("the vCard is too long"));
     }
     let empty = vcard.children().next().is_none();
-    IqOutcome::WriteVCard { xml: (!empty).then_some(xml), reply: request.result(None) }
+    IqOutcome::WriteVCard {
+        xml: (!empty).then_some(xml),
+        reply: request.result(None),
+    }
 }
 
 /// §3.1, §3.3: no vCard is `item-not-found` to its owner; to others it looks like no account.

@@ -181,10 +181,15 @@ fn kind(words: &str) -> StanzaKind {
 }
 
 fn resources(words: &str) -> Resources {
-    Resources::of(words.split(' ').filter(|w| !w.is_empty() && *w != "-").map(|w| match w {
-        "~" => None,
-        priority => Some(priority.parse().expect("a priority")),
-    }))
+    Resources::of(
+        words
+            .split(' ')
+            .filter(|w| !w.is_empty() && *w != "-")
+            .map(|w| match w {
+                "~" => None,
+                priority => Some(priority.parse().expect("a priority")),
+            }),
+    )
 }
 
 fn decision(words: &str) -> Decision {
@@ -212,7 +217,12 @@ fn decision(words: &str) -> Decision {
             } else if let Some(to) = words.strip_prefix("deliver to ") {
                 deliver(to, false)
             } else if let Some(k) = words.strip_prefix("subscription ") {
-                Decision::Subscription(*Kind::ALL.iter().find(|kind| kind.as_str() == k).expect("a kind"))
+                Decision::Subscription(
+                    *Kind::ALL
+                        .iter()
+                        .find(|kind| kind.as_str() == k)
+                        .expect("a kind"),
+                )
             } else {
                 Decision::Error(StanzaError::from_name(words).expect("a condition"))
             }
@@ -245,8 +255,14 @@ fn every_line_of_section_8_holds() {
     let mut rows = 0;
     for row in ROWS.lines().filter(|l| !l.is_empty()) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let [_, stanza, to, connected, expected] = cells[..] else { panic!("five cells: {row}") };
-        assert_eq!(decide(&situation(stanza, to, connected)), decision(expected), "{row}");
+        let [_, stanza, to, connected, expected] = cells[..] else {
+            panic!("five cells: {row}")
+        };
+        assert_eq!(
+            decide(&situation(stanza, to, connected)),
+            decision(expected),
+            "{row}"
+        );
         rows += 1;
     }
     assert!(rows > 140, "{rows} rows");
@@ -274,18 +290,33 @@ no match | 0 3    | S/E | M/A | S/E | S/E
 fn the_summary_table_of_8_5_4_holds() {
     for row in TABLE_1.lines().filter(|l| !l.is_empty()) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        for (stanza, allowed) in
-            ["message normal", "message chat", "message groupchat", "message headline"].iter().zip(&cells[2..])
+        for (stanza, allowed) in [
+            "message normal",
+            "message chat",
+            "message groupchat",
+            "message headline",
+        ]
+        .iter()
+        .zip(&cells[2..])
         {
             let letter = match decide(&situation(stanza, cells[0], cells[1])) {
                 Decision::Discard => "S",
                 Decision::Error(StanzaError::ServiceUnavailable) => "E",
                 Decision::Store => "O",
-                Decision::Deliver { to: Recipients::Match, .. } => "D",
-                Decision::Deliver { to: Recipients::NonNegative, .. } => "A",
+                Decision::Deliver {
+                    to: Recipients::Match,
+                    ..
+                } => "D",
+                Decision::Deliver {
+                    to: Recipients::NonNegative,
+                    ..
+                } => "A",
                 other => panic!("{row}: {stanza}: {other:?}"),
             };
-            assert!(allowed.split('/').any(|a| a == letter), "{row}: {stanza}: {letter}");
+            assert!(
+                allowed.split('/').any(|a| a == letter),
+                "{row}: {stanza}: {letter}"
+            );
         }
     }
 }
@@ -302,9 +333,19 @@ fn a_message_that_may_not_be_kept_is_delivered_or_told_of() {
     ];
     for (retention, connected, expected) in rows {
         for stanza in ["message chat", "message normal"] {
-            let s = Situation { retention, ..situation(stanza, "bare", connected) };
-            assert_eq!(decide(&s), decision(expected), "{stanza} {retention:?} {connected}");
-            let s = Situation { retention, ..situation(stanza, "match", connected) };
+            let s = Situation {
+                retention,
+                ..situation(stanza, "bare", connected)
+            };
+            assert_eq!(
+                decide(&s),
+                decision(expected),
+                "{stanza} {retention:?} {connected}"
+            );
+            let s = Situation {
+                retention,
+                ..situation(stanza, "match", connected)
+            };
             assert_eq!(decide(&s), decision("deliver to match"));
         }
     }
@@ -312,15 +353,24 @@ fn a_message_that_may_not_be_kept_is_delivered_or_told_of() {
 
 #[test]
 fn an_accepted_message_is_never_bounced() {
-    for (connected, expected) in
-        [("-", "store"), ("-1", "store"), ("~", "store"), ("0", "store and deliver to non-negative")]
-    {
+    for (connected, expected) in [
+        ("-", "store"),
+        ("-1", "store"),
+        ("~", "store"),
+        ("0", "store and deliver to non-negative"),
+    ] {
         for stanza in ["message normal", "message chat"] {
-            let s = Situation { rerouted: true, ..situation(stanza, "no match", connected) };
+            let s = Situation {
+                rerouted: true,
+                ..situation(stanza, "no match", connected)
+            };
             assert_eq!(decide(&s), decision(expected), "{stanza} {connected}");
         }
     }
-    let s = Situation { rerouted: true, ..situation("message normal", "match", "0") };
+    let s = Situation {
+        rerouted: true,
+        ..situation("message normal", "match", "0")
+    };
     assert_eq!(decide(&s), decision("store and deliver to match"));
 }
 
@@ -328,31 +378,69 @@ fn an_accepted_message_is_never_bounced() {
 #[test]
 fn no_situation_answers_an_error_or_delivers_to_nobody() {
     let kinds = [
-        "message normal", "message chat", "message groupchat", "message headline", "message error",
-        "presence", "presence unavailable", "presence subscribe", "presence subscribed", "presence unsubscribe",
-        "presence unsubscribed", "presence probe", "presence error", "iq get", "iq set", "iq result", "iq error",
-        "iq get stranger", "iq set stranger",
+        "message normal",
+        "message chat",
+        "message groupchat",
+        "message headline",
+        "message error",
+        "presence",
+        "presence unavailable",
+        "presence subscribe",
+        "presence subscribed",
+        "presence unsubscribe",
+        "presence unsubscribed",
+        "presence probe",
+        "presence error",
+        "iq get",
+        "iq set",
+        "iq result",
+        "iq error",
+        "iq get stranger",
+        "iq set stranger",
     ];
-    let tos = ["absent", "domain", "bare", "nobody", "match", "no match", "nobody/r", "remote"];
+    let tos = [
+        "absent", "domain", "bare", "nobody", "match", "no match", "nobody/r", "remote",
+    ];
     for stanza in kinds {
         for to in tos {
             for connected in ["-", "~", "-1", "0", "0 -1 ~", "5 0"] {
-                for retention in [Retention::Drop, Retention::Refuse, Retention::Store { archive: false }] {
+                for retention in [
+                    Retention::Drop,
+                    Retention::Refuse,
+                    Retention::Store { archive: false },
+                ] {
                     for rerouted in [false, true] {
-                        let s = Situation { retention, rerouted, ..situation(stanza, to, connected) };
+                        let s = Situation {
+                            retention,
+                            rerouted,
+                            ..situation(stanza, to, connected)
+                        };
                         match decide(&s) {
                             Decision::Error(_) => assert!(s.kind.answerable(), "{s:?}"),
-                            Decision::Server | Decision::Account => assert!(s.kind.answerable(), "{s:?}"),
-                            Decision::Deliver { to: Recipients::NonNegative, .. } => {
+                            Decision::Server | Decision::Account => {
+                                assert!(s.kind.answerable(), "{s:?}")
+                            }
+                            Decision::Deliver {
+                                to: Recipients::NonNegative,
+                                ..
+                            } => {
                                 assert!(s.resources.non_negative, "{s:?}");
                             }
-                            Decision::Deliver { to: Recipients::Available, store } => {
+                            Decision::Deliver {
+                                to: Recipients::Available,
+                                store,
+                            } => {
                                 assert!(s.resources.available && !store, "{s:?}");
                             }
-                            Decision::Deliver { to: Recipients::Match, .. } => {
+                            Decision::Deliver {
+                                to: Recipients::Match,
+                                ..
+                            } => {
                                 assert_eq!(s.to, To::Full { matches: true });
                             }
-                            Decision::Store => assert!(s.retention.stores() && s.account_exists, "{s:?}"),
+                            Decision::Store => {
+                                assert!(s.retention.stores() && s.account_exists, "{s:?}")
+                            }
                             _ => {}
                         }
                     }
@@ -375,6 +463,218 @@ fn recipients_are_those_of_the_rfc() {
         (Recipients::Match, Some(-5), true, true),
         (Recipients::Match, Some(5), false, false),
     ] {
-        assert_eq!(recipients.include(priority, matches), included, "{recipients:?} {priority:?} {matches}");
+        assert_eq!(
+            recipients.include(priority, matches),
+            included,
+            "{recipients:?} {priority:?} {matches}"
+        );
+    }
+}
+
+fn element(xml: &str) -> Element {
+    Element::parse(Bytes::copy_from_slice(xml.as_bytes())).expect("well-formed")
+}
+
+#[test]
+fn what_may_be_kept_is_read_off_the_children() {
+    use Retention::*;
+    const KEEP: Retention = Store { archive: true };
+    const PASS: Retention = Store { archive: false };
+    let active = "<active xmlns='http://jabber.org/protocol/chatstates'/>";
+    let composing = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
+    let no_store = "<no-store xmlns='urn:xmpp:hints'/>";
+    let rows: &[(&str, String, Retention)] = &[
+        (
+            "XEP-0160 normal",
+            "<message><body>hi</body></message>".into(),
+            KEEP,
+        ),
+        (
+            "XEP-0160 chat",
+            "<message type='chat'><body>hi</body></message>".into(),
+            KEEP,
+        ),
+        (
+            "XEP-0160 groupchat",
+            "<message type='groupchat'><body>hi</body></message>".into(),
+            Drop,
+        ),
+        (
+            "XEP-0160 headline",
+            "<message type='headline'><body>hi</body></message>".into(),
+            Drop,
+        ),
+        (
+            "XEP-0160 error",
+            "<message type='error'><body>hi</body></message>".into(),
+            Drop,
+        ),
+        (
+            "XEP-0160 chat state only",
+            format!("<message type='chat'>{composing}</message>"),
+            Drop,
+        ),
+        (
+            "XEP-0160 chat state only",
+            format!("<message type='chat'><thread>t</thread>{composing}</message>"),
+            Drop,
+        ),
+        (
+            "XEP-0160 chat state and body",
+            format!("<message type='chat'><body>hi</body>{active}</message>"),
+            KEEP,
+        ),
+        (
+            "receipt",
+            "<message type='chat'><received xmlns='urn:xmpp:receipts' id='1'/></message>".into(),
+            PASS,
+        ),
+        (
+            "subject",
+            "<message><subject>hi</subject></message>".into(),
+            PASS,
+        ),
+        ("nothing", "<message type='chat'/>".into(), Drop),
+        (
+            "text alone",
+            "<message type='chat'>hi</message>".into(),
+            Drop,
+        ),
+        (
+            "XEP-0334 no-store",
+            format!("<message type='chat'><body>hi</body>{no_store}</message>"),
+            Refuse,
+        ),
+        (
+            "XEP-0334 no-store",
+            format!("<message><x xmlns='urn:x'/>{no_store}</message>"),
+            Drop,
+        ),
+        (
+            "XEP-0334 no-store beats store",
+            format!(
+                "<message type='chat'><body>hi</body><store xmlns='urn:xmpp:hints'/>{no_store}</message>"
+            ),
+            Refuse,
+        ),
+        (
+            "XEP-0334 no-permanent-store",
+            "<message><body>hi</body><no-permanent-store xmlns='urn:xmpp:hints'/></message>".into(),
+            PASS,
+        ),
+        (
+            "XEP-0334 store",
+            format!("<message type='chat'>{composing}<store xmlns='urn:xmpp:hints'/></message>"),
+            KEEP,
+        ),
+        (
+            "a body of another namespace",
+            "<message><body xmlns='urn:x'>hi</body></message>".into(),
+            PASS,
+        ),
+        (
+            "no-copy is another matter",
+            "<message><body>x</body><no-copy xmlns='urn:xmpp:hints'/></message>".into(),
+            KEEP,
+        ),
+    ];
+    for (what, xml, expected) in rows {
+        let element = element(xml);
+        let kind = MessageType::parse(element.attr("type").as_deref());
+        assert_eq!(retention(kind, &element), *expected, "{what}: {xml}");
+    }
+}
+
+#[test]
+fn kinds_are_read_off_the_top_tag() {
+    let good = [
+        ("<message/>", "message normal"),
+        ("<message type='normal'/>", "message normal"),
+        ("<message type='bogus'/>", "message normal"), // §5.2.2
+        ("<message type='chat'/>", "message chat"),
+        ("<message type='groupchat'/>", "message groupchat"),
+        ("<message type='headline'/>", "message headline"),
+        ("<message type='error'/>", "message error"),
+        ("<presence/>", "presence"),
+        ("<presence type='unavailable'/>", "presence unavailable"),
+        ("<presence type='subscribe'/>", "presence subscribe"),
+        ("<presence type='subscribed'/>", "presence subscribed"),
+        ("<presence type='unsubscribe'/>", "presence unsubscribe"),
+        ("<presence type='unsubscribed'/>", "presence unsubscribed"),
+        ("<presence type='probe'/>", "presence probe"),
+        ("<presence type='error'/>", "presence error"),
+        ("<iq type='get' id='1'/>", "iq get"),
+        ("<iq type='set' id='1'/>", "iq set"),
+        ("<iq type='result' id='1'/>", "iq result"),
+        ("<iq type='error' id='1'/>", "iq error"),
+    ];
+    for (xml, expected) in good {
+        assert_eq!(
+            StanzaKind::of(&element(xml)),
+            Some(Ok(kind(expected))),
+            "{xml}"
+        );
+    }
+    // §4.7.1, RFC 6120 §8.2.3, §8.1.3
+    for xml in [
+        "<presence type='available'/>",
+        "<presence type=''/>",
+        "<iq id='1'/>",
+        "<iq type='ask' id='1'/>",
+        "<iq type='get'/>",
+    ] {
+        assert_eq!(
+            StanzaKind::of(&element(xml)),
+            Some(Err(StanzaError::BadRequest)),
+            "{xml}"
+        );
+    }
+    for xml in ["<x xmlns='urn:x'/>", "<message xmlns='urn:x'/>"] {
+        assert_eq!(StanzaKind::of(&element(xml)), None, "{xml}");
+    }
+}
+
+#[test]
+fn an_error_reply_turns_the_addresses_round_and_is_never_answered() {
+    let stanza = Bytes::from_static(b"<message type='chat' id='a&amp;1' from='a@example.org/x' to='b@example.org'><body>hi</body></message>");
+    let reply =
+        error_reply(&stanza, StanzaError::ServiceUnavailable, None).expect("may be answered");
+    let reply = element(std::str::from_utf8(&reply).expect("UTF-8"));
+    let attrs = ["type", "id", "from", "to"].map(|name| reply.attr(name).map(|v| v.into_owned()));
+    assert_eq!(
+        attrs,
+        ["error", "a&1", "b@example.org", "a@example.org/x"].map(|v| Some(v.to_owned()))
+    );
+    assert!(reply.content_child("error").is_some());
+    let kinds = ["message", "presence", "iq"];
+    for name in kinds {
+        let error = Bytes::from(format!(
+            "<{name} type='error' id='1' from='a@example.org' to='b@example.org'/>"
+        ));
+        assert_eq!(
+            error_reply(&error, StanzaError::ServiceUnavailable, None),
+            None,
+            "{name}"
+        );
+    }
+    assert_eq!(
+        error_reply(
+            &Bytes::from_static(b"<iq type='result' id='1'/>"),
+            StanzaError::BadRequest,
+            None
+        ),
+        None
+    );
+    assert_eq!(
+        error_reply(&Bytes::from_static(b"<iq"), StanzaError::BadRequest, None),
+        None
+    );
+    for (kind, error) in [
+        ("message chat", "message error"),
+        ("presence", "presence error"),
+        ("iq set", "iq error"),
+    ] {
+        assert_eq!(super::tests::kind(kind).error(), super::tests::kind(error));
+        assert!(super::tests::kind(kind).answerable() && !super::tests::kind(error).answerable());
     }
 }

@@ -132,7 +132,11 @@ fn pre_approved(state: State) -> State {
 }
 
 fn answer(direction: &str, state: State, kind: Kind) -> Outcome {
-    if direction == "out" { outbound(state, kind) } else { inbound(state, kind) }
+    if direction == "out" {
+        outbound(state, kind)
+    } else {
+        inbound(state, kind)
+    }
 }
 
 #[test]
@@ -151,7 +155,10 @@ fn every_row_of_appendix_a_holds() {
             let got = answer(direction, existing, *kind);
             let what = format!("{direction} {kind:?} in {existing:?}");
             assert_eq!(got.state, expected, "{what}: new state");
-            let passes = got.steps.iter().any(|s| matches!(s, Route | DeliverAvailable | DeliverInterested));
+            let passes = got
+                .steps
+                .iter()
+                .any(|s| matches!(s, Route | DeliverAvailable | DeliverInterested));
             assert_eq!(passes, passed == "MUST", "{what}: routed or delivered");
             let replies = got.steps.contains(&Send(Kind::Subscribed));
             assert_eq!(replies, passed.ends_with('*'), "{what}: automatic reply");
@@ -165,71 +172,236 @@ fn every_row_of_appendix_a_holds() {
 #[test]
 fn every_row_of_the_prose_holds() {
     use Kind::*;
-    type Row = (&'static str, &'static str, State, Kind, State, &'static [Step]);
+    type Row = (
+        &'static str,
+        &'static str,
+        State,
+        Kind,
+        State,
+        &'static [Step],
+    );
     let rows: &[Row] = &[
         // §3.1.2: routed, then the push with ask='subscribe'.
         ("§3.1.2", "out", None, Subscribe, NoneOut, &[Route, Push]),
         ("§3.1.2 again", "out", NoneOut, Subscribe, NoneOut, &[Route]),
         // §3.1.3: delivered to available resources, once; answered for who is subscribed.
-        ("§3.1.3 case 3", "in", None, Subscribe, NoneIn, &[DeliverAvailable]),
+        (
+            "§3.1.3 case 3",
+            "in",
+            None,
+            Subscribe,
+            NoneIn,
+            &[DeliverAvailable],
+        ),
         ("§3.1.3 case 4", "in", NoneIn, Subscribe, NoneIn, &[]),
-        ("§3.1.3 case 2", "in", From, Subscribe, From, &[Send(Subscribed), Presence]),
+        (
+            "§3.1.3 case 2",
+            "in",
+            From,
+            Subscribe,
+            From,
+            &[Send(Subscribed), Presence],
+        ),
         // §3.1.5: route, push, presence from each available resource.
-        ("§3.1.5", "out", NoneIn, Subscribed, From, &[Route, Push, Presence]),
-        ("§3.1.5 mutual", "out", ToIn, Subscribed, Both, &[Route, Push, Presence]),
+        (
+            "§3.1.5",
+            "out",
+            NoneIn,
+            Subscribed,
+            From,
+            &[Route, Push, Presence],
+        ),
+        (
+            "§3.1.5 mutual",
+            "out",
+            ToIn,
+            Subscribed,
+            Both,
+            &[Route, Push, Presence],
+        ),
         // §3.1.6: the stanza before the push.
-        ("§3.1.6", "in", NoneOut, Subscribed, To, &[DeliverInterested, Push]),
+        (
+            "§3.1.6",
+            "in",
+            NoneOut,
+            Subscribed,
+            To,
+            &[DeliverInterested, Push],
+        ),
         ("§3.1.6 unasked", "in", None, Subscribed, None, &[]),
         // §3.2.2: unavailable, route, push; nothing if the contact had nothing.
-        ("§3.2.2", "out", From, Unsubscribed, None, &[Unavailable, Route, Push]),
+        (
+            "§3.2.2",
+            "out",
+            From,
+            Unsubscribed,
+            None,
+            &[Unavailable, Route, Push],
+        ),
         ("§3.2.2 case 1", "out", To, Unsubscribed, To, &[]),
-        ("§3.2.2 refusal", "out", NoneIn, Unsubscribed, None, &[Route]),
+        (
+            "§3.2.2 refusal",
+            "out",
+            NoneIn,
+            Unsubscribed,
+            None,
+            &[Route],
+        ),
         // §3.2.3
-        ("§3.2.3", "in", Both, Unsubscribed, From, &[DeliverInterested, Push]),
+        (
+            "§3.2.3",
+            "in",
+            Both,
+            Unsubscribed,
+            From,
+            &[DeliverInterested, Push],
+        ),
         // §3.3.2, §3.3.3
         ("§3.3.2", "out", Both, Unsubscribe, From, &[Route, Push]),
-        ("§3.3.3", "in", From, Unsubscribe, None, &[DeliverInterested, Push, Unavailable]),
-        ("§3.3.3 withdrawn", "in", NoneIn, Unsubscribe, None, &[DeliverInterested]),
+        (
+            "§3.3.3",
+            "in",
+            From,
+            Unsubscribe,
+            None,
+            &[DeliverInterested, Push, Unavailable],
+        ),
+        (
+            "§3.3.3 withdrawn",
+            "in",
+            NoneIn,
+            Unsubscribe,
+            None,
+            &[DeliverInterested],
+        ),
         // §3.4.2: cases 1 to 4. A contact that is not in the roster is in state None.
         ("§3.4.2 case 1", "out", Both, Subscribed, Both, &[]),
         ("§3.4.2 case 1", "out", From, Subscribed, From, &[]),
         ("§3.4.2 case 1", "out", FromOut, Subscribed, FromOut, &[]),
-        ("§3.4.2 case 2", "out", NoneOutIn, Subscribed, FromOut, &[Route, Push, Presence]),
+        (
+            "§3.4.2 case 2",
+            "out",
+            NoneOutIn,
+            Subscribed,
+            FromOut,
+            &[Route, Push, Presence],
+        ),
         ("§3.4.2 case 3", "out", To, Subscribed, ToPre, &[Push]),
-        ("§3.4.2 case 3", "out", NoneOut, Subscribed, NoneOutPre, &[Push]),
+        (
+            "§3.4.2 case 3",
+            "out",
+            NoneOut,
+            Subscribed,
+            NoneOutPre,
+            &[Push],
+        ),
         ("§3.4.2 case 4", "out", None, Subscribed, NonePre, &[Push]),
         ("§3.4.2 twice", "out", NonePre, Subscribed, NonePre, &[]),
         ("§3.4.2 twice", "out", ToPre, Subscribed, ToPre, &[]),
-        ("§3.4.2 twice", "out", NoneOutPre, Subscribed, NoneOutPre, &[]),
+        (
+            "§3.4.2 twice",
+            "out",
+            NoneOutPre,
+            Subscribed,
+            NoneOutPre,
+            &[],
+        ),
         // Its request is answered for the user and not delivered; the pre-approval is used up.
-        ("§3.4.2 request", "in", NonePre, Subscribe, From, &[Send(Subscribed), Push, Presence]),
-        ("§3.4.2 request", "in", NoneOutPre, Subscribe, FromOut, &[Send(Subscribed), Push, Presence]),
-        ("§3.4.2 request", "in", ToPre, Subscribe, Both, &[Send(Subscribed), Push, Presence]),
+        (
+            "§3.4.2 request",
+            "in",
+            NonePre,
+            Subscribe,
+            From,
+            &[Send(Subscribed), Push, Presence],
+        ),
+        (
+            "§3.4.2 request",
+            "in",
+            NoneOutPre,
+            Subscribe,
+            FromOut,
+            &[Send(Subscribed), Push, Presence],
+        ),
+        (
+            "§3.4.2 request",
+            "in",
+            ToPre,
+            Subscribe,
+            Both,
+            &[Send(Subscribed), Push, Presence],
+        ),
         // §3.2.2 case 2: withdrawn without a word to the contact.
         ("§3.2.2 case 2", "out", NonePre, Unsubscribed, None, &[Push]),
-        ("§3.2.2 case 2", "out", NoneOutPre, Unsubscribed, NoneOut, &[Push]),
+        (
+            "§3.2.2 case 2",
+            "out",
+            NoneOutPre,
+            Unsubscribed,
+            NoneOut,
+            &[Push],
+        ),
         ("§3.2.2 case 2", "out", ToPre, Unsubscribed, To, &[Push]),
         // The other half of the subscription goes its own way under a pre-approval.
-        ("A.2.1", "out", NonePre, Subscribe, NoneOutPre, &[Route, Push]),
+        (
+            "A.2.1",
+            "out",
+            NonePre,
+            Subscribe,
+            NoneOutPre,
+            &[Route, Push],
+        ),
         ("A.2.1", "out", NoneOutPre, Subscribe, NoneOutPre, &[Route]),
         ("A.2.1", "out", ToPre, Subscribe, ToPre, &[Route]),
         ("A.2.2", "out", NonePre, Unsubscribe, NonePre, &[Route]),
-        ("A.2.2", "out", NoneOutPre, Unsubscribe, NonePre, &[Route, Push]),
+        (
+            "A.2.2",
+            "out",
+            NoneOutPre,
+            Unsubscribe,
+            NonePre,
+            &[Route, Push],
+        ),
         ("A.2.2", "out", ToPre, Unsubscribe, NonePre, &[Route, Push]),
         ("A.3.2", "in", NonePre, Unsubscribe, NonePre, &[]),
         ("A.3.2", "in", NoneOutPre, Unsubscribe, NoneOutPre, &[]),
         ("A.3.2", "in", ToPre, Unsubscribe, ToPre, &[]),
         ("A.3.3", "in", NonePre, Subscribed, NonePre, &[]),
-        ("A.3.3", "in", NoneOutPre, Subscribed, ToPre, &[DeliverInterested, Push]),
+        (
+            "A.3.3",
+            "in",
+            NoneOutPre,
+            Subscribed,
+            ToPre,
+            &[DeliverInterested, Push],
+        ),
         ("A.3.3", "in", ToPre, Subscribed, ToPre, &[]),
         // §4.3.2 rule 1: an unsubscribed of the other server never withdraws a pre-approval.
         ("§4.3.2", "in", NonePre, Unsubscribed, NonePre, &[]),
-        ("§4.3.2", "in", NoneOutPre, Unsubscribed, NonePre, &[DeliverInterested, Push]),
-        ("§4.3.2", "in", ToPre, Unsubscribed, NonePre, &[DeliverInterested, Push]),
+        (
+            "§4.3.2",
+            "in",
+            NoneOutPre,
+            Unsubscribed,
+            NonePre,
+            &[DeliverInterested, Push],
+        ),
+        (
+            "§4.3.2",
+            "in",
+            ToPre,
+            Unsubscribed,
+            NonePre,
+            &[DeliverInterested, Push],
+        ),
     ];
     for (section, direction, existing, kind, new, steps) in rows {
         let got = answer(direction, *existing, *kind);
-        assert_eq!(got, Outcome { state: *new, steps }, "{section}: {direction} {kind:?} in {existing:?}");
+        assert_eq!(
+            got,
+            Outcome { state: *new, steps },
+            "{section}: {direction} {kind:?} in {existing:?}"
+        );
     }
 }
 
@@ -241,18 +413,28 @@ fn removal_undoes_what_there_was() {
         (NoneOut, &[Push, Send(Unsubscribe)]),
         (NoneIn, &[Push, Send(Unsubscribed)]),
         (NoneOutIn, &[Push, Send(Unsubscribe), Send(Unsubscribed)]),
-        (To, &[Push, Send(Unsubscribe)]),                             // §2.5.2 case 1
+        (To, &[Push, Send(Unsubscribe)]), // §2.5.2 case 1
         (ToIn, &[Push, Send(Unsubscribe), Send(Unsubscribed)]),
-        (From, &[Push, Unavailable, Send(Unsubscribed)]),             // §2.5.2 case 2
-        (FromOut, &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)]),
-        (Both, &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)]), // §2.5.2 case 3
+        (From, &[Push, Unavailable, Send(Unsubscribed)]), // §2.5.2 case 2
+        (
+            FromOut,
+            &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)],
+        ),
+        (
+            Both,
+            &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)],
+        ), // §2.5.2 case 3
         (NonePre, &[Push]),
         (NoneOutPre, &[Push, Send(Unsubscribe)]),
         (ToPre, &[Push, Send(Unsubscribe)]),
     ];
     assert_eq!(rows.len(), State::ALL.len());
     for (state, steps) in rows {
-        assert_eq!(remove(*state), Outcome { state: None, steps }, "removal in {state:?}");
+        assert_eq!(
+            remove(*state),
+            Outcome { state: None, steps },
+            "removal in {state:?}"
+        );
     }
 }
 
@@ -312,7 +494,11 @@ fn presence_never_leaks() {
                 );
             }
         }
-        assert!(State::ALL.iter().all(|s| remove(*s).steps.contains(&Unavailable) == s.from()));
+        assert!(
+            State::ALL
+                .iter()
+                .all(|s| remove(*s).steps.contains(&Unavailable) == s.from())
+        );
     }
 }
 
@@ -327,7 +513,10 @@ fn a_repeated_stanza_changes_nothing_more() {
                 let twice = answer(direction, once.state, kind);
                 // An unsubscribed that refuses a request, then meets nothing; subscribed that answers a request, then
                 // meets a subscriber: all other rows likewise end where they are.
-                assert_eq!(twice.state, once.state, "{direction} {kind:?} in {before:?}");
+                assert_eq!(
+                    twice.state, once.state,
+                    "{direction} {kind:?} in {before:?}"
+                );
                 assert!(!twice.steps.contains(&Push));
             }
         }
@@ -335,8 +524,14 @@ fn a_repeated_stanza_changes_nothing_more() {
     // Only `subscribe` is ever answered automatically, and the answer is never answered.
     for before in State::ALL {
         for kind in Kind::ALL {
-            let replies = inbound(before, kind).steps.iter().any(|s| matches!(s, Send(_)));
-            assert!(!replies || kind == Kind::Subscribe, "{kind:?} in {before:?}");
+            let replies = inbound(before, kind)
+                .steps
+                .iter()
+                .any(|s| matches!(s, Send(_)));
+            assert!(
+                !replies || kind == Kind::Subscribe,
+                "{kind:?} in {before:?}"
+            );
         }
     }
 }
@@ -344,7 +539,9 @@ fn a_repeated_stanza_changes_nothing_more() {
 /// Two servers that keep the two halves of one relationship agree after every sequence of client stanzas.
 #[test]
 fn two_ends_stay_in_step() {
-    let clients: Vec<(usize, Kind)> = (0..2).flat_map(|end| Kind::ALL.map(|kind| (end, kind))).collect();
+    let clients: Vec<(usize, Kind)> = (0..2)
+        .flat_map(|end| Kind::ALL.map(|kind| (end, kind)))
+        .collect();
     let mut seen = std::collections::HashSet::new();
     let mut todo = vec![[None, None]];
     while let Some(ends) = todo.pop() {
@@ -353,8 +550,14 @@ fn two_ends_stay_in_step() {
         }
         assert_eq!(ends[0].to(), ends[1].from(), "{ends:?}");
         assert_eq!(ends[0].from(), ends[1].to(), "{ends:?}");
-        assert!(!ends[1].pending_in() || ends[0].ask(), "a request is seen that nobody made: {ends:?}");
-        assert!(!ends[0].pending_in() || ends[1].ask(), "a request is seen that nobody made: {ends:?}");
+        assert!(
+            !ends[1].pending_in() || ends[0].ask(),
+            "a request is seen that nobody made: {ends:?}"
+        );
+        assert!(
+            !ends[0].pending_in() || ends[1].ask(),
+            "a request is seen that nobody made: {ends:?}"
+        );
         for &(end, kind) in &clients {
             let mut next = ends;
             let mut wires = std::collections::VecDeque::new();
@@ -393,7 +596,15 @@ fn two_ends_stay_in_step() {
 #[test]
 fn marks_make_states_and_back() {
     for state in State::ALL {
-        assert_eq!(State::new(state.subscription(), state.ask(), state.pending_in(), state.approved()), state);
+        assert_eq!(
+            State::new(
+                state.subscription(),
+                state.ask(),
+                state.pending_in(),
+                state.approved()
+            ),
+            state
+        );
     }
     let rows = [
         ((Subscription::To, true, false, false), To),
