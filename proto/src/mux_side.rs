@@ -4,10 +4,15 @@
 //! In: link bytes, `now`, what happened on the client sockets. Out: link bytes, `MuxEvent`s, a deadline.
 //! Owns: the truth about every connection of this mux. Never: looks into what clients send; reads a clock.
 
+mod conn;
+
+use crate::codec::{self, kind};
 use crate::frame::*;
 use crate::limits;
-use crate::link::LinkError;
+use crate::link::{Link, LinkError, Phase};
 use bytes::{Bytes, BytesMut};
+use conn::{Active, Conn, Spare, TlsState, push_close, push_input};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// What a mux must know to run its half.
@@ -66,8 +71,8 @@ pub enum MuxEvent {
         /// Ask the client for a certificate.
         request_client_certificate: bool,
     },
-    /// More input may be read from this client: until its total input bytes reach `limit`. Sent only after `input` or
-    /// `input_room` had said 0, or when the limit has grown by at least half a window.
+    /// More input may be read from this client: until its total input bytes reach `limit`. Sent after `input` or
+    /// `input_room` had said 0, and when the room told last has shrunk to less than half of what there is now.
     InputRoom {
         /// The connection.
         conn: ConnId,
@@ -88,11 +93,12 @@ pub enum MuxEvent {
         /// Why, for the log.
         reason: CloseReason,
     },
-    /// Close the socket at once and forget the connection: the link no longer knows it. Do not call `closed`.
+    /// Close the socket at once and forget the connection; `closed` need not be called.
     Forget {
         /// The connection.
         conn: ConnId,
-        /// Why: the server was lost too long, or another store came back.
+        /// Why: the server was lost too long (Shutdown), another store came back (NotResumable), input past its limit
+        /// (Limit), more stored stanzas unacknowledged than `limits::HELD_STORED_MAX` (SlowClient).
         reason: CloseReason,
     },
     /// The server will go away; use another for new connections.
@@ -120,114 +126,811 @@ pub enum Refused {
     /// `Open::dial` names no Dial that is open: the server that asked is gone.
     #[error("dial not known")]
     DialUnknown,
-    /// A field of Open passes its limit (an oversized client certificate).
+    /// A field of Open passes its limit (an oversized client certificate) or is not plain text.
     #[error("open too long")]
     TooLong,
+}
+
+type Table = HashMap<ConnId, Box<Conn>, foldhash::fast::RandomState>;
+
+/// What this mux last heard of a server.
+#[derive(Clone, Copy)]
+struct KnownServer {
+    boot: BootId,
+    store: StoreId,
+}
+
+/// An element whose last part has not come yet.
+struct Partial {
+    conn: ConnId,
+    stanza: bool,
+    stored: Option<StoredId>,
+    bytes: BytesMut,
 }
 
 /// See the module.
 pub struct MuxSide {
     config: MuxSideConfig,
+    link: Link,
+    /// The server the link may go on with. None: the next link is built anew by Resume.
+    server: Option<KnownServer>,
+    /// The store our connections belong to.
+    store: Option<StoreId>,
+    /// Raised each time both ends begin to count anew: a connection of an older generation is not known to the server, and
+    /// what happens to it is told by its Resume.
+    generation: u32,
+    /// Connections to be resumed, in order of id. Some even if none is left and ResumeEnd is to be sent.
+    resuming: Option<std::vec::IntoIter<ConnId>>,
+    accepting: bool,
+    conns: Table,
+    /// Emptied boxes, so that a busy connection does not go to the allocator for each message.
+    spare: Spare,
+    next_id: u64,
+    partial: Option<Partial>,
+    dials: HashSet<u64>,
+    unsettled_bytes: usize,
+    /// Connections that have credit but found `unsettled_bytes_max` in their way.
+    starved: VecDeque<ConnId>,
+    /// When the clients are given up, while there is no server.
+    lost_due: Option<Instant>,
+    events: VecDeque<MuxEvent>,
+    forgotten: std::vec::IntoIter<ConnId>,
+    forgotten_reason: CloseReason,
 }
 
-#[allow(unused_variables)]
+/// Boxes kept in `spare`.
+const SPARE_MAX: usize = 256;
+/// A spare box keeps buffers up to this size.
+const SPARE_BYTES_MAX: usize = 4096;
+/// One connection may hold at most this part of what is left of `unsettled_bytes_max`: who holds much stops first, and
+/// something is always left for those who hold nothing.
+const SHARE: usize = 8;
+/// Starved connections looked at in vain per look.
+const STARVED_MISSES_MAX: usize = 4;
+
 impl MuxSide {
-    /// A mux without link and without connections. `server_lost` begins to count when a link is lost.
+    /// A mux without link and without connections.
     pub fn new(now: Instant, config: MuxSideConfig) -> Self {
-        Self { config }
+        Self {
+            config,
+            link: Link::new(now),
+            server: None,
+            store: None,
+            generation: 0,
+            resuming: None,
+            accepting: false,
+            conns: Table::default(),
+            spare: Vec::new(),
+            next_id: 1,
+            partial: None,
+            dials: HashSet::new(),
+            unsettled_bytes: 0,
+            starved: VecDeque::new(),
+            lost_due: None,
+            events: VecDeque::new(),
+            forgotten: Vec::new().into_iter(),
+            forgotten_reason: CloseReason::Shutdown,
+        }
     }
 
     // ---- the link's transport ----
 
     /// A transport (TCP, then TLS, or Unix) to the server is ready: Hello goes out. An older transport is forgotten.
-    pub fn handle_link_up(&mut self, now: Instant) {}
+    pub fn handle_link_up(&mut self, now: Instant) {
+        self.handle_link_down(now);
+        let hello = Hello {
+            version: limits::PROTOCOL_VERSION,
+            role: Role::Mux,
+            name: self.config.name.clone(),
+            frame_bytes_max: limits::FRAME_BYTES_MIN,
+            boot: self.config.boot,
+            store: self.store,
+            taken: self.server.map(|server| (server.boot, self.link.taken())),
+        };
+        self.link.handle_up(now, &Frame::Hello(hello));
+    }
 
     /// Bytes read from the transport; whole frames are taken out of `bytes`, the rest of one stays. Use a fresh buffer
     /// for a fresh transport. On an error close the transport and dial again later.
-    pub fn handle_link_bytes(&mut self, now: Instant, bytes: &mut BytesMut) -> Result<(), LinkError> {
-        Ok(())
+    pub fn handle_link_bytes(
+        &mut self,
+        now: Instant,
+        bytes: &mut BytesMut,
+    ) -> Result<(), LinkError> {
+        let result = self.take_frames(now, bytes);
+        match &result {
+            Ok(()) => self.resume_more(),
+            Err(_) => self.fail(now),
+        }
+        result
     }
 
     /// The transport is gone. Clients stay.
-    pub fn handle_link_down(&mut self, now: Instant) {}
+    pub fn handle_link_down(&mut self, now: Instant) {
+        self.link.handle_down();
+        self.set_accepting(false);
+        if self.lost_due.is_none() {
+            self.lost_due = Some(now + self.config.server_lost);
+        }
+    }
 
     /// Acts on what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Err(error) = self.link.handle_timeout(now) {
+            self.handle_link_down(now);
+            self.events.push_back(MuxEvent::LinkFailed(error));
+        }
+        if self.lost_due.is_some_and(|due| now >= due) {
+            self.lost_due = None;
+            self.start_over();
+            self.forget_all(CloseReason::Shutdown);
+        }
+        self.wake_starved();
+    }
 
     /// When to call `handle_timeout`, at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        [self.link.poll_timeout(), self.lost_due]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next bytes for the transport, large and contiguous, or None. Ask again only for what can soon be written:
     /// what was handed out counts as sent.
     pub fn poll_link_output(&mut self) -> Option<Bytes> {
-        None
+        self.link.poll_output()
     }
 
     /// What to do next.
     pub fn poll_event(&mut self) -> Option<MuxEvent> {
-        None
+        self.events.pop_front().or_else(|| {
+            self.forgotten.next().map(|conn| MuxEvent::Forget {
+                conn,
+                reason: self.forgotten_reason,
+            })
+        })
     }
 
     // ---- the client sockets ----
 
     /// A client (or a dialled host) is connected.
     pub fn open(&mut self, now: Instant, open: Open) -> Result<ConnId, Refused> {
-        Err(Refused::NotAccepting)
+        if !self.accepting {
+            return Err(Refused::NotAccepting);
+        }
+        if self.conns.len() >= self.config.conn_count_max {
+            return Err(Refused::Full);
+        }
+        if open.dial.is_some_and(|dial| !self.dials.contains(&dial)) {
+            return Err(Refused::DialUnknown);
+        }
+        let encoded = codec::encode_open(&open).map_err(|_| Refused::TooLong)?;
+        let tls = match open.transport {
+            Transport::Tcp if open.tls.is_none() => TlsState::Plain,
+            _ => TlsState::Final,
+        };
+        if let Some(dial) = open.dial {
+            self.dials.remove(&dial);
+        }
+        let id = ConnId(self.next_id);
+        self.next_id += 1;
+        self.conns
+            .insert(id, Box::new(Conn::new(encoded, tls, self.generation)));
+        self.push(now, &Frame::Open(id, open));
+        Ok(id)
     }
 
     /// Bytes read from a client (after TLS, after WebSocket unwrapping), in order. `message_end`: the last of them ends
-    /// a WebSocket message. Returns how many more may be read; at 0 stop reading until `InputRoom`. Input beyond the limit
-    /// last told closes the connection (`MuxEvent::Close`, Limit).
+    /// a WebSocket message (an empty message is nothing). Returns how many more may be read; at 0 stop reading until
+    /// `InputRoom`. Every limit ever told stays good; input past it closes the connection (`Forget`, Limit).
     pub fn input(&mut self, now: Instant, conn: ConnId, bytes: &[u8], message_end: bool) -> usize {
-        0
+        let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
+            return 0;
+        };
+        if state.input_bytes + bytes.len() as u64 > state.input_bytes_max {
+            self.end(now, conn, CloseReason::Limit);
+            return 0;
+        }
+        if !bytes.is_empty() {
+            let before = state.weight();
+            state.keep_input(&mut self.spare, bytes, message_end);
+            self.unsettled_bytes += state.weight() - before;
+            if state.generation == self.generation {
+                push_input(&mut self.link, conn, bytes, message_end);
+                self.check_retained(now);
+            }
+        }
+        self.input_room(conn)
     }
 
     /// How many bytes may be read from this client now. At 0 an `InputRoom` will follow.
     pub fn input_room(&mut self, conn: ConnId) -> usize {
-        0
+        let unsettled_left = self.unsettled_left();
+        let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
+            return 0;
+        };
+        let limit = input_limit(state, unsettled_left).max(state.told_limit);
+        state.told_limit = limit;
+        if limit == state.input_bytes && limit < state.input_bytes_max && !state.starved {
+            state.starved = true;
+            self.starved.push_back(conn);
+        }
+        (limit - state.input_bytes) as usize
     }
 
     /// TLS is up on a connection that got `StartTls`.
-    pub fn secured(&mut self, now: Instant, conn: ConnId, facts: TlsFacts) {}
+    pub fn secured(&mut self, now: Instant, conn: ConnId, facts: TlsFacts) {
+        let Some(state) = self
+            .conns
+            .get_mut(&conn)
+            .filter(|state| state.tls == TlsState::Asked)
+        else {
+            return;
+        };
+        let mut open = codec::decode_open(&state.open).expect("this mux encoded it");
+        open.tls = Some(facts);
+        let Ok(encoded) = codec::encode_open(&open) else {
+            // A certificate past its limit: the facts cannot be told, so the connection cannot be had.
+            self.end(now, conn, CloseReason::TlsError);
+            return;
+        };
+        state.open = encoded;
+        state.tls = TlsState::Final;
+        if state.generation == self.generation && state.closed.is_none() {
+            let facts = open.tls.take().expect("set above");
+            self.push(now, &Frame::Secured(conn, facts));
+        }
+    }
 
     /// The client's TCP has acknowledged the last byte of so many output elements, in total.
-    pub fn drained(&mut self, now: Instant, conn: ConnId, elements: u64) {}
+    pub fn drained(&mut self, now: Instant, conn: ConnId, elements: u64) {
+        let Some(state) = self
+            .conns
+            .get_mut(&conn)
+            .filter(|state| state.closed.is_none())
+        else {
+            return;
+        };
+        let elements = elements.min(state.elements);
+        if elements > state.drained {
+            state.drained = elements;
+            if state.generation == self.generation {
+                self.push(now, &Frame::Drained(conn, elements));
+            }
+        }
+    }
 
     /// The socket is closed; call `drained` before, if it grew.
-    pub fn closed(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {}
+    pub fn closed(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
+        let Some(state) = self
+            .conns
+            .get_mut(&conn)
+            .filter(|state| state.closed.is_none())
+        else {
+            return;
+        };
+        state.closed = Some(reason);
+        let known = state.generation == self.generation;
+        // Both have sent Close; or no server will ever know of it.
+        let over = if known {
+            state.server_closed
+        } else {
+            state.note.is_none()
+        };
+        if known {
+            push_close(&mut self.link, conn, reason);
+        }
+        if over {
+            self.remove(conn);
+        }
+        self.check_retained(now);
+    }
 
     /// A Dial failed.
-    pub fn dial_failed(&mut self, now: Instant, dial: u64, reason: &str) {}
+    pub fn dial_failed(&mut self, now: Instant, dial: u64, reason: &str) {
+        if self.dials.remove(&dial) {
+            self.push(now, &Frame::DialFailed(dial, log_text(reason)));
+        }
+    }
 
     /// This mux is going away: tell the server.
-    pub fn drain(&mut self, now: Instant) {}
+    pub fn drain(&mut self, now: Instant) {
+        if self.server.is_some() {
+            self.push(now, &Frame::Drain);
+        }
+    }
 
     // ---- for metrics ----
 
     /// Connections known, closed ones that the server has not let go included.
     pub fn conn_count(&self) -> usize {
-        0
+        self.conns.len()
     }
 
-    /// Unsettled input bytes over all connections.
+    /// Unsettled input over all connections, as it counts toward `unsettled_bytes_max`.
     pub fn unsettled_bytes(&self) -> usize {
-        0
+        self.unsettled_bytes
     }
 
     /// Bytes of frames that were not acknowledged yet.
     pub fn retained_bytes(&self) -> usize {
-        0
+        self.link.retained_bytes()
+    }
+
+    /// Bytes of frames not handed out by `poll_link_output` yet.
+    pub fn unsent_bytes(&self) -> usize {
+        self.link.unsent_bytes()
     }
 
     /// Welcome was received on the transport of now.
     pub fn is_link_up(&self) -> bool {
-        false
+        self.link.phase() == Phase::Up
     }
 
     /// The configuration it runs with.
     pub fn config(&self) -> &MuxSideConfig {
         &self.config
     }
+
+    // ---- frames of the server ----
+
+    fn take_frames(&mut self, now: Instant, bytes: &mut BytesMut) -> Result<(), LinkError> {
+        while let Some(frame) = self.link.next_frame(now, bytes)? {
+            if self.partial.is_some() && !matches!(frame, Frame::Output(..)) {
+                return Err(LinkError::Unexpected(codec::name(codec::kind_of(&frame))));
+            }
+            match frame {
+                Frame::Output(conn, output) => self.handle_output(now, conn, output)?,
+                Frame::Marks(conn, marks) => self.handle_marks(conn, marks)?,
+                Frame::Fanout(fanout) => self.handle_fanout(now, fanout)?,
+                Frame::Close(conn, close) => self.handle_close(conn, close)?,
+                Frame::Note(conn, key) => {
+                    let state = self.known(conn, kind::NOTE)?;
+                    if state.note.is_some_and(|known| known != key) {
+                        return Err(LinkError::State("Note", conn));
+                    }
+                    state.note = Some(key);
+                }
+                Frame::StartTls(conn, start_tls) => self.handle_start_tls(conn, start_tls)?,
+                Frame::Dial(dial) => {
+                    if self.dials.len() >= limits::DIALS_MAX {
+                        return Err(LinkError::Limit("DIALS_MAX"));
+                    }
+                    if !self.dials.insert(dial.dial) {
+                        return Err(LinkError::Unexpected("Dial"));
+                    }
+                    self.events.push_back(MuxEvent::Dial(dial));
+                }
+                Frame::Drain => self.events.push_back(MuxEvent::Drain),
+                Frame::Welcome(welcome) => self.handle_welcome(welcome)?,
+                other => return Err(LinkError::Unexpected(codec::name(codec::kind_of(&other)))),
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_welcome(&mut self, welcome: Welcome) -> Result<(), LinkError> {
+        if self.link.phase() != Phase::Greeting {
+            return Err(LinkError::Unexpected("Welcome"));
+        }
+        let Welcome {
+            boot, store, taken, ..
+        } = welcome;
+        match taken {
+            Some(taken) => {
+                let same = self
+                    .server
+                    .is_some_and(|server| server.boot == boot && server.store == store);
+                if !same {
+                    return Err(LinkError::Taken);
+                }
+                self.link.go_on(taken)?;
+            }
+            None => {
+                self.start_over();
+                if self.store.is_some_and(|ours| ours != store) {
+                    self.forget_all(CloseReason::NotResumable);
+                }
+                self.link.start_anew();
+                let mut ids: Vec<ConnId> = self.conns.keys().copied().collect();
+                ids.sort_unstable();
+                self.resuming = Some(ids.into_iter());
+            }
+        }
+        self.server = Some(KnownServer { boot, store });
+        self.store = Some(store);
+        self.lost_due = None;
+        self.events.push_back(MuxEvent::LinkUp {
+            server: welcome.name,
+            continued: taken.is_some(),
+        });
+        self.set_accepting(self.resuming.is_none());
+        Ok(())
+    }
+
+    /// The connection a frame of the server is for.
+    fn known(&mut self, conn: ConnId, kind: u8) -> Result<&mut Conn, LinkError> {
+        let generation = self.generation;
+        match self.conns.get_mut(&conn) {
+            Some(state) if state.generation != generation => {
+                Err(LinkError::UnknownConn(codec::name(kind), conn))
+            }
+            Some(state) if state.server_closed => {
+                Err(LinkError::AfterClose(codec::name(kind), conn))
+            }
+            Some(state) => Ok(state),
+            None => Err(LinkError::UnknownConn(codec::name(kind), conn)),
+        }
+    }
+
+    fn handle_output(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        output: Output,
+    ) -> Result<(), LinkError> {
+        self.known(conn, kind::OUTPUT)?;
+        let Output {
+            bytes,
+            last,
+            stanza,
+            stored,
+        } = output;
+        if stored.is_some() && !stanza {
+            return Err(LinkError::State("Output", conn));
+        }
+        let bytes = match self.partial.take() {
+            None if last => bytes,
+            None => {
+                let bytes = bytes
+                    .try_into_mut()
+                    .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                self.partial = Some(Partial {
+                    conn,
+                    stanza,
+                    stored,
+                    bytes,
+                });
+                return Ok(());
+            }
+            Some(mut partial) => {
+                if (partial.conn, partial.stanza, partial.stored) != (conn, stanza, stored) {
+                    return Err(LinkError::State("Output", conn));
+                }
+                if partial.bytes.len() + bytes.len() > limits::OUTPUT_ELEMENT_BYTES_MAX {
+                    return Err(LinkError::Limit("OUTPUT_ELEMENT_BYTES_MAX"));
+                }
+                partial.bytes.extend_from_slice(&bytes);
+                if !last {
+                    self.partial = Some(partial);
+                    return Ok(());
+                }
+                partial.bytes.freeze()
+            }
+        };
+        self.give_output(now, conn, bytes, stanza, stored);
+        Ok(())
+    }
+
+    fn handle_fanout(&mut self, now: Instant, fanout: Fanout) -> Result<(), LinkError> {
+        let Fanout {
+            prefix,
+            suffix,
+            stanza,
+            targets,
+        } = fanout;
+        let mut left: usize = targets
+            .iter()
+            .map(|t| prefix.len() + t.insert.len() + suffix.len())
+            .sum();
+        let mut buf = BytesMut::new();
+        for target in targets {
+            self.known(target.conn, kind::FANOUT)?;
+            if target.stored.is_some() && !stanza {
+                return Err(LinkError::State("Fanout", target.conn));
+            }
+            // The elements share buffers of moderate size: few allocations, and a slow client holds on to little.
+            let len = prefix.len() + target.insert.len() + suffix.len();
+            if buf.capacity() < len {
+                buf = BytesMut::with_capacity(len.max(left.min(limits::CHUNK_BYTES)));
+            }
+            left -= len;
+            buf.extend_from_slice(&prefix);
+            buf.extend_from_slice(&target.insert);
+            buf.extend_from_slice(&suffix);
+            self.give_output(
+                now,
+                target.conn,
+                buf.split().freeze(),
+                stanza,
+                target.stored,
+            );
+        }
+        Ok(())
+    }
+
+    /// Passes one whole element on, unless the client is gone.
+    fn give_output(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        bytes: Bytes,
+        stanza: bool,
+        stored: Option<StoredId>,
+    ) {
+        let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
+            return;
+        };
+        if state.count_element(&mut self.spare, stanza, stored) {
+            let element = state.elements;
+            self.events.push_back(MuxEvent::Output {
+                conn,
+                bytes,
+                element,
+            });
+        } else {
+            self.end(now, conn, CloseReason::SlowClient);
+        }
+    }
+
+    fn handle_marks(&mut self, conn: ConnId, marks: Marks) -> Result<(), LinkError> {
+        let state = self.known(conn, kind::MARKS)?;
+        // Counts are absolute: one below what is known says nothing new.
+        let settled_bytes = marks.settled_bytes.max(state.settled_bytes);
+        let settled_stanzas = marks.settled_stanzas.max(state.settled_stanzas);
+        let forget_stanzas = marks.forget_stanzas.max(state.forget_stanzas);
+        if settled_bytes > state.input_bytes {
+            return Err(LinkError::Count("settled_bytes", conn));
+        }
+        if settled_stanzas > settled_bytes {
+            return Err(LinkError::Count("settled_stanzas", conn));
+        }
+        if forget_stanzas > state.stanzas {
+            return Err(LinkError::Count("forget_stanzas", conn));
+        }
+        if marks.input_bytes_max > settled_bytes + limits::INPUT_WINDOW_MAX {
+            return Err(LinkError::Count("input_bytes_max", conn));
+        }
+        let before = state.weight();
+        state.settle(settled_bytes);
+        state.settled_stanzas = settled_stanzas;
+        state.forget(forget_stanzas);
+        // After a Resume the credit of the server before may be larger: a limit once told stays good.
+        state.input_bytes_max = state.input_bytes_max.max(marks.input_bytes_max);
+        let freed = before - state.weight();
+        let emptied = state.active.take_if(|active| active.is_empty());
+        self.unsettled_bytes -= freed;
+        if let Some(active) = emptied {
+            self.recycle(active);
+        }
+        self.tell_room(conn);
+        self.wake_starved();
+        Ok(())
+    }
+
+    fn handle_start_tls(&mut self, conn: ConnId, start_tls: StartTls) -> Result<(), LinkError> {
+        let state = self.known(conn, kind::START_TLS)?;
+        if state.tls != TlsState::Plain {
+            return Err(LinkError::State("StartTls", conn));
+        }
+        if state.is_over() {
+            return Ok(());
+        }
+        state.tls = TlsState::Asked;
+        state.elements += 1;
+        let element = state.elements;
+        let StartTls {
+            last,
+            request_client_certificate,
+        } = start_tls;
+        self.events.push_back(MuxEvent::StartTls {
+            conn,
+            last,
+            element,
+            request_client_certificate,
+        });
+        Ok(())
+    }
+
+    fn handle_close(&mut self, conn: ConnId, close: Close) -> Result<(), LinkError> {
+        let state = self.known(conn, kind::CLOSE)?;
+        if state.closed.is_some() {
+            self.remove(conn);
+            return Ok(());
+        }
+        state.server_closed = true;
+        if !state.told_close {
+            state.told_close = true;
+            state.elements += u64::from(!close.last.is_empty());
+            let element = state.elements;
+            let Close { last, reason } = close;
+            self.events.push_back(MuxEvent::Close {
+                conn,
+                last,
+                element,
+                reason,
+            });
+        }
+        Ok(())
+    }
+
+    // ---- room for input ----
+
+    fn unsettled_left(&self) -> usize {
+        self.config
+            .unsettled_bytes_max
+            .saturating_sub(self.unsettled_bytes)
+    }
+
+    /// Says that there is room again, if the caller needs to hear it. False: there is none by our own bound.
+    fn tell_room(&mut self, conn: ConnId) -> bool {
+        let unsettled_left = self.unsettled_left();
+        let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
+            return true;
+        };
+        let limit = input_limit(state, unsettled_left);
+        let told_room = state.told_limit.saturating_sub(state.input_bytes);
+        let room = limit - state.input_bytes;
+        if room > 0 && (state.told_limit > 0 || state.starved) && room / 2 >= told_room {
+            state.told_limit = limit;
+            self.events.push_back(MuxEvent::InputRoom { conn, limit });
+        }
+        room > 0 || limit == state.input_bytes_max
+    }
+
+    /// Lets the connections go on that our own bound had stopped.
+    fn wake_starved(&mut self) {
+        let mut misses = 0;
+        while misses < STARVED_MISSES_MAX
+            && let Some(conn) = self.starved.pop_front()
+        {
+            let woken = self.tell_room(conn);
+            match self.conns.get_mut(&conn) {
+                Some(state) if woken => state.starved = false,
+                Some(_) => {
+                    self.starved.push_back(conn);
+                    misses += 1;
+                }
+                None => {}
+            }
+        }
+    }
+
+    // ---- the table ----
+
+    /// Ends a connection of our own accord: the server hears Close, the caller Forget.
+    fn end(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
+        let told = self.conns.get(&conn).is_none_or(|state| state.told_close);
+        if !told {
+            self.events.push_back(MuxEvent::Forget { conn, reason });
+        }
+        self.closed(now, conn, reason);
+    }
+
+    fn remove(&mut self, conn: ConnId) {
+        if let Some(mut state) = self.conns.remove(&conn) {
+            self.unsettled_bytes -= state.weight();
+            if let Some(active) = state.active.take() {
+                self.recycle(active);
+            }
+            self.wake_starved();
+        }
+    }
+
+    fn recycle(&mut self, mut active: Box<Active>) {
+        active.unsettled.clear();
+        active.message_ends.clear();
+        active.held.clear();
+        let small = active.unsettled.capacity() <= SPARE_BYTES_MAX
+            && active.held.capacity() * size_of::<HeldStored>() <= SPARE_BYTES_MAX
+            && active.message_ends.capacity() * size_of::<u64>() <= SPARE_BYTES_MAX;
+        if small && self.spare.len() < SPARE_MAX {
+            self.spare.push(active);
+        }
+    }
+
+    /// Gives up every connection: no server will ever know them again.
+    fn forget_all(&mut self, reason: CloseReason) {
+        let mut ids: Vec<ConnId> = self.forgotten.by_ref().collect();
+        ids.extend(
+            self.conns
+                .iter()
+                .filter(|(_, state)| state.closed.is_none())
+                .map(|(id, _)| *id),
+        );
+        ids.sort_unstable();
+        self.forgotten = ids.into_iter();
+        self.forgotten_reason = reason;
+        self.conns = Table::default();
+        self.starved.clear();
+        self.unsettled_bytes = 0;
+        self.store = None;
+    }
+
+    // ---- the link's state ----
+
+    fn push(&mut self, now: Instant, frame: &Frame) {
+        self.link
+            .push_frame(frame)
+            .expect("every field was checked when it came in");
+        self.check_retained(now);
+    }
+
+    /// Resumes connections while the server keeps up.
+    fn resume_more(&mut self) {
+        if self.link.phase() != Phase::Up {
+            return;
+        }
+        while let Some(ids) = &mut self.resuming {
+            if self.link.retained_bytes() >= limits::RESUME_AHEAD_BYTES {
+                return;
+            }
+            let Some(id) = ids.next() else {
+                self.resuming = None;
+                self.link
+                    .push_frame(&Frame::ResumeEnd)
+                    .expect("ResumeEnd has no fields");
+                break;
+            };
+            match self.conns.get_mut(&id) {
+                Some(state) if state.closed.is_some() && state.note.is_none() => self.remove(id),
+                Some(state) => state.resume(id, &mut self.link, self.generation),
+                None => {}
+            }
+        }
+        self.set_accepting(true);
+    }
+
+    /// The link cannot go on where it stopped: nothing said on it counts any more.
+    fn start_over(&mut self) {
+        self.server = None;
+        self.generation = self.generation.wrapping_add(1);
+        self.link.reset_counts();
+        self.resuming = None;
+        self.partial = None;
+        self.dials.clear();
+    }
+
+    /// The server broke the protocol: the transport is to be closed, and the next link is built anew.
+    fn fail(&mut self, now: Instant) {
+        self.handle_link_down(now);
+        self.start_over();
+    }
+
+    fn check_retained(&mut self, now: Instant) {
+        if self.link.retained_bytes() > self.config.retained_bytes_max {
+            if self.link.phase() != Phase::Down {
+                self.events
+                    .push_back(MuxEvent::LinkFailed(LinkError::RetainedFull));
+            }
+            self.fail(now);
+        }
+    }
+
+    fn set_accepting(&mut self, accepting: bool) {
+        if self.accepting != accepting {
+            self.accepting = accepting;
+            self.events.push_back(MuxEvent::Accepting(accepting));
+        }
+    }
+}
+
+/// Up to which total of input bytes a connection may be read: its credit, and its share of what may be held unsettled.
+fn input_limit(state: &Conn, unsettled_left: usize) -> u64 {
+    let unsettled = state.input_bytes - state.settled_bytes;
+    let share = ((unsettled_left / SHARE) as u64).saturating_sub(unsettled);
+    state.input_bytes_max.min(state.input_bytes + share)
+}
+
+/// A reason as DialFailed may carry it: one line, cut to its limit.
+fn log_text(reason: &str) -> String {
+    let mut text = String::new();
+    for c in reason.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if text.len() + c.len_utf8() > limits::REASON_BYTES_MAX {
+            break;
+        }
+        text.push(c);
+    }
+    text
 }
