@@ -70,7 +70,7 @@ run_as_root = true
 data_path = "{path}/data"
 certificates = "{path}"
 pidfile = "{path}/prosody.pid"
-log = {{ debug = "*console" }}
+log = {{ info = "*console" }}
 interfaces = {{ "127.0.0.1" }}
 c2s_ports = {{ {} }}
 c2s_direct_tls_ports = {{ {} }}

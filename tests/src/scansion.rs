@@ -11,6 +11,7 @@ pub use run::play;
 pub use script::{Script, Statement, Verb};
 
 use crate::client::{Account, Endpoint, Transport};
+use crate::xml::Xml;
 use anyhow::{Context as _, Result, ensure};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -26,6 +27,14 @@ pub trait Stage: Sync {
     fn disturb(&self, what: Disturbance) -> Result<()>;
     /// Whether this server is known to behave otherwise than `script` says, and why.
     fn differs<'s>(&self, script: &'s Script) -> Option<&'s str>;
+    /// Whether an element is a habit of this server that no script is about; it is skipped.
+    fn is_noise(&self, _element: &Xml) -> bool {
+        false
+    }
+    /// Whether this server sends the same presence again now and then; repetitions are skipped.
+    fn repeats_presence(&self) -> bool {
+        false
+    }
     /// Short name, as scripts use it in `# ONLY:`.
     fn name(&self) -> &str;
 }
@@ -148,7 +157,11 @@ pub fn report(stage: &dyn Stage, outcomes: &[Outcome]) {
     {
         let _ = match (result, known) {
             (Ok(()), _) => writeln!(text, "  ok      {name} ({took_ms} ms)"),
-            (Err(_), Some(why)) => writeln!(text, "  differs {name}: {why}"),
+            (Err(error), Some(why)) => {
+                let error = format!("{error:#}");
+                let first = error.lines().next().unwrap_or_default();
+                writeln!(text, "  differs {name}: {why} ({first})")
+            }
             (Err(error), None) => {
                 failed.push(name.as_str());
                 writeln!(text, "  FAILED  {name}: {error:#}")

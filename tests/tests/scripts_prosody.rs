@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use isthmus_tests::client::{Endpoint, Transport};
 use isthmus_tests::prosody::Prosody;
 use isthmus_tests::scansion::{self, Disturbance, Script, Stage};
+use isthmus_tests::xml::Xml;
 use std::path::Path;
 
 struct Theirs {
@@ -23,6 +24,17 @@ impl Stage for Theirs {
 
     fn differs<'s>(&self, script: &'s Script) -> Option<&'s str> {
         script.compat.as_deref()
+    }
+
+    /// Prosody answers a subscription request with the contact's bare JID being unavailable.
+    fn is_noise(&self, element: &Xml) -> bool {
+        element.name == "presence"
+            && element.attr("type") == Some("unavailable")
+            && !element.attr("from").unwrap_or_default().contains('/')
+    }
+
+    fn repeats_presence(&self) -> bool {
+        true
     }
 
     fn name(&self) -> &str {

@@ -17,6 +17,7 @@ pub fn play(script: &Script, stage: &dyn Stage) -> Result<()> {
         actors: HashMap::new(),
         jids: HashMap::new(),
         captured: HashMap::new(),
+        presence: HashMap::new(),
         transcript: Vec::new(),
     };
     for statement in &script.statements {
@@ -40,6 +41,8 @@ struct Play<'a> {
     /// Full JIDs by client name; they outlive the connection.
     jids: HashMap<String, String>,
     captured: HashMap<String, String>,
+    /// Last presence that somebody saw of a resource, without its delay.
+    presence: HashMap<(String, String), Xml>,
     transcript: Vec<String>,
 }
 
@@ -96,6 +99,11 @@ impl Play<'_> {
                 Ok(())
             }
             Verb::ReceivesAnyOrder => self.receive_any_order(who, &statement.block),
+            Verb::ReceivesEventually => self.receive_eventually(who, &statement.block),
+            Verb::NewStream => {
+                self.actor(who)?.new_stream();
+                Ok(())
+            }
             Verb::ReceivesHeader => self.actor(who)?.expect_header(),
             Verb::NothingMore => self.nothing_more(who),
             Verb::NothingMoreFrom(sender) => self.nothing_more_from(who, sender),
@@ -160,11 +168,35 @@ impl Play<'_> {
     }
 
     /// The next element, where stream management is looked after unless the script asks for it.
-    fn next(&mut self, who: &str, wants_sm: bool) -> Result<Xml> {
+    fn next(&mut self, who: &str, wanted_sm: &[String]) -> Result<Xml> {
         let silent = self.person(who)?.silent;
+        let stage = self.stage;
+        loop {
+            let element = self.next_but_noise(who, wanted_sm, silent)?;
+            if !stage.repeats_presence() || !self.is_repeated(who, &element) {
+                self.transcript.push(format!("{who} <- {element}"));
+                return Ok(element);
+            }
+        }
+    }
+
+    fn is_repeated(&mut self, who: &str, element: &Xml) -> bool {
+        let from = element.attr("from").unwrap_or_default();
+        if element.name != "presence" || !from.contains('/') {
+            return false;
+        }
+        let mut bare = element.clone();
+        bare.children
+            .retain(|node| !matches!(node, Node::Element(e) if e.ns == "urn:xmpp:delay"));
+        let key = (who.to_owned(), from.to_owned());
+        self.presence.insert(key, bare.clone()) == Some(bare)
+    }
+
+    fn next_but_noise(&mut self, who: &str, wanted_sm: &[String], silent: bool) -> Result<Xml> {
+        let stage = self.stage;
         let client = self.actor(who)?;
         let deadline = Instant::now() + client.patience;
-        let element = loop {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let element = match client.next_item(left)? {
                 Item::Element(element) => element,
@@ -172,19 +204,18 @@ impl Play<'_> {
                 Item::End => bail!("the stream was closed instead"),
             };
             match (element.ns.as_str(), element.name.as_str()) {
-                (NS_SM, "r" | "a") if wants_sm => break element,
+                (NS_SM, name) if wanted_sm.iter().any(|w| w == name) => return Ok(element),
                 (NS_SM, "r") if !silent => client.acknowledge()?,
                 (NS_SM, "r" | "a") => {}
-                _ => break element,
+                _ if stage.is_noise(&element) => {}
+                _ => return Ok(element),
             }
-        };
-        self.transcript.push(format!("{who} <- {element}"));
-        Ok(element)
+        }
     }
 
     fn receive(&mut self, who: &str, wanted: &Xml) -> Result<()> {
         let got = self
-            .next(who, wanted.ns == NS_SM)
+            .next(who, &sm_names(std::slice::from_ref(wanted)))
             .with_context(|| format!("waiting for {wanted}"))?;
         self.check(wanted, &got)
     }
@@ -200,8 +231,7 @@ impl Play<'_> {
     fn receive_any_order(&mut self, who: &str, block: &str) -> Result<()> {
         let mut wanted = self.wanted(block)?;
         while !wanted.is_empty() {
-            let sm = wanted.iter().any(|w| w.ns == NS_SM);
-            let got = self.next(who, sm).with_context(|| {
+            let got = self.next(who, &sm_names(&wanted)).with_context(|| {
                 let left: Vec<String> = wanted.iter().map(Xml::to_string).collect();
                 format!("waiting for {left:?}")
             })?;
@@ -220,12 +250,31 @@ impl Play<'_> {
         Ok(())
     }
 
+    /// After a restart the server says again what is state: presence and roster pushes. A message is never skipped.
+    fn receive_eventually(&mut self, who: &str, block: &str) -> Result<()> {
+        for wanted in self.wanted(block)? {
+            loop {
+                let got = self
+                    .next(who, &[])
+                    .with_context(|| format!("waiting for {wanted}"))?;
+                let is_state =
+                    got.name == "presence" || (got.name == "iq" && got.attr("type") == Some("set"));
+                if is_state && xml::matches(&without_captures(&wanted), &got).is_err() {
+                    continue;
+                }
+                self.check(&wanted, &got)?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn nothing_more(&mut self, who: &str) -> Result<()> {
         self.send(
             who,
             "<iq type='get' id='nothing-more'><ping xmlns='urn:xmpp:ping'/></iq>",
         )?;
-        let got = self.next(who, false)?;
+        let got = self.next(who, &[])?;
         let is_answer = got.name == "iq" && got.attr("id") == Some("nothing-more");
         ensure!(is_answer, "nothing more should have come, but {got}");
         Ok(())
@@ -245,7 +294,7 @@ impl Play<'_> {
                 xml::escape(&to)
             ),
         )?;
-        let got = self.next(who, false)?;
+        let got = self.next(who, &[])?;
         ensure!(
             got.body().as_deref() == Some(&marker),
             "nothing more should have come from {sender}, but {got}"
@@ -319,6 +368,12 @@ fn log_in(client: &mut Client, person: &Person) -> Result<()> {
     let sasl = person.sasl.clone().map_or(Sasl::Best, Sasl::Mechanism);
     client.authenticate(&person.account(), &sasl)?;
     client.bind(person.resource.as_deref())
+}
+
+/// Which elements of stream management a script asks for; the others are looked after here.
+fn sm_names(wanted: &[Xml]) -> Vec<String> {
+    let ours = wanted.iter().filter(|w| w.ns == NS_SM);
+    ours.map(|w| w.name.clone()).collect()
 }
 
 const CAPTURE: &str = "{scansion:capture:";

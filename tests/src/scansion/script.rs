@@ -77,6 +77,10 @@ pub enum Verb {
     Receives,
     /// `receives in any order:` these, next.
     ReceivesAnyOrder,
+    /// `receives eventually:` these; presence and roster pushes before them are skipped.
+    ReceivesEventually,
+    /// `starts a new stream`: what the server sends next is a new XML stream.
+    NewStream,
     /// `receives a stream header`.
     ReceivesHeader,
     /// `receives nothing more`: a ping's answer comes next.
@@ -230,6 +234,8 @@ impl Script {
             "sends raw:" => Verb::SendsRaw,
             "receives:" => Verb::Receives,
             "receives in any order:" | "receives unordered:" => Verb::ReceivesAnyOrder,
+            "receives eventually:" => Verb::ReceivesEventually,
+            "starts a new stream" => Verb::NewStream,
             "receives a stream header" => Verb::ReceivesHeader,
             "receives nothing more" => Verb::NothingMore,
             "is disconnected" => Verb::IsDisconnected(None),
