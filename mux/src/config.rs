@@ -179,9 +179,9 @@ pub struct LimitsConfig {
     pub handshake: Duration,
     /// Output of one connection that may wait for its socket; past it the connection is closed.
     pub output_bytes_max: usize,
-    /// Unsettled input of all connections together.
+    /// Unsettled input of all connections together. Not reloaded.
     pub unsettled_bytes_max: usize,
-    /// How long clients are kept without a server.
+    /// How long clients are kept without a server. Not reloaded.
     pub server_lost: Duration,
 }
 
@@ -202,7 +202,7 @@ impl Default for LimitsConfig {
             handshakes_max: 2_000,
             handshake: Duration::from_secs(15),
             output_bytes_max: 1 << 20,
-            unsettled_bytes_max: 256 << 20,
+            unsettled_bytes_max: 64 << 20,
             server_lost: Duration::from_secs(300),
         }
     }

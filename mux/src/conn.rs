@@ -33,6 +33,11 @@ impl Key {
         Self(u64::from(thread) << 56 | u64::from(generation & 0xFF_FFFF) << 32 | u64::from(slot))
     }
 
+    /// A token that is no connection's.
+    pub const fn special(n: usize) -> mio::Token {
+        mio::Token((Self::NO_THREAD as usize) << 56 | n)
+    }
+
     /// The thread that holds it.
     pub fn thread(self) -> u8 {
         (self.0 >> 56) as u8

@@ -25,7 +25,7 @@ use mio::{Interest, Registry};
 use proto::frame::{CloseReason, ConnId, ListenerKind, Open, TlsFacts, Transport};
 use slab::Slab;
 
-use crate::config::{LimitsConfig, ListenerTransport, TcpConfig};
+use crate::config::{LimitsConfig, ListenerTransport};
 use crate::conn::{Admission, Conn, ConnTls, Key, Marks, NONE, Stage};
 use crate::gate::Bucket;
 use crate::metrics::{self, Metrics};

@@ -1,9 +1,27 @@
-//! The multiplexor: owns sockets, moves bytes, knows no XMPP.
+//! The multiplexor: owns client sockets, moves bytes between them and the server's link, knows no XMPP.
+//!
+//! ```text
+//!  socket ─► conns (reading, TLS) ─► hub (MuxSide) ─► link ══ frames ══► imserver
+//!  socket ◄─ conns (output, TLS)  ◄─ hub (MuxSide) ◄─ link ◄═ frames ═══╛
+//! ```
+//!
+//! One thread does all of it by default; with more, one drives the link and the others hold connections
+//! ([`config::Config::threads`]). The binary `mux` and the mux embedded in `imserver` are the same code: [`start`].
 
 pub mod config;
 mod conn;
 mod conns;
+mod embed;
 mod gate;
+mod hub;
+mod link;
+mod listen;
 mod metrics;
+mod orders;
+mod resolve;
 mod sys;
 mod tls;
+
+pub use embed::{Mux, StartError, Stopper, check, start};
+pub use link::LinkTransport;
+pub use metrics::Metrics;

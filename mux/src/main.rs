@@ -1,2 +1,119 @@
-//! See Cargo.toml.
-fn main() {}
+//! The binary `mux`: reads its configuration, starts the threads, waits for signals.
+//!
+//! Exit 0: stopped in good order, or `--check` found nothing. Exit 1: mistakes, printed on stderr, one a line.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use mux::config::{self, Config};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The multiplexor of Isthmus: holds client connections and carries them to a server over one link.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Only look for mistakes.
+    #[arg(long)]
+    check: bool,
+}
+
+type LogHandle = reload::Handle<Targets, tracing_subscriber::Registry>;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // Every library that asks for the default provider gets the one this process uses.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let config = match load(&args.config) {
+        Ok(config) => config,
+        Err(lines) => return fail(&lines),
+    };
+    if args.check {
+        let wrong = mux::check(&config);
+        return if wrong.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            fail(&wrong)
+        };
+    }
+    let log = start_log(&config);
+    match run(&args.config, config, &log) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(lines) => fail(&lines),
+    }
+}
+
+fn fail(lines: &[String]) -> ExitCode {
+    for line in lines {
+        eprintln!("{line}");
+    }
+    ExitCode::FAILURE
+}
+
+fn load(file: &Path) -> Result<Config, Vec<String>> {
+    config::load(file).map_err(|all| all.iter().map(ToString::to_string).collect())
+}
+
+fn start_log(config: &Config) -> LogHandle {
+    let (filter, handle) = reload::Layer::new(targets(config));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(true);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .init();
+    handle
+}
+
+fn targets(config: &Config) -> Targets {
+    // Checked when the configuration was read.
+    config
+        .log
+        .parse()
+        .unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO))
+}
+
+fn run(file: &Path, config: Config, log: &LogHandle) -> Result<(), Vec<String>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|e| vec![format!("signals cannot be received: {e}")])?;
+    let name = config.name.clone();
+    let mut mux = mux::start(config, mux::LinkTransport::Dial).map_err(|e| e.0)?;
+    tracing::info!(name, listen = ?mux.addresses(), "mux is running");
+    let handle = signals.handle();
+    // The signal loop below must end too when the mux ends by itself.
+    mux.on_end(move || handle.close());
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            mux.stop();
+            continue;
+        }
+        match load(file) {
+            Ok(config) => {
+                if let Err(error) = log.reload(targets(&config)) {
+                    tracing::error!(%error, "log filter not changed");
+                }
+                for line in mux.reload(config) {
+                    tracing::info!(change = line, "configuration reloaded");
+                }
+            }
+            Err(lines) => {
+                for line in lines {
+                    tracing::error!(mistake = line, "configuration not reloaded");
+                }
+            }
+        }
+    }
+    mux.join().map_err(|e| vec![format!("the mux ended: {e}")])
+}
