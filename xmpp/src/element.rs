@@ -65,17 +65,34 @@ pub(crate) struct NsRef {
 
 impl NsRef {
     const SPECIAL: u32 = u32::MAX;
-    pub(crate) const NONE: NsRef = NsRef { start: Self::SPECIAL, len: 0 };
-    pub(crate) const CONTENT: NsRef = NsRef { start: Self::SPECIAL, len: 1 };
-    pub(crate) const XML: NsRef = NsRef { start: Self::SPECIAL, len: 2 };
+    pub(crate) const NONE: NsRef = NsRef {
+        start: Self::SPECIAL,
+        len: 0,
+    };
+    pub(crate) const CONTENT: NsRef = NsRef {
+        start: Self::SPECIAL,
+        len: 1,
+    };
+    pub(crate) const XML: NsRef = NsRef {
+        start: Self::SPECIAL,
+        len: 2,
+    };
     const DECODED: u32 = 16;
 
     /// A name that does not stand in the raw bytes as it is.
     pub(crate) fn decoded(index: usize) -> NsRef {
-        NsRef { start: Self::SPECIAL, len: Self::DECODED + index as u32 }
+        NsRef {
+            start: Self::SPECIAL,
+            len: Self::DECODED + index as u32,
+        }
     }
 
-    pub(crate) fn bytes<'a>(self, raw: &'a [u8], content: ContentNs, decoded: &'a [Box<str>]) -> &'a [u8] {
+    pub(crate) fn bytes<'a>(
+        self,
+        raw: &'a [u8],
+        content: ContentNs,
+        decoded: &'a [Box<str>],
+    ) -> &'a [u8] {
         if self.start != Self::SPECIAL {
             return &raw[self.start as usize..(self.start + self.len) as usize];
         }
@@ -190,7 +207,11 @@ pub(crate) fn checked_str(bytes: &[u8]) -> &str {
 }
 
 impl Element {
-    pub(crate) fn from_spans(raw: Bytes, spans: &mut Spans, namespaces: &StreamNamespaces) -> Element {
+    pub(crate) fn from_spans(
+        raw: Bytes,
+        spans: &mut Spans,
+        namespaces: &StreamNamespaces,
+    ) -> Element {
         let decoded = std::mem::take(&mut spans.decoded);
         Element {
             raw,
@@ -217,12 +238,20 @@ impl Element {
     }
 
     /// [`Element::parse`] as on a stream with other namespaces, and with limits.
-    pub fn parse_in(raw: Bytes, namespaces: &StreamNamespaces, limits: Limits) -> Result<Element, StreamError> {
+    pub fn parse_in(
+        raw: Bytes,
+        namespaces: &StreamNamespaces,
+        limits: Limits,
+    ) -> Result<Element, StreamError> {
         let mut parser = StreamParser::new(limits);
         parser.resume_after_header(namespaces.clone());
         parser.push(raw);
         match parser.poll()? {
-            Some(StreamEvent::Element(element)) if parser.poll()?.is_none() && parser.buffered() == 0 => Ok(element),
+            Some(StreamEvent::Element(element))
+                if parser.poll()?.is_none() && parser.buffered() == 0 =>
+            {
+                Ok(element)
+            }
             _ => Err(StreamError::NotWellFormed),
         }
     }
@@ -253,7 +282,11 @@ impl Element {
     }
 
     fn ns_bytes(&self, r: NsRef) -> &[u8] {
-        r.bytes(&self.raw, self.content_ns, self.decoded.as_deref().unwrap_or(&[]))
+        r.bytes(
+            &self.raw,
+            self.content_ns,
+            self.decoded.as_deref().unwrap_or(&[]),
+        )
     }
 
     /// Whether this is the element `name` of namespace `ns`.
@@ -278,13 +311,20 @@ impl Element {
 
     /// The value of an attribute of the top tag, by its name as written (`to`, `xml:lang`).
     pub fn attr(&self, name: &str) -> Option<Cow<'_, str>> {
-        let attr = self.attrs.iter().find(|a| a.name(&self.raw) == name.as_bytes())?;
+        let attr = self
+            .attrs
+            .iter()
+            .find(|a| a.name(&self.raw) == name.as_bytes())?;
         Some(self.attr_value(attr))
     }
 
     fn attr_value(&self, attr: &AttrSpan) -> Cow<'_, str> {
         let value = checked_str(&self.raw[attr.value_range()]);
-        if attr.is_escaped() { unescape(value, true) } else { Cow::Borrowed(value) }
+        if attr.is_escaped() {
+            unescape(value, true)
+        } else {
+            Cow::Borrowed(value)
+        }
     }
 
     /// The attributes of the top tag, names as written, without namespace declarations.
@@ -302,7 +342,8 @@ impl Element {
     /// The language of the element: its own `xml:lang`, or that of the stream header
     /// (RFC 6120 §4.7.4).
     pub fn lang(&self) -> Option<Cow<'_, str>> {
-        self.attr("xml:lang").or_else(|| self.inherited_lang().map(Cow::Borrowed))
+        self.attr("xml:lang")
+            .or_else(|| self.inherited_lang().map(Cow::Borrowed))
     }
 
     /// The language of the stream header, where the element has none of its own.
@@ -312,7 +353,10 @@ impl Element {
 
     /// The first-level children, in order.
     pub fn children(&self) -> impl ExactSizeIterator<Item = Child<'_>> {
-        self.children.iter().map(|span| Child { element: self, span })
+        self.children.iter().map(|span| Child {
+            element: self,
+            span,
+        })
     }
 
     /// The first child `name` of namespace `ns`.
@@ -337,7 +381,11 @@ impl Element {
 
     /// The whole element as a tree.
     pub fn tree(&self) -> Node {
-        let default_ns = if self.framed { "" } else { self.content_ns.as_str() };
+        let default_ns = if self.framed {
+            ""
+        } else {
+            self.content_ns.as_str()
+        };
         tree::build(&self.raw, 0..self.raw.len(), default_ns, None)
     }
 }
@@ -370,7 +418,8 @@ impl<'a> Child<'a> {
 
     fn name_bytes(&self) -> &'a [u8] {
         let start = self.span.start as usize + 1;
-        &self.element.raw[start + usize::from(self.span.local)..start + usize::from(self.span.name_len)]
+        &self.element.raw
+            [start + usize::from(self.span.local)..start + usize::from(self.span.name_len)]
     }
 
     /// The namespace name; empty: none.
@@ -411,8 +460,17 @@ impl<'a> Child<'a> {
 
     /// The child as a tree.
     pub fn tree(&self) -> Node {
-        let default_ns = if self.element.framed { "" } else { self.element.content_ns.as_str() };
-        tree::build(&self.element.raw, self.range(), default_ns, Some(self.element))
+        let default_ns = if self.element.framed {
+            ""
+        } else {
+            self.element.content_ns.as_str()
+        };
+        tree::build(
+            &self.element.raw,
+            self.range(),
+            default_ns,
+            Some(self.element),
+        )
     }
 }
 

@@ -211,7 +211,11 @@ impl StanzaError {
     pub const fn error_type(self) -> ErrorType {
         use StanzaError as E;
         match self {
-            E::BadRequest | E::JidMalformed | E::NotAcceptable | E::PolicyViolation | E::Redirect => ErrorType::Modify,
+            E::BadRequest
+            | E::JidMalformed
+            | E::NotAcceptable
+            | E::PolicyViolation
+            | E::Redirect => ErrorType::Modify,
             E::Conflict
             | E::FeatureNotImplemented
             | E::Gone
@@ -221,10 +225,13 @@ impl StanzaError {
             | E::RemoteServerNotFound
             | E::ServiceUnavailable
             | E::UndefinedCondition => ErrorType::Cancel,
-            E::Forbidden | E::NotAuthorized | E::RegistrationRequired | E::SubscriptionRequired => ErrorType::Auth,
-            E::RecipientUnavailable | E::RemoteServerTimeout | E::ResourceConstraint | E::UnexpectedRequest => {
-                ErrorType::Wait
+            E::Forbidden | E::NotAuthorized | E::RegistrationRequired | E::SubscriptionRequired => {
+                ErrorType::Auth
             }
+            E::RecipientUnavailable
+            | E::RemoteServerTimeout
+            | E::ResourceConstraint
+            | E::UnexpectedRequest => ErrorType::Wait,
         }
     }
 
@@ -263,12 +270,27 @@ pub struct ErrorReply<'a> {
 /// The error that answers a stanza: kind and id as sent, addresses exchanged (RFC 6120 §8.3.1).
 ///
 /// None if nothing may be answered: an error, the result of an IQ, or no stanza at all.
-pub fn stanza_error(element: &Element, condition: StanzaError, text: Option<&str>) -> Option<Bytes> {
-    stanza_error_with(element, condition, ErrorReply { text, ..ErrorReply::default() })
+pub fn stanza_error(
+    element: &Element,
+    condition: StanzaError,
+    text: Option<&str>,
+) -> Option<Bytes> {
+    stanza_error_with(
+        element,
+        condition,
+        ErrorReply {
+            text,
+            ..ErrorReply::default()
+        },
+    )
 }
 
 /// [`stanza_error`] with other addresses or another error type.
-pub fn stanza_error_with(element: &Element, condition: StanzaError, reply: ErrorReply<'_>) -> Option<Bytes> {
+pub fn stanza_error_with(
+    element: &Element,
+    condition: StanzaError,
+    reply: ErrorReply<'_>,
+) -> Option<Bytes> {
     let kind = element.stanza_kind()?;
     let stanza_type = element.attr("type");
     match (kind, stanza_type.as_deref()) {
@@ -293,7 +315,11 @@ pub fn stanza_error_with(element: &Element, condition: StanzaError, reply: Error
     attr("from", reply.from.or(from.as_deref()));
     attr("to", reply.to.or(to.as_deref()));
     out.push(b'>');
-    condition.child_into(&mut out, reply.error_type.unwrap_or(condition.error_type()), reply.text);
+    condition.child_into(
+        &mut out,
+        reply.error_type.unwrap_or(condition.error_type()),
+        reply.text,
+    );
     out.extend_from_slice(b"</");
     out.extend_from_slice(kind.as_str().as_bytes());
     out.push(b'>');

@@ -62,7 +62,8 @@ struct Parts {
 
 impl Parts {
     fn build(local: &str, domain: &str, resource: Option<&str>) -> Parts {
-        let mut text = String::with_capacity(local.len() + domain.len() + resource.map_or(0, str::len) + 2);
+        let mut text =
+            String::with_capacity(local.len() + domain.len() + resource.map_or(0, str::len) + 2);
         if !local.is_empty() {
             text.push_str(local);
             text.push('@');
@@ -74,7 +75,11 @@ impl Parts {
             text.push('/');
             text.push_str(resource);
         }
-        Parts { text: Arc::from(text), local_len: local.len() as u16, bare_len }
+        Parts {
+            text: Arc::from(text),
+            local_len: local.len() as u16,
+            bare_len,
+        }
     }
 
     fn parse(s: &str) -> Result<(Parts, bool), JidError> {
@@ -114,7 +119,14 @@ impl Parts {
             && prep::is_prepared_domain(domain)
             && (rest.is_empty() || rest.len() > 1 && rest.iter().all(|b| matches!(b, b' '..=b'~')));
         prepared.then(|| {
-            (Parts { text: Arc::from(s), local_len: local.len() as u16, bare_len: bare_len as u16 }, !rest.is_empty())
+            (
+                Parts {
+                    text: Arc::from(s),
+                    local_len: local.len() as u16,
+                    bare_len: bare_len as u16,
+                },
+                !rest.is_empty(),
+            )
         })
     }
 
@@ -127,7 +139,11 @@ impl Parts {
     }
 
     fn domainpart(&self) -> &str {
-        let start = if self.local_len > 0 { usize::from(self.local_len) + 1 } else { 0 };
+        let start = if self.local_len > 0 {
+            usize::from(self.local_len) + 1
+        } else {
+            0
+        };
         &self.text[start..usize::from(self.bare_len)]
     }
 }
@@ -204,7 +220,11 @@ impl BareJid {
     pub fn from_parts(localpart: Option<&str>, domainpart: &str) -> Result<BareJid, JidError> {
         let local = localpart.map(prep_localpart).transpose()?;
         let domain = prep_domainpart(domainpart)?;
-        Ok(BareJid(Parts::build(local.as_deref().unwrap_or(""), &domain, None)))
+        Ok(BareJid(Parts::build(
+            local.as_deref().unwrap_or(""),
+            &domain,
+            None,
+        )))
     }
 
     /// The prepared address.
@@ -233,7 +253,11 @@ impl BareJid {
     /// This address with a resourcepart, which is prepared here.
     pub fn with_resource(&self, resourcepart: &str) -> Result<FullJid, JidError> {
         let resource = prep_resourcepart(resourcepart)?;
-        Ok(FullJid(Parts::build(self.localpart().unwrap_or(""), self.domainpart(), Some(&resource))))
+        Ok(FullJid(Parts::build(
+            self.localpart().unwrap_or(""),
+            self.domainpart(),
+            Some(&resource),
+        )))
     }
 
     /// A copy that shares no string with a full address: for keys that live long.
@@ -241,7 +265,10 @@ impl BareJid {
         if self.0.text.len() == usize::from(self.0.bare_len) {
             return self.clone();
         }
-        BareJid(Parts { text: Arc::from(self.as_str()), ..self.0 })
+        BareJid(Parts {
+            text: Arc::from(self.as_str()),
+            ..self.0
+        })
     }
 }
 
@@ -303,7 +330,13 @@ pub enum Jid {
 impl Jid {
     /// Parses and prepares an address.
     pub fn parse(s: &str) -> Result<Jid, JidError> {
-        Parts::parse(s).map(|(parts, full)| if full { Jid::Full(FullJid(parts)) } else { Jid::Bare(BareJid(parts)) })
+        Parts::parse(s).map(|(parts, full)| {
+            if full {
+                Jid::Full(FullJid(parts))
+            } else {
+                Jid::Bare(BareJid(parts))
+            }
+        })
     }
 
     /// The prepared address.

@@ -46,7 +46,12 @@ pub struct Node {
 impl Node {
     /// An empty element. `name` is a local name; `ns` may be empty (no namespace).
     pub fn new(name: impl Into<Cow<'static, str>>, ns: impl Into<Cow<'static, str>>) -> Node {
-        Node { name: name.into(), ns: ns.into(), attrs: Vec::new(), content: Vec::new() }
+        Node {
+            name: name.into(),
+            ns: ns.into(),
+            attrs: Vec::new(),
+            content: Vec::new(),
+        }
     }
 
     /// Parses one element from outside a stream (a stored vCard, a test). `default_ns` is the
@@ -86,7 +91,10 @@ impl Node {
 
     /// The value of an attribute without namespace, or of `xml:lang`.
     pub fn attr(&self, name: &str) -> Option<&str> {
-        self.attrs.iter().find(|a| a.ns.is_empty() && a.name == name).map(|a| a.value.as_str())
+        self.attrs
+            .iter()
+            .find(|a| a.ns.is_empty() && a.name == name)
+            .map(|a| a.value.as_str())
     }
 
     /// All attributes, without namespace declarations.
@@ -123,13 +131,21 @@ impl Node {
     }
 
     /// With an attribute set.
-    pub fn with_attr(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Node {
+    pub fn with_attr(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<String>,
+    ) -> Node {
         self.set_attr(name, value);
         self
     }
 
     /// With an attribute set, if there is a value for it.
-    pub fn with_attr_opt(self, name: impl Into<Cow<'static, str>>, value: Option<impl Into<String>>) -> Node {
+    pub fn with_attr_opt(
+        self,
+        name: impl Into<Cow<'static, str>>,
+        value: Option<impl Into<String>>,
+    ) -> Node {
         match value {
             Some(value) => self.with_attr(name, value),
             None => self,
@@ -164,9 +180,17 @@ impl Node {
     pub fn set_attr(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
         let (name, value) = (name.into(), value.into());
         debug_assert!(is_writable_name(&name), "attribute name {name:?}");
-        match self.attrs.iter_mut().find(|a| a.ns.is_empty() && a.name == name) {
+        match self
+            .attrs
+            .iter_mut()
+            .find(|a| a.ns.is_empty() && a.name == name)
+        {
             Some(attr) => attr.value = value,
-            None => self.attrs.push(NodeAttr { name, ns: Cow::Borrowed(""), value }),
+            None => self.attrs.push(NodeAttr {
+                name,
+                ns: Cow::Borrowed(""),
+                value,
+            }),
         }
     }
 
@@ -199,8 +223,16 @@ impl Node {
     /// gets the prefix `stream`, which every stream header declares.
     pub fn write(&self, out: &mut Vec<u8>, default_ns: &str) {
         debug_assert!(is_writable_name(&self.name), "element name {:?}", self.name);
-        let prefix: &str = if self.ns == ns::STREAMS && default_ns != ns::STREAMS { "stream:" } else { "" };
-        let inner_ns: &str = if prefix.is_empty() { &self.ns } else { default_ns };
+        let prefix: &str = if self.ns == ns::STREAMS && default_ns != ns::STREAMS {
+            "stream:"
+        } else {
+            ""
+        };
+        let inner_ns: &str = if prefix.is_empty() {
+            &self.ns
+        } else {
+            default_ns
+        };
         out.push(b'<');
         out.extend_from_slice(prefix.as_bytes());
         out.extend_from_slice(self.name.as_bytes());
@@ -223,7 +255,7 @@ impl Node {
         for content in &self.content {
             match content {
                 Content::Node(node) => node.write(out, inner_ns),
-                Content::Text(text) => escape_into(out, text),
+                Content::Text(text) => escape(out, text, Place::Text),
                 Content::Raw(raw) => out.extend_from_slice(raw),
             }
         }
@@ -242,7 +274,10 @@ impl fmt::Display for Node {
 
 /// Names in a tree come from the parser or from the program, so a wrong one is our mistake.
 fn is_writable_name(name: &str) -> bool {
-    !name.is_empty() && !name.bytes().any(|b| b.is_ascii_whitespace() || b"<>&'\"=/".contains(&b))
+    !name.is_empty()
+        && !name
+            .bytes()
+            .any(|b| b.is_ascii_whitespace() || b"<>&'\"=/".contains(&b))
 }
 
 fn attr_into(out: &mut Vec<u8>, name: &str, value: &str) {
@@ -253,18 +288,27 @@ fn attr_into(out: &mut Vec<u8>, name: &str, value: &str) {
     out.push(b'\'');
 }
 
-/// How one byte is written in an attribute value (in either quotes) or in character data.
-/// None: as it is.
-fn escaped(b: u8) -> Option<&'static [u8]> {
+/// Where text is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In an attribute value, in either quotes.
+    Attribute,
+    /// In character data: quotes, tabs and line feeds stay as they are.
+    Text,
+}
+
+/// How one byte is written. None: as it is.
+fn escaped(b: u8, place: Place) -> Option<&'static [u8]> {
     Some(match b {
         b'&' => b"&amp;",
         b'<' => b"&lt;",
         b'>' => b"&gt;",
+        b'\r' => b"&#13;",
+        b'\'' | b'"' | b'\t' | b'\n' if place == Place::Text => return None,
         b'\'' => b"&apos;",
         b'"' => b"&quot;",
         b'\t' => b"&#9;",
         b'\n' => b"&#10;",
-        b'\r' => b"&#13;",
         0..=0x1F => "\u{FFFD}".as_bytes(),
         _ => return None,
     })
@@ -273,38 +317,36 @@ fn escaped(b: u8) -> Option<&'static [u8]> {
 /// Appends text, escaped so that it is right in an attribute value (in either quotes) and in
 /// character data.
 pub fn escape_into(out: &mut Vec<u8>, text: &str) {
+    escape(out, text, Place::Attribute);
+}
+
+fn escape(out: &mut Vec<u8>, text: &str, place: Place) {
     let bytes = text.as_bytes();
     let mut done = 0;
     for (i, &b) in bytes.iter().enumerate() {
-        // U+FFFE and U+FFFF are EF BF BE and EF BF BF.
-        let replacement = match b {
+        let (start, replacement) = match b {
+            // U+FFFE and U+FFFF are EF BF BE and EF BF BF.
             0xBE | 0xBF if i >= 2 && bytes[i - 2..i] == [0xEF, 0xBF] => {
-                out.extend_from_slice(&bytes[done..i - 2]);
-                out.extend_from_slice("\u{FFFD}".as_bytes());
-                done = i + 1;
-                continue;
+                (i - 2, "\u{FFFD}".as_bytes())
             }
             0x3F.. => continue,
-            _ => escaped(b),
+            _ => match escaped(b, place) {
+                Some(replacement) => (i, replacement),
+                None => continue,
+            },
         };
-        if let Some(replacement) = replacement {
-            out.extend_from_slice(&bytes[done..i]);
-            out.extend_from_slice(replacement);
-            done = i + 1;
-        }
+        out.extend_from_slice(&bytes[done..start]);
+        out.extend_from_slice(replacement);
+        done = i + 1;
     }
     out.extend_from_slice(&bytes[done..]);
 }
 
 /// How many bytes [`escape_into`] appends.
 pub fn escaped_len(text: &str) -> usize {
-    let mut len = text.len();
-    for &b in text.as_bytes() {
-        if b < 0x3F
-            && let Some(replacement) = escaped(b)
-        {
-            len += replacement.len() - 1;
-        }
-    }
-    len
+    let more = |b: &u8| match *b {
+        0x3F.. => 0,
+        b => escaped(b, Place::Attribute).map_or(0, |replacement| replacement.len() - 1),
+    };
+    text.len() + text.as_bytes().iter().map(more).sum::<usize>()
 }

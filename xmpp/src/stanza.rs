@@ -144,10 +144,16 @@ impl PresenceType {
 ///
 /// Errors: `bad-request` if it is not such a number, or stands there twice.
 pub fn presence_priority(presence: &Element) -> Result<i8, StanzaError> {
-    let mut priorities = presence.children().filter(|c| c.is("priority", presence.content_ns().as_str()));
+    let mut priorities = presence
+        .children()
+        .filter(|c| c.is("priority", presence.content_ns().as_str()));
     match (priorities.next(), priorities.next()) {
         (None, _) => Ok(0),
-        (Some(child), None) => child.text().trim().parse().map_err(|_| StanzaError::BadRequest),
+        (Some(child), None) => child
+            .text()
+            .trim()
+            .parse()
+            .map_err(|_| StanzaError::BadRequest),
         (Some(_), Some(_)) => Err(StanzaError::BadRequest),
     }
 }
@@ -217,7 +223,11 @@ impl<'a> Iq<'a> {
         if iq_type.is_request() && id.is_empty() {
             return Err(StanzaError::BadRequest);
         }
-        Ok(Iq { iq_type, id, payload })
+        Ok(Iq {
+            iq_type,
+            id,
+            payload,
+        })
     }
 
     /// Whether the payload is the element `name` of namespace `ns`.
@@ -233,7 +243,12 @@ pub fn iq_result(request: &Element, payload: Option<&Node>) -> Bytes {
 }
 
 /// [`iq_result`] with the addresses given (None: the attribute is left out).
-pub fn iq_result_with(request: &Element, from: Option<&str>, to: Option<&str>, payload: Option<&Node>) -> Bytes {
+pub fn iq_result_with(
+    request: &Element,
+    from: Option<&str>,
+    to: Option<&str>,
+    payload: Option<&Node>,
+) -> Bytes {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"<iq type='result'");
     let id = request.attr("id");

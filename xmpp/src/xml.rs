@@ -158,12 +158,20 @@ const SPARE_ENTRIES_MAX: usize = 256;
 impl Tokenizer {
     /// A tokenizer at the beginning of an element.
     pub(crate) fn spare() -> Box<Tokenizer> {
-        SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default()
+        SPARE
+            .try_with(Cell::take)
+            .ok()
+            .flatten()
+            .unwrap_or_default()
     }
 
     /// Gives a tokenizer back that is no longer needed.
     pub(crate) fn recycle(mut self: Box<Self>) {
-        let largest = self.attrs.capacity().max(self.open.capacity()).max(self.bindings.capacity());
+        let largest = self
+            .attrs
+            .capacity()
+            .max(self.open.capacity())
+            .max(self.bindings.capacity());
         if largest > SPARE_ENTRIES_MAX {
             return;
         }
@@ -183,7 +191,12 @@ impl Tokenizer {
 
     /// Goes on where the last call stopped. `buf` is the element from its first byte, now with
     /// more bytes.
-    pub(crate) fn run(&mut self, buf: &[u8], limits: &Limits, inherited: Inherited<'_>) -> Result<Step, Fault> {
+    pub(crate) fn run(
+        &mut self,
+        buf: &[u8],
+        limits: &Limits,
+        inherited: Inherited<'_>,
+    ) -> Result<Step, Fault> {
         let mut i = self.pos;
         loop {
             // Each arm goes on with the next state, or breaks where the bytes end.
@@ -204,7 +217,12 @@ impl Tokenizer {
                             self.state = State::EndName;
                         }
                         b'!' => self.state = State::CDataStart,
-                        b'?' => return Err(Fault::new(StreamError::RestrictedXml, "processing instruction")),
+                        b'?' => {
+                            return Err(Fault::new(
+                                StreamError::RestrictedXml,
+                                "processing instruction",
+                            ));
+                        }
                         _ => {
                             i += 1;
                             self.name.begin(i);
@@ -214,7 +232,9 @@ impl Tokenizer {
                     }
                 }
                 State::TagName => {
-                    let Some(name) = self.name.run(buf, &mut i)? else { break };
+                    let Some(name) = self.name.run(buf, &mut i)? else {
+                        break;
+                    };
                     self.tag_name = name;
                     self.spaced = false;
                     self.state = State::InTag;
@@ -235,7 +255,9 @@ impl Tokenizer {
                             i += 1;
                             self.state = State::Slash;
                         }
-                        _ if !self.spaced => return Err(Fault::malformed("no space before an attribute")),
+                        _ if !self.spaced => {
+                            return Err(Fault::malformed("no space before an attribute"));
+                        }
                         _ if self.attrs.len() >= usize::from(limits.attributes_max) => {
                             return Err(Fault::limit("too many attributes"));
                         }
@@ -256,7 +278,9 @@ impl Tokenizer {
                     }
                 }
                 State::AttrName => {
-                    let Some(name) = self.name.run(buf, &mut i)? else { break };
+                    let Some(name) = self.name.run(buf, &mut i)? else {
+                        break;
+                    };
                     self.attr_name = name;
                     self.state = State::Equals;
                 }
@@ -292,8 +316,12 @@ impl Tokenizer {
                     self.state = State::InTag;
                 }
                 State::EndName => {
-                    let open = *self.open.last().expect("an end tag is read inside an element only");
-                    let expected = &buf[open.name as usize..open.name as usize + usize::from(open.name_len)];
+                    let open = *self
+                        .open
+                        .last()
+                        .expect("an end tag is read inside an element only");
+                    let expected =
+                        &buf[open.name as usize..open.name as usize + usize::from(open.name_len)];
                     let rest = &expected[i - self.tag_start - 2..];
                     let n = rest.len().min(buf.len() - i);
                     if buf[i..i + n] != rest[..n] {
@@ -354,7 +382,13 @@ impl Tokenizer {
         if name == b"xmlns" || name.starts_with(b"xmlns:") {
             value_len |= AttrSpan::XMLNS;
         }
-        self.attrs.push(AttrSpan { name: start, name_len: len, local, value: self.value_start as u32, value_len });
+        self.attrs.push(AttrSpan {
+            name: start,
+            name_len: len,
+            local,
+            value: self.value_start as u32,
+            value_len,
+        });
     }
 
     /// A start tag is complete. True: so is the whole element.
@@ -393,7 +427,11 @@ impl Tokenizer {
             self.bindings.truncate(outer_bindings);
             return Ok(depth == 0);
         }
-        self.open.push(Open { name: start, name_len: len, outer_bindings: outer_bindings as u16 });
+        self.open.push(Open {
+            name: start,
+            name_len: len,
+            outer_bindings: outer_bindings as u16,
+        });
         Ok(matches!(inherited, Inherited::HeaderItself))
     }
 
@@ -420,15 +458,23 @@ impl Tokenizer {
         };
         // A stanza goes to streams of other content namespaces as it is, so its own must be the
         // default one (RFC 6120 §4.8.5).
-        if spans.local > 0 && ns.bytes(buf, Default::default(), &spans.decoded) == content_ns.as_bytes() {
-            return Err(Fault::new(StreamError::BadNamespacePrefix, "stanza with a prefix"));
+        if spans.local > 0
+            && ns.bytes(buf, Default::default(), &spans.decoded) == content_ns.as_bytes()
+        {
+            return Err(Fault::new(
+                StreamError::BadNamespacePrefix,
+                "stanza with a prefix",
+            ));
         }
         Ok(())
     }
 
     /// An end tag is complete. True: so is the whole element.
     fn close(&mut self, end: usize) -> bool {
-        let open = self.open.pop().expect("an end tag is read inside an element only");
+        let open = self
+            .open
+            .pop()
+            .expect("an end tag is read inside an element only");
         self.bindings.truncate(usize::from(open.outer_bindings));
         self.state = State::Content;
         match self.open.len() {
@@ -459,7 +505,11 @@ impl Tokenizer {
 
     /// The complete element, made self-contained.
     pub(crate) fn element(&mut self, raw: Bytes, namespaces: &StreamNamespaces) -> Element {
-        let raw = if self.inherited.is_empty() { raw } else { self.redeclare(&raw, namespaces) };
+        let raw = if self.inherited.is_empty() {
+            raw
+        } else {
+            self.redeclare(&raw, namespaces)
+        };
         Element::from_spans(raw, &mut self.spans, namespaces)
     }
 

@@ -25,8 +25,15 @@ fn is_space(b: u8) -> bool {
 impl<'a> AttrScan<'a> {
     /// `raw` begins with the `<` of a start tag.
     pub(crate) fn new(raw: &'a [u8]) -> AttrScan<'a> {
-        let name_end = raw.iter().position(|&b| is_space(b) || b == b'>' || b == b'/').unwrap_or(raw.len());
-        AttrScan { raw, pos: name_end, name_end }
+        let name_end = raw
+            .iter()
+            .position(|&b| is_space(b) || b == b'>' || b == b'/')
+            .unwrap_or(raw.len());
+        AttrScan {
+            raw,
+            pos: name_end,
+            name_end,
+        }
     }
 
     /// The name of the tag, with prefix.
@@ -44,7 +51,11 @@ impl<'a> AttrScan<'a> {
     /// After the last attribute was taken, where `raw` is exactly one element: its content.
     pub(crate) fn content_range(&self) -> Range<usize> {
         let (empty, start) = self.tag_end();
-        let end = if empty { start } else { memchr::memrchr(b'<', self.raw).unwrap_or(start).max(start) };
+        let end = if empty {
+            start
+        } else {
+            memchr::memrchr(b'<', self.raw).unwrap_or(start).max(start)
+        };
         start..end
     }
 }
@@ -70,9 +81,13 @@ impl<'a> Iterator for AttrScan<'a> {
             quote_at += 1;
         }
         let value_start = quote_at + 1;
-        let value_end = value_start + memchr::memchr(self.raw[quote_at], self.raw.get(value_start..)?)?;
+        let value_end =
+            value_start + memchr::memchr(self.raw[quote_at], self.raw.get(value_start..)?)?;
         self.pos = value_end + 1;
-        Some(RawAttr { name: &self.raw[name_start..name_end], value: &self.raw[value_start..value_end] })
+        Some(RawAttr {
+            name: &self.raw[name_start..name_end],
+            value: &self.raw[value_start..value_end],
+        })
     }
 }
 
@@ -130,7 +145,9 @@ fn number(digits: &[u8], radix: u32) -> Option<char> {
     }
     let mut value = 0u32;
     for &b in digits {
-        value = value.checked_mul(radix)?.checked_add(char::from(b).to_digit(radix)?)?;
+        value = value
+            .checked_mul(radix)?
+            .checked_add(char::from(b).to_digit(radix)?)?;
     }
     char::from_u32(value).filter(|&c| is_xml_char(c))
 }
@@ -208,18 +225,34 @@ impl Token {
         match rest.get(1) {
             Some(b'/') => {
                 let len = memchr::memchr(b'>', rest).map_or(rest.len(), |n| n + 1);
-                Token { kind: TokenKind::End, start, end: start + len }
+                Token {
+                    kind: TokenKind::End,
+                    start,
+                    end: start + len,
+                }
             }
             Some(b'!') => {
                 let len = memchr::memmem::find(rest, b"]]>").map_or(rest.len(), |n| n + 3);
-                Token { kind: TokenKind::CData, start, end: start + len }
+                Token {
+                    kind: TokenKind::CData,
+                    start,
+                    end: start + len,
+                }
             }
             _ => {
                 let mut scan = AttrScan::new(rest);
                 scan.by_ref().for_each(drop);
                 let (empty, len) = scan.tag_end();
-                let kind = if empty { TokenKind::Empty } else { TokenKind::Start };
-                Token { kind, start, end: start + len }
+                let kind = if empty {
+                    TokenKind::Empty
+                } else {
+                    TokenKind::Start
+                };
+                Token {
+                    kind,
+                    start,
+                    end: start + len,
+                }
             }
         }
     }

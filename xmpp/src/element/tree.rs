@@ -15,8 +15,16 @@ struct Binding<'a> {
 
 /// The tree of the element at `range` of `raw`. `parent`: the element whose top tag may declare
 /// prefixes for it.
-pub(super) fn build(raw: &[u8], range: Range<usize>, default_ns: &str, parent: Option<&Element>) -> Node {
-    let mut scope: Vec<Binding<'_>> = vec![Binding { prefix: b"", ns: Cow::Borrowed(default_ns) }];
+pub(super) fn build(
+    raw: &[u8],
+    range: Range<usize>,
+    default_ns: &str,
+    parent: Option<&Element>,
+) -> Node {
+    let mut scope: Vec<Binding<'_>> = vec![Binding {
+        prefix: b"",
+        ns: Cow::Borrowed(default_ns),
+    }];
     if let Some(parent) = parent {
         declare(&mut scope, AttrScan::new(&parent.raw));
     }
@@ -70,7 +78,10 @@ fn declare<'a>(scope: &mut Vec<Binding<'a>>, attrs: AttrScan<'a>) {
                 None => continue,
             },
         };
-        scope.push(Binding { prefix, ns: unescape(checked_str(attr.value), true) });
+        scope.push(Binding {
+            prefix,
+            ns: unescape(checked_str(attr.value), true),
+        });
     }
 }
 
@@ -104,7 +115,11 @@ fn start_tag(tag: &[u8], scope: &[Binding<'_>]) -> Node {
             b"xml" => (format!("xml:{local}"), Cow::Borrowed("")),
             _ => (local.to_owned(), resolve(scope, prefix)),
         };
-        node.push_attr(NodeAttr { name: Cow::Owned(name), ns, value });
+        node.push_attr(NodeAttr {
+            name: Cow::Owned(name),
+            ns,
+            value,
+        });
     }
     node
 }

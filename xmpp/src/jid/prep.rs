@@ -18,7 +18,10 @@ pub(super) const LOCALPART_AS_IS: [bool; 256] = {
     let mut table = [false; 256];
     let mut b = 0x21;
     while b < 0x7F {
-        table[b] = !matches!(b as u8, b'A'..=b'Z' | b'"' | b'&' | b'\'' | b'/' | b':' | b'<' | b'>' | b'@');
+        table[b] = !matches!(
+            b as u8,
+            b'A'..=b'Z' | b'"' | b'&' | b'\'' | b'/' | b':' | b'<' | b'>' | b'@'
+        );
         b += 1;
     }
     table
@@ -118,10 +121,18 @@ pub fn prep_domainpart(s: &str) -> Result<Cow<'_, str>, JidError> {
         return Err(JidError::TooLong);
     }
     if let Some(literal) = s.strip_prefix('[') {
-        let address = literal.strip_suffix(']').and_then(|a| a.parse::<Ipv6Addr>().ok());
-        return address.map(|a| Cow::Owned(format!("[{a}]"))).ok_or(JidError::InvalidDomainpart);
+        let address = literal
+            .strip_suffix(']')
+            .and_then(|a| a.parse::<Ipv6Addr>().ok());
+        return address
+            .map(|a| Cow::Owned(format!("[{a}]")))
+            .ok_or(JidError::InvalidDomainpart);
     }
-    let mut name = if s.is_ascii() { s.to_ascii_lowercase() } else { prep_name(s)? };
+    let mut name = if s.is_ascii() {
+        s.to_ascii_lowercase()
+    } else {
+        prep_name(s)?
+    };
     if name.ends_with('.') {
         name.pop();
     }
@@ -129,7 +140,12 @@ pub fn prep_domainpart(s: &str) -> Result<Cow<'_, str>, JidError> {
         return Err(JidError::EmptyDomainpart);
     }
     // After NFKC a fullwidth `@` or `/`, or a sign such as U+2100, is plain ASCII: refused here.
-    let valid = |label: &str| !label.is_empty() && label.bytes().all(|b| b >= 0x80 || DOMAINPART_AS_IS[usize::from(b)]);
+    let valid = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|b| b >= 0x80 || DOMAINPART_AS_IS[usize::from(b)])
+    };
     if !name.split('.').all(valid) {
         return Err(JidError::InvalidDomainpart);
     }
@@ -144,7 +160,10 @@ pub fn prep_domainpart(s: &str) -> Result<Cow<'_, str>, JidError> {
 /// ideographic full stops separate labels too (RFC 3490 §3.1).
 fn prep_name(s: &str) -> Result<String, JidError> {
     let mut out = String::with_capacity(s.len());
-    for (i, label) in s.split(['.', '\u{3002}', '\u{FF0E}', '\u{FF61}']).enumerate() {
+    for (i, label) in s
+        .split(['.', '\u{3002}', '\u{FF0E}', '\u{FF61}'])
+        .enumerate()
+    {
         if i > 0 {
             out.push('.');
         }
@@ -159,12 +178,16 @@ fn prep_label(label: &str) -> Option<String> {
 
 /// ToUnicode (RFC 3490 §4.2): decodes an A-label if that can be undone; else it stays as it is.
 fn label_to_unicode(label: &str) -> Cow<'_, str> {
-    let decoded = label.strip_prefix("xn--").and_then(idna::punycode::decode_to_string);
+    let decoded = label
+        .strip_prefix("xn--")
+        .and_then(idna::punycode::decode_to_string);
     match decoded {
         Some(text)
             if !text.is_ascii()
                 && prep_label(&text).as_deref() == Some(&text)
-                && text.bytes().all(|b| b >= 0x80 || (b != b'.' && DOMAINPART_AS_IS[usize::from(b)]))
+                && text
+                    .bytes()
+                    .all(|b| b >= 0x80 || (b != b'.' && DOMAINPART_AS_IS[usize::from(b)]))
                 && idna::punycode::encode_str(&text).as_deref() == Some(&label[4..]) =>
         {
             Cow::Owned(text)
@@ -193,12 +216,19 @@ fn stable(s: &str, map: fn(&str) -> String, forbidden: impl Fn(char) -> bool) ->
 
 /// Tables B.1 and B.2, then NFKC.
 fn fold_nfkc(s: &str) -> String {
-    s.chars().filter(|&c| !tables::commonly_mapped_to_nothing(c)).flat_map(tables::case_fold_for_nfkc).nfkc().collect()
+    s.chars()
+        .filter(|&c| !tables::commonly_mapped_to_nothing(c))
+        .flat_map(tables::case_fold_for_nfkc)
+        .nfkc()
+        .collect()
 }
 
 /// Table B.1, then NFKC.
 fn nfkc(s: &str) -> String {
-    s.chars().filter(|&c| !tables::commonly_mapped_to_nothing(c)).nfkc().collect()
+    s.chars()
+        .filter(|&c| !tables::commonly_mapped_to_nothing(c))
+        .nfkc()
+        .collect()
 }
 
 /// Tables C.1.2 and C.2 to C.9, common to the three profiles.

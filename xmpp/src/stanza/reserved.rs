@@ -46,7 +46,13 @@ const fn row(
     from_remote: Option<Cut>,
     from_component: Option<Cut>,
 ) -> Row {
-    Row { name, ns, from_client, from_remote, from_component }
+    Row {
+        name,
+        ns,
+        from_client,
+        from_remote,
+        from_component,
+    }
 }
 
 const ALL: Option<Cut> = Some(Cut::All);
@@ -72,7 +78,11 @@ const TABLE: &[Row] = &[
 /// Whether a first-level child of a message or presence must be cut. `is_ours` tells whether an
 /// address, as written in the child, is one for which only this server speaks (the recipient's
 /// account, a domain served here); what does not parse as an address should count as ours.
-pub fn is_reserved(direction: Direction, child: &Child<'_>, is_ours: impl Fn(&str) -> bool) -> bool {
+pub fn is_reserved(
+    direction: Direction,
+    child: &Child<'_>,
+    is_ours: impl Fn(&str) -> bool,
+) -> bool {
     TABLE.iter().any(|row| {
         let cut = match direction {
             Direction::FromClient => row.from_client,

@@ -56,11 +56,20 @@ impl<'a> Rewrite<'a> {
     pub fn new(element: &'a Element) -> Rewrite<'a> {
         let mut changes = SmallVec::new();
         if let Some(lang) = element.inherited_lang()
-            && !element.attr_spans().iter().any(|a| a.name(element.raw()) == b"xml:lang")
+            && !element
+                .attr_spans()
+                .iter()
+                .any(|a| a.name(element.raw()) == b"xml:lang")
         {
             changes.push(("xml:lang", Some(lang)));
         }
-        Rewrite { element, changes, cuts: SmallVec::new(), appended: SmallVec::new(), content_ns: None }
+        Rewrite {
+            element,
+            changes,
+            cuts: SmallVec::new(),
+            appended: SmallVec::new(),
+            content_ns: None,
+        }
     }
 
     /// Sets an attribute of the top tag (`from`, `to`, `id`, `type`, `xml:lang`). The value is
@@ -118,7 +127,11 @@ impl<'a> Rewrite<'a> {
             || !self.cuts.is_empty()
             || !self.appended.is_empty()
             || self.content_ns.is_some()
-            || self.element.attr_spans().iter().any(|a| self.drops_xmlns(a.name(self.element.raw())))
+            || self
+                .element
+                .attr_spans()
+                .iter()
+                .any(|a| self.drops_xmlns(a.name(self.element.raw())))
     }
 
     /// The bytes.

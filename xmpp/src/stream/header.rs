@@ -17,8 +17,16 @@ pub struct StreamVersion {
 impl StreamVersion {
     fn parse(s: &str) -> Option<StreamVersion> {
         let (major, minor) = s.split_once('.')?;
-        let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok()).flatten();
-        Some(StreamVersion { major: number(major)?, minor: number(minor)? })
+        let number = |part: &str| {
+            part.bytes()
+                .all(|b| b.is_ascii_digit())
+                .then(|| part.parse().ok())
+                .flatten()
+        };
+        Some(StreamVersion {
+            major: number(major)?,
+            minor: number(minor)?,
+        })
     }
 }
 
@@ -49,7 +57,11 @@ pub(super) type HeaderError = (StreamError, &'static str);
 
 impl StreamHeader {
     /// Reads the checked start tag of a stream. `ns` is the resolved namespace of its name.
-    pub(super) fn read(tag: &[u8], element_ns: &str, framed: bool) -> Result<StreamHeader, HeaderError> {
+    pub(super) fn read(
+        tag: &[u8],
+        element_ns: &str,
+        framed: bool,
+    ) -> Result<StreamHeader, HeaderError> {
         let mut header = StreamHeader {
             to: None,
             from: None,
@@ -73,7 +85,9 @@ impl StreamHeader {
                 b"xml:lang" => header.lang = Some(value),
                 b"version" => {
                     let version = StreamVersion::parse(&value);
-                    header.version = Some(version.ok_or((StreamError::UnsupportedVersion, "malformed version"))?);
+                    header.version = Some(
+                        version.ok_or((StreamError::UnsupportedVersion, "malformed version"))?,
+                    );
                 }
                 b"xmlns" => default_ns = Some(value),
                 b"xmlns:stream" | b"xmlns:xml" => {}
@@ -90,10 +104,15 @@ impl StreamHeader {
         } else {
             check_stream(name, element_ns)?;
             let content = default_ns.as_deref().and_then(ContentNs::from_name);
-            header.content_ns = content.ok_or((StreamError::InvalidNamespace, "unknown content namespace"))?;
+            header.content_ns =
+                content.ok_or((StreamError::InvalidNamespace, "unknown content namespace"))?;
         }
-        header.namespaces =
-            StreamNamespaces::from_header(header.content_ns, framed, prefixes, header.lang.as_deref());
+        header.namespaces = StreamNamespaces::from_header(
+            header.content_ns,
+            framed,
+            prefixes,
+            header.lang.as_deref(),
+        );
         Ok(header)
     }
 }
@@ -105,9 +124,10 @@ fn check_stream(name: &[u8], element_ns: &str) -> Result<(), HeaderError> {
     }
     match name {
         b"stream:stream" => Ok(()),
-        _ if name == b"stream" || name.ends_with(b":stream") => {
-            Err((StreamError::BadNamespacePrefix, "the prefix of a stream is `stream`"))
-        }
+        _ if name == b"stream" || name.ends_with(b":stream") => Err((
+            StreamError::BadNamespacePrefix,
+            "the prefix of a stream is `stream`",
+        )),
         _ => Err((StreamError::BadFormat, "not a stream header")),
     }
 }

@@ -30,17 +30,29 @@ pub(crate) const STREAM_END_BYTES_MAX: usize = 64;
 impl Limits {
     /// Before authentication: 10 KiB are enough for every SASL exchange and bound what a stranger
     /// costs.
-    pub const BEFORE_LOGIN: Limits =
-        Limits { element_bytes_max: 10 * 1024, depth_max: 8, attributes_max: 32, namespaces_max: 16 };
+    pub const BEFORE_LOGIN: Limits = Limits {
+        element_bytes_max: 10 * 1024,
+        depth_max: 8,
+        attributes_max: 32,
+        namespaces_max: 16,
+    };
 
     /// After authentication. RFC 6120 §13.12 demands at least 10,000 bytes; 256 KiB hold an avatar
     /// in a vCard. The deepest stanzas in use have about 12 levels.
-    pub const AFTER_LOGIN: Limits =
-        Limits { element_bytes_max: 256 * 1024, depth_max: 64, attributes_max: 64, namespaces_max: 48 };
+    pub const AFTER_LOGIN: Limits = Limits {
+        element_bytes_max: 256 * 1024,
+        depth_max: 64,
+        attributes_max: 64,
+        namespaces_max: 48,
+    };
 
     /// For bytes that passed the limits once already (a stored row).
-    pub const NONE: Limits =
-        Limits { element_bytes_max: 1 << 29, depth_max: u16::MAX, attributes_max: u16::MAX, namespaces_max: u16::MAX };
+    pub const NONE: Limits = Limits {
+        element_bytes_max: 1 << 29,
+        depth_max: u16::MAX,
+        attributes_max: u16::MAX,
+        namespaces_max: u16::MAX,
+    };
 }
 
 impl Default for Limits {

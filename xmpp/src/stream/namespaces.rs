@@ -23,12 +23,18 @@ const FORMAT: u8 = 1;
 impl StreamNamespaces {
     /// Those of a header that declares the content namespace and `stream`, nothing else.
     pub fn new(content_ns: ContentNs) -> StreamNamespaces {
-        StreamNamespaces { content_ns, ..StreamNamespaces::default() }
+        StreamNamespaces {
+            content_ns,
+            ..StreamNamespaces::default()
+        }
     }
 
     /// Those of a WebSocket stream: every frame declares its own (RFC 7395 §3.3.3).
     pub fn framed() -> StreamNamespaces {
-        StreamNamespaces { framed: true, ..StreamNamespaces::default() }
+        StreamNamespaces {
+            framed: true,
+            ..StreamNamespaces::default()
+        }
     }
 
     pub(crate) fn from_header(
@@ -105,7 +111,12 @@ impl StreamNamespaces {
         while !rest.is_empty() {
             prefixes.push((take_str(&mut rest)?.into(), take_str(&mut rest)?.into()));
         }
-        Some(StreamNamespaces::from_header(content_ns, *framed == 1, prefixes, Some(lang)))
+        Some(StreamNamespaces::from_header(
+            content_ns,
+            *framed == 1,
+            prefixes,
+            Some(lang),
+        ))
     }
 }
 

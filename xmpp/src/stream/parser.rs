@@ -48,7 +48,11 @@ struct Buffer {
 
 impl Buffer {
     fn as_slice(&self) -> &[u8] {
-        if self.owned.is_empty() { &self.shared } else { &self.owned }
+        if self.owned.is_empty() {
+            &self.shared
+        } else {
+            &self.owned
+        }
     }
 
     fn push(&mut self, bytes: Bytes) {
@@ -70,8 +74,11 @@ impl Buffer {
     }
 
     fn take(&mut self, n: usize) -> Bytes {
-        let taken =
-            if self.owned.is_empty() { self.shared.split_to(n) } else { self.owned.split_to(n).freeze() };
+        let taken = if self.owned.is_empty() {
+            self.shared.split_to(n)
+        } else {
+            self.owned.split_to(n).freeze()
+        };
         self.release();
         taken
     }
@@ -126,7 +133,10 @@ impl StreamParser {
     /// A parser before the `<open/>` of a WebSocket stream. After the last bytes of each message,
     /// and after [`StreamParser::poll`] has returned None, call [`StreamParser::end_message`].
     pub fn new_framed(limits: Limits) -> StreamParser {
-        StreamParser { namespaces: StreamNamespaces::framed(), ..StreamParser::new(limits) }
+        StreamParser {
+            namespaces: StreamNamespaces::framed(),
+            ..StreamParser::new(limits)
+        }
     }
 
     /// Takes bytes that follow those of the last push.
@@ -167,7 +177,10 @@ impl StreamParser {
         if self.buffer.as_slice().is_empty() {
             return Ok(());
         }
-        let fault = Fault::new(StreamError::NotWellFormed, "a message ends inside an element");
+        let fault = Fault::new(
+            StreamError::NotWellFormed,
+            "a message ends inside an element",
+        );
         self.phase = Phase::Failed(fault);
         self.buffer = Buffer::default();
         self.tokenizer = None;
@@ -234,26 +247,55 @@ impl StreamParser {
             }
             if self.tokenizer.is_none() {
                 self.skip_white_space();
-                let Some(kind) = self.next_markup()? else { return Ok(None) };
+                let Some(kind) = self.next_markup()? else {
+                    return Ok(None);
+                };
                 match (self.phase, kind) {
                     (Phase::Declaration, b'?') if !self.namespaces.is_framed() => {
-                        let Some(len) = declaration(self.buffer.as_slice())? else { return Ok(None) };
+                        let Some(len) = declaration(self.buffer.as_slice())? else {
+                            return Ok(None);
+                        };
                         self.advance(len);
                         self.phase = Phase::Header;
                         continue;
                     }
-                    (_, b'?') => return Err(Fault::new(StreamError::RestrictedXml, "processing instruction")),
-                    (_, b'!') => return Err(Fault::new(StreamError::RestrictedXml, "comment, DTD or CDATA")),
-                    (Phase::Body, b'/') if !self.namespaces.is_framed() => return self.stream_end(),
-                    (_, b'/') => return Err(Fault::new(StreamError::NotWellFormed, "end tag without start tag")),
+                    (_, b'?') => {
+                        return Err(Fault::new(
+                            StreamError::RestrictedXml,
+                            "processing instruction",
+                        ));
+                    }
+                    (_, b'!') => match self.buffer.as_slice().get(2) {
+                        None => return Ok(None),
+                        Some(b'[') => return Err(self.text_between_elements()),
+                        Some(_) => {
+                            return Err(Fault::new(StreamError::RestrictedXml, "comment or DTD"));
+                        }
+                    },
+                    (Phase::Body, b'/') if !self.namespaces.is_framed() => {
+                        return self.stream_end();
+                    }
+                    (_, b'/') => {
+                        return Err(Fault::new(
+                            StreamError::NotWellFormed,
+                            "end tag without start tag",
+                        ));
+                    }
                     (Phase::Declaration, _) => self.phase = Phase::Header,
                     _ => {}
                 }
                 if self.message_used {
-                    return Err(Fault::new(StreamError::NotWellFormed, "two elements in one message"));
+                    return Err(Fault::new(
+                        StreamError::NotWellFormed,
+                        "two elements in one message",
+                    ));
                 }
             }
-            return if matches!(self.phase, Phase::Header) { self.poll_header() } else { self.poll_element() };
+            return if matches!(self.phase, Phase::Header) {
+                self.poll_header()
+            } else {
+                self.poll_element()
+            };
         }
     }
 
@@ -264,7 +306,10 @@ impl StreamParser {
 
     fn skip_white_space(&mut self) {
         let data = self.buffer.as_slice();
-        let n = data.iter().position(|&b| !xml::is_space(b)).unwrap_or(data.len());
+        let n = data
+            .iter()
+            .position(|&b| !xml::is_space(b))
+            .unwrap_or(data.len());
         if n > 0 {
             self.advance(n);
         }
@@ -279,24 +324,34 @@ impl StreamParser {
                 if let Some(fault) = xml::char_fault(text) {
                     return fault.map_or(Ok(None), Err);
                 }
-                let error = if matches!(self.phase, Phase::Body) {
-                    StreamError::BadFormat
-                } else {
-                    StreamError::NotWellFormed
-                };
-                Err(Fault::new(error, "text between elements"))
+                Err(self.text_between_elements())
             }
         }
     }
 
+    /// Before the header it is XML that forbids it, after it XMPP (RFC 6120 §11.7).
+    fn text_between_elements(&self) -> Fault {
+        let error = match self.phase {
+            Phase::Body => StreamError::BadFormat,
+            _ => StreamError::NotWellFormed,
+        };
+        Fault::new(error, "text between elements")
+    }
+
     /// Runs the tokenizer over what there is of the element at the beginning of the buffer.
-    fn tokenize(&mut self, inherited: Inherited<'_>) -> Result<Option<(usize, Box<Tokenizer>)>, Fault> {
+    fn tokenize(
+        &mut self,
+        inherited: Inherited<'_>,
+    ) -> Result<Option<(usize, Box<Tokenizer>)>, Fault> {
         let mut tokenizer = self.tokenizer.take().unwrap_or_else(Tokenizer::spare);
         let data = self.buffer.as_slice();
         let window = data.len().min(self.limits.element_bytes_max as usize);
         match tokenizer.run(&data[..window], &self.limits, inherited)? {
             Step::Done(len) => Ok(Some((len, tokenizer))),
-            Step::More if window < data.len() => Err(Fault::new(StreamError::PolicyViolation, "element too large")),
+            Step::More if window < data.len() => Err(Fault::new(
+                StreamError::PolicyViolation,
+                "element too large",
+            )),
             Step::More => {
                 self.tokenizer = Some(tokenizer);
                 Ok(None)
@@ -306,8 +361,14 @@ impl StreamParser {
 
     fn poll_header(&mut self) -> Result<Option<StreamEvent>, Fault> {
         let framed = self.namespaces.is_framed();
-        let inherited = if framed { Inherited::Nothing } else { Inherited::HeaderItself };
-        let Some((len, tokenizer)) = self.tokenize(inherited)? else { return Ok(None) };
+        let inherited = if framed {
+            Inherited::Nothing
+        } else {
+            Inherited::HeaderItself
+        };
+        let Some((len, tokenizer)) = self.tokenize(inherited)? else {
+            return Ok(None);
+        };
         let tag = self.buffer.take(len);
         self.consumed += len as u64;
         self.message_used = framed;
@@ -316,14 +377,22 @@ impl StreamParser {
         tokenizer.recycle();
         let header = header.map_err(|(error, detail)| Fault::new(error, detail))?;
         self.namespaces = header.namespaces.clone();
-        self.phase = if empty && !framed { Phase::Closing } else { Phase::Body };
+        self.phase = if empty && !framed {
+            Phase::Closing
+        } else {
+            Phase::Body
+        };
         Ok(Some(StreamEvent::Header(Box::new(header))))
     }
 
     fn poll_element(&mut self) -> Result<Option<StreamEvent>, Fault> {
         let namespaces = std::mem::take(&mut self.namespaces);
         let framed = namespaces.is_framed();
-        let inherited = if framed { Inherited::Nothing } else { Inherited::Header(&namespaces) };
+        let inherited = if framed {
+            Inherited::Nothing
+        } else {
+            Inherited::Header(&namespaces)
+        };
         let done = self.tokenize(inherited);
         let event = done.map(|done| {
             done.map(|(len, mut tokenizer)| {
@@ -335,7 +404,9 @@ impl StreamParser {
             })
         });
         self.namespaces = namespaces;
-        let Some(element) = event? else { return Ok(None) };
+        let Some(element) = event? else {
+            return Ok(None);
+        };
         self.message_used = framed;
         if framed && element.is("close", ns::FRAMING) {
             self.phase = Phase::Ended;
@@ -350,19 +421,29 @@ impl StreamParser {
         let data = self.buffer.as_slice();
         let known = data.len().min(TAG.len());
         if data[..known] != TAG[..known] {
-            return Err(Fault::new(StreamError::NotWellFormed, "end tag without start tag"));
+            return Err(Fault::new(
+                StreamError::NotWellFormed,
+                "end tag without start tag",
+            ));
         }
-        let spaces = data[known..].iter().take_while(|&&b| xml::is_space(b)).count();
+        let spaces = data[known..]
+            .iter()
+            .take_while(|&&b| xml::is_space(b))
+            .count();
         match data.get(known + spaces) {
             Some(b'>') => {
                 self.advance(known + spaces + 1);
                 self.phase = Phase::Ended;
                 Ok(Some(StreamEvent::End))
             }
-            Some(_) => Err(Fault::new(StreamError::NotWellFormed, "malformed end of the stream")),
-            None if data.len() > STREAM_END_BYTES_MAX => {
-                Err(Fault::new(StreamError::PolicyViolation, "end of the stream too long"))
-            }
+            Some(_) => Err(Fault::new(
+                StreamError::NotWellFormed,
+                "malformed end of the stream",
+            )),
+            None if data.len() > STREAM_END_BYTES_MAX => Err(Fault::new(
+                StreamError::PolicyViolation,
+                "end of the stream too long",
+            )),
             None => Ok(None),
         }
     }
@@ -372,13 +453,20 @@ impl StreamParser {
 fn declaration(data: &[u8]) -> Result<Option<usize>, Fault> {
     const START: &[u8] = b"<?xml";
     let known = data.len().min(START.len());
-    if data[..known] != START[..known] || data.get(START.len()).is_some_and(|&b| !xml::is_space(b)) {
-        return Err(Fault::new(StreamError::RestrictedXml, "processing instruction"));
+    if data[..known] != START[..known] || data.get(START.len()).is_some_and(|&b| !xml::is_space(b))
+    {
+        return Err(Fault::new(
+            StreamError::RestrictedXml,
+            "processing instruction",
+        ));
     }
     let window = &data[..data.len().min(DECLARATION_BYTES_MAX)];
     let Some(end) = memchr::memmem::find(window, b"?>") else {
         if data.len() >= DECLARATION_BYTES_MAX {
-            return Err(Fault::new(StreamError::PolicyViolation, "XML declaration too long"));
+            return Err(Fault::new(
+                StreamError::PolicyViolation,
+                "XML declaration too long",
+            ));
         }
         return Ok(None);
     };
@@ -398,7 +486,10 @@ fn check_declaration(mut rest: &[u8]) -> Result<(), Fault> {
         }
         let name_len = rest.iter().take_while(|b| b.is_ascii_lowercase()).count();
         let (name, after) = rest.split_at(name_len);
-        let value_at = after.iter().take_while(|&&b| xml::is_space(b) || b == b'=').count();
+        let value_at = after
+            .iter()
+            .take_while(|&&b| xml::is_space(b) || b == b'=')
+            .count();
         if spaces == 0 || after[..value_at].iter().filter(|&&b| b == b'=').count() != 1 {
             return Err(malformed);
         }
@@ -418,7 +509,10 @@ fn check_declaration(mut rest: &[u8]) -> Result<(), Fault> {
             (b"encoding", 1) => {
                 order = 2;
                 if !value[..len].eq_ignore_ascii_case(b"utf-8") {
-                    return Err(Fault::new(StreamError::UnsupportedEncoding, "declared encoding is not UTF-8"));
+                    return Err(Fault::new(
+                        StreamError::UnsupportedEncoding,
+                        "declared encoding is not UTF-8",
+                    ));
                 }
             }
             (b"standalone", 1 | 2) if matches!(&value[..len], b"yes" | b"no") => order = 3,

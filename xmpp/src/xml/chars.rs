@@ -144,7 +144,9 @@ pub(super) fn text(buf: &[u8], mut i: usize) -> Result<usize, Fault> {
         let Some(&b) = buf.get(i) else { return Ok(i) };
         match b {
             b'<' => return Ok(i),
-            b'>' if i >= 2 && buf[i - 2..i] == *b"]]" => return Err(Fault::malformed("`]]>` in text")),
+            b'>' if i >= 2 && buf[i - 2..i] == *b"]]" => {
+                return Err(Fault::malformed("`]]>` in text"));
+            }
             b'>' | b'\t' | b'\n' | b'\r' => i += 1,
             b'&' => match skip_reference(buf, i)? {
                 Some(end) => i = end,
@@ -164,7 +166,12 @@ pub(super) fn text(buf: &[u8], mut i: usize) -> Result<usize, Fault> {
 
 /// Skips an attribute value. Stops at the closing quote, or where the bytes end or are cut off.
 /// Notes whether there was anything to be unescaped.
-pub(super) fn attribute_value(buf: &[u8], mut i: usize, quote: u8, escaped: &mut bool) -> Result<usize, Fault> {
+pub(super) fn attribute_value(
+    buf: &[u8],
+    mut i: usize,
+    quote: u8,
+    escaped: &mut bool,
+) -> Result<usize, Fault> {
     loop {
         i = match quote {
             b'\'' => skip_plain::<b'\'', b'<', b'&'>(buf, i),
@@ -202,7 +209,9 @@ pub(super) fn attribute_value(buf: &[u8], mut i: usize, quote: u8, escaped: &mut
 pub(super) fn cdata(buf: &[u8], mut i: usize) -> Result<(usize, bool), Fault> {
     loop {
         i = skip_plain::<b']', b']', b']'>(buf, i);
-        let Some(&b) = buf.get(i) else { return Ok((i, false)) };
+        let Some(&b) = buf.get(i) else {
+            return Ok((i, false));
+        };
         match b {
             b']' => match buf[i + 1..] {
                 [] | [b']'] => return Ok((i, false)),
@@ -249,6 +258,9 @@ fn skip_reference(buf: &[u8], i: usize) -> Result<Option<usize>, Fault> {
     if buf.len() - i < REFERENCE_BYTES_MAX {
         return Ok(None);
     }
-    Err(if number { malformed } else { Fault::new(StreamError::RestrictedXml, "entity reference") })
+    Err(if number {
+        malformed
+    } else {
+        Fault::new(StreamError::RestrictedXml, "entity reference")
+    })
 }
-

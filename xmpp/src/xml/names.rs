@@ -37,7 +37,9 @@ impl NameScan {
                     if b < 0x80 {
                         return Err(Fault::malformed("not a name"));
                     }
-                    let Some(n) = sequence(&buf[at..])? else { break false };
+                    let Some(n) = sequence(&buf[at..])? else {
+                        break false;
+                    };
                     if !is_name_start(char_of(&buf[at..at + n])) {
                         return Err(Fault::malformed("not a name"));
                     }
@@ -60,7 +62,9 @@ impl NameScan {
                 }
                 Some(b':') => return Err(Fault::malformed("two colons in a name")),
                 Some(0x80..) => {
-                    let Some(n) = sequence(&buf[at..])? else { break false };
+                    let Some(n) = sequence(&buf[at..])? else {
+                        break false;
+                    };
                     if !is_name_char(char_of(&buf[at..at + n])) {
                         return Err(Fault::malformed("not a name"));
                     }
@@ -91,7 +95,12 @@ const PAIRWISE_MAX: usize = 8;
 impl Tokenizer {
     /// Declares what the tag declares, then checks that no attribute stands there twice and that
     /// every prefix is declared.
-    pub(super) fn check_attrs(&mut self, buf: &[u8], limits: &Limits, inherited: Inherited<'_>) -> Result<(), Fault> {
+    pub(super) fn check_attrs(
+        &mut self,
+        buf: &[u8],
+        limits: &Limits,
+        inherited: Inherited<'_>,
+    ) -> Result<(), Fault> {
         let mut prefixed = 0;
         for n in 0..self.attrs.len() {
             let attr = self.attrs[n];
@@ -123,7 +132,10 @@ impl Tokenizer {
         // Only attributes with a prefix are in a namespace, so only they can meet.
         let decoded = &self.spans.decoded;
         let key = |(ns, attr): &(NsRef, AttrSpan)| {
-            (&attr.name(buf)[usize::from(attr.local)..], ns.bytes(buf, Default::default(), decoded))
+            (
+                &attr.name(buf)[usize::from(attr.local)..],
+                ns.bytes(buf, Default::default(), decoded),
+            )
         };
         if expanded.len() > 1 && has_duplicates(&expanded, key) {
             return Err(Fault::malformed("attribute given twice under two prefixes"));
@@ -132,9 +144,16 @@ impl Tokenizer {
     }
 
     fn declare(&mut self, buf: &[u8], attr: &AttrSpan, limits: &Limits) -> Result<(), Fault> {
-        let prefix = if attr.local == 0 { &[] } else { &attr.name(buf)[usize::from(attr.local)..] };
+        let prefix = if attr.local == 0 {
+            &[]
+        } else {
+            &attr.name(buf)[usize::from(attr.local)..]
+        };
         let range = attr.value_range();
-        let mut ns = NsRef { start: range.start as u32, len: range.len() as u32 };
+        let mut ns = NsRef {
+            start: range.start as u32,
+            len: range.len() as u32,
+        };
         if attr.is_escaped() {
             ns = NsRef::decoded(self.spans.decoded.len());
             let value = unescape(checked_str(&buf[range]), true);
@@ -144,7 +163,11 @@ impl Tokenizer {
         match prefix {
             b"xmlns" => return Err(Fault::malformed("the prefix xmlns is declared")),
             b"xml" if name == ns::XML.as_bytes() => return Ok(()),
-            b"xml" => return Err(Fault::malformed("the prefix xml is declared as something else")),
+            b"xml" => {
+                return Err(Fault::malformed(
+                    "the prefix xml is declared as something else",
+                ));
+            }
             _ if name == ns::XML.as_bytes() || name == ns::XMLNS.as_bytes() => {
                 return Err(Fault::malformed("a reserved namespace is declared"));
             }
@@ -158,12 +181,21 @@ impl Tokenizer {
             ns = NsRef::NONE;
         }
         let prefix_start = attr.name + u32::from(attr.local);
-        self.bindings.push(Binding { prefix: prefix_start, prefix_len: prefix.len() as u16, ns });
+        self.bindings.push(Binding {
+            prefix: prefix_start,
+            prefix_len: prefix.len() as u16,
+            ns,
+        });
         Ok(())
     }
 
     /// The namespace that a prefix stands for; an empty one is the default.
-    pub(super) fn resolve(&mut self, buf: &[u8], prefix: &[u8], inherited: Inherited<'_>) -> Result<NsRef, Fault> {
+    pub(super) fn resolve(
+        &mut self,
+        buf: &[u8],
+        prefix: &[u8],
+        inherited: Inherited<'_>,
+    ) -> Result<NsRef, Fault> {
         let declared = self.bindings.iter().rev().find(|b| {
             usize::from(b.prefix_len) == prefix.len()
                 && &buf[b.prefix as usize..b.prefix as usize + prefix.len()] == prefix
@@ -180,7 +212,10 @@ impl Tokenizer {
                 let index = match prefix {
                     b"stream" => 0,
                     _ => {
-                        let found = namespaces.prefixes().iter().position(|(p, _)| p.as_bytes() == prefix);
+                        let found = namespaces
+                            .prefixes()
+                            .iter()
+                            .position(|(p, _)| p.as_bytes() == prefix);
                         1 + found.ok_or(undeclared)?
                     }
                 };
@@ -188,7 +223,9 @@ impl Tokenizer {
                     return Ok(ns);
                 }
                 let ns = NsRef::decoded(self.spans.decoded.len());
-                self.spans.decoded.push(inherited_prefix(namespaces, index).1.into());
+                self.spans
+                    .decoded
+                    .push(inherited_prefix(namespaces, index).1.into());
                 self.inherited.push((index, ns));
                 Ok(ns)
             }
@@ -200,7 +237,10 @@ impl Tokenizer {
 /// Whether two items have the same key; without quadratic cost.
 fn has_duplicates<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> bool {
     if items.len() <= PAIRWISE_MAX {
-        return items.iter().enumerate().any(|(n, item)| items[..n].iter().any(|other| key(other) == key(item)));
+        return items
+            .iter()
+            .enumerate()
+            .any(|(n, item)| items[..n].iter().any(|other| key(other) == key(item)));
     }
     let mut keys: Vec<K> = items.iter().map(key).collect();
     keys.sort_unstable();
