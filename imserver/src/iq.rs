@@ -20,7 +20,7 @@ use xmpp::element::{Child, Element};
 use xmpp::error::{ErrorReply, StanzaError, stanza_error_with};
 use xmpp::jid::{BareJid, Jid};
 use xmpp::node::Node;
-use xmpp::ns;
+use xmpp::stanza::{Iq, IqType, iq_result_with};
 
 /// Everything that is answered here, in the order of the files.
 pub const EXTENSIONS: &[&Extension] = &[
@@ -160,20 +160,22 @@ pub enum Found {
 /// * `bad-request`: a get or set without exactly one child element (RFC 6120 §8.2.3 rule 5).
 /// * `service-unavailable`: nothing of ours, or not with this type, or not at this target.
 pub fn dispatch(request: &Request<'_>) -> IqOutcome {
-    let element = request.element;
-    let set = match element.attr("type").as_deref() {
-        Some("get") => false,
-        Some("set") => true,
-        Some("result" | "error") => return IqOutcome::Ignore,
-        _ => return IqOutcome::Error(StanzaError::BadRequest, None),
+    let iq = match Iq::of(request.element) {
+        Ok(iq) => iq,
+        Err(_)
+            if matches!(
+                request.element.attr("type").as_deref(),
+                Some("result" | "error")
+            ) =>
+        {
+            return IqOutcome::Ignore;
+        }
+        Err(condition) => return IqOutcome::Error(condition, None),
     };
-    let mut children = element.children();
-    let (Some(child), None) = (children.next(), children.next()) else {
-        return IqOutcome::Error(
-            StanzaError::BadRequest,
-            Some("an IQ has exactly one child element"),
-        );
+    let (Some(child), true) = (iq.payload, iq.iq_type.is_request()) else {
+        return IqOutcome::Ignore;
     };
+    let set = iq.iq_type == IqType::Set;
     EXTENSIONS
         .iter()
         .find(|e| child.is(e.name, e.ns))
@@ -193,15 +195,13 @@ const UNAVAILABLE: IqOutcome = IqOutcome::Error(StanzaError::ServiceUnavailable,
 
 impl Request<'_> {
     /// The result, with or without a payload.
-    pub fn result(&self, payload: Option<Node>) -> Bytes {
-        self.result_node()
-            .with_children(payload)
-            .to_bytes(ns::CLIENT)
-    }
-
-    /// The result with a self-contained element that was checked when it came.
-    pub fn result_raw(&self, payload: Bytes) -> Bytes {
-        self.result_node().with_raw(payload).to_bytes(ns::CLIENT)
+    pub fn result(&self, payload: Option<&Node>) -> Bytes {
+        iq_result_with(
+            self.element,
+            self.to.map(Jid::as_str),
+            Some(self.from.as_str()),
+            payload,
+        )
     }
 
     /// The error. `None`: it may not be answered.
@@ -220,16 +220,8 @@ impl Request<'_> {
         self.element.attr("id").unwrap_or_default().into_owned()
     }
 
-    fn result_node(&self) -> Node {
-        Node::new("iq", ns::CLIENT)
-            .with_attr("type", "result")
-            .with_attr("id", self.id())
-            .with_attr_opt("from", self.to.map(Jid::as_str))
-            .with_attr("to", self.from.as_str())
-    }
-
     fn reply(&self, payload: Node) -> IqOutcome {
-        IqOutcome::Reply(self.result(Some(payload)))
+        IqOutcome::Reply(self.result(Some(&payload)))
     }
 
     fn own(&self) -> bool {

@@ -7,31 +7,12 @@
 //! interoperability note): it is only shown to the client, by `routing`.
 
 use bytes::Bytes;
-use xmpp::element::Element;
 use xmpp::error::StanzaError;
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::node::escape_into;
 
-/// The priority of an available presence: the one `<priority/>`, or 0 (§4.7.2.3).
-///
-/// # Errors
-/// `bad-request` for more than one, and for anything but an integer from -128 to 127 (space around it, and a plus
-/// sign, are those of an xs:byte).
-pub fn priority(presence: &Element) -> Result<i8, StanzaError> {
-    let content = presence.content_ns().as_str();
-    let mut found = presence.children().filter(|c| c.is("priority", content));
-    let Some(first) = found.next() else {
-        return Ok(0);
-    };
-    if found.next().is_some() {
-        return Err(StanzaError::BadRequest);
-    }
-    first
-        .text()
-        .trim_matches([' ', '\t', '\r', '\n'])
-        .parse()
-        .map_err(|_| StanzaError::BadRequest)
-}
+/// The priority of an available presence.
+pub use xmpp::stanza::presence_priority as priority;
 
 /// What a resource says of itself to everybody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -277,14 +258,14 @@ pub fn stanza(stanza_type: Option<&str>, id: Option<&str>, from: &str, to: &str)
     Bytes::from(out)
 }
 
-/// The `unavailable` that the server says for a resource that has gone without a word, in two parts: the value of `to`,
-/// escaped, goes between.
-pub fn gone(from: &FullJid) -> (Bytes, Bytes) {
+/// The `unavailable` that the server says for a resource that has gone without a word, in two parts: ` to='...'` goes
+/// between, as with `Rewrite::finish_split`.
+pub fn unavailable(from: &FullJid) -> (Bytes, Bytes) {
     let mut prefix = Vec::with_capacity(48 + from.as_str().len());
     prefix.extend_from_slice(b"<presence type='unavailable' from='");
     escape_into(&mut prefix, from.as_str());
-    prefix.extend_from_slice(b"' to='");
-    (Bytes::from(prefix), Bytes::from_static(b"'/>"))
+    prefix.push(b'\'');
+    (Bytes::from(prefix), Bytes::from_static(b"/>"))
 }
 
 #[cfg(test)]

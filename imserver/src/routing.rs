@@ -16,10 +16,16 @@
 //!   having gone, it is treated as one to the bare JID.
 
 use crate::subscription::Kind;
+use ::time::OffsetDateTime;
+use ::time::macros::format_description;
 use bytes::Bytes;
 use xmpp::element::Element;
 use xmpp::error::StanzaError;
+use xmpp::jid::Jid;
+use xmpp::node::Node;
 use xmpp::ns;
+use xmpp::stanza::{Iq, Rewrite};
+pub use xmpp::stanza::{IqType, MessageType};
 
 /// A stanza by kind and type.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -30,21 +36,6 @@ pub enum StanzaKind {
     Presence(PresenceType),
     /// `<iq/>`
     Iq(IqType),
-}
-
-/// Type of a message, RFC 6121 §5.2.2.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum MessageType {
-    /// None given, or one that is not defined.
-    Normal,
-    /// One-to-one chat.
-    Chat,
-    /// From or to a room.
-    Groupchat,
-    /// Nobody needs to answer, nobody needs it later.
-    Headline,
-    /// Answer to a message of ours.
-    Error,
 }
 
 /// Type of a presence stanza, RFC 6121 §4.7.1.
@@ -62,39 +53,26 @@ pub enum PresenceType {
     Error,
 }
 
-/// Type of an IQ, RFC 6120 §8.2.3.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum IqType {
-    /// A question.
-    Get,
-    /// A command.
-    Set,
-    /// An answer.
-    Result,
-    /// A refusal.
-    Error,
-}
-
 impl StanzaKind {
     /// What the element is. `None`: no stanza.
     ///
     /// # Errors
-    /// `bad-request` for a presence or IQ type that is not defined (RFC 6121 §4.7.1, RFC 6120 §8.2.3) and an IQ
-    /// without `id` (RFC 6120 §8.1.3). A message type that is not defined is `normal` (RFC 6121 §5.2.2).
+    /// `bad-request` for a presence or IQ type that is not defined (RFC 6121 §4.7.1, RFC 6120 §8.2.3), an IQ without
+    /// `id` (RFC 6120 §8.1.3), and a get or set without exactly one child. It is not sent if the element is an answer
+    /// itself. A message type that is not defined is `normal` (RFC 6121 §5.2.2).
     pub fn of(element: &Element) -> Option<Result<Self, StanzaError>> {
         use xmpp::stanza::StanzaKind as Name;
-        let stanza_type = element.attr("type");
-        let stanza_type = stanza_type.as_deref();
         Some(match element.stanza_kind()? {
-            Name::Message => Ok(Self::Message(MessageType::parse(stanza_type))),
-            Name::Presence => PresenceType::parse(stanza_type)
-                .map(Self::Presence)
-                .ok_or(StanzaError::BadRequest),
-            Name::Iq if element.attr("id").is_none() => Err(StanzaError::BadRequest),
-            Name::Iq => stanza_type
-                .and_then(IqType::parse)
-                .map(Self::Iq)
-                .ok_or(StanzaError::BadRequest),
+            Name::Message => Ok(Self::Message(MessageType::of(element))),
+            Name::Presence => {
+                xmpp::stanza::PresenceType::of(element).map(|t| Self::Presence(t.into()))
+            }
+            // An answer is passed on whatever it contains: who asked wants one.
+            Name::Iq => match (element.attr("type").as_deref(), element.attr("id")) {
+                (Some("result"), Some(_)) => Ok(Self::Iq(IqType::Result)),
+                (Some("error"), Some(_)) => Ok(Self::Iq(IqType::Error)),
+                _ => Iq::of(element).map(|iq| Self::Iq(iq.iq_type)),
+            },
         })
     }
 
@@ -119,46 +97,19 @@ impl StanzaKind {
     }
 }
 
-impl MessageType {
-    /// The type that the attribute names.
-    pub fn parse(stanza_type: Option<&str>) -> Self {
-        match stanza_type {
-            Some("chat") => Self::Chat,
-            Some("groupchat") => Self::Groupchat,
-            Some("headline") => Self::Headline,
-            Some("error") => Self::Error,
-            _ => Self::Normal,
+impl From<xmpp::stanza::PresenceType> for PresenceType {
+    fn from(named: xmpp::stanza::PresenceType) -> Self {
+        use xmpp::stanza::PresenceType as Named;
+        match named {
+            Named::Available => Self::Available,
+            Named::Unavailable => Self::Unavailable,
+            Named::Subscribe => Self::Subscription(Kind::Subscribe),
+            Named::Subscribed => Self::Subscription(Kind::Subscribed),
+            Named::Unsubscribe => Self::Subscription(Kind::Unsubscribe),
+            Named::Unsubscribed => Self::Subscription(Kind::Unsubscribed),
+            Named::Probe => Self::Probe,
+            Named::Error => Self::Error,
         }
-    }
-}
-
-impl PresenceType {
-    /// The type that the attribute names. `None`: not defined ("available" is not).
-    pub fn parse(stanza_type: Option<&str>) -> Option<Self> {
-        Some(match stanza_type {
-            None => Self::Available,
-            Some("unavailable") => Self::Unavailable,
-            Some("subscribe") => Self::Subscription(Kind::Subscribe),
-            Some("subscribed") => Self::Subscription(Kind::Subscribed),
-            Some("unsubscribe") => Self::Subscription(Kind::Unsubscribe),
-            Some("unsubscribed") => Self::Subscription(Kind::Unsubscribed),
-            Some("probe") => Self::Probe,
-            Some("error") => Self::Error,
-            Some(_) => return None,
-        })
-    }
-}
-
-impl IqType {
-    /// The type that the attribute names. `None`: not defined.
-    pub fn parse(stanza_type: &str) -> Option<Self> {
-        Some(match stanza_type {
-            "get" => Self::Get,
-            "set" => Self::Set,
-            "result" => Self::Result,
-            "error" => Self::Error,
-            _ => return None,
-        })
     }
 }
 
@@ -389,7 +340,7 @@ fn presence(kind: PresenceType, s: &Situation) -> Decision {
 
 /// §8.5.2.1.3, §8.5.2.2.3, §8.5.3.1, §8.5.3.2.3.
 fn iq(kind: IqType, s: &Situation) -> Decision {
-    let asks = matches!(kind, IqType::Get | IqType::Set);
+    let asks = kind.is_request();
     match s.to {
         To::Full { matches: true } if !asks || s.shares_presence => Decision::Deliver {
             to: Recipients::Match,
@@ -465,6 +416,36 @@ pub fn retention(kind: MessageType, element: &Element) -> Retention {
 /// (RFC 6120 §8.3.1). `None`: it is an error or a result itself, or no stanza.
 pub fn error_reply(stanza: &Bytes, condition: StanzaError, text: Option<&str>) -> Option<Bytes> {
     xmpp::error::stanza_error(&Element::parse(stanza.clone()).ok()?, condition, text)
+}
+
+/// Whom a kept stanza is for: the `to` it went with. `None`: it has none, or it is no stanza.
+pub fn recipient(stanza: &Bytes) -> Option<Jid> {
+    Jid::parse(&Element::parse(stanza.clone()).ok()?.attr("to")?).ok()
+}
+
+/// A kept message with the time it was taken, XEP-0203, said by the domain `by`. One that cannot be read goes as it is.
+pub fn with_delay(stanza: &Bytes, by: &str, taken_unix_ms: u64) -> Bytes {
+    let Ok(element) = Element::parse(stanza.clone()) else {
+        return stanza.clone();
+    };
+    let delay = Node::new("delay", ns::DELAY)
+        .with_attr("from", by)
+        .with_attr("stamp", stamp(taken_unix_ms));
+    let delay = delay.to_bytes(ns::CLIENT);
+    Rewrite::new(&element).append(&delay).finish()
+}
+
+/// A time as XEP-0082 §3.2 writes it, in UTC and with milliseconds.
+pub fn stamp(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms / 1000)
+        .ok()
+        .and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
+    let time = time.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
+    let seconds = time
+        .format(format)
+        .expect("the format has only parts that every time has");
+    format!("{seconds}.{:03}Z", unix_ms % 1000)
 }
 
 #[cfg(test)]

@@ -231,6 +231,31 @@ pub fn outbound(state: State, kind: Kind) -> Outcome {
     )
 }
 
+/// [`outbound`] for a stanza that may have been handled before: the server was killed and its mux has sent the element
+/// again (DESIGN section 3, "Replay is recognised").
+///
+/// The state may hold what the stanza did the first time, and the stanza be lost on its way to the contact. So an
+/// answer that seems to have nothing left to do goes to the contact once more, who ignores it if it is known there
+/// (Tables 8 and 9). Only a first time may pre-approve.
+pub fn outbound_again(state: State, kind: Kind) -> Outcome {
+    let steps: &[Step] = match (kind, state) {
+        (Kind::Subscribed, s) if s.from() => &[Step::Route, Step::Presence],
+        (Kind::Unsubscribed, s) if !s.from() && !s.pending_in() && !s.approved() => &[Step::Route],
+        _ => return outbound(state, kind),
+    };
+    Outcome { state, steps }
+}
+
+/// [`remove`] of an item that is not there, when the roster set may have been handled before (see
+/// [`outbound_again`]): the client is told that it is done, the contact that there is nothing between the two.
+pub const REMOVE_AGAIN: Outcome = Outcome {
+    state: State::None,
+    steps: &[
+        Step::Send(Kind::Unsubscribe),
+        Step::Send(Kind::Unsubscribed),
+    ],
+};
+
 /// A subscription stanza of the contact to the user.
 ///
 /// `to` is cut to the bare JID before (§3.1.3), `from` is bare.

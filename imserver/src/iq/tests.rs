@@ -2,6 +2,7 @@
 
 use super::*;
 use roster::Set;
+use xmpp::ns;
 
 const OWN: Target = Target::Account {
     own: true,
@@ -198,6 +199,11 @@ fn who_may_ask_what_is_a_table() {
         // RFC 6120 §8.2.3 rules 3 and 4
         ("result", "", [""; 4]),
         ("result", "<ping xmlns='urn:xmpp:ping'/>", [""; 4]),
+        (
+            "result",
+            "<ping xmlns='urn:xmpp:ping'/><ping xmlns='urn:xmpp:ping'/>",
+            [""; 4],
+        ),
         ("error", "<ping xmlns='urn:xmpp:ping'/>", [""; 4]),
         (
             "question",
@@ -400,7 +406,7 @@ fn version_and_time_tell_what_they_should() {
     let time = time.child("time", "urn:xmpp:time").expect("a time").tree();
     assert_eq!(
         time.child("utc", "urn:xmpp:time").expect("utc").text(),
-        "2006-11-19T17:58:35Z"
+        "2006-11-19T17:58:35.999Z"
     );
     assert_eq!(
         time.child("tzo", "urn:xmpp:time").expect("tzo").text(),

@@ -3,6 +3,7 @@
 use super::{Extension, Found, IqOutcome, Request, Target, UNAVAILABLE, Wait};
 use xmpp::element::Child;
 use xmpp::error::StanzaError;
+use xmpp::node::Node;
 use xmpp::ns;
 
 /// XEP-0054.
@@ -49,7 +50,10 @@ fn set(request: &Request<'_>, vcard: Child<'_>) -> IqOutcome {
 /// §3.1, §3.3: no vCard is `item-not-found` to its owner; to others it looks like no account.
 pub fn found(request: &Request<'_>, found: Found) -> IqOutcome {
     match found {
-        Found::Xml(xml) => IqOutcome::Reply(request.result_raw(xml)),
+        // It was checked when it came; what the store has spoiled is not passed on.
+        Found::Xml(xml) => {
+            Node::parse(&xml, ns::VCARD).map_or(UNAVAILABLE, |vcard| request.reply(vcard))
+        }
         Found::Nothing if request.own() => IqOutcome::Error(StanzaError::ItemNotFound, None),
         Found::Nothing | Found::NoAccount => UNAVAILABLE,
     }

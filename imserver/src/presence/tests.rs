@@ -1,6 +1,7 @@
 //! Presence as tables: priorities, plans, the directed list, probes.
 
 use super::*;
+use xmpp::element::Element;
 
 fn element(xml: &str) -> Element {
     Element::parse(Bytes::copy_from_slice(xml.as_bytes())).expect("well-formed")
@@ -272,8 +273,8 @@ fn stanzas_are_well_formed_whatever_the_address() {
         "<presence from='a@example.org/r' to='b@example.org'/>"
     );
     let full = FullJid::parse("a@example.org/it's <me>").expect("an address");
-    let (prefix, suffix) = gone(&full);
-    let whole = [&prefix[..], b"b@example.org", &suffix[..]].concat();
+    let (prefix, suffix) = unavailable(&full);
+    let whole = [&prefix[..], b" to='b@example.org'", &suffix[..]].concat();
     let parsed = Element::parse(Bytes::from(whole)).expect("well-formed");
     assert_eq!(parsed.attr("from").as_deref(), Some(full.as_str()));
     assert_eq!(parsed.attr("to").as_deref(), Some("b@example.org"));

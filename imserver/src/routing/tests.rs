@@ -174,10 +174,38 @@ fn kind(words: &str) -> StanzaKind {
     let mut words = words.split(' ').filter(|w| *w != "stranger");
     let (name, stanza_type) = (words.next().expect("a kind"), words.next());
     match name {
-        "message" => StanzaKind::Message(MessageType::parse(stanza_type)),
-        "presence" => StanzaKind::Presence(PresenceType::parse(stanza_type).expect("a type")),
-        _ => StanzaKind::Iq(IqType::parse(stanza_type.expect("a type")).expect("a type")),
+        "message" => StanzaKind::Message(message_type(stanza_type)),
+        "presence" => StanzaKind::Presence(match stanza_type {
+            None => PresenceType::Available,
+            Some("unavailable") => PresenceType::Unavailable,
+            Some("probe") => PresenceType::Probe,
+            Some("error") => PresenceType::Error,
+            Some(kind) => PresenceType::Subscription(subscription_kind(kind)),
+        }),
+        _ => StanzaKind::Iq(match stanza_type {
+            Some("get") => IqType::Get,
+            Some("set") => IqType::Set,
+            Some("result") => IqType::Result,
+            _ => IqType::Error,
+        }),
     }
+}
+
+fn message_type(name: Option<&str>) -> MessageType {
+    match name {
+        Some("chat") => MessageType::Chat,
+        Some("groupchat") => MessageType::Groupchat,
+        Some("headline") => MessageType::Headline,
+        Some("error") => MessageType::Error,
+        _ => MessageType::Normal,
+    }
+}
+
+fn subscription_kind(name: &str) -> Kind {
+    *Kind::ALL
+        .iter()
+        .find(|kind| kind.as_str() == name)
+        .expect("a kind")
 }
 
 fn resources(words: &str) -> Resources {
@@ -580,7 +608,7 @@ fn what_may_be_kept_is_read_off_the_children() {
     ];
     for (what, xml, expected) in rows {
         let element = element(xml);
-        let kind = MessageType::parse(element.attr("type").as_deref());
+        let kind = MessageType::of(&element);
         assert_eq!(retention(kind, &element), *expected, "{what}: {xml}");
     }
 }
@@ -603,8 +631,8 @@ fn kinds_are_read_off_the_top_tag() {
         ("<presence type='unsubscribed'/>", "presence unsubscribed"),
         ("<presence type='probe'/>", "presence probe"),
         ("<presence type='error'/>", "presence error"),
-        ("<iq type='get' id='1'/>", "iq get"),
-        ("<iq type='set' id='1'/>", "iq set"),
+        ("<iq type='get' id='1'><x xmlns='urn:x'/></iq>", "iq get"),
+        ("<iq type='set' id='1'><x xmlns='urn:x'/></iq>", "iq set"),
         ("<iq type='result' id='1'/>", "iq result"),
         ("<iq type='error' id='1'/>", "iq error"),
     ];
@@ -621,7 +649,11 @@ fn kinds_are_read_off_the_top_tag() {
         "<presence type=''/>",
         "<iq id='1'/>",
         "<iq type='ask' id='1'/>",
-        "<iq type='get'/>",
+        "<iq type='get'><x xmlns='urn:x'/></iq>",
+        "<iq type='result'/>",
+        "<iq type='get' id='1'/>",
+        "<iq type='get' id=''><x xmlns='urn:x'/></iq>",
+        "<iq type='set' id='1'><x xmlns='urn:x'/><y xmlns='urn:x'/></iq>",
     ] {
         assert_eq!(
             StanzaKind::of(&element(xml)),
@@ -677,4 +709,44 @@ fn an_error_reply_turns_the_addresses_round_and_is_never_answered() {
         assert_eq!(super::tests::kind(kind).error(), super::tests::kind(error));
         assert!(super::tests::kind(kind).answerable() && !super::tests::kind(error).answerable());
     }
+}
+
+#[test]
+fn a_kept_message_comes_with_the_time_it_was_taken() {
+    let rows = [
+        (
+            "<message from='a@example.org/x' to='b@example.org'><body>hi</body></message>",
+            "<message from='a@example.org/x' to='b@example.org'><body>hi</body>\
+             <delay xmlns='urn:xmpp:delay' from='example.org' stamp='2002-09-10T23:08:25.007Z'/></message>",
+        ),
+        (
+            "<message to='b@example.org'/>",
+            "<message to='b@example.org'>\
+             <delay xmlns='urn:xmpp:delay' from='example.org' stamp='2002-09-10T23:08:25.007Z'/></message>",
+        ),
+    ];
+    for (kept, expected) in rows {
+        let kept = Bytes::copy_from_slice(kept.as_bytes());
+        assert_eq!(
+            with_delay(&kept, "example.org", 1_031_699_305_007),
+            expected
+        );
+        assert_eq!(
+            recipient(&kept),
+            Some(Jid::parse("b@example.org").expect("an address"))
+        );
+    }
+    assert_eq!(
+        with_delay(&Bytes::from_static(b"<broken"), "example.org", 0),
+        "<broken"
+    );
+    for unaddressed in ["<message/>", "<message to='@'/>", "<broken"] {
+        assert_eq!(
+            recipient(&Bytes::copy_from_slice(unaddressed.as_bytes())),
+            None,
+            "{unaddressed}"
+        );
+    }
+    assert_eq!(stamp(0), "1970-01-01T00:00:00.000Z");
+    assert_eq!(stamp(u64::MAX), "1970-01-01T00:00:00.615Z");
 }

@@ -180,220 +180,67 @@ fn every_row_of_the_prose_holds() {
         State,
         &'static [Step],
     );
+    #[rustfmt::skip]
     let rows: &[Row] = &[
         // §3.1.2: routed, then the push with ask='subscribe'.
         ("§3.1.2", "out", None, Subscribe, NoneOut, &[Route, Push]),
         ("§3.1.2 again", "out", NoneOut, Subscribe, NoneOut, &[Route]),
         // §3.1.3: delivered to available resources, once; answered for who is subscribed.
-        (
-            "§3.1.3 case 3",
-            "in",
-            None,
-            Subscribe,
-            NoneIn,
-            &[DeliverAvailable],
-        ),
+        ("§3.1.3 case 3", "in", None, Subscribe, NoneIn, &[DeliverAvailable]),
         ("§3.1.3 case 4", "in", NoneIn, Subscribe, NoneIn, &[]),
-        (
-            "§3.1.3 case 2",
-            "in",
-            From,
-            Subscribe,
-            From,
-            &[Send(Subscribed), Presence],
-        ),
+        ("§3.1.3 case 2", "in", From, Subscribe, From, &[Send(Subscribed), Presence]),
         // §3.1.5: route, push, presence from each available resource.
-        (
-            "§3.1.5",
-            "out",
-            NoneIn,
-            Subscribed,
-            From,
-            &[Route, Push, Presence],
-        ),
-        (
-            "§3.1.5 mutual",
-            "out",
-            ToIn,
-            Subscribed,
-            Both,
-            &[Route, Push, Presence],
-        ),
+        ("§3.1.5", "out", NoneIn, Subscribed, From, &[Route, Push, Presence]),
+        ("§3.1.5 mutual", "out", ToIn, Subscribed, Both, &[Route, Push, Presence]),
         // §3.1.6: the stanza before the push.
-        (
-            "§3.1.6",
-            "in",
-            NoneOut,
-            Subscribed,
-            To,
-            &[DeliverInterested, Push],
-        ),
+        ("§3.1.6", "in", NoneOut, Subscribed, To, &[DeliverInterested, Push]),
         ("§3.1.6 unasked", "in", None, Subscribed, None, &[]),
         // §3.2.2: unavailable, route, push; nothing if the contact had nothing.
-        (
-            "§3.2.2",
-            "out",
-            From,
-            Unsubscribed,
-            None,
-            &[Unavailable, Route, Push],
-        ),
+        ("§3.2.2", "out", From, Unsubscribed, None, &[Unavailable, Route, Push]),
         ("§3.2.2 case 1", "out", To, Unsubscribed, To, &[]),
-        (
-            "§3.2.2 refusal",
-            "out",
-            NoneIn,
-            Unsubscribed,
-            None,
-            &[Route],
-        ),
+        ("§3.2.2 refusal", "out", NoneIn, Unsubscribed, None, &[Route]),
         // §3.2.3
-        (
-            "§3.2.3",
-            "in",
-            Both,
-            Unsubscribed,
-            From,
-            &[DeliverInterested, Push],
-        ),
+        ("§3.2.3", "in", Both, Unsubscribed, From, &[DeliverInterested, Push]),
         // §3.3.2, §3.3.3
         ("§3.3.2", "out", Both, Unsubscribe, From, &[Route, Push]),
-        (
-            "§3.3.3",
-            "in",
-            From,
-            Unsubscribe,
-            None,
-            &[DeliverInterested, Push, Unavailable],
-        ),
-        (
-            "§3.3.3 withdrawn",
-            "in",
-            NoneIn,
-            Unsubscribe,
-            None,
-            &[DeliverInterested],
-        ),
+        ("§3.3.3", "in", From, Unsubscribe, None, &[DeliverInterested, Push, Unavailable]),
+        ("§3.3.3 withdrawn", "in", NoneIn, Unsubscribe, None, &[DeliverInterested]),
         // §3.4.2: cases 1 to 4. A contact that is not in the roster is in state None.
         ("§3.4.2 case 1", "out", Both, Subscribed, Both, &[]),
         ("§3.4.2 case 1", "out", From, Subscribed, From, &[]),
         ("§3.4.2 case 1", "out", FromOut, Subscribed, FromOut, &[]),
-        (
-            "§3.4.2 case 2",
-            "out",
-            NoneOutIn,
-            Subscribed,
-            FromOut,
-            &[Route, Push, Presence],
-        ),
+        ("§3.4.2 case 2", "out", NoneOutIn, Subscribed, FromOut, &[Route, Push, Presence]),
         ("§3.4.2 case 3", "out", To, Subscribed, ToPre, &[Push]),
-        (
-            "§3.4.2 case 3",
-            "out",
-            NoneOut,
-            Subscribed,
-            NoneOutPre,
-            &[Push],
-        ),
+        ("§3.4.2 case 3", "out", NoneOut, Subscribed, NoneOutPre, &[Push]),
         ("§3.4.2 case 4", "out", None, Subscribed, NonePre, &[Push]),
         ("§3.4.2 twice", "out", NonePre, Subscribed, NonePre, &[]),
         ("§3.4.2 twice", "out", ToPre, Subscribed, ToPre, &[]),
-        (
-            "§3.4.2 twice",
-            "out",
-            NoneOutPre,
-            Subscribed,
-            NoneOutPre,
-            &[],
-        ),
+        ("§3.4.2 twice", "out", NoneOutPre, Subscribed, NoneOutPre, &[]),
         // Its request is answered for the user and not delivered; the pre-approval is used up.
-        (
-            "§3.4.2 request",
-            "in",
-            NonePre,
-            Subscribe,
-            From,
-            &[Send(Subscribed), Push, Presence],
-        ),
-        (
-            "§3.4.2 request",
-            "in",
-            NoneOutPre,
-            Subscribe,
-            FromOut,
-            &[Send(Subscribed), Push, Presence],
-        ),
-        (
-            "§3.4.2 request",
-            "in",
-            ToPre,
-            Subscribe,
-            Both,
-            &[Send(Subscribed), Push, Presence],
-        ),
+        ("§3.4.2 request", "in", NonePre, Subscribe, From, &[Send(Subscribed), Push, Presence]),
+        ("§3.4.2 request", "in", NoneOutPre, Subscribe, FromOut, &[Send(Subscribed), Push, Presence]),
+        ("§3.4.2 request", "in", ToPre, Subscribe, Both, &[Send(Subscribed), Push, Presence]),
         // §3.2.2 case 2: withdrawn without a word to the contact.
         ("§3.2.2 case 2", "out", NonePre, Unsubscribed, None, &[Push]),
-        (
-            "§3.2.2 case 2",
-            "out",
-            NoneOutPre,
-            Unsubscribed,
-            NoneOut,
-            &[Push],
-        ),
+        ("§3.2.2 case 2", "out", NoneOutPre, Unsubscribed, NoneOut, &[Push]),
         ("§3.2.2 case 2", "out", ToPre, Unsubscribed, To, &[Push]),
         // The other half of the subscription goes its own way under a pre-approval.
-        (
-            "A.2.1",
-            "out",
-            NonePre,
-            Subscribe,
-            NoneOutPre,
-            &[Route, Push],
-        ),
+        ("A.2.1", "out", NonePre, Subscribe, NoneOutPre, &[Route, Push]),
         ("A.2.1", "out", NoneOutPre, Subscribe, NoneOutPre, &[Route]),
         ("A.2.1", "out", ToPre, Subscribe, ToPre, &[Route]),
         ("A.2.2", "out", NonePre, Unsubscribe, NonePre, &[Route]),
-        (
-            "A.2.2",
-            "out",
-            NoneOutPre,
-            Unsubscribe,
-            NonePre,
-            &[Route, Push],
-        ),
+        ("A.2.2", "out", NoneOutPre, Unsubscribe, NonePre, &[Route, Push]),
         ("A.2.2", "out", ToPre, Unsubscribe, NonePre, &[Route, Push]),
         ("A.3.2", "in", NonePre, Unsubscribe, NonePre, &[]),
         ("A.3.2", "in", NoneOutPre, Unsubscribe, NoneOutPre, &[]),
         ("A.3.2", "in", ToPre, Unsubscribe, ToPre, &[]),
         ("A.3.3", "in", NonePre, Subscribed, NonePre, &[]),
-        (
-            "A.3.3",
-            "in",
-            NoneOutPre,
-            Subscribed,
-            ToPre,
-            &[DeliverInterested, Push],
-        ),
+        ("A.3.3", "in", NoneOutPre, Subscribed, ToPre, &[DeliverInterested, Push]),
         ("A.3.3", "in", ToPre, Subscribed, ToPre, &[]),
         // §4.3.2 rule 1: an unsubscribed of the other server never withdraws a pre-approval.
         ("§4.3.2", "in", NonePre, Unsubscribed, NonePre, &[]),
-        (
-            "§4.3.2",
-            "in",
-            NoneOutPre,
-            Unsubscribed,
-            NonePre,
-            &[DeliverInterested, Push],
-        ),
-        (
-            "§4.3.2",
-            "in",
-            ToPre,
-            Unsubscribed,
-            NonePre,
-            &[DeliverInterested, Push],
-        ),
+        ("§4.3.2", "in", NoneOutPre, Unsubscribed, NonePre, &[DeliverInterested, Push]),
+        ("§4.3.2", "in", ToPre, Unsubscribed, NonePre, &[DeliverInterested, Push]),
     ];
     for (section, direction, existing, kind, new, steps) in rows {
         let got = answer(direction, *existing, *kind);
@@ -408,6 +255,7 @@ fn every_row_of_the_prose_holds() {
 #[test]
 fn removal_undoes_what_there_was() {
     use Kind::*;
+    #[rustfmt::skip]
     let rows: &[(State, &[Step])] = &[
         (None, &[Push]),
         (NoneOut, &[Push, Send(Unsubscribe)]),
@@ -416,14 +264,8 @@ fn removal_undoes_what_there_was() {
         (To, &[Push, Send(Unsubscribe)]), // §2.5.2 case 1
         (ToIn, &[Push, Send(Unsubscribe), Send(Unsubscribed)]),
         (From, &[Push, Unavailable, Send(Unsubscribed)]), // §2.5.2 case 2
-        (
-            FromOut,
-            &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)],
-        ),
-        (
-            Both,
-            &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)],
-        ), // §2.5.2 case 3
+        (FromOut, &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)]),
+        (Both, &[Push, Unavailable, Send(Unsubscribe), Send(Unsubscribed)]), // §2.5.2 case 3
         (NonePre, &[Push]),
         (NoneOutPre, &[Push, Send(Unsubscribe)]),
         (ToPre, &[Push, Send(Unsubscribe)]),
@@ -533,6 +375,68 @@ fn a_repeated_stanza_changes_nothing_more() {
                 "{kind:?} in {before:?}"
             );
         }
+    }
+}
+
+/// Killed anywhere between the user's roster and the contact's, then told again: the two agree as if it had not happened.
+#[test]
+fn a_replayed_stanza_heals_what_a_kill_cut_in_two() {
+    for user in [
+        None, NoneOut, NoneIn, NoneOutIn, To, ToIn, From, FromOut, Both,
+    ] {
+        let other_half = |state: State| {
+            State::new(
+                match (state.from(), state.to()) {
+                    (true, true) => Subscription::Both,
+                    (true, false) => Subscription::To,
+                    (false, true) => Subscription::From,
+                    (false, false) => Subscription::None,
+                },
+                state.pending_in(),
+                state.ask(),
+                false,
+            )
+        };
+        let contact = other_half(user);
+        for kind in Kind::ALL {
+            let whole = outbound(user, kind);
+            let expected = match whole.steps.contains(&Route) {
+                true => inbound(contact, kind).state,
+                false => contact,
+            };
+            // The user's half was written, the contact's was not.
+            let again = outbound_again(whole.state, kind);
+            assert_eq!(again.state, whole.state, "{kind:?} in {user:?}");
+            let healed = match again.steps.contains(&Route) {
+                true => inbound(contact, kind).state,
+                false => contact,
+            };
+            assert_eq!(healed, expected, "{kind:?} in {user:?}");
+            // Both were: nothing more happens to the contact.
+            if again.steps.contains(&Route) {
+                assert_eq!(
+                    inbound(expected, kind).state,
+                    expected,
+                    "{kind:?} in {user:?}"
+                );
+            }
+        }
+        let removed = REMOVE_AGAIN
+            .steps
+            .iter()
+            .fold(contact, |state, step| match step {
+                Send(kind) => inbound(state, *kind).state,
+                _ => state,
+            });
+        assert_eq!(removed, None, "removal in {user:?}");
+    }
+    // A first time is as ever.
+    for (state, kind) in [
+        (NoneIn, Kind::Subscribed),
+        (From, Kind::Unsubscribed),
+        (NonePre, Kind::Unsubscribed),
+    ] {
+        assert_eq!(outbound_again(state, kind), outbound(state, kind));
     }
 }
 
