@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// A store failed as a whole (single writes fail with [`WriteError`](crate::WriteError)).
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum StoreError {
     /// No room on the disk: refuse with `resource-constraint`, try again later.
     #[error("no room on the disk for {path}")]

@@ -223,16 +223,7 @@ impl Writer for ModelWriter {
     }
 
     fn maintain(&mut self) -> Result<bool, StoreError> {
-        self.0.lock()?;
-        Ok(false)
-    }
-}
-
-impl Drop for ModelWriter {
-    fn drop(&mut self) {
-        if let Ok(mut shared) = self.0.lock() {
-            shared.writer_given = false;
-        }
+        self.0.lock().map(|_| false)
     }
 }
 
@@ -590,13 +581,5 @@ impl SessionStore for ModelSessions {
             .iter()
             .map(|(session, record)| (*session, record.clone()))
             .collect())
-    }
-}
-
-impl Drop for ModelSessions {
-    fn drop(&mut self) {
-        if let Ok(mut shared) = self.0.lock() {
-            shared.sessions_given = false;
-        }
     }
 }

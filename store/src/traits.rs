@@ -11,11 +11,11 @@ use crate::types::{
 
 /// An open store. Shared by the threads that need a reader.
 pub trait Engine: Send + Sync {
-    /// The one writer. A second call is refused with [`StoreError::InUse`] while the first lives.
+    /// The one writer, given out once; a second call is refused with [`StoreError::InUse`].
     fn writer(&self) -> Result<Box<dyn Writer>, StoreError>;
     /// A reader for one thread.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
-    /// The session store. A second call is refused while the first lives.
+    /// The session store, given out once.
     fn session_store(&self) -> Result<Box<dyn SessionStore>, StoreError>;
     /// Names this store; new after a restore.
     fn store_id(&self) -> StoreId;

@@ -1,0 +1,303 @@
+//! Reads of one thread: index and tail seen at one moment, rows from the log by position.
+//!
+//! In: questions about an owner. Out: rows, accounts, rosters. Owns: three read-only connections.
+//! Never: holds a read transaction beyond one call (the WAL could not be reused), counts rows.
+
+use bytes::Bytes;
+use xmpp::jid::BareJid;
+
+use super::blocks::{self, Item};
+use super::index::{IndexView, PENDING_COUNT, id_of, pending_row};
+use super::log;
+use super::open::Db;
+use super::record::{ARCHIVE, OUTGOING};
+use super::shared::lock;
+use super::state::StateReader;
+use super::tail::Found;
+use crate::StoreError;
+use crate::traits::Reader;
+use crate::types::{Account, AccountEntry, ArchiveQuery, Counts, StoredRow, UserData};
+
+/// Positions taken from the index per query.
+const PAGE: usize = 256;
+
+/// See the module.
+pub(crate) struct SqliteReader {
+    view: IndexView,
+    log: Db,
+    state: StateReader,
+}
+
+impl SqliteReader {
+    pub fn new(view: IndexView, log: Db, state: StateReader) -> Self {
+        SqliteReader { view, log, state }
+    }
+
+    /// Positions of pending rows, ascending.
+    fn pending_positions(&self, owner: &BareJid, after: u64, limit: usize) -> Result<Vec<Found>, StoreError> {
+        let index = &self.view.index;
+        self.view.consistent(|floor| {
+            let mut found = Vec::new();
+            let id = id_of(index, owner)?;
+            let mut last = after;
+            while let Some(id) = id {
+                let page = self.indexed_pending(id, last, limit.clamp(1, PAGE))?;
+                last = page.last().copied().unwrap_or(last);
+                let tail = lock(&self.view.shared.tail);
+                let left = page.iter().filter(|position| !tail.marks_cleared(**position, owner).0);
+                found.extend(left.map(|position| Found { position: *position, pending: true }));
+                if page.len() < limit.clamp(1, PAGE) || found.len() >= limit {
+                    break;
+                }
+            }
+            let tail = lock(&self.view.shared.tail);
+            if tail.base() > floor + 1 {
+                return Ok(None);
+            }
+            if found.len() < limit {
+                let from = after.max(floor).saturating_add(1);
+                found.extend(tail.rows_of(owner, from, |_, row, _| row.pending()).into_iter().rev());
+            }
+            found.truncate(limit);
+            Ok(Some(found))
+        })
+    }
+
+    fn indexed_pending(&self, owner: i64, after: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+        let index = &self.view.index;
+        let sql = "SELECT position FROM pending WHERE owner = ? AND position > ? ORDER BY position LIMIT ?";
+        let mut statement = index.conn.prepare_cached(sql).map_err(|e| index.error(e))?;
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let rows = statement.query_map((owner, after, limit as i64), |row| row.get::<_, i64>(0));
+        let rows = rows.map_err(|e| index.error(e))?.map(|row| row.map(|position| position as u64));
+        rows.collect::<rusqlite::Result<_>>().map_err(|e| index.error(e))
+    }
+
+    /// Positions of archived rows, ascending.
+    fn archive_positions(&self, query: &ArchiveQuery) -> Result<Vec<Found>, StoreError> {
+        self.view.consistent(|floor| {
+            let mut found = Vec::new();
+            if !query.last {
+                self.indexed_archive(query, &mut found)?;
+            }
+            {
+                let tail = lock(&self.view.shared.tail);
+                if tail.base() > floor + 1 {
+                    return Ok(None);
+                }
+                if found.len() < query.limit {
+                    let mut rows = tail.rows_of(&query.owner, floor + 1, |position, row, peer| {
+                        let item = Item { position, time_ms: row.time_ms };
+                        row.archived() && query.peer.as_ref().is_none_or(|of| of == peer) && wanted(query, &item)
+                    });
+                    if query.last {
+                        rows.truncate(query.limit);
+                    }
+                    rows.reverse();
+                    found.extend(rows);
+                }
+            }
+            if query.last && found.len() < query.limit {
+                self.indexed_archive(query, &mut found)?;
+            }
+            found.truncate(query.limit);
+            Ok(Some(found))
+        })
+    }
+
+    /// Walks the blocks of one list, from the side the query asks for, until `found` is long enough.
+    fn indexed_archive(&self, query: &ArchiveQuery, found: &mut Vec<Found>) -> Result<(), StoreError> {
+        let index = &self.view.index;
+        let Some(owner) = id_of(index, &query.owner)? else { return Ok(()) };
+        let peer = match &query.peer {
+            Some(peer) => match id_of(index, peer)? {
+                Some(peer) => peer,
+                None => return Ok(()),
+            },
+            None => 0,
+        };
+        let mut block = if query.last {
+            blocks::block_at(index, owner, peer, query.before.map_or(u64::MAX, |before| before.saturating_sub(1)))?
+        } else {
+            let from = query.after.unwrap_or(0);
+            match blocks::block_at(index, owner, peer, from)? {
+                Some(block) => Some(block),
+                None => blocks::block_after(index, owner, peer, from)?,
+            }
+        };
+        let mut backwards = Vec::new();
+        while let Some((first, bytes)) = block {
+            let mut items = blocks::decode(first, &bytes).ok_or_else(|| blocks::damaged(index))?;
+            items.retain(|item| wanted(query, item));
+            let room = query.limit.saturating_sub(found.len() + backwards.len());
+            let beyond = if query.last { query.after.is_some_and(|after| first <= after) } else {
+                query.before.is_some_and(|before| first >= before)
+            };
+            if query.last {
+                items.reverse();
+            }
+            let positions = self.not_dropped(query, items);
+            let full = positions.len() >= room;
+            let taken = positions.into_iter().take(room).map(|position| Found { position, pending: false });
+            if query.last { backwards.extend(taken) } else { found.extend(taken) }
+            if full || beyond {
+                break;
+            }
+            block = if query.last {
+                if first == 0 { None } else { blocks::block_at(index, owner, peer, first - 1)? }
+            } else {
+                blocks::block_after(index, owner, peer, first)?
+            };
+        }
+        backwards.reverse();
+        found.splice(0..0, backwards);
+        self.mark_pending(&query.owner, found)
+    }
+
+    fn not_dropped(&self, query: &ArchiveQuery, items: Vec<Item>) -> Vec<u64> {
+        let tail = lock(&self.view.shared.tail);
+        let positions = items.iter().map(|item| item.position);
+        positions.filter(|position| !tail.marks_cleared(*position, &query.owner).1).collect()
+    }
+
+    /// Finds out which of the rows found in the index are pending still.
+    fn mark_pending(&self, owner: &BareJid, found: &mut [Found]) -> Result<(), StoreError> {
+        for row in found.iter_mut().filter(|row| !row.pending) {
+            if pending_row(&self.view.index, row.position)?.is_some() {
+                row.pending = !lock(&self.view.shared.tail).marks_cleared(row.position, owner).0;
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&self, owner: &BareJid, found: &[Found]) -> Result<Vec<StoredRow>, StoreError> {
+        let mut rows = Vec::with_capacity(found.len());
+        for Found { position, pending } in found {
+            let row = log::with_message(&self.log, *position, |message| {
+                if message.owner != owner.as_str() {
+                    return None;
+                }
+                Some(StoredRow {
+                    position: *position,
+                    peer: BareJid::parse(message.peer).ok()?,
+                    time_ms: message.time_ms,
+                    outgoing: message.flags & OUTGOING != 0,
+                    archive: message.flags & ARCHIVE != 0,
+                    pending: *pending,
+                    origin: message.origin,
+                    payload: Bytes::copy_from_slice(message.payload),
+                })
+            })?;
+            // A row may have gone since its position was read: acknowledged and deleted meanwhile.
+            rows.extend(row.flatten());
+        }
+        Ok(rows)
+    }
+
+    /// The row at a position with its marks, if it has any left.
+    fn find(&self, owner: &BareJid, position: u64) -> Result<Option<Found>, StoreError> {
+        let index = &self.view.index;
+        self.view.consistent(|floor| {
+            let id = id_of(index, owner)?;
+            let pending = pending_row(index, position)?.is_some_and(|(of, _)| Some(of) == id);
+            let archived = match id {
+                Some(id) => match blocks::block_at(index, id, 0, position)? {
+                    Some((first, block)) => {
+                        let items = blocks::decode(first, &block).ok_or_else(|| blocks::damaged(index))?;
+                        items.iter().any(|item| item.position == position)
+                    }
+                    None => false,
+                },
+                None => false,
+            };
+            let tail = lock(&self.view.shared.tail);
+            if tail.base() > floor + 1 {
+                return Ok(None);
+            }
+            if position > floor {
+                let row = tail.row(position).filter(|row| row.is_of(owner) && (row.pending() || row.archived()));
+                return Ok(Some(row.map(|row| Found { position, pending: row.pending() })));
+            }
+            let (acknowledged, dropped) = tail.marks_cleared(position, owner);
+            let pending = pending && !acknowledged;
+            let there = pending || (archived && !dropped);
+            Ok(Some(there.then_some(Found { position, pending })))
+        })
+    }
+}
+
+/// Whether a row lies within the bounds of a query.
+fn wanted(query: &ArchiveQuery, item: &Item) -> bool {
+    query.after.is_none_or(|after| item.position > after)
+        && query.before.is_none_or(|before| item.position < before)
+        && query.start_ms.is_none_or(|start| item.time_ms >= start)
+        && query.end_ms.is_none_or(|end| item.time_ms <= end)
+}
+
+impl Reader for SqliteReader {
+    fn user(&mut self, owner: &BareJid) -> Result<Option<UserData>, StoreError> {
+        let Some(mut data) = self.state.user(owner, true)? else { return Ok(None) };
+        data.pending = !self.pending_positions(owner, 0, 1)?.is_empty();
+        Ok(Some(data))
+    }
+
+    fn user_data(&mut self, owner: &BareJid) -> Result<UserData, StoreError> {
+        let mut data = self.state.user(owner, false)?.unwrap_or_default();
+        data.pending = !self.pending_positions(owner, 0, 1)?.is_empty();
+        Ok(data)
+    }
+
+    fn pending(&mut self, owner: &BareJid, after: u64, limit: usize) -> Result<Vec<StoredRow>, StoreError> {
+        let found = self.pending_positions(owner, after, limit)?;
+        self.load(owner, &found)
+    }
+
+    fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError> {
+        let found = self.archive_positions(query)?;
+        self.load(&query.owner, &found)
+    }
+
+    fn row(&mut self, owner: &BareJid, position: u64) -> Result<Option<StoredRow>, StoreError> {
+        let found = self.find(owner, position)?;
+        Ok(self.load(owner, found.as_slice())?.pop())
+    }
+
+    fn account(&mut self, jid: &BareJid) -> Result<Option<Account>, StoreError> {
+        self.state.account(jid)
+    }
+
+    fn accounts(
+        &mut self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<AccountEntry>, StoreError> {
+        self.state.accounts(domain, after, limit)
+    }
+
+    fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {
+        self.state.vcard(owner)
+    }
+
+    fn counts(&mut self) -> Result<Counts, StoreError> {
+        let index = &self.view.index;
+        let (pending, last_position) = self.view.consistent(|floor| {
+            let indexed = index.meta_number(PENDING_COUNT)?;
+            let (held, end, cleared) = {
+                let tail = lock(&self.view.shared.tail);
+                if tail.base() != floor + 1 {
+                    return Ok(None);
+                }
+                (tail.pending_count(), tail.end(), tail.cleared_positions().cloned().collect::<Vec<_>>())
+            };
+            let mut gone = 0;
+            for (position, owner) in cleared {
+                if let Some((id, _)) = pending_row(index, position)? {
+                    gone += u64::from(id_of(index, &owner)? == Some(id));
+                }
+            }
+            Ok(Some(((indexed + held).saturating_sub(gone), end - 1)))
+        })?;
+        Ok(Counts { accounts: self.state.account_count()?, pending, last_position })
+    }
+}

@@ -1,0 +1,425 @@
+//! `state.db`: accounts, rosters, subscription requests, vCards, and the identity of the store.
+//!
+//! Written by the writer's own transaction when a batch holds such writes, never otherwise.
+
+use bytes::Bytes;
+use rusqlite::{OptionalExtension, Row};
+use xmpp::jid::BareJid;
+use xmpp::scram::{ScramHash, ScramKeys};
+
+use super::open::{Database, Db};
+use super::record::{Cursor, put_number};
+use crate::StoreError;
+use crate::types::{
+    Account, AccountEntry, PutMode, RosterItem, Subscription, SubscriptionRequest, UserData, Write, WriteError, Written,
+};
+
+/// The file and its schema.
+pub(crate) const STATE: Database = Database {
+    name: "state.db",
+    page_bytes: 4_096,
+    migrations: &["
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+        CREATE TABLE account (
+            domain TEXT NOT NULL, localpart TEXT NOT NULL, disabled INTEGER NOT NULL, created_ms INTEGER NOT NULL,
+            keys BLOB NOT NULL, PRIMARY KEY (domain, localpart)
+        ) WITHOUT ROWID;
+        CREATE TABLE roster_version (owner TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE roster (
+            owner TEXT NOT NULL, contact TEXT NOT NULL, name TEXT, subscription INTEGER NOT NULL,
+            ask INTEGER NOT NULL, approved INTEGER NOT NULL, groups BLOB NOT NULL, version INTEGER NOT NULL,
+            PRIMARY KEY (owner, contact)
+        ) WITHOUT ROWID;
+        CREATE TABLE request (
+            owner TEXT NOT NULL, contact TEXT NOT NULL, stanza BLOB NOT NULL, PRIMARY KEY (owner, contact)
+        ) WITHOUT ROWID;
+        CREATE TABLE vcard (owner TEXT PRIMARY KEY, xml BLOB NOT NULL) WITHOUT ROWID;
+    "],
+};
+
+/// Key in meta: how many accounts there are, so that asking is cheap.
+const ACCOUNT_COUNT: &str = "account_count";
+
+fn hash_number(hash: ScramHash) -> u8 {
+    match hash {
+        ScramHash::Sha1 => 1,
+        ScramHash::Sha256 => 2,
+        ScramHash::Sha512 => 3,
+    }
+}
+
+fn encode_keys(keys: &[ScramKeys]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(keys.len() * 160);
+    for key in keys {
+        put_number(&mut out, u64::from(hash_number(key.hash)));
+        put_number(&mut out, u64::from(key.iterations));
+        for part in [&key.salt[..], &key.stored_key[..], &key.server_key[..]] {
+            put_number(&mut out, part.len() as u64);
+            out.extend_from_slice(part);
+        }
+    }
+    out
+}
+
+fn decode_keys(blob: &[u8]) -> Option<Vec<ScramKeys>> {
+    let mut cursor = Cursor::new(blob);
+    let mut keys = Vec::new();
+    while !cursor.is_empty() {
+        let hash = match cursor.number()? {
+            1 => ScramHash::Sha1,
+            2 => ScramHash::Sha256,
+            3 => ScramHash::Sha512,
+            _ => return None,
+        };
+        let iterations = u32::try_from(cursor.number()?).ok()?;
+        let mut part = || -> Option<Vec<u8>> {
+            let bytes = usize::try_from(cursor.number()?).ok()?;
+            Some(cursor.take(bytes)?.to_vec())
+        };
+        let (salt, stored_key, server_key) = (part()?, part()?, part()?);
+        keys.push(ScramKeys { hash, salt, iterations, stored_key, server_key });
+    }
+    Some(keys)
+}
+
+fn encode_groups(groups: &[String]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for group in groups {
+        put_number(&mut out, group.len() as u64);
+        out.extend_from_slice(group.as_bytes());
+    }
+    out
+}
+
+fn decode_groups(blob: &[u8]) -> Option<Vec<String>> {
+    let mut cursor = Cursor::new(blob);
+    let mut groups = Vec::new();
+    while !cursor.is_empty() {
+        groups.push(cursor.text()?.to_owned());
+    }
+    Some(groups)
+}
+
+fn subscription_number(subscription: Subscription) -> u8 {
+    match subscription {
+        Subscription::None => 0,
+        Subscription::To => 1,
+        Subscription::From => 2,
+        Subscription::Both => 3,
+    }
+}
+
+fn subscription(number: u8) -> Option<Subscription> {
+    Some(match number {
+        0 => Subscription::None,
+        1 => Subscription::To,
+        2 => Subscription::From,
+        3 => Subscription::Both,
+        _ => return None,
+    })
+}
+
+fn corrupt(db: &Db, what: &str) -> StoreError {
+    StoreError::Corrupt { path: db.path.clone(), reason: format!("a {what} row cannot be read") }
+}
+
+fn jid_of(db: &Db, text: &str) -> Result<BareJid, StoreError> {
+    BareJid::parse(text).map_err(|_| corrupt(db, "JID in a"))
+}
+
+fn local_of(jid: &BareJid) -> &str {
+    jid.localpart().unwrap_or_default()
+}
+
+/// The writing half: one transaction at a time, opened by the first write of a batch.
+pub(crate) struct StateWriter {
+    db: Db,
+    open: bool,
+    accounts_added: i64,
+}
+
+impl StateWriter {
+    pub fn new(db: Db) -> Self {
+        db.conn.set_prepared_statement_cache_capacity(64);
+        StateWriter { db, open: false, accounts_added: 0 }
+    }
+
+    /// A write is in the open transaction.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
+        let mut statement = self.db.conn.prepare_cached(sql).map_err(|e| self.db.error(e))?;
+        statement.execute(params).map_err(|e| self.db.error(e))
+    }
+
+    /// Carries out one write inside the transaction. After an error the caller rolls back.
+    pub fn apply(&mut self, write: &Write) -> Result<Written, StoreError> {
+        if !self.open {
+            self.db.execute("BEGIN IMMEDIATE")?;
+            self.open = true;
+            self.accounts_added = 0;
+        }
+        match write {
+            Write::Roster { owner, version, put, remove } => {
+                self.run(
+                    "INSERT INTO roster_version VALUES (?, ?)
+                     ON CONFLICT DO UPDATE SET version = excluded.version",
+                    (owner.as_str(), *version as i64),
+                )?;
+                if let Some(contact) = remove {
+                    self.run("DELETE FROM roster WHERE owner = ? AND contact = ?", (owner.as_str(), contact.as_str()))?;
+                }
+                if let Some(item) = put {
+                    self.put_item(owner, *version, item)?;
+                }
+            }
+            Write::SubscriptionRequest { owner, from, stanza } => {
+                let key = (owner.as_str(), from.as_str());
+                match stanza {
+                    Some(stanza) => {
+                        self.run("INSERT OR REPLACE INTO request VALUES (?, ?, ?)", (key.0, key.1, &stanza[..]))?
+                    }
+                    None => self.run("DELETE FROM request WHERE owner = ? AND contact = ?", key)?,
+                };
+            }
+            Write::VCard { owner, xml } => {
+                match xml {
+                    Some(xml) => self.run("INSERT OR REPLACE INTO vcard VALUES (?, ?)", (owner.as_str(), &xml[..]))?,
+                    None => self.run("DELETE FROM vcard WHERE owner = ?", [owner.as_str()])?,
+                };
+            }
+            Write::AccountPut { account, mode } => return self.put_account(account, *mode),
+            Write::AccountKeys { jid, keys } => {
+                let sql = "UPDATE account SET keys = ? WHERE domain = ? AND localpart = ?";
+                return self.run(sql, (encode_keys(keys), jid.domainpart(), local_of(jid))).map(found);
+            }
+            Write::AccountDisabled { jid, disabled } => {
+                let sql = "UPDATE account SET disabled = ? WHERE domain = ? AND localpart = ?";
+                return self.run(sql, (disabled, jid.domainpart(), local_of(jid))).map(found);
+            }
+            Write::AccountDelete { jid } => return self.delete_account(jid),
+            _ => {}
+        }
+        Ok(Written::Done)
+    }
+
+    fn put_item(&self, owner: &BareJid, version: u64, item: &RosterItem) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO roster VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        let params = (
+            owner.as_str(),
+            item.jid.as_str(),
+            item.name.as_deref(),
+            subscription_number(item.subscription),
+            item.ask,
+            item.approved,
+            encode_groups(&item.groups),
+            version as i64,
+        );
+        self.run(sql, params).map(drop)
+    }
+
+    fn put_account(&mut self, account: &Account, mode: PutMode) -> Result<Written, StoreError> {
+        let (domain, local) = (account.jid.domainpart(), local_of(&account.jid));
+        let (keys, created) = (encode_keys(&account.keys), account.created_ms as i64);
+        if mode != PutMode::Create {
+            let sql = "UPDATE account SET disabled = ?, created_ms = ?, keys = ? WHERE domain = ? AND localpart = ?";
+            let changed = self.run(sql, (account.disabled, created, &keys, domain, local))?;
+            if changed > 0 || mode == PutMode::Replace {
+                return Ok(found(changed));
+            }
+        }
+        let sql = "INSERT INTO account VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+        let added = self.run(sql, (domain, local, account.disabled, created, &keys))?;
+        self.accounts_added += added as i64;
+        Ok(if added > 0 { Written::Done } else { Written::Failed(WriteError::Exists) })
+    }
+
+    fn delete_account(&mut self, jid: &BareJid) -> Result<Written, StoreError> {
+        let sql = "DELETE FROM account WHERE domain = ? AND localpart = ?";
+        let removed = self.run(sql, (jid.domainpart(), local_of(jid)))?;
+        if removed > 0 {
+            self.accounts_added -= 1;
+            for table in ["roster", "roster_version", "request", "vcard"] {
+                self.run(&format!("DELETE FROM {table} WHERE owner = ?"), [jid.as_str()])?;
+            }
+        }
+        Ok(found(removed))
+    }
+
+    /// Makes the open transaction durable.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        if self.accounts_added != 0 {
+            let count = self.db.meta_number(ACCOUNT_COUNT)? as i64 + self.accounts_added;
+            self.db.set_meta(ACCOUNT_COUNT, count)?;
+        }
+        self.db.execute("COMMIT")?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// Undoes the open transaction, if there is one.
+    pub fn rollback(&mut self) {
+        self.db.rollback();
+        self.open = false;
+    }
+
+    #[cfg(test)]
+    pub fn limit_pages(&self, pages: u64) {
+        self.db.execute(&format!("PRAGMA max_page_count={pages}")).unwrap();
+    }
+}
+
+fn found(rows: usize) -> Written {
+    if rows > 0 { Written::Done } else { Written::Failed(WriteError::NotFound) }
+}
+
+/// The reading half.
+pub(crate) struct StateReader {
+    db: Db,
+}
+
+impl StateReader {
+    pub fn new(db: Db) -> Self {
+        StateReader { db }
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+        map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut statement = self.db.conn.prepare_cached(sql).map_err(|e| self.db.error(e))?;
+        statement.query_row(params, map).optional().map_err(|e| self.db.error(e))
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+        mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.db.conn.prepare_cached(sql).map_err(|e| self.db.error(e))?;
+        let rows = statement.query_map(params, |row| map(row)).map_err(|e| self.db.error(e))?;
+        rows.collect::<rusqlite::Result<Vec<T>>>().map_err(|e| self.db.error(e))
+    }
+
+    /// Runs reads that must see the same moment.
+    fn at_once<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.db.execute("BEGIN")?;
+        let result = read();
+        self.db.rollback();
+        result
+    }
+
+    /// Everything about a user but whether messages are pending; and whether there is an account.
+    pub fn user(&self, owner: &BareJid, only_with_account: bool) -> Result<Option<UserData>, StoreError> {
+        self.at_once(|| {
+            let sql = "SELECT disabled, created_ms FROM account WHERE domain = ? AND localpart = ?";
+            let key = (owner.domainpart(), local_of(owner));
+            let account = self.one(sql, key, |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+            if account.is_none() && only_with_account {
+                return Ok(None);
+            }
+            let (disabled, created_ms) = account.unwrap_or((false, 0));
+            let version = self.one("SELECT version FROM roster_version WHERE owner = ?", [owner.as_str()], |row| {
+                row.get::<_, i64>(0)
+            })?;
+            Ok(Some(UserData {
+                disabled,
+                created_ms,
+                roster_version: version.unwrap_or(0) as u64,
+                roster: if version.is_some() { self.roster(owner)? } else { Vec::new() },
+                requests: self.requests(owner)?,
+                pending: false,
+            }))
+        })
+    }
+
+    fn roster(&self, owner: &BareJid) -> Result<Vec<RosterItem>, StoreError> {
+        let sql = "SELECT contact, name, subscription, ask, approved, groups, version FROM roster
+                   WHERE owner = ? ORDER BY contact";
+        let mut statement = self.db.conn.prepare_cached(sql).map_err(|e| self.db.error(e))?;
+        let mut rows = statement.query([owner.as_str()]).map_err(|e| self.db.error(e))?;
+        let mut items = Vec::new();
+        while let Some(row) = rows.next().map_err(|e| self.db.error(e))? {
+            items.push(self.roster_item(row)?);
+        }
+        Ok(items)
+    }
+
+    fn roster_item(&self, row: &Row<'_>) -> Result<RosterItem, StoreError> {
+        let error = |e| self.db.error(e);
+        let contact = row.get_ref(0).map_err(error)?.as_str().map_err(|_| corrupt(&self.db, "roster"))?;
+        let groups = row.get_ref(5).map_err(error)?.as_blob().map_err(|_| corrupt(&self.db, "roster"))?;
+        Ok(RosterItem {
+            jid: jid_of(&self.db, contact)?,
+            name: row.get(1).map_err(error)?,
+            subscription: subscription(row.get(2).map_err(error)?).ok_or_else(|| corrupt(&self.db, "roster"))?,
+            ask: row.get(3).map_err(error)?,
+            approved: row.get(4).map_err(error)?,
+            groups: decode_groups(groups).ok_or_else(|| corrupt(&self.db, "roster"))?,
+            version: row.get::<_, i64>(6).map_err(error)? as u64,
+        })
+    }
+
+    fn requests(&self, owner: &BareJid) -> Result<Vec<SubscriptionRequest>, StoreError> {
+        let sql = "SELECT contact, stanza FROM request WHERE owner = ? ORDER BY contact";
+        let rows = self
+            .all(sql, [owner.as_str()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        rows.into_iter()
+            .map(|(from, stanza)| {
+                Ok(SubscriptionRequest { from: jid_of(&self.db, &from)?, stanza: Bytes::from(stanza) })
+            })
+            .collect()
+    }
+
+    pub fn account(&self, jid: &BareJid) -> Result<Option<Account>, StoreError> {
+        let sql = "SELECT disabled, created_ms, keys FROM account WHERE domain = ? AND localpart = ?";
+        let found = self.one(sql, (jid.domainpart(), local_of(jid)), |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get::<_, Vec<u8>>(2)?))
+        })?;
+        let Some((disabled, created_ms, keys)) = found else { return Ok(None) };
+        let keys = decode_keys(&keys).ok_or_else(|| corrupt(&self.db, "account"))?;
+        Ok(Some(Account { jid: jid.clone(), keys, disabled, created_ms }))
+    }
+
+    pub fn accounts(
+        &self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<AccountEntry>, StoreError> {
+        let mut from = after.map_or(("", ""), |jid| (jid.domainpart(), local_of(jid)));
+        let last_domain = domain.unwrap_or("\u{10ffff}");
+        if let Some(domain) = domain.filter(|domain| from.0 < *domain) {
+            // Nothing before the domain is wanted; no localpart sorts before the empty one, and ours
+            // are never empty.
+            from = (domain, "");
+        }
+        let sql = "SELECT domain, localpart, disabled, created_ms FROM account
+                   WHERE (domain, localpart) > (?, ?) AND domain <= ? ORDER BY domain, localpart LIMIT ?";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.all(sql, (from.0, from.1, last_domain, limit), |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, i64>(3)? as u64))
+        })?;
+        rows.into_iter()
+            .map(|(domain, local, disabled, created_ms)| {
+                let local = Some(local.as_str()).filter(|local| !local.is_empty());
+                let jid = BareJid::from_parts(local, &domain).map_err(|_| corrupt(&self.db, "account"))?;
+                Ok(AccountEntry { jid, disabled, created_ms })
+            })
+            .collect()
+    }
+
+    pub fn vcard(&self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {
+        let xml = self.one("SELECT xml FROM vcard WHERE owner = ?", [owner.as_str()], |row| row.get::<_, Vec<u8>>(0))?;
+        Ok(xml.map(Bytes::from))
+    }
+
+    pub fn account_count(&self) -> Result<u64, StoreError> {
+        self.db.meta_number(ACCOUNT_COUNT)
+    }
+}
