@@ -96,7 +96,7 @@ impl<'a> Iterator for AttrScan<'a> {
 pub(crate) fn unescape(raw: &str, attribute: bool) -> Cow<'_, str> {
     let special = |b: &u8| matches!(b, b'&' | b'\r') || attribute && matches!(b, b'\t' | b'\n');
     let bytes = raw.as_bytes();
-    if !bytes.iter().any(|b| special(b)) {
+    if !bytes.iter().any(special) {
         return Cow::Borrowed(raw);
     }
     let mut out = String::with_capacity(raw.len());

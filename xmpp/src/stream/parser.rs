@@ -11,6 +11,10 @@ use bytes::{Buf, Bytes, BytesMut};
 
 /// What a stream consists of.
 #[derive(Clone, PartialEq, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every event is an element: a box would be an allocation per stanza"
+)]
 pub enum StreamEvent {
     /// The stream header: the first event, and again after [`StreamParser::reset`].
     Header(Box<StreamHeader>),
