@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use self::background::{checkpoint_thread, index_thread};
 use self::index::{FLOOR, INDEX, IndexView, Indexer};
@@ -36,7 +37,7 @@ use self::log::{LOG, LOG_ID, ORIGIN_FLOOR};
 use self::open::Db;
 use self::origins::Origins;
 use self::reader::SqliteReader;
-use self::shared::{FOLD_AT_ROWS, Shared, lock};
+use self::shared::{FOLD_AT_ROWS, Shared, Work, lock};
 use self::state::{STATE, StateReader, StateWriter};
 use self::tail::{Body, Tail, TailRow};
 use self::writer::SqliteWriter;
@@ -203,6 +204,29 @@ impl SqliteEngine {
             threads,
             _lock: lock_file,
         })
+    }
+
+    /// Waits until every row committed so far is in the index file and the tail is empty. A server
+    /// has no need of it; tests do, to see what lies on the other side of the index thread.
+    pub fn fold_all(&self) -> Result<(), StoreError> {
+        let end = lock(&self.shared.tail).end();
+        let mut tail = lock(&self.shared.tail);
+        while tail.base() < end {
+            drop(tail);
+            if let Some(failure) = lock(&self.shared.index_failure).clone() {
+                return Err(failure);
+            }
+            self.shared.ask(Work::FoldAll);
+            tail = lock(&self.shared.tail);
+            if tail.base() < end {
+                let timeout = Duration::from_millis(10);
+                tail = match self.shared.room.wait_timeout(tail, timeout) {
+                    Ok((tail, _)) => tail,
+                    Err(poisoned) => poisoned.into_inner().0,
+                };
+            }
+        }
+        Ok(())
     }
 
     /// Copies the open store into a new or empty directory while it goes on; see [`verify`](Self::verify).

@@ -3,10 +3,10 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Fixture, OnDisk, OnModel, append, jid, keys, message, origin, stored};
+use common::{Fixture, OnDisk, OnDiskFolded, OnModel, append, jid, keys, message, origin, stored};
 use store::model::Model;
 use store::{
-    Account, Append, ArchiveQuery, Engine, PutMode, Reader, RosterItem, StoreError, StoredRow, Subscription, Write,
+    Account, Append, ArchiveQuery, PutMode, Reader, RosterItem, StoreError, StoredRow, Subscription, Write,
     WriteError, Written,
 };
 use xmpp::scram::ScramHash;
@@ -14,6 +14,7 @@ use xmpp::scram::ScramHash;
 macro_rules! conformance {
     ($($name:ident)*) => {
         mod on_model { $(#[test] fn $name() { super::$name(&mut super::OnModel(super::Model::new())); })* }
+        mod on_disk_folded { $(#[test] fn $name() { super::$name(&mut super::OnDiskFolded::new()); })* }
         mod on_disk { $(#[test] fn $name() { super::$name(&mut super::OnDisk::new()); })* }
     };
 }

@@ -47,6 +47,7 @@ pub(crate) struct DeadRange {
 #[derive(Default)]
 struct Asked {
     fold: bool,
+    fold_all: bool,
     checkpoint: bool,
     stop: bool,
 }
@@ -54,7 +55,10 @@ struct Asked {
 /// Which background thread waits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
+    /// Fold, if the tail is long.
     Fold,
+    /// Fold everything.
+    FoldAll,
     Checkpoint,
 }
 
@@ -62,6 +66,7 @@ pub(crate) enum Work {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Woken {
     Asked,
+    AskedForAll,
     Tick,
     Stop,
 }
@@ -100,6 +105,7 @@ impl Shared {
         let mut asked = lock(&self.asked);
         match work {
             Work::Fold => asked.fold = true,
+            Work::FoldAll => asked.fold_all = true,
             Work::Checkpoint => asked.checkpoint = true,
         }
         self.wake.notify_all();
@@ -121,12 +127,12 @@ impl Shared {
         let until = Instant::now() + tick;
         let mut asked = lock(&self.asked);
         loop {
-            let flag = match work {
-                Work::Fold => &mut asked.fold,
-                Work::Checkpoint => &mut asked.checkpoint,
-            };
+            let flag = if work == Work::Checkpoint { &mut asked.checkpoint } else { &mut asked.fold };
             if std::mem::take(flag) {
                 return Woken::Asked;
+            }
+            if work != Work::Checkpoint && std::mem::take(&mut asked.fold_all) {
+                return Woken::AskedForAll;
             }
             if asked.stop {
                 return Woken::Stop;

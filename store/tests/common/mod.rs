@@ -1,10 +1,14 @@
 //! Values and engines for the store's tests.
-#![allow(dead_code)] // Each test file uses its own part.
+#![allow(dead_code, missing_docs)] // Each test file uses its own part.
 
 use bytes::Bytes;
 use store::model::Model;
 use store::sqlite::SqliteEngine;
-use store::{Append, Engine, Origin, Writer, Written};
+use std::path::Path;
+use std::sync::Arc;
+use store::{
+    Append, Engine, Origin, PositionKey, Reader, SessionStore, StoreError, StoreId, Write, Writer, Written,
+};
 use xmpp::jid::BareJid;
 use xmpp::scram::{ScramHash, ScramKeys};
 
@@ -100,9 +104,94 @@ impl Fixture for OnDisk {
     }
     fn restart_rebuilt(&mut self) {
         self.engine = None;
-        for name in ["index.db", "index.db-wal", "index.db-shm"] {
-            let _ = std::fs::remove_file(self.dir.path().join(name));
-        }
+        remove_index(self.dir.path());
         self.engine = Some(SqliteEngine::open(self.dir.path()).unwrap());
+    }
+}
+
+/// SQLite with everything folded into the index and swept after each commit: what a long-running
+/// server looks like, in a short test.
+pub struct Folding(pub Arc<SqliteEngine>);
+
+impl Folding {
+    pub fn open(dir: &Path) -> Self {
+        Folding(Arc::new(SqliteEngine::open(dir).unwrap()))
+    }
+}
+
+struct FoldingWriter {
+    engine: Arc<SqliteEngine>,
+    writer: Box<dyn Writer>,
+}
+
+impl Writer for FoldingWriter {
+    fn commit(&mut self, writes: &[Write]) -> Result<Vec<Written>, StoreError> {
+        let written = self.writer.commit(writes)?;
+        self.engine.fold_all()?;
+        while self.writer.maintain()? {}
+        self.engine.fold_all()?;
+        Ok(written)
+    }
+
+    fn maintain(&mut self) -> Result<bool, StoreError> {
+        self.writer.maintain()
+    }
+}
+
+impl Engine for Folding {
+    fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+        Ok(Box::new(FoldingWriter { engine: self.0.clone(), writer: self.0.writer()? }))
+    }
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.0.reader()
+    }
+    fn session_store(&self) -> Result<Box<dyn SessionStore>, StoreError> {
+        self.0.session_store()
+    }
+    fn store_id(&self) -> StoreId {
+        self.0.store_id()
+    }
+    fn next_epoch(&self) -> Result<u32, StoreError> {
+        self.0.next_epoch()
+    }
+    fn position_key(&self) -> PositionKey {
+        self.0.position_key()
+    }
+    fn login_secret(&self) -> [u8; 32] {
+        self.0.login_secret()
+    }
+}
+
+pub struct OnDiskFolded {
+    pub dir: tempfile::TempDir,
+    pub engine: Option<Folding>,
+}
+
+impl OnDiskFolded {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Some(Folding::open(dir.path()));
+        OnDiskFolded { dir, engine }
+    }
+}
+
+impl Fixture for OnDiskFolded {
+    fn engine(&self) -> &dyn Engine {
+        self.engine.as_ref().unwrap()
+    }
+    fn restart(&mut self) {
+        self.engine = None;
+        self.engine = Some(Folding::open(self.dir.path()));
+    }
+    fn restart_rebuilt(&mut self) {
+        self.engine = None;
+        remove_index(self.dir.path());
+        self.engine = Some(Folding::open(self.dir.path()));
+    }
+}
+
+pub fn remove_index(dir: &Path) {
+    for name in ["index.db", "index.db-wal", "index.db-shm"] {
+        let _ = std::fs::remove_file(dir.join(name));
     }
 }
