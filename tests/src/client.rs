@@ -376,6 +376,17 @@ impl Client {
         Ok(())
     }
 
+    /// The server's certificate as PEM, for clients that want to be told whom to trust.
+    pub fn certificate_pem(&self) -> Result<String> {
+        let Io::Tls(tls) = &self.io else {
+            bail!("no TLS, so no certificate")
+        };
+        let chain = tls.conn.peer_certificates().context("no certificate")?;
+        let text = BASE64.encode(&chain[0]);
+        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).expect("base64 is ASCII")).collect();
+        Ok(format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n")))
+    }
+
     /// ALPN protocol agreed on.
     pub fn alpn(&self) -> Option<Vec<u8>> {
         match &self.io {

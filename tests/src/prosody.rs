@@ -20,11 +20,6 @@ pub struct Prosody {
 const DOMAIN: &str = "localhost";
 
 impl Prosody {
-    /// Whether Prosody is installed.
-    pub fn is_installed() -> bool {
-        Command::new("prosodyctl").arg("--version").output().is_ok()
-    }
-
     /// Starts it in a temporary directory on free ports.
     pub fn start(accounts: &[Account]) -> Result<Prosody> {
         let dir = tempfile::Builder::new()

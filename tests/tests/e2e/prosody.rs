@@ -1,5 +1,4 @@
-//! The same scripts against Prosody: tells whether a script is wrong. Part of `make test-full`, which
-//! sets `ISTHMUS_TEST_FULL`; without it, or without Prosody, there is nothing to check here.
+//! The same scripts, and the same real clients, against Prosody: tells whether a test is wrong.
 
 use anyhow::{Result, bail};
 use isthmus_tests::client::{Endpoint, Transport};
@@ -43,9 +42,6 @@ impl Stage for Theirs {
 }
 
 fn play(name: &'static str, transport: Transport) {
-    if std::env::var_os("ISTHMUS_TEST_FULL").is_none() || !Prosody::is_installed() {
-        return;
-    }
     let scripts = scansion::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap();
     let prosody = Prosody::start(&scansion::accounts(&scripts)).unwrap();
     let stage = Theirs {
@@ -54,6 +50,17 @@ fn play(name: &'static str, transport: Transport) {
     };
     let outcomes = scansion::play_all(&scripts, &stage);
     scansion::report(&stage, &outcomes);
+}
+
+#[test]
+fn real_clients_can_do_what_is_asked_of_them() {
+    let accounts = crate::clients::accounts();
+    let prosody = Prosody::start(&accounts).unwrap();
+    for kind in crate::clients::Kind::ALL {
+        for transport in [Transport::StartTls, Transport::DirectTls] {
+            crate::clients::chat_with(kind, &prosody.endpoint(transport)).unwrap();
+        }
+    }
 }
 
 #[test]

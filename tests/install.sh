@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what the tests need beside Rust: Prosody and profanity (Debian), slixmpp (PyPI), @xmpp/client (npm).
+# Idempotent; says nothing and takes no time when all of it is there.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+need=()
+for pair in prosody:prosody profanity:profanity tmux:tmux openssl:openssl ip:iproute2 ss:iproute2 python3:python3 node:nodejs npm:npm; do
+    command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
+done
+python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
+if [ ${#need[@]} -gt 0 ]; then
+    sudo=""; [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get update -qq
+    # Prosody must not start by itself: the tests run their own.
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $sudo apt-get install -y -qq --no-install-recommends "${need[@]}"
+fi
+
+if ! cmp -s clients/requirements.txt .venv/installed.txt; then
+    python3 -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check -r clients/requirements.txt
+    cp clients/requirements.txt .venv/installed.txt
+fi
+
+if ! cmp -s clients/package.json clients/node_modules/installed.json; then
+    (cd clients && npm install --silent --no-audit --no-fund)
+    cp clients/package.json clients/node_modules/installed.json
+fi
