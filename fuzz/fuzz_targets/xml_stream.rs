@@ -20,23 +20,45 @@ const LIMITS: Limits = Limits {
     namespaces_max: 10,
 };
 
-type Run = (Vec<Element>, Result<(), StreamError>, u64, usize);
+#[derive(PartialEq, Debug)]
+struct Run {
+    elements: Vec<Element>,
+    result: Result<(), StreamError>,
+    ended: bool,
+    consumed: u64,
+    buffered: usize,
+}
 
 fn run(bytes: &[u8], piece: usize) -> Run {
     let mut parser = StreamParser::new(LIMITS);
-    let mut elements = Vec::new();
+    let mut run = Run {
+        elements: Vec::new(),
+        result: Ok(()),
+        ended: false,
+        consumed: 0,
+        buffered: 0,
+    };
     for piece in bytes.chunks(piece) {
         parser.push(Bytes::copy_from_slice(piece));
         loop {
             match parser.poll() {
-                Ok(Some(StreamEvent::Element(element))) => elements.push(element),
-                Ok(Some(_)) => {}
+                Ok(Some(StreamEvent::Element(element))) => run.elements.push(element),
+                Ok(Some(event)) => run.ended |= event == StreamEvent::End,
                 Ok(None) => break,
-                Err(error) => return (elements, Err(error), 0, 0),
+                Err(error) => {
+                    return Run {
+                        result: Err(error),
+                        ..run
+                    };
+                }
             }
         }
     }
-    (elements, Ok(()), parser.consumed(), parser.buffered())
+    Run {
+        consumed: parser.consumed(),
+        buffered: parser.buffered(),
+        ..run
+    }
 }
 
 fn rxml_accepts(bytes: &[u8]) -> bool {
@@ -64,9 +86,17 @@ fuzz_target!(|data: &[u8]| {
     let whole = run(&document, usize::MAX);
     assert_eq!(run(&document, 1), whole);
     assert_eq!(run(&document, usize::from(first) / 2 + 1), whole);
-    let (elements, result, _, buffered) = whole;
-    // rxml allows fewer digits in a reference and checks a tag before it is complete.
-    if result.is_ok() && buffered == 0 && !document.windows(3).any(|w| w == b"&#0" || w == b"&#x") {
+    let Run {
+        elements,
+        result,
+        ended,
+        buffered,
+        ..
+    } = whole;
+    // rxml allows fewer digits in a reference, checks a tag before it is complete, and is stricter
+    // before the header and after the end of the stream.
+    let long_reference = document.windows(3).any(|w| w == b"&#0" || w == b"&#x");
+    if first & 1 == 0 && result.is_ok() && !ended && buffered == 0 && !long_reference {
         assert!(rxml_accepts(&document));
     }
     for element in elements {

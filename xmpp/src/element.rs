@@ -164,7 +164,7 @@ pub(crate) struct ChildSpan {
 }
 
 pub(crate) type AttrSpans = SmallVec<[AttrSpan; 6]>;
-pub(crate) type ChildSpans = SmallVec<[ChildSpan; 4]>;
+pub(crate) type ChildSpans = SmallVec<[ChildSpan; 6]>;
 
 /// What the tokenizer knows of a complete top-level element.
 #[derive(Debug, Default)]

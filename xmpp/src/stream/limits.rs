@@ -27,6 +27,9 @@ pub(crate) const DECLARATION_BYTES_MAX: usize = 256;
 /// Longest tag that ends a stream: `</stream:stream>` and some white space.
 pub(crate) const STREAM_END_BYTES_MAX: usize = 64;
 
+/// The tokenizer counts bytes of an element in 29 bits.
+const ELEMENT_BYTES_CEILING: u32 = 1 << 29;
+
 impl Limits {
     /// Before authentication: 10 KiB are enough for every SASL exchange and bound what a stranger
     /// costs.
@@ -46,13 +49,22 @@ impl Limits {
         namespaces_max: 48,
     };
 
-    /// For bytes that passed the limits once already (a stored row).
+    /// For bytes that passed the limits once already (a stored row). The depth is still bounded,
+    /// because a tree is dropped by recursion.
     pub const NONE: Limits = Limits {
-        element_bytes_max: 1 << 29,
-        depth_max: u16::MAX,
+        element_bytes_max: ELEMENT_BYTES_CEILING,
+        depth_max: 1024,
         attributes_max: u16::MAX,
         namespaces_max: u16::MAX,
     };
+
+    /// No limit above what the tokenizer can count.
+    pub(super) fn clamped(self) -> Limits {
+        Limits {
+            element_bytes_max: self.element_bytes_max.min(ELEMENT_BYTES_CEILING),
+            ..self
+        }
+    }
 }
 
 impl Default for Limits {

@@ -48,6 +48,8 @@ struct Buffer {
     shared: Bytes,
     /// The beginning of something incomplete, copied so that it pins nobody's buffer.
     owned: BytesMut,
+    /// `owned` is the rest of a buffer that an element was cut from.
+    owned_is_rest: bool,
 }
 
 impl Buffer {
@@ -81,6 +83,7 @@ impl Buffer {
         let taken = if self.owned.is_empty() {
             self.shared.split_to(n)
         } else {
+            self.owned_is_rest = true;
             self.owned.split_to(n).freeze()
         };
         self.release();
@@ -89,20 +92,24 @@ impl Buffer {
 
     /// Lets go of a buffer with nothing in it.
     fn release(&mut self) {
-        if self.owned.is_empty() && self.owned.capacity() > 0 {
+        if self.owned.is_empty() && (self.owned.capacity() > 0 || self.owned_is_rest) {
             self.owned = BytesMut::new();
+            self.owned_is_rest = false;
         }
         if self.shared.is_empty() {
             self.shared = Bytes::new();
         }
     }
 
-    /// Copies the rest of a shared buffer.
+    /// Copies the rest of a buffer that others share, or that is mostly used up.
     fn keep(&mut self) {
         if !self.shared.is_empty() {
             self.owned = BytesMut::from(&self.shared[..]);
             self.shared = Bytes::new();
+        } else if self.owned_is_rest {
+            self.owned = BytesMut::from(&self.owned[..]);
         }
+        self.owned_is_rest = false;
     }
 }
 
@@ -127,7 +134,7 @@ impl StreamParser {
             buffer: Buffer::default(),
             tokenizer: None,
             consumed: 0,
-            limits,
+            limits: limits.clamped(),
             namespaces: StreamNamespaces::new(ContentNs::Client),
             phase: Phase::Declaration,
             message_used: false,
@@ -143,9 +150,10 @@ impl StreamParser {
         }
     }
 
-    /// Takes bytes that follow those of the last push.
+    /// Takes bytes that follow those of the last push. After the end of the stream, or an error,
+    /// they are dropped.
     pub fn push(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() && !matches!(self.phase, Phase::Failed(_)) {
+        if !bytes.is_empty() && !matches!(self.phase, Phase::Failed(_) | Phase::Ended) {
             self.buffer.push(bytes);
         }
     }
@@ -235,14 +243,17 @@ impl StreamParser {
 
     /// Sets the limits, from the next byte on.
     pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+        self.limits = limits.clamped();
     }
 
     fn poll_inner(&mut self) -> Result<Option<StreamEvent>, Fault> {
         loop {
             match self.phase {
                 Phase::Failed(fault) => return Err(fault),
-                Phase::Ended => return Ok(None),
+                Phase::Ended => {
+                    self.buffer = Buffer::default();
+                    return Ok(None);
+                }
                 Phase::Closing => {
                     self.phase = Phase::Ended;
                     return Ok(Some(StreamEvent::End));
