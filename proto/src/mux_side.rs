@@ -97,7 +97,8 @@ pub enum MuxEvent {
     Forget {
         /// The connection.
         conn: ConnId,
-        /// Why: the server was lost too long (Shutdown), another store came back (NotResumable), input past its limit
+        /// Why: the server was lost too long (Shutdown), another store came back or the server died
+        /// in the midst of StartTls (NotResumable), input past its limit
         /// (Limit), more stored stanzas unacknowledged than `limits::HELD_STORED_MAX` (SlowClient).
         reason: CloseReason,
     },
@@ -237,6 +238,11 @@ impl MuxSide {
         now: Instant,
         bytes: &mut BytesMut,
     ) -> Result<(), LinkError> {
+        if self.link.phase() == Phase::Down {
+            // The caller has not seen `LinkFailed` yet.
+            bytes.clear();
+            return Ok(());
+        }
         let result = self.take_frames(now, bytes);
         match &result {
             Ok(()) => self.resume_more(),
@@ -477,7 +483,8 @@ impl MuxSide {
 
     fn take_frames(&mut self, now: Instant, bytes: &mut BytesMut) -> Result<(), LinkError> {
         while let Some(frame) = self.link.next_frame(now, bytes)? {
-            if self.partial.is_some() && !matches!(frame, Frame::Output(..)) {
+            // The parts of an element follow each other. (A Welcome is no numbered frame: an element may go on after it.)
+            if self.partial.is_some() && !matches!(frame, Frame::Output(..) | Frame::Welcome(_)) {
                 return Err(LinkError::Unexpected(codec::name(codec::kind_of(&frame))));
             }
             match frame {
@@ -875,6 +882,14 @@ impl MuxSide {
             };
             match self.conns.get_mut(&id) {
                 Some(state) if state.closed.is_some() && state.note.is_none() => self.remove(id),
+                // Its negotiation died with the server that had begun it.
+                Some(state) if state.tls == TlsState::Asked && state.closed.is_none() => {
+                    if !state.told_close {
+                        let reason = CloseReason::NotResumable;
+                        self.events.push_back(MuxEvent::Forget { conn: id, reason });
+                    }
+                    self.remove(id);
+                }
                 Some(state) => state.resume(id, &mut self.link, self.generation),
                 None => {}
             }

@@ -257,7 +257,13 @@ impl ServerSide {
         }
         self.handle_down(now);
         let went_on = match hello.taken {
-            Some((boot, taken)) if boot == self.config.boot && self.in_step => Some(taken),
+            // A frame taken since the count began proves that the mux knows of it: a Welcome may have been lost on its way,
+            // and then `taken` belongs to the count before.
+            Some((boot, taken))
+                if boot == self.config.boot && self.in_step && self.link.taken() > 0 =>
+            {
+                Some(taken)
+            }
             _ => None,
         };
         if let Some(taken) = went_on {
@@ -289,6 +295,11 @@ impl ServerSide {
     /// Resume; until then `send` answers `Gone`.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &mut BytesMut) -> Result<(), LinkError> {
         self.now = now;
+        if self.link.phase() == Phase::Down {
+            // The driver has not seen `Down` yet.
+            bytes.clear();
+            return Ok(());
+        }
         let result = self.take_frames(now, bytes);
         if result.is_err() {
             self.fail(now);
@@ -346,6 +357,13 @@ impl ServerSide {
     /// A transport is up and greeted.
     pub fn is_up(&self) -> bool {
         self.link.phase() == Phase::Up
+    }
+
+    /// Output can be sent to this connection: it is known and neither end has sent Close.
+    pub fn is_open(&self, conn: ConnId) -> bool {
+        self.conns
+            .get(&conn)
+            .is_some_and(|conn| !conn.closed && !conn.mux_closed)
     }
 
     /// Connections known.
