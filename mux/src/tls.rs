@@ -12,6 +12,7 @@ pub mod certs;
 pub mod link;
 mod verify;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,8 +52,11 @@ pub enum TlsError {
     /// An unfinished record or message grew past what any honest one needs.
     #[error("unfinished record too long")]
     PartialTooLong,
-    /// More records were encrypted with one key than is safe.
-    #[error("key exhausted")]
+    /// rustls panicked.
+    #[error("rustls panicked")]
+    Panicked,
+    /// Nothing can be sent any more: it failed before, was closed, or its key is used up.
+    #[error("TLS is over")]
     Exhausted,
 }
 
@@ -69,6 +73,8 @@ pub struct Tls {
     /// What is caught during the handshake; gone after it.
     capture: Option<Box<Capture>>,
     peer_closed: bool,
+    /// An error came or we said close_notify: rustls must not be asked for anything any more.
+    failed: bool,
 }
 
 /// A step of the rustls machine that must be acted on outside its borrow.
@@ -104,6 +110,7 @@ impl Tls {
             partial: Vec::new(),
             capture: Some(Box::new(capture)),
             peer_closed: false,
+            failed: false,
         }
     }
 
@@ -133,6 +140,9 @@ impl Tls {
         out: &mut Vec<u8>,
         mut sink: impl FnMut(TlsEvent<'_>),
     ) -> Result<(), TlsError> {
+        if self.failed {
+            return Err(TlsError::Exhausted);
+        }
         let handshaking = self.capture.is_some();
         if let Some(capture) = self.capture.take() {
             capture::put(*capture);
@@ -158,7 +168,12 @@ impl Tls {
             }
         }
         if let Err(error) = result {
+            if matches!(error, TlsError::Panicked) {
+                self.failed = true;
+                return Err(error);
+            }
             self.flush_alert(bytes, out);
+            self.failed = true;
             return Err(error);
         }
         if self.capture.is_some() && !self.core_is_handshaking() {
@@ -177,6 +192,9 @@ impl Tls {
 
     /// Encrypts whole pieces into `out`, one record per 16 KiB.
     pub fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+        if self.failed {
+            return Err(TlsError::Exhausted);
+        }
         let mut partial = std::mem::take(&mut self.partial);
         let result = self.write_traffic(&mut partial, out, |writer, out| {
             for piece in plain.chunks(RECORD_PLAIN_MAX) {
@@ -192,12 +210,13 @@ impl Tls {
             Ok(())
         });
         self.partial = partial;
+        self.failed |= result.is_err();
         result
     }
 
     /// Appends close_notify, if the handshake got that far.
     pub fn close_notify(&mut self, out: &mut Vec<u8>) {
-        if self.is_handshaking() {
+        if self.is_handshaking() || self.failed {
             return;
         }
         let mut partial = std::mem::take(&mut self.partial);
@@ -212,6 +231,7 @@ impl Tls {
             })
             .ok_or(TlsError::Exhausted)
         });
+        self.failed = true;
     }
 
     fn core_is_handshaking(&self) -> bool {
@@ -235,9 +255,26 @@ impl Tls {
                 self.secured(sink);
             }
         }
+        // A defect in rustls that one client found must not cost all the others their connection.
         match &mut self.side {
-            Side::Server(conn) => act(conn.process_tls_records(bytes), out, sink),
-            Side::Client(conn) => act(conn.process_tls_records(bytes), out, sink),
+            Side::Server(conn) => {
+                match catch_unwind(AssertUnwindSafe(move || {
+                    let (conn, bytes) = (conn, bytes);
+                    conn.process_tls_records(bytes)
+                })) {
+                    Ok(status) => act(status, out, sink),
+                    Err(_) => (0, Err(TlsError::Panicked)),
+                }
+            }
+            Side::Client(conn) => {
+                match catch_unwind(AssertUnwindSafe(move || {
+                    let (conn, bytes) = (conn, bytes);
+                    conn.process_tls_records(bytes)
+                })) {
+                    Ok(status) => act(status, out, sink),
+                    Err(_) => (0, Err(TlsError::Panicked)),
+                }
+            }
         }
     }
 
@@ -282,14 +319,21 @@ impl Tls {
         }
     }
 
-    /// After an error rustls still has an alert to send.
-    fn flush_alert(&mut self, mut bytes: &mut [u8], out: &mut Vec<u8>) {
-        for _ in 0..8 {
-            let (discard, step) = self.step(bytes, out, &mut |_| {}, false);
+    /// After an error rustls may still have an alert to send. It must not look at another record: it panics if it would
+    /// have to send a second alert.
+    fn flush_alert(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) {
+        while self.has_output() {
+            let (_, step) = self.step(bytes, out, &mut |_| {}, false);
             if !matches!(step, Ok(Step::Again)) {
                 return;
             }
-            bytes = &mut bytes[discard..];
+        }
+    }
+
+    fn has_output(&self) -> bool {
+        match &self.side {
+            Side::Server(conn) => conn.wants_write(),
+            Side::Client(conn) => conn.wants_write(),
         }
     }
 

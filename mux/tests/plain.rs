@@ -155,7 +155,10 @@ fn a_client_that_does_not_read_is_not_counted_as_drained_and_is_closed_when_it_i
 
 #[test]
 fn drained_stops_where_the_client_stops_reading() {
-    let mut pair = start(&Setup::default());
+    let mut pair = start(&Setup {
+        limits: "output_bytes_max = 67108864",
+        ..Setup::default()
+    });
     let (client, conn) = pair.client();
     pair.server.output(conn, "<first/>");
     pair.server.drained(conn, 1);
