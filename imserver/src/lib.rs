@@ -1,7 +1,20 @@
-//! See Cargo.toml.
+//! The core server: links, sessions, shards, entities. Its doors speak only frames.
+//!
+//! The path of a stanza: `linkset` -> `session` -> `shard` -> `drive::writer` -> `shard` -> `linkset`.
+//! `routing`, `subscription`, `roster`, `presence`, `iq` decide and know nothing of shards; `shard` carries out; `drive` is
+//! threads and sockets.
 
+
+pub mod config;
+pub mod drive;
+pub mod event;
 pub mod iq;
+pub mod linkset;
+pub mod policy;
 pub mod presence;
 pub mod roster;
 pub mod routing;
+pub mod session;
+pub mod settings;
+pub mod shard;
 pub mod subscription;

@@ -1,0 +1,323 @@
+//! The configuration of a server: the checked result, and how `imserver.toml` becomes one.
+//!
+//! `etc/imserver.toml` documents every key and says whether it reloads. `file` is the file as written, `reader` finds
+//! every mistake in it at once, `check` decides what it means. Relative paths are relative to the directory of the file.
+//!
+//! In: the text of `imserver.toml` and of the policy file it names. Out: [`Config`], or all its [`Mistakes`].
+//! Never: opens a socket, creates a file, or keeps half a configuration.
+
+mod check;
+pub mod file;
+pub mod reader;
+#[cfg(test)]
+mod tests;
+
+use crate::policy::Policy;
+use file::{Shown, Takes};
+use proto::frame::ListenerKind;
+pub use reader::{Mistake, Mistakes};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Default port where muxes dial in.
+pub const PORT_LINK: u16 = 15230;
+/// Default port where peers dial in.
+pub const PORT_PEER: u16 = 15231;
+/// Default port where `imadmin` dials in.
+pub const PORT_ADMIN: u16 = 15232;
+/// Default port of metrics and health.
+pub const PORT_METRICS: u16 = 15233;
+
+/// A whole, checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// The server's name on links; its certificate is for `NAME.server.isthmus`.
+    pub name: String,
+    /// Domains served, prepared form (lower case).
+    pub domains: Vec<String>,
+    /// Directory of the database.
+    pub data_dir: PathBuf,
+    /// Who may do what.
+    pub policy: Policy,
+    /// Where muxes dial in.
+    pub link: LinkConfig,
+    /// Muxes that may.
+    pub muxes: Vec<MuxConfig>,
+    /// Where `imadmin` dials in.
+    pub admin: AdminConfig,
+    /// Where metrics and health are served (GET only). Empty: nowhere.
+    pub metrics: Vec<SocketAddr>,
+    /// Logging in.
+    pub auth: AuthConfig,
+    /// Limits.
+    pub limits: LimitsConfig,
+    /// Sessions.
+    pub session: SessionConfig,
+    /// Messages stay in the archive after delivery.
+    pub archive: bool,
+    /// Threads that own entities; 0: one per core.
+    pub shards: usize,
+    /// Logging.
+    pub log: LogConfig,
+    /// A mux inside this process (`[embedded_mux]`).
+    pub embedded_mux: Option<mux::config::Config>,
+    shown: Shown,
+}
+
+/// `[link]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkConfig {
+    /// Addresses muxes dial by TCP and TLS. May be empty if there is a socket or an embedded mux.
+    pub listen: Vec<SocketAddr>,
+    /// Unix socket for muxes on this host; the file's permissions are the only guard.
+    pub socket: Option<PathBuf>,
+    /// Certificates of link, peer and admin doors. `None` only when no TCP door is open.
+    pub tls: Option<LinkTls>,
+}
+
+/// Files of the private CA (PEM).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkTls {
+    /// Certificate of the CA that signs muxes, peers and administrators.
+    pub ca: PathBuf,
+    /// Our certificate, for `NAME.server.isthmus`.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// `[[mux]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MuxConfig {
+    /// As its certificate says.
+    pub name: String,
+    /// Kinds of streams it may open.
+    pub kinds: Vec<ListenerKind>,
+    /// Domains whose streams it may open; `None`: all.
+    pub domains: Option<Vec<String>>,
+    /// Its word that a client certificate was verified counts.
+    pub trust_client_certificates: bool,
+}
+
+/// `[admin]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdminConfig {
+    /// Addresses `imadmin` dials by TCP and TLS.
+    pub listen: Vec<SocketAddr>,
+    /// Unix socket for administrators on this host (mode 0600).
+    pub socket: Option<PathBuf>,
+}
+
+/// A SASL mechanism, without `-PLUS`: that is offered wherever the connection can bind a channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub enum Mechanism {
+    /// SCRAM-SHA-512.
+    ScramSha512,
+    /// SCRAM-SHA-256 (RFC 7677).
+    ScramSha256,
+    /// SCRAM-SHA-1 (RFC 5802).
+    ScramSha1,
+    /// PLAIN (RFC 4616).
+    Plain,
+}
+
+impl Mechanism {
+    /// All, the strongest first.
+    pub const ALL: [Mechanism; 4] = [
+        Mechanism::ScramSha512,
+        Mechanism::ScramSha256,
+        Mechanism::ScramSha1,
+        Mechanism::Plain,
+    ];
+
+    /// Its registered name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mechanism::ScramSha512 => "SCRAM-SHA-512",
+            Mechanism::ScramSha256 => "SCRAM-SHA-256",
+            Mechanism::ScramSha1 => "SCRAM-SHA-1",
+            Mechanism::Plain => "PLAIN",
+        }
+    }
+}
+
+/// `[auth]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuthConfig {
+    /// PLAIN and SCRAM are offered without TLS too. For load tests on loopback.
+    pub plaintext: bool,
+    /// Mechanisms offered, the strongest first.
+    pub mechanisms: Vec<Mechanism>,
+    /// PBKDF2 rounds of new SCRAM secrets.
+    pub scram_iterations: u32,
+}
+
+/// What happens when a resource is bound that is bound already (RFC 6120 §7.7.2.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conflict {
+    /// The older session ends with `<conflict/>`.
+    Replace,
+    /// The newer one is refused.
+    Refuse,
+    /// The newer one gets another resource.
+    Rename,
+}
+
+/// `[session]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionConfig {
+    /// When a resource is bound twice.
+    pub conflict: Conflict,
+    /// Silence after which a client is asked for a sign of life; zero: never.
+    pub ping: Duration,
+    /// How long it has to answer before the connection counts as dead.
+    pub ping_answer: Duration,
+    /// How long the sessions of a lost mux are kept.
+    pub mux_lost: Duration,
+}
+
+/// `[log]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// A `tracing` filter, e.g. `info` or `info,imserver::link=debug`.
+    pub filter: String,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}
+
+macro_rules! limits {
+    ($( $(#[$doc:meta])* $key:ident : $default:expr, $range:expr; )*) => {
+        /// `[limits]`. The reason for each number is in `etc/imserver.toml`.
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub struct LimitsConfig { $( $(#[$doc])* pub $key: usize, )* }
+
+        impl Default for LimitsConfig {
+            fn default() -> Self {
+                LimitsConfig { $( $key: $default, )* }
+            }
+        }
+
+        impl LimitsConfig {
+            fn check(file: &file::LimitsFile, reader: &mut reader::Reader) -> Self {
+                LimitsConfig { $( $key: check::number(reader, &file.$key, $default, $range), )* }
+            }
+        }
+    };
+}
+
+limits! {
+    /// Bytes of one element before login.
+    element_bytes_before_login_max: 10_240, 4_096..=65_536;
+    /// Bytes of one element after login. RFC 6120 §13.12 wants at least 10,000.
+    element_bytes_max: 262_144, 10_240..=16_777_216;
+    /// Nesting depth of an element.
+    element_depth_max: 64, 16..=1_024;
+    /// Seconds from Open to login.
+    login_s: 30, 1..=600;
+    /// Failed SASL attempts of one stream. RFC 6120 §6.4.5 wants at least 2.
+    login_attempts_max: 3, 2..=10;
+    /// Connections that have not logged in, of all muxes together.
+    conns_before_login_max: 20_000, 10..=1_000_000;
+    /// Sessions of one account.
+    sessions_per_user_max: 20, 1..=1_000;
+    /// Roster items of one account.
+    roster_items_max: 5_000, 10..=100_000;
+    /// Pending messages of one account; more are refused with `resource-constraint`.
+    pending_messages_per_user_max: 10_000, 10..=10_000_000;
+    /// Entities one session has sent directed presence to and not taken back.
+    directed_presence_max: 1_000, 10..=100_000;
+    /// Bytes of a vCard.
+    vcard_bytes_max: 131_072, 1_024..=1_048_576;
+    /// Output bytes a client may leave untaken before its connection is closed.
+    output_window_bytes: 1_048_576, 65_536..=67_108_864;
+    /// Stanzas sent to a session with stream management and not acknowledged.
+    unacknowledged_stanzas_max: 5_000, 100..=1_000_000;
+}
+
+/// Reads and checks a file. A file that cannot be read is one mistake.
+pub fn load(file: &Path) -> Result<Config, Mistakes> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => parse(&text, file),
+        Err(error) => Err(Mistakes(vec![Mistake {
+            file: file.to_owned(),
+            line: 0,
+            key: String::new(),
+            text: format!("cannot be read: {error}"),
+        }])),
+    }
+}
+
+/// Checks the text of a file. Reads the files it names (policy, certificates) to say early that one is missing.
+pub fn parse(text: &str, path: &Path) -> Result<Config, Mistakes> {
+    check::check(text, path)
+}
+
+/// One key that differs between two configurations.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Full key, e.g. `limits.roster_items_max`.
+    pub key: String,
+    /// As it was written; `None`: it was absent.
+    pub old: Option<String>,
+    /// As it is written.
+    pub new: Option<String>,
+    /// When it takes effect.
+    pub takes: Takes,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |v: &Option<String>| v.clone().unwrap_or_else(|| "(default)".to_owned());
+        write!(f, "{}: {} -> {}", self.key, shown(&self.old), shown(&self.new))?;
+        match self.takes {
+            Takes::Reload => Ok(()),
+            Takes::Restart => write!(f, " (waits for a restart)"),
+        }
+    }
+}
+
+impl Config {
+    /// What differs in `new`, key by key.
+    pub fn changes(&self, new: &Config) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let keys: std::collections::BTreeSet<&String> = self.shown.keys().chain(new.shown.keys()).collect();
+        for key in keys {
+            let (old, new) = (self.shown.get(key), new.shown.get(key));
+            let Some((_, takes)) = new.or(old) else { continue };
+            if old != new {
+                changes.push(Change {
+                    key: key.clone(),
+                    old: old.map(|(v, _)| v.clone()),
+                    new: new.map(|(v, _)| v.clone()),
+                    takes: *takes,
+                });
+            }
+        }
+        changes
+    }
+
+    /// The configuration after a reload: `new`, except for the keys that wait for a restart.
+    pub fn reloaded(&self, new: Config) -> Config {
+        Config {
+            name: self.name.clone(),
+            data_dir: self.data_dir.clone(),
+            link: LinkConfig {
+                listen: self.link.listen.clone(),
+                socket: self.link.socket.clone(),
+                tls: new.link.tls,
+            },
+            admin: self.admin.clone(),
+            metrics: self.metrics.clone(),
+            shards: self.shards,
+            log: LogConfig {
+                filter: new.log.filter,
+                json: self.log.json,
+            },
+            ..new
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! What the keys of `imserver.toml` mean: defaults, ranges, names, and what must fit together.
+
+use super::file::{EMBEDDED_MUX, File, MuxFile};
+use super::reader::{At, Mistake, Mistakes, Reader, Strings, Written};
+use super::{
+    AdminConfig, AuthConfig, Config, Conflict, LimitsConfig, LinkConfig, LinkTls, LogConfig, Mechanism, MuxConfig,
+    SessionConfig,
+};
+use crate::policy::Policy;
+use proto::frame::ListenerKind;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(super) fn check(text: &str, path: &Path) -> Result<Config, Mistakes> {
+    let (mut reader, table) = Reader::parse(path, text);
+    let syntax_is_good = reader.is_clean();
+    let written = File::read(table, &mut reader);
+    let base = path.parent().unwrap_or(Path::new(""));
+    let config = checked(text, path, base, &written, syntax_is_good, &mut reader);
+    reader.finish()?;
+    Ok(config)
+}
+
+fn checked(
+    text: &str,
+    path: &Path,
+    base: &Path,
+    written: &File,
+    syntax_is_good: bool,
+    reader: &mut Reader,
+) -> Config {
+    let embedded_mux = if syntax_is_good {
+        mux::config::parse_section(text, path, EMBEDDED_MUX).unwrap_or_else(|mistakes| {
+            reader.adopt(mistakes.into_iter().map(|m| Mistake {
+                file: m.file,
+                line: m.line,
+                key: String::new(),
+                text: m.text,
+            }));
+            None
+        })
+    } else {
+        None
+    };
+
+    let name = required(reader, &written.top.at, "name", &written.top.name);
+    if let Some(name) = name {
+        link_name(reader, name);
+    }
+    let data_dir = required(reader, &written.top.at, "data_dir", &written.top.data_dir);
+    let policy = match required(reader, &written.top.at, "policy", &written.top.policy) {
+        Some(policy) => Policy::load(&base.join(&policy.value)).unwrap_or_else(|mistakes| {
+            let unreadable = mistakes.0.iter().any(|m| m.line == 0);
+            if unreadable {
+                let why = mistakes.0.iter().map(|m| m.text.clone()).collect::<Vec<_>>().join("; ");
+                reader.wrong(&policy.at, format!("{}: {why}", base.join(&policy.value).display()));
+            } else {
+                reader.adopt(mistakes.0);
+            }
+            Policy::default()
+        }),
+        None => Policy::default(),
+    };
+
+    let domains = domains(reader, written);
+    let embedded = embedded_mux.is_some();
+    let admin = AdminConfig {
+        listen: addresses(reader, &written.admin.listen),
+        socket: written.admin.socket.as_ref().map(|s| base.join(&s.value)),
+    };
+    let link = link(reader, written, base, embedded, &admin);
+    let muxes = muxes(reader, &written.mux, &domains);
+    let auth = auth(reader, written);
+    let limits = LimitsConfig::check(&written.limits, reader);
+    let session = session(reader, written);
+    let log = log(reader, written);
+    let metrics = addresses(reader, &written.metrics.listen);
+    let shards = number(reader, &written.shards.count, 0, 0..=256);
+    same_address_twice(reader, written);
+
+    Config {
+        file: path.to_owned(),
+        name: name.map(|n| n.value.clone()).unwrap_or_default(),
+        domains,
+        data_dir: data_dir.map(|d| base.join(&d.value)).unwrap_or_default(),
+        policy,
+        link,
+        muxes,
+        admin,
+        metrics,
+        auth,
+        limits,
+        session,
+        archive: written.archive.enabled.as_ref().is_some_and(|e| e.value),
+        shards,
+        log,
+        embedded_mux,
+        shown: written.shown(),
+    }
+}
+
+fn required<'w, T>(reader: &mut Reader, section: &At, key: &str, value: &'w Option<Written<T>>) -> Option<&'w Written<T>> {
+    if value.is_none() && !reader.has_noted(section, key) {
+        reader.wrong_in(section, key, "is missing");
+    }
+    value.as_ref()
+}
+
+/// A number in a range, else the default.
+pub(super) fn number(
+    reader: &mut Reader,
+    value: &Option<Written<u64>>,
+    default: usize,
+    range: RangeInclusive<usize>,
+) -> usize {
+    let Some(written) = value else { return default };
+    match usize::try_from(written.value) {
+        Ok(n) if range.contains(&n) => n,
+        _ => {
+            let text = format!(
+                "must be from {} to {}, not {}",
+                range.start(),
+                range.end(),
+                written.value
+            );
+            reader.wrong(&written.at, text);
+            default
+        }
+    }
+}
+
+fn addresses(reader: &mut Reader, value: &Option<Written<Strings>>) -> Vec<SocketAddr> {
+    let Some(written) = value else { return Vec::new() };
+    let mut out = Vec::new();
+    for text in &written.value.0 {
+        match text.parse() {
+            Ok(address) => out.push(address),
+            Err(_) => reader.wrong(
+                &written.at,
+                format!("{text:?} is no address with port, such as \"127.0.0.1:15230\" or \"[::]:15230\""),
+            ),
+        }
+    }
+    out
+}
+
+/// A port bound twice fails at start with a puzzling "address in use"; say which keys.
+fn same_address_twice(reader: &mut Reader, file: &File) {
+    let mut seen: Vec<(SocketAddr, String)> = Vec::new();
+    for written in [&file.link.listen, &file.admin.listen, &file.metrics.listen].into_iter().flatten() {
+        for address in written.value.0.iter().filter_map(|t| t.parse::<SocketAddr>().ok()) {
+            if address.port() == 0 {
+                continue;
+            }
+            match seen.iter().find(|(a, _)| *a == address) {
+                Some((_, key)) => reader.wrong(&written.at, format!("{address} is already taken by {key}")),
+                None => seen.push((address, written.at.key.clone())),
+            }
+        }
+    }
+}
+
+/// Names of servers and muxes become one DNS label of a certificate.
+fn link_name(reader: &mut Reader, name: &Written<String>) {
+    if !is_link_name(&name.value) {
+        reader.wrong(
+            &name.at,
+            format!("{:?} is no name: letters a-z, digits and hyphens are, at most 63", name.value),
+        );
+    }
+}
+
+pub(super) fn is_link_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 63
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// The prepared form of a domain, or a mistake.
+fn domain(reader: &mut Reader, at: &At, text: &str) -> Option<String> {
+    match crate::policy::domain(text) {
+        Some(domain) => Some(domain),
+        None => {
+            reader.wrong(at, format!("{text:?} is no domain"));
+            None
+        }
+    }
+}
+
+fn domains(reader: &mut Reader, file: &File) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for section in &file.domain {
+        let Some(name) = required(reader, &section.at, "name", &section.name) else { continue };
+        let Some(domain) = domain(reader, &name.at, &name.value) else { continue };
+        if out.contains(&domain) {
+            reader.wrong(&name.at, format!("{domain} is listed twice"));
+        } else {
+            out.push(domain);
+        }
+    }
+    if file.domain.is_empty() && !reader.has_noted(&At::default(), "domain") {
+        reader.wrong_in(&file.top.at, "domain", "there is no [[domain]]: nobody could log in");
+    }
+    out
+}
+
+fn link(reader: &mut Reader, file: &File, base: &Path, embedded: bool, admin: &AdminConfig) -> LinkConfig {
+    let listen = addresses(reader, &file.link.listen);
+    let socket = file.link.socket.as_ref().map(|s| base.join(&s.value));
+    if file.link.listen.is_none() && socket.is_none() && !embedded && !reader.has_noted(&file.link.at, "listen") {
+        reader.wrong_in(
+            &file.link.at,
+            "listen",
+            "is missing, and there is neither link.socket nor [embedded_mux]: no mux could reach this server",
+        );
+    }
+    let given = [&file.link.ca, &file.link.cert, &file.link.key];
+    let wanted = !listen.is_empty() || !admin.listen.is_empty();
+    let tls = if wanted || given.iter().any(|g| g.is_some()) {
+        let mut pem = |key, value| {
+            let written = required(reader, &file.link.at, key, value)?;
+            let path: PathBuf = base.join(&written.value);
+            if let Err(why) = readable_pem(&path, key == "key") {
+                reader.wrong(&written.at, why);
+            }
+            Some(path)
+        };
+        let (ca, cert, key) = (
+            pem("ca", &file.link.ca),
+            pem("cert", &file.link.cert),
+            pem("key", &file.link.key),
+        );
+        match (ca, cert, key) {
+            (Some(ca), Some(cert), Some(key)) => Some(LinkTls { ca, cert, key }),
+            _ => None,
+        }
+    } else {
+        None
+    };
+    LinkConfig { listen, socket, tls }
+}
+
+/// Says in one sentence why a PEM file is of no use.
+fn readable_pem(path: &Path, is_key: bool) -> Result<(), String> {
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    let text = std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+    if is_key {
+        PrivateKeyDer::from_pem_slice(&text)
+            .map(drop)
+            .map_err(|_| format!("{}: holds no private key (PEM)", path.display()))
+    } else {
+        CertificateDer::from_pem_slice(&text)
+            .map(drop)
+            .map_err(|_| format!("{}: holds no certificate (PEM)", path.display()))
+    }
+}
+
+fn muxes(reader: &mut Reader, sections: &[MuxFile], served: &[String]) -> Vec<MuxConfig> {
+    let mut out: Vec<MuxConfig> = Vec::new();
+    let mut names = HashSet::new();
+    for section in sections {
+        let name = required(reader, &section.at, "name", &section.name);
+        if let Some(name) = name {
+            link_name(reader, name);
+            if !names.insert(name.value.as_str()) {
+                reader.wrong(&name.at, format!("{:?} is listed twice", name.value));
+            }
+        }
+        let mut kinds = Vec::new();
+        match &section.kinds {
+            None => kinds.push(ListenerKind::C2s),
+            Some(written) => {
+                for kind in &written.value.0 {
+                    match kind.as_str() {
+                        "c2s" => kinds.push(ListenerKind::C2s),
+                        "s2s" => kinds.push(ListenerKind::S2s),
+                        "component" => kinds.push(ListenerKind::Component),
+                        other => reader.wrong(
+                            &written.at,
+                            format!("{other:?} is no kind of listener: \"c2s\", \"s2s\" and \"component\" are"),
+                        ),
+                    }
+                }
+            }
+        }
+        let domains = section.domains.as_ref().map(|written| {
+            let mut out = Vec::new();
+            for text in &written.value.0 {
+                let Some(domain) = domain(reader, &written.at, text) else { continue };
+                if !served.is_empty() && !served.contains(&domain) {
+                    reader.wrong(&written.at, format!("{domain} is not among the [[domain]] sections"));
+                }
+                out.push(domain);
+            }
+            out
+        });
+        if let Some(name) = name {
+            out.push(MuxConfig {
+                name: name.value.clone(),
+                kinds,
+                domains,
+                trust_client_certificates: section.trust_client_certificates.as_ref().is_some_and(|t| t.value),
+            });
+        }
+    }
+    out
+}
+
+fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
+    let plaintext = file.auth.plaintext.as_ref().is_some_and(|p| p.value);
+    let mut mechanisms = Vec::new();
+    match &file.auth.mechanisms {
+        None => mechanisms.extend(Mechanism::ALL),
+        Some(written) => {
+            for text in &written.value.0 {
+                match Mechanism::ALL.into_iter().find(|m| m.name().eq_ignore_ascii_case(text)) {
+                    Some(mechanism) => mechanisms.push(mechanism),
+                    None => reader.wrong(
+                        &written.at,
+                        format!(
+                            "{text:?} is no mechanism: {} are (each SCRAM also as -PLUS by itself)",
+                            Mechanism::ALL.map(Mechanism::name).join(", ")
+                        ),
+                    ),
+                }
+            }
+            if written.value.0.is_empty() {
+                reader.wrong(&written.at, "is empty: nobody could log in");
+            }
+            mechanisms.sort();
+            mechanisms.dedup();
+        }
+    }
+    // RFC 7677 §4 wants at least 4096; past a million one log-in costs a second of CPU.
+    let iterations = number(reader, &file.auth.scram_iterations, 10_000, 4_096..=1_000_000);
+    AuthConfig {
+        plaintext,
+        mechanisms,
+        scram_iterations: u32::try_from(iterations).expect("the range ends at a million"),
+    }
+}
+
+fn session(reader: &mut Reader, file: &File) -> SessionConfig {
+    let s = &file.session;
+    let conflict = match &s.conflict {
+        None => Conflict::Replace,
+        Some(written) => match written.value.as_str() {
+            "replace" => Conflict::Replace,
+            "refuse" => Conflict::Refuse,
+            "rename" => Conflict::Rename,
+            other => {
+                reader.wrong(
+                    &written.at,
+                    format!("{other:?} is no policy: \"replace\", \"refuse\" and \"rename\" are"),
+                );
+                Conflict::Replace
+            }
+        },
+    };
+    let seconds = |n: usize| Duration::from_secs(n as u64);
+    SessionConfig {
+        conflict,
+        ping: seconds(number(reader, &s.ping_s, 120, 0..=86_400)),
+        ping_answer: seconds(number(reader, &s.ping_answer_s, 60, 5..=3_600)),
+        mux_lost: seconds(number(reader, &s.mux_lost_s, 30, 1..=3_600)),
+    }
+}
+
+fn log(reader: &mut Reader, file: &File) -> LogConfig {
+    let filter = match &file.log.filter {
+        None => "info".to_owned(),
+        Some(written) => {
+            if let Err(error) = written.value.parse::<tracing_subscriber::filter::Targets>() {
+                reader.wrong(&written.at, format!("is no filter: {error}"));
+            }
+            written.value.clone()
+        }
+    };
+    let json = match &file.log.format {
+        None => false,
+        Some(written) => match written.value.as_str() {
+            "text" => false,
+            "json" => true,
+            other => {
+                reader.wrong(&written.at, format!("{other:?} is no format: \"text\" and \"json\" are"));
+                false
+            }
+        },
+    };
+    LogConfig { filter, json }
+}

@@ -1,0 +1,314 @@
+//! `imserver.toml` as it is written: every key optional, every value with its line. What it means is decided in `check`.
+//!
+//! A key is one row here, one row in `check`, and one entry in `etc/imserver.toml` (a test compares the three). Each row says
+//! whether a change of it takes effect on reload or waits for a restart.
+
+use super::reader::{At, FromToml, Reader, Strings, Table, Written};
+use std::collections::BTreeMap;
+
+/// When a changed key takes effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Takes {
+    /// On reload, without dropping anyone.
+    Reload,
+    /// When the process is started again.
+    Restart,
+}
+
+/// What stood in the file: full key to value as shown, and when a change takes effect.
+pub type Shown = BTreeMap<String, (String, Takes)>;
+
+/// Declares a section: a struct of optional written values, its reader, and the list of its keys.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $( $(#[$kdoc:meta])* $key:ident : $type:ty, $takes:ident; )* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default, Clone)]
+        pub struct $name {
+            /// Where the section begins.
+            pub at: At,
+            $( $(#[$kdoc])* pub $key: Option<Written<$type>>, )*
+        }
+
+        impl $name {
+            /// Names of the keys, in the order of the documentation.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            fn read_keys(table: &mut Table<'_>, reader: &mut Reader) -> Self {
+                $name {
+                    at: table.at().clone(),
+                    $( $key: table.value(reader, stringify!($key)), )*
+                }
+            }
+
+            #[allow(dead_code, reason = "the top level has sub-sections and is finished by hand")]
+            fn read(mut table: Table<'_>, reader: &mut Reader) -> Self {
+                let section = Self::read_keys(&mut table, reader);
+                table.finish(reader, Self::KEYS);
+                section
+            }
+
+            fn show(&self, prefix: &str, shown: &mut Shown) {
+                $( if let Some(written) = &self.$key {
+                    shown.insert(format!("{prefix}{}", stringify!($key)), (written.value.show(), Takes::$takes));
+                } )*
+            }
+        }
+    };
+}
+
+section! {
+    /// Keys outside any section.
+    Top {
+        /// The server's name on links: letters, digits, `-`. Its certificate says the same.
+        name: String, Restart;
+        /// Directory of the database, relative to the file.
+        data_dir: String, Restart;
+        /// File of the rules, relative to the file.
+        policy: String, Reload;
+    }
+}
+
+section! {
+    /// `[[domain]]`: a domain served here.
+    DomainFile {
+        /// Its name.
+        name: String, Reload;
+    }
+}
+
+section! {
+    /// `[link]`: where muxes dial in.
+    LinkFile {
+        /// Addresses and ports.
+        listen: Strings, Restart;
+        /// A Unix socket for a mux on this host (no TLS).
+        socket: String, Restart;
+        /// Certificate of the private CA.
+        ca: String, Reload;
+        /// Our certificate.
+        cert: String, Reload;
+        /// Its key.
+        key: String, Reload;
+    }
+}
+
+section! {
+    /// `[[mux]]`: a mux that may dial in.
+    MuxFile {
+        /// As its certificate says.
+        name: String, Reload;
+        /// Kinds of listeners it may have.
+        kinds: Strings, Reload;
+        /// Domains whose streams it may open.
+        domains: Strings, Reload;
+        /// Whether its word on client certificates counts.
+        trust_client_certificates: bool, Reload;
+    }
+}
+
+section! {
+    /// `[admin]`: where `imadmin` dials in.
+    AdminFile {
+        /// Addresses and ports.
+        listen: Strings, Restart;
+        /// The Unix socket for administrators on this host.
+        socket: String, Restart;
+    }
+}
+
+section! {
+    /// `[metrics]`.
+    MetricsFile {
+        /// Addresses and ports.
+        listen: Strings, Restart;
+    }
+}
+
+section! {
+    /// `[auth]`.
+    AuthFile {
+        /// PLAIN and SCRAM also without TLS.
+        plaintext: bool, Reload;
+        /// SASL mechanisms offered, without `-PLUS`.
+        mechanisms: Strings, Reload;
+        /// PBKDF2 rounds of new SCRAM secrets.
+        scram_iterations: u64, Reload;
+    }
+}
+
+section! {
+    /// `[limits]`.
+    LimitsFile {
+        /// Bytes of one element before login.
+        element_bytes_before_login_max: u64, Reload;
+        /// Bytes of one element after login.
+        element_bytes_max: u64, Reload;
+        /// Nesting depth of an element.
+        element_depth_max: u64, Reload;
+        /// Seconds from Open to login.
+        login_s: u64, Reload;
+        /// Failed SASL attempts of one stream.
+        login_attempts_max: u64, Reload;
+        /// Connections not logged in, of all muxes.
+        conns_before_login_max: u64, Reload;
+        /// Sessions of one account.
+        sessions_per_user_max: u64, Reload;
+        /// Roster items of one account.
+        roster_items_max: u64, Reload;
+        /// Pending messages of one account.
+        pending_messages_per_user_max: u64, Reload;
+        /// Entities one session has sent directed presence to.
+        directed_presence_max: u64, Reload;
+        /// Bytes of a vCard.
+        vcard_bytes_max: u64, Reload;
+        /// Output bytes a client may leave untaken.
+        output_window_bytes: u64, Reload;
+        /// Stanzas sent to a session with stream management and not acknowledged.
+        unacknowledged_stanzas_max: u64, Reload;
+    }
+}
+
+section! {
+    /// `[session]`.
+    SessionFile {
+        /// What happens when a resource is bound twice.
+        conflict: String, Reload;
+        /// Seconds of silence after which a client is asked for a sign of life.
+        ping_s: u64, Reload;
+        /// Seconds it has to answer.
+        ping_answer_s: u64, Reload;
+        /// Seconds the sessions of a lost mux are kept.
+        mux_lost_s: u64, Reload;
+    }
+}
+
+section! {
+    /// `[archive]`.
+    ArchiveFile {
+        /// Whether messages stay after delivery.
+        enabled: bool, Reload;
+    }
+}
+
+section! {
+    /// `[shards]`.
+    ShardsFile {
+        /// Threads that own entities.
+        count: u64, Restart;
+    }
+}
+
+section! {
+    /// `[log]`.
+    LogFile {
+        /// What is logged.
+        filter: String, Reload;
+        /// `text` or `json`.
+        format: String, Restart;
+    }
+}
+
+/// The whole file.
+#[derive(Debug, Default)]
+pub struct File {
+    /// Keys outside any section.
+    pub top: Top,
+    /// `[[domain]]`.
+    pub domain: Vec<DomainFile>,
+    /// `[link]`.
+    pub link: LinkFile,
+    /// `[[mux]]`.
+    pub mux: Vec<MuxFile>,
+    /// `[admin]`.
+    pub admin: AdminFile,
+    /// `[metrics]`.
+    pub metrics: MetricsFile,
+    /// `[auth]`.
+    pub auth: AuthFile,
+    /// `[limits]`.
+    pub limits: LimitsFile,
+    /// `[session]`.
+    pub session: SessionFile,
+    /// `[archive]`.
+    pub archive: ArchiveFile,
+    /// `[shards]`.
+    pub shards: ShardsFile,
+    /// `[log]`.
+    pub log: LogFile,
+}
+
+/// The section that holds what `mux.toml` has, for a mux inside this process.
+pub const EMBEDDED_MUX: &str = "embedded_mux";
+
+/// Names of the sections, for "did you mean".
+pub const SECTIONS: &[&str] = &[
+    "domain", "link", "mux", "admin", "metrics", "auth", "limits", "session", "archive", "shards", "log",
+    EMBEDDED_MUX,
+];
+
+impl File {
+    /// Takes every known key; what is left is unknown and noted. `[embedded_mux]` belongs to `mux::config`.
+    pub fn read(mut table: Table<'_>, reader: &mut Reader) -> File {
+        /// An absent section reads like an empty one.
+        macro_rules! one {
+            ($key:literal, $type:ident) => {
+                match table.table(reader, $key) {
+                    Some(section) => $type::read(section, reader),
+                    None => $type {
+                        at: At { line: 0, key: $key.to_owned() },
+                        ..$type::default()
+                    },
+                }
+            };
+        }
+        macro_rules! many {
+            ($key:literal, $type:ident) => {
+                table.tables(reader, $key).into_iter().map(|t| $type::read(t, reader)).collect()
+            };
+        }
+        let file = File {
+            top: Top::read_keys(&mut table, reader),
+            domain: many!("domain", DomainFile),
+            link: one!("link", LinkFile),
+            mux: many!("mux", MuxFile),
+            admin: one!("admin", AdminFile),
+            metrics: one!("metrics", MetricsFile),
+            auth: one!("auth", AuthFile),
+            limits: one!("limits", LimitsFile),
+            session: one!("session", SessionFile),
+            archive: one!("archive", ArchiveFile),
+            shards: one!("shards", ShardsFile),
+            log: one!("log", LogFile),
+        };
+        table.leave(EMBEDDED_MUX);
+        let known: Vec<&str> = Top::KEYS.iter().chain(SECTIONS).copied().collect();
+        table.finish(reader, &known);
+        file
+    }
+
+    /// Every key that was written, for the report of a reload.
+    pub fn shown(&self) -> Shown {
+        let mut shown = Shown::new();
+        self.top.show("", &mut shown);
+        for domain in &self.domain {
+            domain.show(&format!("domain.{}.", name_of(&domain.name)), &mut shown);
+        }
+        self.link.show("link.", &mut shown);
+        for mux in &self.mux {
+            mux.show(&format!("mux.{}.", name_of(&mux.name)), &mut shown);
+        }
+        self.admin.show("admin.", &mut shown);
+        self.metrics.show("metrics.", &mut shown);
+        self.auth.show("auth.", &mut shown);
+        self.limits.show("limits.", &mut shown);
+        self.session.show("session.", &mut shown);
+        self.archive.show("archive.", &mut shown);
+        self.shards.show("shards.", &mut shown);
+        self.log.show("log.", &mut shown);
+        shown
+    }
+}
+
+fn name_of(name: &Option<Written<String>>) -> &str {
+    name.as_ref().map_or("?", |n| n.value.as_str())
+}

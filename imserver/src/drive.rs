@@ -1,0 +1,18 @@
+//! The threads that drive the core: one link loop, N shards, one store writer, store readers, directory workers,
+//! administration, metrics.
+//!
+//! ```text
+//!   muxes ==frames== link loop --events--> shard 0..N --writes--> store writer
+//!                        ^                  |  ^  |  \--reads---> readers
+//!                        '-----commands-----'  |  '--look-ups---> directory workers
+//!                                              '------results-----'
+//! ```
+//! Every arrow is a bounded queue of batches. Nobody waits on a full one (DESIGN §2): what does not fit stays in a list at the
+//! sender ([`queue::Outbox`]), and a shard with a long list gives out no more credit.
+
+pub mod clock;
+pub mod health;
+pub mod links;
+pub mod queue;
+pub mod tls;
+pub mod writer;

@@ -1,0 +1,380 @@
+//! A whole server put together: store, shards, workers, links, administration, metrics, and the embedded mux if there is one.
+//!
+//! Owns: every thread. Never: starts half: all doors are bound and all files read before the first thread runs.
+
+use super::admin::{AdminDoor, Backend};
+use super::clock::Clock;
+use super::health;
+use super::links::{Ask, LinkLoop, LinkLoopConfig, Permits};
+use super::lookups::Worker;
+use super::queue::{Outbox, queue};
+use super::shards::{self, Outlets};
+use super::tls;
+use super::writer::StoreWriter;
+use crate::config::{self, Config};
+use crate::event::{Event, Now, ShardId};
+use crate::linkset::{Identity, Links};
+use crate::session::record::Record;
+use crate::settings::{Conflict, Settings};
+use crate::shard::{Shard, ShardConfig};
+use anyhow::{Context as _, bail};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use proto::frame::{BootId, ListenerKind, StoreId};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
+use store::{Engine, sqlite};
+
+/// Threads that read the store and ask the directory, of each kind.
+const WORKERS: usize = 2;
+
+/// A running server.
+pub struct Server {
+    config: Config,
+    settings: Arc<Settings>,
+    permits: Permits,
+    shards: Vec<Sender<Vec<Event>>>,
+    asks: Sender<Ask>,
+    link_waker: Arc<mio::Waker>,
+    link_thread: Option<JoinHandle<()>>,
+    shard_threads: Vec<JoinHandle<()>>,
+    writer_thread: Option<JoinHandle<()>>,
+    embedded: Option<mux::embed::Embedded>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("name", &self.config.name).finish_non_exhaustive()
+    }
+}
+
+struct Doors {
+    link: Vec<TcpListener>,
+    link_unix: Option<UnixListener>,
+    admin: Vec<TcpListener>,
+    admin_unix: Option<UnixListener>,
+    metrics: Vec<TcpListener>,
+}
+
+/// Random bytes of the operating system.
+fn os_random(out: &mut [u8]) {
+    getrandom::fill(out).expect("the operating system's generator does not fail once it has started");
+}
+
+impl Server {
+    /// Starts everything, or says in one sentence what stands in the way.
+    pub fn start(config: Config) -> anyhow::Result<Self> {
+        let clock = Clock::new();
+        let now = clock.now();
+        check_clock(now)?;
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("the data directory {} cannot be made", config.data_dir.display()))?;
+        let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(&config.data_dir)?);
+        let tls = config.link.tls.as_ref().map(tls::server_config).transpose()?;
+        let doors = Doors::bind(&config)?;
+        let epoch = engine.next_epoch()?;
+        let mut session_store = engine.session_store()?;
+        let mut writer = engine.writer()?;
+        let records = load_records(session_store.as_mut())?;
+        let live: Vec<u64> = records.iter().map(|r| r.id.0).collect();
+        writer.commit(&[store::Write::RetainSessions { sessions: live }])?;
+        let settings = Arc::new(settings(&config, &engine)?);
+        let count = shard_count(&config);
+
+        let mut shard_queues = Vec::new();
+        let mut shard_inputs = Vec::new();
+        for _ in 0..count {
+            let (tx, rx) = queue::<Vec<Event>>();
+            shard_queues.push(tx);
+            shard_inputs.push(rx);
+        }
+        let to_shards = || shard_queues.iter().cloned().map(Outbox::new).collect::<Vec<_>>();
+        let mut built = Vec::new();
+        let mut notes = Vec::new();
+        for id in 0..count {
+            let shard_config = ShardConfig { id: ShardId(id), shards: count, epoch, settings: settings.clone() };
+            let mut shard = Shard::new(shard_config, Box::new(os_random), now);
+            notes.extend(shard.restore(now, records.clone()));
+            built.push(shard);
+        }
+        let (link_tx, link_rx) = queue();
+        let (write_tx, write_rx) = queue();
+        let (read_tx, read_rx) = queue();
+        let (look_tx, look_rx) = queue();
+        let (direct_tx, direct_rx) = bounded(64);
+        let (admin_tx, admin_rx) = bounded(1_024);
+        let (ask_tx, ask_rx) = bounded(16);
+
+        let mut boot = [0; 16];
+        os_random(&mut boot);
+        let links = Links::new(
+            config.name.clone(),
+            BootId(boot),
+            StoreId(engine.store_id().0),
+            count,
+            config.session.mux_lost,
+            notes,
+        );
+        let permits: Permits = Arc::new(RwLock::new(permits(&config)));
+        let (embedded_ours, embedded_theirs) = embedded_pair(&config)?;
+        let (link_loop, link_waker) = LinkLoop::new(LinkLoopConfig {
+            tcp: doors.link,
+            unix: doors.link_unix,
+            embedded: embedded_ours,
+            tls: tls.clone(),
+            permits: permits.clone(),
+            links,
+            commands: link_rx,
+            asks: ask_rx,
+            shards: to_shards(),
+        })
+        .context("the link loop cannot be set up")?;
+
+        let store_writer = StoreWriter { writer, sessions: session_store, shards: to_shards(), direct: direct_rx };
+        let writer_thread = spawn("store-writer", move || store_writer.run(&write_rx))?;
+        spawn_workers("reader", &engine, &read_rx, &to_shards)?;
+        spawn_workers("directory", &engine, &look_rx, &to_shards)?;
+        let mut shard_threads = Vec::new();
+        for (n, (shard, input)) in built.into_iter().zip(shard_inputs).enumerate() {
+            let outlets = Outlets {
+                links: Outbox::new(link_tx.clone()),
+                waker: link_waker.clone(),
+                shards: to_shards(),
+                writer: Outbox::new(write_tx.clone()),
+                reads: Outbox::new(read_tx.clone()),
+                looks: Outbox::new(look_tx.clone()),
+                admin: admin_tx.clone(),
+            };
+            shard_threads.push(spawn(&format!("shard-{n}"), move || shards::run(ShardId(n as u16), shard, &input, outlets))?);
+        }
+        drop(write_tx);
+        let link_thread = spawn("links", move || link_loop.run())?;
+        let backend = Arc::new(Backend::new(
+            &config,
+            engine,
+            shard_queues.clone(),
+            ask_tx.clone(),
+            link_waker.clone(),
+            direct_tx,
+            admin_rx,
+        )?);
+        AdminDoor::start(doors.admin, doors.admin_unix, tls, &config, &backend)?;
+        for listener in doors.metrics {
+            let source: Arc<dyn health::Source> = backend.clone();
+            spawn("metrics", move || health::serve(&listener, &source))?;
+        }
+        let embedded = match (&config.embedded_mux, embedded_theirs) {
+            (Some(mux_config), Some(stream)) => Some(mux::embed::start(mux_config.clone(), stream)?),
+            _ => None,
+        };
+        Ok(Self {
+            config,
+            settings,
+            permits,
+            shards: shard_queues,
+            asks: ask_tx,
+            link_waker,
+            link_thread: Some(link_thread),
+            shard_threads,
+            writer_thread: Some(writer_thread),
+            embedded,
+        })
+    }
+
+    /// Reads the configuration again. What changed takes effect, or nothing does.
+    pub fn reload(&mut self, file: &Path) {
+        let new = match config::load(file) {
+            Ok(new) => new,
+            Err(mistakes) => {
+                tracing::error!("the configuration has mistakes; the running one stays:\n{mistakes}");
+                return;
+            }
+        };
+        let changes = self.config.changes(&new);
+        if changes.is_empty() {
+            tracing::info!("reload: nothing has changed");
+        }
+        for change in &changes {
+            tracing::info!("reload: {change}");
+        }
+        let config = self.config.reloaded(new);
+        let mut settings = settings_of(&config);
+        settings.fake_salt_secret = self.settings.fake_salt_secret;
+        self.settings = Arc::new(settings);
+        if let Ok(mut permits) = self.permits.write() {
+            *permits = self::permits(&config);
+        }
+        for shard in &self.shards {
+            // A shard that does not take it now is told with the next reload; this thread is nobody's hot path, so it may wait.
+            let _ = shard.send(vec![Event::Reconfigured(self.settings.clone())]);
+        }
+        if let (Some(embedded), Some(mux_config)) = (&self.embedded, &config.embedded_mux) {
+            embedded.reload(mux_config.clone());
+        }
+        self.config = config;
+    }
+
+    /// Stops. Clients stay with their muxes; what was accepted is on disk.
+    pub fn stop(mut self) {
+        if let Some(embedded) = self.embedded.take() {
+            embedded.stop();
+        }
+        let _ = self.asks.send(Ask::Stop);
+        let _ = self.link_waker.wake();
+        if let Some(thread) = self.link_thread.take() {
+            let _ = thread.join();
+        }
+        self.shards.clear();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(run).with_context(|| format!("thread `{name}` cannot be started"))
+}
+
+fn spawn_workers(
+    name: &str,
+    engine: &Arc<dyn Engine>,
+    jobs: &Receiver<super::lookups::Job>,
+    to_shards: &impl Fn() -> Vec<Outbox<Vec<Event>>>,
+) -> anyhow::Result<()> {
+    for n in 0..WORKERS {
+        let worker = Worker {
+            reader: engine.reader()?,
+            directory: Box::new(directory::LocalDirectory::new(engine.reader()?)),
+            shards: to_shards(),
+        };
+        let jobs = jobs.clone();
+        spawn(&format!("{name}-{n}"), move || worker.run(&jobs))?;
+    }
+    Ok(())
+}
+
+/// Certificates, stamps and the order of an archive hang on the clock: one that stands before this program was written is wrong.
+fn check_clock(now: Now) -> anyhow::Result<()> {
+    /// 2026-01-01T00:00:00Z.
+    const WRITTEN_MS: u64 = 1_767_225_600_000;
+    if now.unix_ms < WRITTEN_MS {
+        bail!("the system clock is wrong: it says a time before 2026; set it and start again");
+    }
+    Ok(())
+}
+
+fn load_records(store: &mut dyn store::SessionStore) -> anyhow::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for (id, bytes) in store.load()? {
+        match Record::decode(bytes) {
+            Some(record) if record.id.0 == id => records.push(record),
+            _ => tracing::warn!(session = id, "a session record is not readable; its client will log in again"),
+        }
+    }
+    Ok(records)
+}
+
+fn shard_count(config: &Config) -> u16 {
+    let count = match config.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    count.clamp(1, 256) as u16
+}
+
+fn permits(config: &Config) -> Vec<Identity> {
+    config
+        .muxes
+        .iter()
+        .map(|m| Identity {
+            name: m.name.clone(),
+            kinds: m.kinds.clone(),
+            trust_client_certificates: m.trust_client_certificates,
+        })
+        .collect()
+}
+
+type EmbeddedEnd = (std::os::unix::net::UnixStream, Identity);
+
+fn embedded_pair(config: &Config) -> anyhow::Result<(Option<EmbeddedEnd>, Option<std::os::unix::net::UnixStream>)> {
+    let Some(mux_config) = &config.embedded_mux else { return Ok((None, None)) };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("no socket pair for the embedded mux")?;
+    let identity =
+        Identity { name: mux_config.name.clone(), kinds: vec![ListenerKind::C2s], trust_client_certificates: true };
+    Ok((Some((ours, identity)), Some(theirs)))
+}
+
+fn settings(config: &Config, engine: &Arc<dyn Engine>) -> anyhow::Result<Settings> {
+    let mut settings = settings_of(config);
+    settings.fake_salt_secret = engine.secret("fake-salt")?;
+    Ok(settings)
+}
+
+/// The core's part of the configuration.
+fn settings_of(config: &Config) -> Settings {
+    let l = &config.limits;
+    Settings {
+        domains: config.domains.clone(),
+        plaintext: config.auth.plaintext,
+        mechanisms: config.auth.mechanisms.clone(),
+        fake_salt_secret: [0; 32],
+        scram_iterations: config.auth.scram_iterations,
+        element_bytes_max_before_login: l.element_bytes_before_login_max,
+        element_bytes_max: l.element_bytes_max,
+        element_depth_max: l.element_depth_max,
+        login_timeout: std::time::Duration::from_secs(l.login_s as u64),
+        login_attempts_max: l.login_attempts_max,
+        conns_before_login_max: l.conns_before_login_max,
+        output_window_bytes: l.output_window_bytes,
+        unacknowledged_max: l.unacknowledged_stanzas_max,
+        sessions_per_account_max: l.sessions_per_user_max,
+        pending_max: l.pending_messages_per_user_max as u64,
+        directed_presence_max: l.directed_presence_max,
+        roster_items_max: l.roster_items_max,
+        conflict: match config.session.conflict {
+            config::Conflict::Replace => Conflict::Replace,
+            config::Conflict::Refuse => Conflict::Refuse,
+            config::Conflict::Rename => Conflict::Rename,
+        },
+        archive: config.archive,
+        ping_after: config.session.ping,
+        ping_timeout: config.session.ping_answer,
+        mux_lost: config.session.mux_lost,
+        vcard_bytes_max: l.vcard_bytes_max,
+        policy: Arc::new(config.policy.clone()),
+        ..Settings::default()
+    }
+}
+
+impl Doors {
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            link: tcp(&config.link.listen, "link")?,
+            link_unix: unix(config.link.socket.as_deref(), "link")?,
+            admin: tcp(&config.admin.listen, "admin")?,
+            admin_unix: unix(config.admin.socket.as_deref(), "admin")?,
+            metrics: tcp(&config.metrics, "metrics")?,
+        })
+    }
+}
+
+fn tcp(addresses: &[std::net::SocketAddr], what: &str) -> anyhow::Result<Vec<TcpListener>> {
+    addresses
+        .iter()
+        .map(|a| TcpListener::bind(a).with_context(|| format!("the {what} door {a} cannot be opened")))
+        .collect()
+}
+
+fn unix(path: Option<&Path>, what: &str) -> anyhow::Result<Option<UnixListener>> {
+    let Some(path) = path else { return Ok(None) };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+    }
+    // A socket that an earlier run left; another server on the same data is refused by the store before this.
+    let _ = std::fs::remove_file(path);
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("the {what} socket {} cannot be opened", path.display()))?;
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("the {what} socket {} cannot be protected", path.display()))?;
+    Ok(Some(listener))
+}

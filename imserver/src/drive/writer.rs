@@ -1,0 +1,171 @@
+//! The one thread that writes: group commit across all shards.
+//!
+//! In: batches of writes of the shards. Out: `Durable`, to each shard in the order of its writes.
+//! Never: answers before the commit. A disk that refuses fails the batch, not the server.
+
+use super::queue::Outbox;
+use crate::event::{Event, ShardId, Write};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{SessionStore, StoreError, Writer, WriteError, Written};
+
+/// Writes in one commit: bounds its latency.
+const WRITES_PER_COMMIT: usize = 8_192;
+
+/// How long the queue is empty before housekeeping.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// Writes of one turn of one shard (or of an administrator's worker).
+#[derive(Debug)]
+pub struct WriteBatch {
+    /// Whose.
+    pub shard: ShardId,
+    /// In order.
+    pub writes: Vec<Write>,
+}
+
+/// The stores it writes and where the answers go.
+pub struct StoreWriter {
+    /// The durable store.
+    pub writer: Box<dyn Writer>,
+    /// The session store.
+    pub sessions: Box<dyn SessionStore>,
+    /// One per shard.
+    pub shards: Vec<Outbox<Vec<Event>>>,
+    /// Direct writes of administrators' workers: each waits for its own answer.
+    pub direct: Receiver<DirectWrite>,
+}
+
+/// Writes whose sender waits for the results.
+#[derive(Debug)]
+pub struct DirectWrite {
+    /// What.
+    pub writes: Vec<store::Write>,
+    /// Where the results go.
+    pub reply: crossbeam_channel::Sender<Result<Vec<Written>, String>>,
+}
+
+impl std::fmt::Debug for StoreWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreWriter")
+    }
+}
+
+impl StoreWriter {
+    /// Runs until every shard is gone.
+    pub fn run(mut self, batches: &Receiver<WriteBatch>) {
+        let mut numbers = vec![0u64; self.shards.len()];
+        let mut failing = false;
+        loop {
+            let clear = self.shards.iter_mut().fold(true, |c, s| c & s.retry());
+            let mut round = Vec::new();
+            let mut count = 0;
+            crossbeam_channel::select! {
+                recv(batches) -> batch => match batch {
+                    Ok(batch) => { count += batch.writes.len(); round.push(batch); }
+                    Err(_) => return,
+                },
+                recv(self.direct) -> direct => if let Ok(direct) = direct { self.direct(direct); },
+                default(if clear { IDLE } else { Duration::from_millis(1) }) => self.housekeeping(),
+            }
+            while count < WRITES_PER_COMMIT {
+                match batches.recv_timeout(Duration::ZERO) {
+                    Ok(batch) => {
+                        count += batch.writes.len();
+                        round.push(batch);
+                    }
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+            }
+            if !round.is_empty() {
+                self.commit(round, &mut numbers, &mut failing);
+            }
+            if let Ok(direct) = self.direct.try_recv() {
+                self.direct(direct);
+            }
+        }
+    }
+
+    fn commit(&mut self, round: Vec<WriteBatch>, numbers: &mut [u64], failing: &mut bool) {
+        let mut records = Vec::new();
+        let mut writes = Vec::new();
+        // For each batch: its shard, and for each of its writes whether it went to the durable store.
+        let mut plan: Vec<(ShardId, Vec<bool>)> = Vec::with_capacity(round.len());
+        for batch in round {
+            let mut kinds = Vec::with_capacity(batch.writes.len());
+            for write in batch.writes {
+                match write {
+                    Write::Store(w) => {
+                        writes.push(w);
+                        kinds.push(true);
+                    }
+                    Write::Session(id, record) => {
+                        records.push((id.0, record));
+                        kinds.push(false);
+                    }
+                }
+            }
+            plan.push((batch.shard, kinds));
+        }
+        let sessions = if records.is_empty() { Ok(()) } else { self.sessions.put(&records) };
+        let stored = if writes.is_empty() { Ok(Vec::new()) } else { self.writer.commit(&writes) };
+        self.report(&sessions, &stored, failing);
+        let session_result = match sessions {
+            Ok(()) => Written::Done,
+            Err(e) => Written::Failed(WriteError::Store(Arc::new(e))),
+        };
+        let mut results = match stored {
+            Ok(results) => results.into_iter(),
+            Err(e) => {
+                let e = Arc::new(e);
+                vec![Written::Failed(WriteError::Store(e)); writes.len()].into_iter()
+            }
+        };
+        for (shard, kinds) in plan {
+            let at = usize::from(shard.0);
+            let answers: Vec<Written> = kinds
+                .into_iter()
+                .map(|durable| {
+                    if durable {
+                        results.next().expect("one result per write")
+                    } else {
+                        session_result.clone()
+                    }
+                })
+                .collect();
+            let first = numbers[at] + 1;
+            numbers[at] += answers.len() as u64;
+            self.shards[at].send(vec![Event::Durable { first, results: answers }]);
+        }
+    }
+
+    /// One line per change of state.
+    fn report(&self, sessions: &Result<(), StoreError>, stored: &Result<Vec<Written>, StoreError>, failing: &mut bool) {
+        let error = sessions.as_ref().err().or(stored.as_ref().err());
+        match (error, *failing) {
+            (Some(e), false) => {
+                tracing::error!(error = %e, "the store refuses writes: messages are answered with resource-constraint until it takes them");
+                *failing = true;
+            }
+            (None, true) => {
+                tracing::info!("the store takes writes again");
+                *failing = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn direct(&mut self, direct: DirectWrite) {
+        let result = self.writer.commit(&direct.writes).map_err(|e| e.to_string());
+        // Who does not wait any more needs no answer.
+        let _ = direct.reply.try_send(result);
+    }
+
+    fn housekeeping(&mut self) {
+        if let Err(e) = self.writer.maintain() {
+            tracing::warn!(error = %e, "housekeeping of the store failed; it will be tried again");
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! What goes into a shard and what comes out of it: the whole vocabulary of the core.
+//!
+//! A shard is a deterministic state machine: `Shard::handle(now, Event)` changes its state and leaves
+//! `Effects` to be carried out by whoever drives it: threads in `drive`, or the simulation. Nothing in the core
+//! reads a clock, draws a random number, opens a file or waits.
+//!
+//! In: frames of the links (as events of one connection), results of the store, answers of the directory, messages
+//! of other shards. Out: commands for the links, writes, reads, look-ups, messages for other shards.
+//! Never: a sender waits for a receiver. Every arrow is a message.
+
+use bytes::Bytes;
+use proto::frame::{CloseReason, ConnId, Frame, Input, NoteKey, Open, Resume, StoredId, TlsFacts};
+use std::sync::Arc;
+use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::scram::{ScramHash, ScramKeys};
+
+/// One mux link of this server run. Never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct LinkId(pub u32);
+
+/// A shard of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ShardId(pub u16);
+
+/// A connection as the core names it: the link it lives on and the mux's id for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ConnKey {
+    /// The link.
+    pub link: LinkId,
+    /// The mux's id.
+    pub conn: ConnId,
+}
+
+/// Session name: epoch of the store in the upper, a counter in the lower 32 bits. Never used again, kept through a restart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// Time as the core sees it. Both parts come from the driver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub struct Now {
+    /// Milliseconds on a clock that never goes back; for time-outs.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970 (UTC); for stamps. May jump.
+    pub unix_ms: u64,
+}
+
+/// Names one input element that waits to be settled: which shard's session caused what is being done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token {
+    /// Shard of the session.
+    pub shard: ShardId,
+    /// Slot in its slab.
+    pub slot: u32,
+    /// Generation of the slot: a token that outlives its session finds nobody.
+    pub generation: u32,
+    /// Number of the element within the session (the first is 1).
+    pub element: u64,
+}
+
+/// Everything that can happen to a shard.
+#[derive(Debug)]
+pub enum Event {
+    /// A new connection, of the mux of this name.
+    Opened(ConnKey, Box<Open>, Arc<str>),
+    /// A connection of an earlier run of this server; `mux` names the link's mux.
+    Resumed(ConnKey, Box<Resume>, Arc<str>),
+    /// Bytes of the client.
+    Input(ConnKey, Input),
+    /// Plaintext came after StartTls was sent: injection.
+    Injected(ConnKey),
+    /// TLS has been established by our order.
+    Secured(ConnKey, Box<TlsFacts>),
+    /// Output elements the client's TCP has acknowledged, in total.
+    Drained(ConnKey, u64),
+    /// The mux has ended the connection.
+    Closed(ConnKey, CloseReason),
+    /// The mux has taken the output that carried this stored id.
+    Taken(ConnKey, StoredId),
+    /// The mux has taken our word that input up to this stanza is settled: it will never send it again.
+    SettledTaken(ConnKey, u64),
+    /// The connection now belongs to this shard.
+    Adopt(ConnKey, Box<crate::session::Travel>),
+    /// The link loop has taken our `LinkCommand::Rehome`; strays have all arrived.
+    Rehomed(ConnKey),
+    /// The link is given up: all its connections are lost.
+    LinkLost(LinkId),
+    /// Writes with a number up to `first + results.len() - 1` are on disk (or have failed).
+    Durable {
+        /// Number of the first write answered.
+        first: u64,
+        /// One answer a write, in order.
+        results: Vec<store::Written>,
+    },
+    /// A read has come back.
+    Read(ReadTag, ReadResult),
+    /// The directory has answered.
+    Looked(LookTag, LookResult),
+    /// From another shard, or this one.
+    Shard(ShardMsg),
+    /// From an administrator.
+    Admin(AdminEvent),
+    /// New limits and switches.
+    Reconfigured(Arc<crate::settings::Settings>),
+}
+
+/// Everything a shard wants done. Each list is in order; lists are independent of each other.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// For the links.
+    pub links: Vec<LinkCommand>,
+    /// For other shards (never for itself).
+    pub shards: Vec<(ShardId, ShardMsg)>,
+    /// For the store's writer; numbered on from the last `Effects` of this shard, the first write ever is 1.
+    pub writes: Vec<Write>,
+    /// For the store's readers.
+    pub reads: Vec<(ReadTag, Read)>,
+    /// For the directory.
+    pub looks: Vec<(LookTag, Look)>,
+    /// For the administrators.
+    pub admin: Vec<AdminReply>,
+}
+
+impl Effects {
+    /// Nothing is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+            && self.shards.is_empty()
+            && self.writes.is_empty()
+            && self.reads.is_empty()
+            && self.looks.is_empty()
+            && self.admin.is_empty()
+    }
+}
+
+/// One durable (or session-store) write.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// To the durable store.
+    Store(store::Write),
+    /// To the unsynced session store: put, or delete.
+    Session(SessionId, Option<Bytes>),
+}
+
+/// For the link loop.
+#[derive(Debug)]
+pub enum LinkCommand {
+    /// Send this frame on this link. With `track`, the shard wants `Event::Taken`.
+    Frame {
+        /// Which link.
+        link: LinkId,
+        /// What.
+        frame: Frame,
+        /// Report when the mux has taken it.
+        track: bool,
+    },
+    /// The connection moves to another shard.
+    Rehome {
+        /// Which connection.
+        key: ConnKey,
+        /// To where.
+        to: ShardId,
+        /// With what.
+        travel: Box<crate::session::Travel>,
+    },
+    /// An event that reached the old shard after `Rehome`: hand it to the new one, before newer ones.
+    Stray(Box<Event>),
+    /// No more strays: answer to `Event::Rehomed`.
+    RehomeDone(ConnKey),
+    /// The connection is forgotten on both ends.
+    Forget(ConnKey),
+}
+
+/// A stanza on its way between two sessions or entities.
+#[derive(Debug, Clone)]
+pub struct Routed {
+    /// What it is.
+    pub kind: crate::routing::StanzaKind,
+    /// Who says so: stamped by us.
+    pub from: Jid,
+    /// For whom.
+    pub to: Jid,
+    /// The stanza as it goes out: `from` and `to` are in place, no content namespace.
+    pub bytes: Bytes,
+    /// What may be kept of it for a recipient who is away.
+    pub retention: crate::routing::Retention,
+    /// Where it came from, for replay: session, stanza number, hash of the bytes.
+    pub origin: Option<store::Origin>,
+    /// Who waits for it to be settled.
+    pub token: Option<Token>,
+}
+
+/// Between shards. Order between two shards is kept.
+#[derive(Debug)]
+pub enum ShardMsg {
+    /// A message, IQ or directed presence for an entity at home on the receiving shard.
+    Stanza(Box<Routed>),
+    /// What the token's element caused here is durable, and answered.
+    Done(Token),
+    /// Presence of `from` for the available sessions of each target.
+    Presence(Arc<PresenceFan>, Vec<BareJid>),
+    /// `from` wants to know the presence of each target; `to` names the entity that asks.
+    Probe {
+        /// The session (initial presence) or account that asks.
+        from: Jid,
+        /// Whom it asks about.
+        targets: Vec<BareJid>,
+    },
+    /// Subscription presence between two accounts (RFC 6121 §3).
+    Subscription(Box<Subscription>),
+}
+
+/// One presence for many.
+#[derive(Debug)]
+pub struct PresenceFan {
+    /// Whose.
+    pub from: FullJid,
+    /// Bytes up to the value of the attribute `to`.
+    pub prefix: Bytes,
+    /// Bytes behind it.
+    pub suffix: Bytes,
+}
+
+/// A presence of type subscribe, subscribed, unsubscribe or unsubscribed.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    /// Which of the four.
+    pub kind: crate::subscription::Kind,
+    /// Bare, stamped by us.
+    pub from: BareJid,
+    /// Bare.
+    pub to: BareJid,
+    /// The stanza with both in place.
+    pub bytes: Bytes,
+    /// Who waits for it to be settled.
+    pub token: Option<Token>,
+}
+
+/// What a shard can ask a reader of the store.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// Account, roster, pending-in requests in one batch.
+    User(BareJid),
+    /// Pending rows after a position, oldest first.
+    Pending {
+        /// Whose.
+        owner: BareJid,
+        /// Rows after this.
+        after: u64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// vCard of an account.
+    VCard(BareJid),
+}
+
+/// What it gets.
+#[derive(Debug)]
+pub enum ReadResult {
+    /// `None`: no such account.
+    User(Option<Box<store::UserData>>),
+    /// The page; shorter than the limit when there are no more.
+    Pending(Vec<store::StoredRow>),
+    /// The vCard, if there is one. Outer `None`: no such account.
+    VCard(Option<Option<Bytes>>),
+    /// The store did not answer.
+    Failed(String),
+}
+
+/// For whom a read is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ReadTag {
+    /// Load of an entity.
+    Load(BareJid),
+    /// A page for a session that takes its pending messages.
+    Flood {
+        /// The session's slot.
+        slot: u32,
+        /// And generation.
+        generation: u32,
+    },
+    /// An IQ that waits for something stored: number in the shard's table.
+    Iq(u64),
+}
+
+/// What a shard can ask the directory.
+#[derive(Debug, Clone)]
+pub enum Look {
+    /// SCRAM secrets of an account.
+    Scram(BareJid, ScramHash),
+    /// Whether the password is right.
+    Password(BareJid, Secret),
+}
+
+/// A password on its way to a check. Never printed.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What it gets.
+#[derive(Debug)]
+pub enum LookResult {
+    /// The secrets. `None`: no such account, or none of that hash.
+    Scram(Option<Arc<ScramKeys>>),
+    /// Right or wrong (no such account is wrong).
+    Password(bool),
+    /// The secrets of an account that may not log in.
+    ScramDisabled(Arc<ScramKeys>),
+    /// The password is right, but the account may not log in.
+    PasswordDisabled,
+    /// The directory did not answer. Never "no such user".
+    Failed(String),
+}
+
+/// For whom a look-up is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LookTag {
+    /// The session's slot.
+    pub slot: u32,
+    /// And generation.
+    pub generation: u32,
+}
+
+/// What an administrator asks of a shard.
+#[derive(Debug)]
+pub enum AdminEvent {
+    /// The sessions of this shard, of one account or all, after an id.
+    Sessions {
+        /// Number of the question.
+        request: u64,
+        /// Whose; `None` is everybody's.
+        account: Option<BareJid>,
+        /// Sessions after this id.
+        after: Option<SessionId>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// End the sessions of an account: all, or one resource.
+    Kick {
+        /// Number of the question.
+        request: u64,
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        resource: Option<String>,
+        /// What the client is told.
+        text: String,
+    },
+    /// The account is gone: end its sessions and forget it.
+    AccountRemoved(BareJid),
+    /// Numbers for `status`.
+    Status {
+        /// Number of the question.
+        request: u64,
+    },
+}
+
+/// A shard's answer.
+#[derive(Debug, Clone)]
+pub enum AdminReply {
+    /// A page.
+    Sessions(u64, Vec<SessionInfo>),
+    /// How many were ended.
+    Kicked(u64, usize),
+    /// Numbers.
+    Status(u64, ShardStatus),
+}
+
+/// One row of `session list`.
+#[derive(Debug, Clone)]
+pub struct SessionInfo {
+    /// Its name.
+    pub id: SessionId,
+    /// Its address.
+    pub jid: FullJid,
+    /// The client's address.
+    pub peer: std::net::SocketAddr,
+    /// `tcp`, `starttls`, `tls`, ...
+    pub transport: &'static str,
+    /// Presence priority; `None`: not available.
+    pub priority: Option<i8>,
+    /// When it was bound, milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// Which link, `None` while its mux is lost.
+    pub link: Option<LinkId>,
+    /// Stored stanzas sent and not acknowledged.
+    pub unacknowledged: usize,
+}
+
+/// Numbers of one shard.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShardStatus {
+    /// Connections, logged in or not.
+    pub conns: u64,
+    /// Bound sessions.
+    pub sessions: u64,
+    /// Users with state in memory.
+    pub users: u64,
+    /// Stanzas taken from clients.
+    pub stanzas_in: u64,
+    /// Stanzas given to clients.
+    pub stanzas_out: u64,
+    /// Messages stored.
+    pub stored: u64,
+    /// Log-ins that succeeded.
+    pub logins: u64,
+    /// Log-ins that failed.
+    pub login_failures: u64,
+}
+
+/// The key and place of a session a restarted server found in the session store, for the link loop's table of notes.
+#[derive(Debug, Clone)]
+pub struct NotePlace {
+    /// The secret the mux holds.
+    pub note: NoteKey,
+    /// Where the session's user is at home.
+    pub shard: ShardId,
+}

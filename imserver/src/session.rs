@@ -1,0 +1,677 @@
+//! One client connection as the core sees it: what came in and is not settled, what went out and is not acknowledged.
+//!
+//! In: bytes, acknowledgements. Out: elements for the shard to act on, frames for the link.
+//! Owns: the stream parser, the counters of DESIGN §3 (Marks, Drained), the list of stored stanzas sent and not
+//! acknowledged (idea 5), the stream management counts of XEP-0198.
+//! Never: decides where a stanza goes; touches the state of an account.
+
+pub mod record;
+
+use crate::event::{ConnKey, LinkCommand, Now, SessionId};
+use crate::settings::Settings;
+use bytes::Bytes;
+use proto::frame::{Close, CloseReason, Frame, Marks, NoteKey, Open, Output, StoredId};
+use std::collections::VecDeque;
+use xmpp::jid::{BareJid, FullJid};
+use xmpp::negotiation::Negotiation;
+use xmpp::stream::StreamParser;
+
+/// An input element taken from the stream and not yet settled.
+#[derive(Debug)]
+struct InElement {
+    /// Its number (the first element of a session is 1).
+    number: u64,
+    /// Input bytes of the connection up to its end.
+    end: u64,
+    /// It counts for XEP-0198.
+    stanza: bool,
+    /// How many things must be durable and answered before it is settled.
+    waiting: u32,
+    /// When it was taken.
+    since_ms: u64,
+    /// It is an `<r/>`: answered when all before it is settled.
+    ack_request: bool,
+}
+
+/// A stored stanza sent to the client and not acknowledged by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unacked {
+    /// Output element number.
+    pub element: u64,
+    /// Output stanza number.
+    pub stanza: u64,
+    /// Position in the store.
+    pub position: u64,
+}
+
+/// Stream management (XEP-0198) of one session.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StreamManagement {
+    /// Settled input stanzas when it was enabled: `h` counts from here.
+    pub in_base: u64,
+    /// Output stanzas when it was enabled.
+    pub out_base: u64,
+    /// Output stanzas the client has acknowledged, counted like `stanzas_out`.
+    pub acked: u64,
+    /// When we asked with `<r/>` and have had no answer.
+    pub requested_ms: Option<u64>,
+}
+
+/// How far the taking of pending messages has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flood {
+    /// Not a taker: unavailable, or negative priority.
+    Off,
+    /// Must read the store; may not yet, because other sessions of the account have to be resumed first, or the output window is full.
+    Wanted,
+    /// A page is being read.
+    Reading,
+    /// Everything stored has been sent; new messages go out as they are committed.
+    Live,
+}
+
+/// What a session is once a resource is bound.
+#[derive(Debug)]
+pub struct Bound {
+    /// Its name.
+    pub id: SessionId,
+    /// Its address.
+    pub jid: FullJid,
+    /// The account.
+    pub account: BareJid,
+    /// The key its mux holds.
+    pub note: NoteKey,
+    /// The mux it was given to.
+    pub mux: std::sync::Arc<str>,
+    /// The mux's id of the connection.
+    pub conn: u64,
+    /// When it was bound (unix ms).
+    pub since_unix_ms: u64,
+    /// Last available presence.
+    pub presence: Option<Available>,
+    /// When presence last changed (unix ms).
+    pub presence_changed_unix_ms: u64,
+    /// Has asked for the roster (RFC 6121 §2.2).
+    pub interested: bool,
+    /// Entities that had directed presence (RFC 6121 §4.6).
+    pub directed: crate::presence::Directed,
+    /// Pending messages.
+    pub flood: Flood,
+    /// Positions up to this have been read for it.
+    pub cursor: u64,
+    /// Bound result is on its way to disk; nothing may be sent before.
+    pub ready: bool,
+    /// Legacy pings we sent: the id counter.
+    pub pings: u32,
+    /// Presence held back while the output window is full: newest per sender.
+    pub held_presence: Vec<(xmpp::jid::Jid, Bytes)>,
+    /// Stanzas that are not stored, held back until the flood before them is out. Bounded by the output window.
+    pub behind_flood: Vec<Bytes>,
+}
+
+/// An available presence.
+#[derive(Debug, Clone)]
+pub struct Available {
+    /// RFC 6121 §4.7.2.3.
+    pub priority: i8,
+    /// The stanza up to the value of `to`.
+    pub prefix: Bytes,
+    /// And behind it.
+    pub suffix: Bytes,
+}
+
+impl Bound {
+    /// Takes messages sent to the bare JID.
+    pub fn takes_messages(&self) -> bool {
+        self.presence.as_ref().is_some_and(|p| p.priority >= 0)
+    }
+}
+
+/// Where a session is in its life.
+#[derive(Debug)]
+pub enum Stage {
+    /// Stream, TLS, SASL, bind.
+    Negotiating(Box<Negotiation>),
+    /// Logged in.
+    Bound(Box<Bound>),
+    /// The end: Close is sent when all input is settled.
+    Closing {
+        /// Last bytes for the client.
+        last: Bytes,
+        /// Why.
+        reason: CloseReason,
+        /// Close has been sent.
+        sent: bool,
+    },
+}
+
+/// A session on its way to another shard: the whole of it.
+#[derive(Debug)]
+pub struct Travel {
+    /// The session.
+    pub session: Session,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    /// Its connection; `None`: an orphan, whose mux is lost or has not come back yet.
+    pub key: Option<ConnKey>,
+    /// Facts of the connection.
+    pub open: Box<Open>,
+    /// The parser.
+    pub parser: StreamParser,
+    /// Where it is in its life.
+    pub stage: Stage,
+    /// When it came, or last did something (mono ms).
+    pub active_ms: u64,
+    /// When it was opened (mono ms).
+    pub opened_ms: u64,
+    /// We have asked whether it lives (mono ms).
+    pub asked_ms: Option<u64>,
+    /// The mux has sent Close.
+    pub mux_closed: bool,
+    /// StartTls has been sent and Secured has not come: any input is an injection.
+    pub switching_tls: bool,
+    /// Its last element waits for the directory or for its account to be loaded: parsing stops until then, so that
+    /// nothing overtakes it.
+    pub paused: bool,
+    /// Name of the mux that holds the connection.
+    pub mux: std::sync::Arc<str>,
+    /// Its name, once it has one; outlives `Bound`.
+    pub name: Option<SessionId>,
+    /// Origins up to this stanza are forgotten.
+    pub origins_forgotten: u64,
+    /// It was brought back after a restart: elements may come that were handled before.
+    pub resumed: bool,
+    /// In `Shard::dirty`.
+    pub dirty: bool,
+    /// The client has acknowledged something that is not on disk yet.
+    pub ack_pending: bool,
+    /// Stream management.
+    pub sm: Option<StreamManagement>,
+
+    input_base: u64,
+    next_element: u64,
+    stanzas_in: u64,
+    unsettled: VecDeque<InElement>,
+    settled_bytes: u64,
+    settled_stanzas: u64,
+    marks: Marks,
+
+    elements_out: u64,
+    stanzas_out: u64,
+    drained: u64,
+    outstanding: VecDeque<(u64, u32)>,
+    outstanding_bytes: usize,
+    /// When the oldest outstanding element was sent (mono ms).
+    stuck_since_ms: u64,
+    /// Stored stanzas sent and not acknowledged, oldest first.
+    pub unacked: VecDeque<Unacked>,
+    /// Acknowledged by this client, but the mark stays until the other sessions it went to are safe.
+    uncleared: Vec<Unacked>,
+    /// Output stanzas whose acknowledgement is on disk.
+    forget_stanzas: u64,
+    /// Acknowledgement writes under way: (write number, output stanza number they cover).
+    acks_in_flight: VecDeque<(u64, u64)>,
+}
+
+impl Session {
+    /// A connection that has just been opened.
+    pub fn new(key: ConnKey, open: Box<Open>, parser: StreamParser, negotiation: Box<Negotiation>, now: Now) -> Self {
+        Self::build(Some(key), open, parser, Stage::Negotiating(negotiation), now)
+    }
+
+    /// A session found in the session store after a restart, without its connection.
+    pub fn orphan(open: Box<Open>, parser: StreamParser, bound: Box<Bound>, sm: Option<StreamManagement>, now: Now) -> Self {
+        let mut session = Self::build(None, open, parser, Stage::Bound(bound), now);
+        session.sm = sm;
+        session
+    }
+
+    fn build(key: Option<ConnKey>, open: Box<Open>, parser: StreamParser, stage: Stage, now: Now) -> Self {
+        Self {
+            key,
+            open,
+            parser,
+            stage,
+            active_ms: now.mono_ms,
+            opened_ms: now.mono_ms,
+            asked_ms: None,
+            mux_closed: false,
+            switching_tls: false,
+            paused: false,
+            mux: std::sync::Arc::default(),
+            name: None,
+            origins_forgotten: 0,
+            resumed: false,
+            dirty: false,
+            ack_pending: false,
+            sm: None,
+            input_base: 0,
+            next_element: 1,
+            stanzas_in: 0,
+            unsettled: VecDeque::new(),
+            settled_bytes: 0,
+            settled_stanzas: 0,
+            marks: Marks::default(),
+            elements_out: 0,
+            stanzas_out: 0,
+            drained: 0,
+            outstanding: VecDeque::new(),
+            outstanding_bytes: 0,
+            stuck_since_ms: 0,
+            unacked: VecDeque::new(),
+            uncleared: Vec::new(),
+            forget_stanzas: 0,
+            acks_in_flight: VecDeque::new(),
+        }
+    }
+
+    /// The bound part, if there is one.
+    pub fn bound(&self) -> Option<&Bound> {
+        match &self.stage {
+            Stage::Bound(b) => Some(b),
+            _ => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub fn bound_mut(&mut self) -> Option<&mut Bound> {
+        match &mut self.stage {
+            Stage::Bound(b) => Some(b),
+            _ => None,
+        }
+    }
+
+    // ---- input ------------------------------------------------------------------------------------------
+
+    /// Takes over the counts of a Resume. `parser` starts between two elements.
+    pub fn resume(&mut self, key: ConnKey, r: &proto::frame::Resume) {
+        self.key = Some(key);
+        self.resumed = true;
+        self.input_base = r.settled_bytes;
+        self.settled_bytes = r.settled_bytes;
+        self.settled_stanzas = r.settled_stanzas;
+        self.stanzas_in = r.settled_stanzas;
+        self.elements_out = r.elements;
+        self.stanzas_out = r.stanzas;
+        self.drained = r.drained;
+        self.marks = Marks { settled_bytes: r.settled_bytes, settled_stanzas: r.settled_stanzas, ..Marks::default() };
+        self.unacked = r.held.iter().map(|h| Unacked { element: h.element, stanza: h.stanza, position: h.id.0 }).collect();
+        self.forget_stanzas = r.held.first().map_or(r.stanzas, |h| h.stanza - 1);
+        if let Some(sm) = &mut self.sm {
+            sm.acked = sm.acked.max(sm.out_base).min(self.stanzas_out);
+            sm.requested_ms = None;
+        }
+    }
+
+    /// The parser has been made anew at this point of the input (stream restart, TLS): its count starts at zero.
+    pub fn rebase_input(&mut self) {
+        self.input_base = self.settled_up_to_parser();
+    }
+
+    fn settled_up_to_parser(&self) -> u64 {
+        self.input_base + self.parser.consumed()
+    }
+
+    /// Registers the element the parser has just given. Returns its number. It waits for one thing: the shard's own handling
+    /// (ended with [`Session::done`]).
+    pub fn begin_element(&mut self, stanza: bool, now: Now) -> u64 {
+        let number = self.next_element;
+        self.next_element += 1;
+        if stanza {
+            self.stanzas_in += 1;
+        }
+        self.unsettled.push_back(InElement {
+            number,
+            end: self.settled_up_to_parser(),
+            stanza,
+            waiting: 1,
+            since_ms: now.mono_ms,
+            ack_request: false,
+        });
+        self.active_ms = now.mono_ms;
+        self.asked_ms = None;
+        number
+    }
+
+    /// Number of the stanza last begun: the first of a session is 1.
+    pub fn stanza_number(&self) -> u64 {
+        self.stanzas_in
+    }
+
+    /// Number of the element last begun.
+    pub fn last_element(&self) -> u64 {
+        self.next_element - 1
+    }
+
+    /// The element waits for one thing more.
+    pub fn hold(&mut self, number: u64) {
+        if let Some(e) = self.element_mut(number) {
+            e.waiting += 1;
+        }
+    }
+
+    /// The element is an `<r/>`.
+    pub fn mark_ack_request(&mut self, number: u64) {
+        if let Some(e) = self.element_mut(number) {
+            e.ack_request = true;
+        }
+    }
+
+    /// One thing the element waited for is done.
+    pub fn done(&mut self, number: u64) {
+        if let Some(e) = self.element_mut(number) {
+            e.waiting = e.waiting.saturating_sub(1);
+        }
+    }
+
+    fn element_mut(&mut self, number: u64) -> Option<&mut InElement> {
+        let first = self.unsettled.front()?.number;
+        let at = usize::try_from(number.checked_sub(first)?).ok()?;
+        self.unsettled.get_mut(at)
+    }
+
+    /// How long the oldest unsettled element has waited, ms.
+    pub fn oldest_unsettled_ms(&self, now: Now) -> Option<u64> {
+        self.unsettled.front().map(|e| now.mono_ms.saturating_sub(e.since_ms))
+    }
+
+    /// Everything taken from the client so far is settled.
+    pub fn all_settled(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
+    /// The session ends: elements that waited for its account or the directory will not be answered.
+    pub fn forget_waits(&mut self) {
+        if std::mem::take(&mut self.paused)
+            && let Some(e) = self.unsettled.back_mut()
+        {
+            e.waiting = e.waiting.saturating_sub(1);
+        }
+    }
+
+    /// Settles what waits for nothing; answers `<r/>` on the way.
+    pub fn settle(&mut self, now: Now, out: &mut Vec<LinkCommand>) {
+        while let Some(e) = self.unsettled.front() {
+            if e.waiting > 0 {
+                return;
+            }
+            let e = self.unsettled.pop_front().expect("front was there");
+            self.settled_bytes = e.end;
+            if e.stanza {
+                self.settled_stanzas += 1;
+            }
+            if e.ack_request {
+                self.send_ack(now, out);
+            }
+        }
+        self.settled_bytes = self.settled_up_to_parser();
+        if self.unsettled.capacity() > 16 {
+            self.unsettled.shrink_to(0);
+        }
+    }
+
+    /// `h` of XEP-0198 §4: settled stanzas since stream management was enabled, modulo 2^32.
+    pub fn handled(&self) -> u32 {
+        let base = self.sm.map_or(0, |sm| sm.in_base);
+        (self.settled_stanzas.saturating_sub(base)) as u32
+    }
+
+    fn send_ack(&mut self, now: Now, out: &mut Vec<LinkCommand>) {
+        let a = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.handled());
+        self.send(Bytes::from(a), OutKind::NONZA, now, out);
+    }
+
+    /// Sends Marks if anything in them has changed, and Close if everything is settled and the end has come.
+    /// Returns true when the connection is over on both ends.
+    pub fn flush(&mut self, settings: &Settings, credit: bool, out: &mut Vec<LinkCommand>) -> bool {
+        self.dirty = false;
+        let Some(key) = self.key else { return false };
+        let window = match self.stage {
+            Stage::Negotiating(_) => settings.input_window_before_login(),
+            _ => settings.input_window(),
+        };
+        let marks = Marks {
+            settled_bytes: self.settled_bytes,
+            settled_stanzas: self.settled_stanzas,
+            forget_stanzas: self.forget_stanzas.max(self.marks.forget_stanzas),
+            input_bytes_max: if credit { (self.settled_bytes + window).max(self.marks.input_bytes_max) } else { self.marks.input_bytes_max },
+        };
+        // The window alone is worth a frame only when it has moved a good part of itself.
+        let moved = marks.settled_bytes != self.marks.settled_bytes
+            || marks.forget_stanzas != self.marks.forget_stanzas
+            || marks.input_bytes_max != self.marks.input_bytes_max;
+        if moved {
+            self.marks = marks;
+            let track = self.name.is_some();
+            out.push(LinkCommand::Frame { link: key.link, frame: Frame::Marks(key.conn, marks), track });
+        }
+        let settled = self.unsettled.is_empty();
+        if let Stage::Closing { last, reason, sent } = &mut self.stage
+            && settled
+        {
+            if !*sent {
+                *sent = true;
+                let close = Close { last: std::mem::take(last), reason: *reason };
+                out.push(LinkCommand::Frame { link: key.link, frame: Frame::Close(key.conn, close), track: false });
+            }
+            return self.mux_closed;
+        }
+        false
+    }
+
+    // ---- output -----------------------------------------------------------------------------------------
+
+    /// Sends one element. Never after the end.
+    pub fn send(&mut self, bytes: Bytes, kind: OutKind, now: Now, out: &mut Vec<LinkCommand>) {
+        let Some(key) = self.key else { return };
+        if matches!(self.stage, Stage::Closing { .. }) || self.mux_closed {
+            return;
+        }
+        self.count_out(bytes.len(), kind, now);
+        let frame = Frame::Output(key.conn, Output { bytes, last: true, stanza: kind.stanza, stored: kind.stored.map(StoredId) });
+        out.push(LinkCommand::Frame { link: key.link, frame, track: kind.track });
+    }
+
+    /// Counts an element that goes out by another frame (Fanout, StartTls).
+    pub fn count_out(&mut self, len: usize, kind: OutKind, now: Now) {
+        self.elements_out += 1;
+        if kind.stanza {
+            self.stanzas_out += 1;
+        }
+        if let Some(position) = kind.stored {
+            self.unacked.push_back(Unacked { element: self.elements_out, stanza: self.stanzas_out, position });
+        }
+        if self.outstanding.is_empty() {
+            self.stuck_since_ms = now.mono_ms;
+        }
+        self.outstanding.push_back((self.elements_out, len as u32));
+        self.outstanding_bytes += len;
+    }
+
+    /// There is room for an element of this size: the window is empty, or not full with it.
+    pub fn has_room(&self, len: usize, settings: &Settings) -> bool {
+        self.outstanding_bytes == 0 || self.outstanding_bytes + len <= settings.output_window_bytes
+    }
+
+    /// Bytes sent and not acknowledged by the client's TCP.
+    pub fn outstanding_bytes(&self) -> usize {
+        self.outstanding_bytes
+    }
+
+    /// How long the oldest outstanding element has been out, ms; `None` when there is none.
+    pub fn stuck_ms(&self, now: Now) -> Option<u64> {
+        (!self.outstanding.is_empty()).then(|| now.mono_ms.saturating_sub(self.stuck_since_ms))
+    }
+
+    /// The client's TCP has acknowledged this many elements. Returns positions that are thereby delivered (only without
+    /// stream management: with it the client's `<a/>` counts).
+    pub fn drained(&mut self, elements: u64, now: Now, delivered: &mut Vec<Unacked>) {
+        if elements <= self.drained {
+            return;
+        }
+        self.drained = elements;
+        while let Some(&(n, len)) = self.outstanding.front() {
+            if n > elements {
+                break;
+            }
+            self.outstanding.pop_front();
+            self.outstanding_bytes -= len as usize;
+        }
+        self.stuck_since_ms = now.mono_ms;
+        if self.outstanding.is_empty() && self.outstanding.capacity() > 8 {
+            self.outstanding.shrink_to(0);
+        }
+        if self.sm.is_none() {
+            while let Some(u) = self.unacked.front() {
+                if u.element > elements {
+                    break;
+                }
+                delivered.push(*u);
+                self.unacked.pop_front();
+            }
+            self.shrink_unacked();
+        }
+    }
+
+    /// After a Resume: what the mux still held although the client's TCP had acknowledged it is delivered (without stream
+    /// management).
+    pub fn drained_at_resume(&mut self, delivered: &mut Vec<Unacked>) {
+        if self.sm.is_none() {
+            while let Some(u) = self.unacked.front().filter(|u| u.element <= self.drained) {
+                delivered.push(*u);
+                self.unacked.pop_front();
+            }
+        }
+    }
+
+    /// The client has acknowledged stanzas: `h` of `<a/>`. `None`: it says more than was sent.
+    pub fn acknowledged(&mut self, h: u32, delivered: &mut Vec<Unacked>) -> Option<()> {
+        let sm = self.sm.as_mut()?;
+        let sent = self.stanzas_out - sm.out_base;
+        let before = sm.acked - sm.out_base;
+        // h counts modulo 2^32: the smallest number not below what was acknowledged that agrees with it.
+        let step = h.wrapping_sub(before as u32);
+        let total = before + u64::from(step);
+        if total > sent {
+            return None;
+        }
+        sm.acked = sm.out_base + total;
+        sm.requested_ms = None;
+        let acked = sm.acked;
+        while let Some(u) = self.unacked.front() {
+            if u.stanza > acked {
+                break;
+            }
+            delivered.push(*u);
+            self.unacked.pop_front();
+        }
+        self.shrink_unacked();
+        Some(())
+    }
+
+    fn shrink_unacked(&mut self) {
+        if self.unacked.is_empty() && self.unacked.capacity() > 8 {
+            self.unacked.shrink_to(0);
+        }
+    }
+
+    /// Output stanzas (since the connection began) that need no acknowledgement any more: all up to the oldest that is
+    /// still unacknowledged, or whose mark is not cleared.
+    pub fn acknowledged_stanzas(&self) -> u64 {
+        let unacked = self.unacked.front().map_or(self.stanzas_out, |u| u.stanza - 1);
+        self.uncleared.iter().map(|u| u.stanza - 1).fold(unacked, u64::min)
+    }
+
+    /// The client has acknowledged it, but its mark cannot be cleared yet.
+    pub fn defer_clearing(&mut self, u: Unacked) {
+        self.uncleared.push(u);
+    }
+
+    /// The mark of a stanza this session deferred has been cleared. True if it was one.
+    pub fn cleared(&mut self, position: u64) -> bool {
+        let before = self.uncleared.len();
+        self.uncleared.retain(|u| u.position != position);
+        before != self.uncleared.len()
+    }
+
+    /// The write with this number puts on disk that stanzas up to `stanza` are acknowledged.
+    pub fn ack_written(&mut self, write: u64) {
+        let stanza = self.acknowledged_stanzas();
+        self.acks_in_flight.push_back((write, stanza));
+    }
+
+    /// Writes up to this number are on disk.
+    pub fn ack_durable(&mut self, write: u64) {
+        while let Some(&(w, stanza)) = self.acks_in_flight.front() {
+            if w > write {
+                break;
+            }
+            self.forget_stanzas = self.forget_stanzas.max(stanza);
+            self.acks_in_flight.pop_front();
+        }
+        if self.acks_in_flight.is_empty() && self.acks_in_flight.capacity() > 8 {
+            self.acks_in_flight.shrink_to(0);
+        }
+    }
+
+    /// Stanzas sent since stream management was enabled.
+    pub fn sent_since_sm(&self) -> u64 {
+        self.sm.map_or(0, |sm| self.stanzas_out - sm.out_base)
+    }
+
+    /// Starts stream management at this point.
+    pub fn enable_sm(&mut self) {
+        // The <enable/> itself is a nonza; stanzas before it are not counted (XEP-0198 §3).
+        self.sm = Some(StreamManagement { in_base: self.stanzas_in, out_base: self.stanzas_out, acked: self.stanzas_out, requested_ms: None });
+    }
+
+    /// Asks the client what it has, if something is out that it has not acknowledged and it has not been asked.
+    pub fn request_ack(&mut self, now: Now, out: &mut Vec<LinkCommand>) {
+        if let Some(sm) = &mut self.sm
+            && sm.requested_ms.is_none()
+        {
+            sm.requested_ms = Some(now.mono_ms);
+            self.send(Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>"), OutKind::NONZA, now, out);
+        }
+    }
+
+    /// The client is being asked for an acknowledgement now, whatever was asked before.
+    pub fn request_ack_now(&mut self, now: Now) {
+        if let Some(sm) = &mut self.sm {
+            sm.requested_ms = Some(now.mono_ms);
+        }
+    }
+
+    /// Begins the end: nothing is sent after `last`.
+    pub fn close(&mut self, last: Bytes, reason: CloseReason) {
+        if !matches!(self.stage, Stage::Closing { .. }) {
+            self.stage = Stage::Closing { last, reason, sent: false };
+        }
+    }
+}
+
+/// What an output element is.
+#[derive(Debug, Clone, Copy)]
+pub struct OutKind {
+    /// Counts for XEP-0198.
+    pub stanza: bool,
+    /// Position in the store.
+    pub stored: Option<u64>,
+    /// Tell when the mux has taken it.
+    pub track: bool,
+}
+
+impl OutKind {
+    /// Stream header, SASL, acknowledgements...
+    pub const NONZA: Self = Self { stanza: false, stored: None, track: false };
+    /// A stanza that is not stored.
+    pub const STANZA: Self = Self { stanza: true, stored: None, track: false };
+
+    /// A stored stanza.
+    pub fn stored(position: u64) -> Self {
+        Self { stanza: true, stored: Some(position), track: false }
+    }
+}

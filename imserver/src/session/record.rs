@@ -1,0 +1,212 @@
+//! What a session needs to go on after `kill -9`: its record in the unsynced session store (DESIGN §4).
+//!
+//! A record is written before the client can know of the session, and again whenever something in it changes. The rest
+//! (counts, facts of the connection, unsettled input, stored stanzas held) comes from the mux by Resume.
+
+use super::{Available, Bound, Flood, StreamManagement};
+use crate::event::SessionId;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use proto::frame::NoteKey;
+use xmpp::jid::{FullJid, Jid};
+
+/// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
+const LAYOUT: u8 = 1;
+
+/// A record as it is stored.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The session's name.
+    pub id: SessionId,
+    /// The key the mux holds.
+    pub note: NoteKey,
+    /// The mux it was given to. Good from nobody else.
+    pub mux: String,
+    /// The mux's id of the connection. Good for no other.
+    pub conn: u64,
+    /// Its address.
+    pub jid: FullJid,
+    /// When it was bound (unix ms).
+    pub since_unix_ms: u64,
+    /// Namespaces of its stream header.
+    pub namespaces: Bytes,
+    /// Stream management: settled input and output stanzas when it was enabled.
+    pub sm: Option<(u64, u64)>,
+    /// Has asked for the roster.
+    pub interested: bool,
+    /// Its presence.
+    pub presence: Option<Available>,
+    /// When that last changed (unix ms).
+    pub presence_changed_unix_ms: u64,
+    /// When the session ended (unix ms); kept for a while so that nobody keeps a ghost.
+    pub ended_unix_ms: Option<u64>,
+    /// Entities that had directed presence.
+    pub directed: Vec<Jid>,
+}
+
+impl Record {
+    /// As bytes for the session store.
+    pub fn encode(&self) -> Bytes {
+        let mut b = BytesMut::with_capacity(160 + self.namespaces.len());
+        b.put_u8(LAYOUT);
+        b.put_u64(self.id.0);
+        b.put_slice(&self.note.0);
+        put(&mut b, self.mux.as_bytes());
+        b.put_u64(self.conn);
+        put(&mut b, self.jid.as_str().as_bytes());
+        b.put_u64(self.since_unix_ms);
+        put(&mut b, &self.namespaces);
+        b.put_u8(u8::from(self.sm.is_some()));
+        if let Some((i, o)) = self.sm {
+            b.put_u64(i);
+            b.put_u64(o);
+        }
+        b.put_u8(u8::from(self.interested));
+        b.put_u8(u8::from(self.presence.is_some()));
+        if let Some(p) = &self.presence {
+            b.put_i8(p.priority);
+            put(&mut b, &p.prefix);
+            put(&mut b, &p.suffix);
+        }
+        b.put_u64(self.presence_changed_unix_ms);
+        b.put_u64(self.ended_unix_ms.map_or(0, |t| t.max(1)));
+        b.put_u32(self.directed.len() as u32);
+        for jid in &self.directed {
+            put(&mut b, jid.as_str().as_bytes());
+        }
+        b.freeze()
+    }
+
+    /// From bytes of the session store. `None`: another layout, or damaged.
+    pub fn decode(mut b: Bytes) -> Option<Self> {
+        if u8_of(&mut b)? != LAYOUT {
+            return None;
+        }
+        let id = SessionId(u64_of(&mut b)?);
+        let mut note = [0; 16];
+        (b.len() >= 16).then(|| b.copy_to_slice(&mut note))?;
+        let mux = string(&mut b)?;
+        let conn = u64_of(&mut b)?;
+        let jid = FullJid::parse(&string(&mut b)?).ok()?;
+        let since_unix_ms = u64_of(&mut b)?;
+        let namespaces = take(&mut b)?;
+        let sm = if u8_of(&mut b)? == 1 { Some((u64_of(&mut b)?, u64_of(&mut b)?)) } else { None };
+        let interested = u8_of(&mut b)? == 1;
+        let presence = if u8_of(&mut b)? == 1 {
+            Some(Available { priority: u8_of(&mut b)? as i8, prefix: take(&mut b)?, suffix: take(&mut b)? })
+        } else {
+            None
+        };
+        let presence_changed_unix_ms = u64_of(&mut b)?;
+        let ended = u64_of(&mut b)?;
+        let count = (b.len() >= 4).then(|| b.get_u32())?;
+        let mut directed = Vec::new();
+        for _ in 0..count {
+            directed.push(Jid::parse(&string(&mut b)?).ok()?);
+        }
+        Some(Self {
+            id,
+            note: NoteKey(note),
+            mux,
+            conn,
+            jid,
+            since_unix_ms,
+            namespaces,
+            sm,
+            interested,
+            presence,
+            presence_changed_unix_ms,
+            ended_unix_ms: (ended != 0).then_some(ended),
+            directed,
+        })
+    }
+
+    /// The session it describes, without its connection. It has to be resumed before it takes anything.
+    pub fn bound(self) -> (Box<Bound>, Option<StreamManagement>) {
+        let sm = self.sm.map(|(in_base, out_base)| StreamManagement { in_base, out_base, acked: out_base, requested_ms: None });
+        let flood = match &self.presence {
+            Some(p) if p.priority >= 0 => Flood::Wanted,
+            _ => Flood::Off,
+        };
+        let bound = Bound {
+            id: self.id,
+            account: self.jid.bare(),
+            jid: self.jid,
+            note: self.note,
+            mux: self.mux.into(),
+            conn: self.conn,
+            since_unix_ms: self.since_unix_ms,
+            presence: self.presence,
+            presence_changed_unix_ms: self.presence_changed_unix_ms,
+            interested: self.interested,
+            directed: crate::presence::Directed::new(self.directed),
+            flood,
+            cursor: 0,
+            ready: true,
+            pings: 0,
+            held_presence: Vec::new(),
+            behind_flood: Vec::new(),
+        };
+        (Box::new(bound), sm)
+    }
+}
+
+fn put(b: &mut BytesMut, bytes: &[u8]) {
+    b.put_u32(bytes.len() as u32);
+    b.put_slice(bytes);
+}
+
+fn take(b: &mut Bytes) -> Option<Bytes> {
+    let len = (b.len() >= 4).then(|| b.get_u32())? as usize;
+    (b.len() >= len).then(|| b.split_to(len))
+}
+
+fn string(b: &mut Bytes) -> Option<String> {
+    String::from_utf8(take(b)?.to_vec()).ok()
+}
+
+fn u8_of(b: &mut Bytes) -> Option<u8> {
+    (!b.is_empty()).then(|| b.get_u8())
+}
+
+fn u64_of(b: &mut Bytes) -> Option<u64> {
+    (b.len() >= 8).then(|| b.get_u64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Record {
+        Record {
+            id: SessionId(7 << 32 | 9),
+            note: NoteKey([3; 16]),
+            mux: "mux1".into(),
+            conn: 77,
+            jid: FullJid::parse("romeo@montague.lit/orchard").expect("a JID"),
+            since_unix_ms: 1,
+            namespaces: Bytes::from_static(b"ns"),
+            sm: Some((3, 4)),
+            interested: true,
+            presence: Some(Available { priority: -3, prefix: Bytes::from_static(b"<p to='"), suffix: Bytes::from_static(b"'/>") }),
+            presence_changed_unix_ms: 5,
+            ended_unix_ms: Some(6),
+            directed: vec![Jid::parse("nurse@capulet.lit").expect("a JID")],
+        }
+    }
+
+    #[test]
+    fn a_record_survives_the_store() {
+        let back = Record::decode(sample().encode()).expect("our own bytes");
+        assert_eq!(format!("{back:?}"), format!("{:?}", sample()));
+        assert_eq!(back.note, sample().note);
+    }
+
+    #[test]
+    fn a_cut_or_foreign_record_is_ignored_and_never_panics() {
+        let whole = sample().encode();
+        for n in 0..whole.len() {
+            assert!(Record::decode(whole.slice(..n)).is_none(), "cut at {n}");
+        }
+        assert!(Record::decode(Bytes::from_static(b"\x09whatever")).is_none());
+    }
+}

@@ -1,0 +1,121 @@
+//! What the core must know of the configuration, checked and typed. One immutable object that every shard holds;
+//! a reload gives each a new one.
+
+use std::sync::Arc;
+use std::time::Duration;
+use xmpp::negotiation::Offer;
+use xmpp::scram::{FakeKeys, ScramHash};
+
+/// What happens when a resource is bound that another session of the account has (RFC 6120 §7.7.2.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conflict {
+    /// The older session is ended with `<conflict/>`.
+    Replace,
+    /// The newer one is refused with a `<conflict/>` stanza error.
+    Refuse,
+    /// The newer one gets another resource, of the server's making.
+    Rename,
+}
+
+/// Settings of the core. Every limit here has its key in `imserver.toml`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Domains served, prepared (nameprep).
+    pub domains: Vec<String>,
+    /// What is offered before log-in.
+    pub offer: Arc<Offer>,
+    /// Who may log in.
+    pub policy: Arc<crate::policy::Policy>,
+    /// Connections that have not logged in, of all muxes together.
+    pub conns_before_login_max: usize,
+    /// Deepest nesting of an element.
+    pub element_depth_max: usize,
+    /// Largest element before log-in, bytes.
+    pub element_bytes_max_before_login: usize,
+    /// Largest element after log-in, bytes.
+    pub element_bytes_max: usize,
+    /// Time to log in.
+    pub login_timeout: Duration,
+    /// Bytes sent to a client and not yet acknowledged by its TCP, past which presence is merged, stored messages stay
+    /// pending, and anything else ends the connection.
+    pub output_window_bytes: usize,
+    /// Stored stanzas sent to one session and not acknowledged, past which more stay pending.
+    pub unacknowledged_max: usize,
+    /// Sessions one account may have.
+    pub sessions_per_account_max: usize,
+    /// Pending messages one account may have.
+    pub pending_max: u64,
+    /// Entities a session may send directed presence to and be remembered for.
+    pub directed_presence_max: usize,
+    /// Roster items one account may have.
+    pub roster_items_max: usize,
+    /// Stanzas that may wait for one entity that is being loaded.
+    pub loading_queue_max: usize,
+    /// What happens on a resource conflict.
+    pub conflict: Conflict,
+    /// Messages are kept in their owners' archives.
+    pub archive: bool,
+    /// A session that has been silent for so long is asked whether it lives.
+    pub ping_after: Duration,
+    /// A session that was asked and says nothing for so long is ended.
+    pub ping_timeout: Duration,
+    /// How long sessions of a lost mux are kept.
+    pub mux_lost: Duration,
+    /// Longest time an element may be held unsettled before it is answered with a `wait` error.
+    pub settle_max: Duration,
+    /// vCard size, bytes.
+    pub vcard_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            domains: vec!["localhost".into()],
+            offer: Arc::new(Offer {
+                domains: vec!["localhost".into()],
+                plaintext: false,
+                scram: ScramHash::ALL.to_vec(),
+                plain: true,
+                attempts_max: 3,
+                fake: FakeKeys::new([0; 32], 10_000),
+            }),
+            policy: Arc::new(crate::policy::Policy::open()),
+            conns_before_login_max: 20_000,
+            element_depth_max: 64,
+            element_bytes_max_before_login: 10 * 1024,
+            element_bytes_max: 256 * 1024,
+            login_timeout: Duration::from_secs(30),
+            output_window_bytes: 512 * 1024,
+            unacknowledged_max: 2_000,
+            sessions_per_account_max: 20,
+            pending_max: 10_000,
+            directed_presence_max: 1_000,
+            roster_items_max: 2_000,
+            loading_queue_max: 1_000,
+            conflict: Conflict::Replace,
+            archive: false,
+            ping_after: Duration::from_secs(300),
+            ping_timeout: Duration::from_secs(60),
+            mux_lost: Duration::from_secs(30),
+            settle_max: Duration::from_secs(5),
+            vcard_bytes_max: 256 * 1024,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether the domain is ours.
+    pub fn serves(&self, domainpart: &str) -> bool {
+        self.domains.iter().any(|d| d == domainpart)
+    }
+
+    /// How much input a mux may send ahead of what is settled, after log-in. Never less than the largest element.
+    pub fn input_window(&self) -> u64 {
+        self.element_bytes_max as u64 + 64 * 1024
+    }
+
+    /// The same before log-in.
+    pub fn input_window_before_login(&self) -> u64 {
+        self.element_bytes_max_before_login as u64 + 6 * 1024
+    }
+}

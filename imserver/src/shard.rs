@@ -1,0 +1,516 @@
+//! A shard: one thread's worth of sessions and entities, as a deterministic state machine.
+//!
+//! In: `Event`. Out: `Effects`. Owns: the sessions of its connections, the users at home on it.
+//! Never: waits, reads a clock, touches the state of another shard; acknowledges or shows a message before the commit
+//! that holds it.
+//!
+//! The order of things within a shard hangs on one queue: `after`. Whatever must follow a write stands in it under the
+//! number of that write, and is carried out when the store says `Durable`.
+
+mod admin;
+mod conn;
+mod iq;
+mod login;
+mod message;
+mod presence;
+mod recovery;
+mod roster;
+mod stream;
+mod tick;
+mod user;
+
+use crate::event::*;
+use crate::session::{Session, Unacked};
+use crate::settings::Settings;
+use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+use user::User;
+use xmpp::error::StanzaError;
+use xmpp::jid::{BareJid, Jid};
+
+/// The shard of an account. The same in every run: a fixed hash of the prepared address.
+pub fn home(account: &BareJid, shards: u16) -> ShardId {
+    let mut h = foldhash::quality::FixedState::with_seed(0x1574).build_hasher();
+    account.as_str().hash(&mut h);
+    ShardId((h.finish() % u64::from(shards)) as u16)
+}
+
+/// What waits for a write.
+#[derive(Debug)]
+enum After {
+    /// The write stores this message: deliver it, tell its sender.
+    Message(Box<Routed>),
+    /// Follows a stored message to the same account.
+    Stanza(Box<Routed>),
+    /// The bound session may be told so.
+    Bound { slot: u32, generation: u32, result: Bytes, number: u64 },
+    /// What the element caused is durable.
+    Token(Token),
+    /// Acknowledgements of this session are on disk.
+    Acked { slot: u32, generation: u32, write: u64 },
+    /// The marks of these positions are cleared.
+    Cleared(BareJid, Vec<u64>),
+    /// Answer to an element that wrote something, for the session's element.
+    Reply { slot: u32, generation: u32, number: u64, reply: Bytes, failure: Bytes, stanza: bool },
+}
+
+/// An IQ that waits for something stored.
+#[derive(Debug)]
+struct WaitingIq {
+    stanza: Box<Routed>,
+    element: Box<xmpp::element::Element>,
+    since_ms: u64,
+    wait: crate::iq::Wait,
+    target: crate::iq::Target,
+}
+
+/// Draws random bytes: the operating system's generator, or the simulation's.
+pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
+
+/// See the module.
+pub struct Shard {
+    id: ShardId,
+    shards: u16,
+    epoch: u32,
+    settings: Arc<Settings>,
+    random: Random,
+    now: Now,
+
+    sessions: Slab<Session>,
+    generations: Vec<u32>,
+    conns: HashMap<ConnKey, u32>,
+    /// Sessions found in the store after a restart, by the key their mux holds.
+    notes: HashMap<[u8; 16], u32>,
+    /// Connections given to other shards, until the link loop has taken note.
+    gone: HashSet<ConnKey>,
+    users: HashMap<BareJid, User>,
+
+    next_session: u32,
+    write_number: u64,
+    durable: u64,
+    after: VecDeque<(u64, After)>,
+    waiting_iqs: HashMap<u64, WaitingIq>,
+    next_iq: u64,
+    /// Ended sessions whose records are kept for `mux_lost`: due time, name.
+    ended: VecDeque<(u64, SessionId)>,
+    /// When records of sessions not resumed since the start are given up (mono ms).
+    orphans_until_ms: u64,
+
+    fx: Effects,
+    local: VecDeque<ShardMsg>,
+    dirty: Vec<u32>,
+    dirty_users: Vec<BareJid>,
+    status: ShardStatus,
+    next_tick_ms: u64,
+    sweep_at: usize,
+    credit: bool,
+    /// Connections that have not logged in.
+    negotiating: usize,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("id", &self.id).field("sessions", &self.sessions.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a shard is made of.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// Which one.
+    pub id: ShardId,
+    /// Of how many.
+    pub shards: u16,
+    /// The store's epoch of this run: upper half of session names.
+    pub epoch: u32,
+    /// Limits and switches.
+    pub settings: Arc<Settings>,
+}
+
+impl Shard {
+    /// A shard without sessions. Sessions of an earlier run come by [`Shard::restore`].
+    pub fn new(config: ShardConfig, random: Random, now: Now) -> Self {
+        Self {
+            id: config.id,
+            shards: config.shards,
+            epoch: config.epoch,
+            settings: config.settings,
+            random,
+            now,
+            sessions: Slab::new(),
+            generations: Vec::new(),
+            conns: HashMap::default(),
+            notes: HashMap::default(),
+            gone: HashSet::default(),
+            users: HashMap::default(),
+            next_session: 0,
+            write_number: 0,
+            durable: 0,
+            after: VecDeque::new(),
+            waiting_iqs: HashMap::default(),
+            next_iq: 0,
+            ended: VecDeque::new(),
+            orphans_until_ms: 0,
+            fx: Effects::default(),
+            local: VecDeque::new(),
+            dirty: Vec::new(),
+            dirty_users: Vec::new(),
+            status: ShardStatus::default(),
+            next_tick_ms: now.mono_ms + tick::TICK_MS,
+            sweep_at: 0,
+            credit: true,
+            negotiating: 0,
+        }
+    }
+
+    /// Takes one event. Effects gather until [`Shard::flush`].
+    pub fn handle(&mut self, now: Now, event: Event) {
+        self.now = now;
+        if self.is_stray(&event) {
+            self.fx.links.push(LinkCommand::Stray(Box::new(event)));
+            return;
+        }
+        match event {
+            Event::Opened(key, open, mux) => self.opened(key, open, mux),
+            Event::Resumed(key, resume, mux) => self.resumed(key, *resume, &mux),
+            Event::Input(key, input) => self.input(key, input),
+            Event::Injected(key) => self.injected(key),
+            Event::Secured(key, facts) => self.secured(key, *facts),
+            Event::Drained(key, n) => self.drained(key, n),
+            Event::Closed(key, reason) => self.conn_closed(key, reason),
+            Event::Taken(key, id) => self.taken(key, id.0),
+            Event::SettledTaken(key, stanzas) => self.settled_taken(key, stanzas),
+            Event::Adopt(key, travel) => self.adopt(key, travel.session),
+            Event::Rehomed(key) => {
+                self.gone.remove(&key);
+                self.fx.links.push(LinkCommand::RehomeDone(key));
+            }
+            Event::LinkLost(link) => self.link_lost(link),
+            Event::Durable { first, results } => self.on_durable(first, results),
+            Event::Read(tag, result) => self.read_done(tag, result),
+            Event::Looked(tag, result) => self.looked(tag, result),
+            Event::Shard(msg) => self.shard_msg(msg),
+            Event::Admin(ask) => self.admin(ask),
+            Event::Reconfigured(settings) => self.settings = settings,
+        }
+        self.run_local();
+    }
+
+    /// Ends a batch of events: marks, acknowledgements and record changes gathered on the way go into the effects,
+    /// which are handed over.
+    pub fn flush(&mut self, now: Now) -> Effects {
+        self.now = now;
+        self.flush_users();
+        self.flush_sessions();
+        std::mem::take(&mut self.fx)
+    }
+
+    /// When [`Shard::handle_timeout`] wants to be called (mono ms).
+    pub fn poll_timeout(&self) -> u64 {
+        self.next_tick_ms
+    }
+
+    /// The connection has been given to another shard, and the link loop may not have noticed yet.
+    pub(crate) fn has_given_away(&self, key: ConnKey) -> bool {
+        self.gone.contains(&key)
+    }
+
+    /// Whether marks that let clients send more are given out: not while a queue of this shard is long.
+    pub fn give_credit(&mut self, yes: bool) {
+        if yes && !self.credit {
+            // What was held back goes out with the next flush.
+            let slots: Vec<u32> = self.sessions.iter().filter(|(_, s)| s.key.is_some()).map(|(n, _)| n as u32).collect();
+            slots.into_iter().for_each(|slot| self.touch(slot));
+        }
+        self.credit = yes;
+    }
+
+    // ---- addresses --------------------------------------------------------------------------------------
+
+    fn home(&self, account: &BareJid) -> ShardId {
+        home(account, self.shards)
+    }
+
+    fn generation(&self, slot: u32) -> u32 {
+        self.generations.get(slot as usize).copied().unwrap_or(0)
+    }
+
+    fn live(&self, slot: u32, generation: u32) -> bool {
+        self.generation(slot) == generation && self.sessions.contains(slot as usize)
+    }
+
+    fn insert_session(&mut self, session: Session) -> u32 {
+        if let Some(key) = session.key {
+            let slot = self.sessions.insert(session) as u32;
+            self.conns.insert(key, slot);
+            self.grow_generations(slot);
+            slot
+        } else {
+            let slot = self.sessions.insert(session) as u32;
+            self.grow_generations(slot);
+            slot
+        }
+    }
+
+    fn grow_generations(&mut self, slot: u32) {
+        if self.generations.len() <= slot as usize {
+            self.generations.resize(slot as usize + 1, 1);
+        }
+    }
+
+    /// Takes the session out; tokens and answers for it find nobody from now on.
+    fn remove_session(&mut self, slot: u32) -> Session {
+        let session = self.sessions.remove(slot as usize);
+        self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
+        if let Some(key) = session.key {
+            self.conns.remove(&key);
+        }
+        session
+    }
+
+    fn slot_of(&self, key: ConnKey) -> Option<u32> {
+        self.conns.get(&key).copied()
+    }
+
+    fn session(&mut self, slot: u32) -> &mut Session {
+        self.sessions.get_mut(slot as usize).expect("slots come from `conns` or were checked with `live`")
+    }
+
+    fn touch(&mut self, slot: u32) {
+        let session = self.session(slot);
+        if !session.dirty {
+            session.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    // ---- messages between shards ------------------------------------------------------------------------
+
+    fn tell(&mut self, to: ShardId, msg: ShardMsg) {
+        if to == self.id {
+            self.local.push_back(msg);
+        } else {
+            self.fx.shards.push((to, msg));
+        }
+    }
+
+    /// Sends a stanza to the entity it is for. The one place that decides where that is.
+    fn route(&mut self, stanza: Box<Routed>) {
+        let to = stanza.to.bare();
+        if !self.settings.serves(to.domainpart()) {
+            self.bounce(stanza, StanzaError::RemoteServerNotFound, None);
+        } else {
+            self.tell(self.home(&to), ShardMsg::Stanza(stanza));
+        }
+    }
+
+    fn run_local(&mut self) {
+        while let Some(msg) = self.local.pop_front() {
+            self.shard_msg(msg);
+        }
+    }
+
+    fn shard_msg(&mut self, msg: ShardMsg) {
+        match msg {
+            ShardMsg::Stanza(stanza) => self.stanza(stanza),
+            ShardMsg::Done(token) => self.token_done(token),
+            ShardMsg::Presence(fan, targets) => self.presence_fan(&fan, &targets),
+            ShardMsg::Probe { from, targets } => self.probes(&from, &targets),
+            ShardMsg::Subscription(s) => self.subscription(s),
+        }
+    }
+
+    /// What the token's element caused is durable and answered.
+    fn done(&mut self, token: Option<Token>) {
+        if let Some(token) = token {
+            if token.shard == self.id {
+                self.token_done(token);
+            } else {
+                self.tell(token.shard, ShardMsg::Done(token));
+            }
+        }
+    }
+
+    fn token_done(&mut self, token: Token) {
+        if self.live(token.slot, token.generation) {
+            self.session(token.slot).done(token.element);
+            self.settle(token.slot);
+        }
+    }
+
+    fn settle(&mut self, slot: u32) {
+        let now = self.now;
+        let session = self.sessions.get_mut(slot as usize).expect("checked by the caller");
+        session.settle(now, &mut self.fx.links);
+        self.touch(slot);
+    }
+
+    // ---- writes -----------------------------------------------------------------------------------------
+
+    /// Queues a write and returns its number.
+    fn write(&mut self, write: Write) -> u64 {
+        self.write_number += 1;
+        self.fx.writes.push(write);
+        self.write_number
+    }
+
+    fn after(&mut self, write: u64, what: After) {
+        debug_assert!(self.after.back().is_none_or(|(w, _)| *w <= write), "the queue is in order of writes");
+        self.after.push_back((write, what));
+    }
+
+    /// Carries out what waits for writes up to `first + results.len() - 1`.
+    fn on_durable(&mut self, first: u64, results: Vec<store::Written>) {
+        let last = first + results.len() as u64 - 1;
+        self.durable = last;
+        while let Some((write, _)) = self.after.front() {
+            if *write > last {
+                break;
+            }
+            let (write, what) = self.after.pop_front().expect("front was there");
+            let result = write.checked_sub(first).and_then(|i| results.get(i as usize));
+            self.carry_out(write, what, result);
+            self.run_local();
+        }
+    }
+
+    fn carry_out(&mut self, write: u64, what: After, result: Option<&store::Written>) {
+        let failed = matches!(result, Some(store::Written::Failed(_)));
+        match what {
+            After::Message(stanza) => self.message_stored(stanza, result),
+            After::Stanza(stanza) => self.deliver_unstored(stanza),
+            After::Token(token) => self.done(Some(token)),
+            After::Bound { slot, generation, result, number } => {
+                if self.live(slot, generation) {
+                    self.bound_durable(slot, result, number, failed);
+                }
+            }
+            After::Acked { slot, generation, write: w } => {
+                debug_assert_eq!(w, write);
+                if self.live(slot, generation) {
+                    self.session(slot).ack_durable(write);
+                    self.touch(slot);
+                }
+            }
+            After::Cleared(account, positions) => self.cleared_durable(&account, &positions, failed),
+            After::Reply { slot, generation, number, reply, failure, stanza } => {
+                if self.live(slot, generation) {
+                    let kind = if stanza { crate::session::OutKind::STANZA } else { crate::session::OutKind::NONZA };
+                    self.send(slot, if failed { failure } else { reply }, kind);
+                    self.session(slot).done(number);
+                    self.settle(slot);
+                }
+            }
+        }
+    }
+
+    // ---- the end of a batch -----------------------------------------------------------------------------
+
+    fn flush_sessions(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for &slot in &dirty {
+            let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
+            if !session.dirty {
+                continue;
+            }
+            if !session.unacked.is_empty() {
+                session.request_ack(self.now, &mut self.fx.links);
+            }
+            let over = session.flush(&self.settings, self.credit, &mut self.fx.links);
+            let orphaned_end = session.key.is_none() && matches!(session.stage, crate::session::Stage::Closing { .. });
+            if over {
+                let key = session.key;
+                self.remove_session(slot);
+                if let Some(key) = key {
+                    self.fx.links.push(LinkCommand::Forget(key));
+                }
+            } else if orphaned_end && session_settled(self.sessions.get(slot as usize)) {
+                self.remove_session(slot);
+            }
+        }
+        self.dirty = dirty;
+        self.dirty.clear();
+    }
+
+    fn flush_users(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty_users);
+        for jid in dirty {
+            self.flush_user_acks(&jid);
+        }
+    }
+
+    fn mark_user(&mut self, jid: &BareJid) {
+        if let Some(user) = self.users.get_mut(jid)
+            && !user.dirty
+        {
+            user.dirty = true;
+            self.dirty_users.push(jid.clone());
+        }
+    }
+
+    // ---- small helpers for the rooms below --------------------------------------------------------------
+
+    fn send_stanza(&mut self, slot: u32, bytes: Bytes) {
+        self.send(slot, bytes, crate::session::OutKind::STANZA);
+    }
+
+    fn send_nonza(&mut self, slot: u32, bytes: Bytes) {
+        self.send(slot, bytes, crate::session::OutKind::NONZA);
+    }
+
+    fn send(&mut self, slot: u32, bytes: Bytes, kind: crate::session::OutKind) {
+        let now = self.now;
+        let session = self.sessions.get_mut(slot as usize).expect("checked by the caller");
+        session.send(bytes, kind, now, &mut self.fx.links);
+        if kind.stanza {
+            self.status.stanzas_out += 1;
+        }
+        self.touch(slot);
+    }
+
+    /// Answers a stanza with an error, to its sender, and settles it. Errors and results are never answered.
+    fn bounce(&mut self, stanza: Box<Routed>, condition: StanzaError, text: Option<&str>) {
+        if let Some(bytes) = crate::routing::error_reply(&stanza.bytes, condition, text)
+            && self.settings.serves(stanza.from.domainpart())
+        {
+            let reply = Routed {
+                kind: stanza.kind.error(),
+                from: stanza.to.clone(),
+                to: stanza.from.clone(),
+                bytes,
+                retention: crate::routing::Retention::Drop,
+                origin: None,
+                token: stanza.token,
+            };
+            self.tell(self.home(&reply.to.bare()), ShardMsg::Stanza(Box::new(reply)));
+        } else {
+            self.done(stanza.token);
+        }
+    }
+
+    /// The taking session of this account with this resource.
+    fn session_of(&self, to: &Jid) -> Option<u32> {
+        let full = to.as_full()?;
+        let user = self.users.get(&full.bare())?;
+        user.sessions.iter().copied().find(|&slot| {
+            self.sessions
+                .get(slot as usize)
+                .and_then(Session::bound)
+                .is_some_and(|b| b.ready && b.jid.resourcepart() == full.resourcepart())
+        })
+    }
+
+    fn delivered(&mut self, slot: u32, delivered: &[Unacked]) {
+        if !delivered.is_empty() {
+            self.clear_marks(slot, delivered);
+        }
+    }
+}
+
+fn session_settled(session: Option<&Session>) -> bool {
+    session.is_some_and(Session::all_settled)
+}

@@ -1,0 +1,91 @@
+//! What an administrator can ask of a shard.
+//!
+//! Never: decides who may ask; that is settled before the question gets here.
+
+use super::Shard;
+use crate::event::*;
+use crate::session::Session;
+use proto::frame::{CloseReason, Transport};
+use xmpp::error::StreamError;
+use xmpp::jid::BareJid;
+
+impl Shard {
+    pub(super) fn admin(&mut self, ask: AdminEvent) {
+        match ask {
+            AdminEvent::Sessions { request, account, after, limit } => {
+                let page = self.list_sessions(account.as_ref(), after, limit);
+                self.fx.admin.push(AdminReply::Sessions(request, page));
+            }
+            AdminEvent::Kick { request, account, resource, text: _ } => {
+                let n = self.kick(&account, resource.as_deref(), StreamError::PolicyViolation);
+                self.fx.admin.push(AdminReply::Kicked(request, n));
+            }
+            AdminEvent::AccountRemoved(account) => {
+                self.kick(&account, None, StreamError::NotAuthorized);
+                if let Some(user) = self.users.get_mut(&account) {
+                    user.exists = false;
+                    user.roster = None;
+                    user.audience = None;
+                }
+            }
+            AdminEvent::Status { request } => {
+                let status = ShardStatus {
+                    conns: self.sessions.len() as u64,
+                    sessions: self.sessions.iter().filter(|(_, s)| s.bound().is_some()).count() as u64,
+                    users: self.users.len() as u64,
+                    ..self.status
+                };
+                self.fx.admin.push(AdminReply::Status(request, status));
+            }
+        }
+    }
+
+    fn list_sessions(&self, account: Option<&BareJid>, after: Option<SessionId>, limit: usize) -> Vec<SessionInfo> {
+        let mut rows: Vec<SessionInfo> = self
+            .sessions
+            .iter()
+            .filter_map(|(_, s)| info(s))
+            .filter(|i| account.is_none_or(|a| i.jid.bare() == *a) && after.is_none_or(|id| i.id > id))
+            .collect();
+        rows.sort_by_key(|i| i.id);
+        rows.truncate(limit);
+        rows
+    }
+
+    fn kick(&mut self, account: &BareJid, resource: Option<&str>, error: StreamError) -> usize {
+        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        let mut kicked = 0;
+        for slot in slots {
+            let matches = self
+                .session(slot)
+                .bound()
+                .is_some_and(|b| resource.is_none_or(|r| b.jid.resourcepart() == r));
+            if matches {
+                self.end_session(slot, Some(error), CloseReason::PolicyViolation);
+                kicked += 1;
+            }
+        }
+        kicked
+    }
+}
+
+fn info(session: &Session) -> Option<SessionInfo> {
+    let bound = session.bound()?;
+    let transport = match (session.open.transport, &session.open.tls) {
+        (Transport::Tcp, None) => "tcp",
+        (Transport::Tcp, Some(_)) => "starttls",
+        (Transport::Tls, _) => "tls",
+        (Transport::WebSocket, _) => "ws",
+        (Transport::WebSocketTls, _) => "wss",
+    };
+    Some(SessionInfo {
+        id: bound.id,
+        jid: bound.jid.clone(),
+        peer: session.open.peer,
+        transport,
+        priority: bound.presence.as_ref().map(|p| p.priority),
+        since_unix_ms: bound.since_unix_ms,
+        link: session.key.map(|k| k.link),
+        unacknowledged: session.unacked.len(),
+    })
+}

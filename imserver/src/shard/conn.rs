@@ -1,0 +1,188 @@
+//! The life of a connection on a shard: opened, acknowledged, moved, ended. Log-in is `login`.
+//!
+//! Owns: the record in the session store of each bound session.
+//! Never: sends Close before the last Marks; forgets what a dead client had not acknowledged.
+
+use super::{After, Shard};
+use crate::event::*;
+use crate::session::record::Record;
+use crate::session::{Session, Stage};
+use bytes::{BufMut, Bytes, BytesMut};
+use proto::frame::CloseReason;
+use xmpp::element::Element;
+use xmpp::error::StreamError;
+
+/// The end of every stream of ours.
+const STREAM_END: &[u8] = b"</stream:stream>";
+
+impl Shard {
+    pub(super) fn token(&self, slot: u32, number: u64) -> Token {
+        Token { shard: self.id, slot, generation: self.generation(slot), element: number }
+    }
+
+    /// The client's TCP has acknowledged output.
+    pub(super) fn drained(&mut self, key: ConnKey, elements: u64) {
+        let Some(slot) = self.slot_of(key) else { return };
+        let now = self.now;
+        let mut delivered = Vec::new();
+        let session = self.session(slot);
+        session.drained(elements, now, &mut delivered);
+        self.delivered(slot, &delivered);
+        let Some(bound) = self.session(slot).bound() else { return };
+        if !bound.held_presence.is_empty() {
+            self.release_held_presence(slot);
+        }
+        self.continue_flood(slot);
+    }
+
+    /// The mux has taken our word that input up to this stanza is settled: it will not come again.
+    pub(super) fn settled_taken(&mut self, key: ConnKey, stanzas: u64) {
+        let Some(slot) = self.slot_of(key) else { return };
+        let session = self.session(slot);
+        if let Some(name) = session.name
+            && stanzas > session.origins_forgotten
+        {
+            session.origins_forgotten = stanzas;
+            self.write(Write::Store(store::Write::ForgetOrigins { session: name.0, up_to_stanza: stanzas }));
+        }
+    }
+
+    /// The mux has closed the connection. What has been taken from it is still settled.
+    pub(super) fn conn_closed(&mut self, key: ConnKey, reason: CloseReason) {
+        let Some(slot) = self.slot_of(key) else { return };
+        self.session(slot).mux_closed = true;
+        self.end_session(slot, None, reason);
+    }
+
+    /// The connection now belongs to this shard.
+    pub(super) fn adopt(&mut self, key: ConnKey, session: Session) {
+        debug_assert_eq!(session.key, Some(key));
+        let slot = self.insert_session(session);
+        self.session(slot).dirty = false;
+        self.touch(slot);
+        self.parse(slot);
+    }
+
+    /// Gives the connection to the shard that is its user's home.
+    pub(super) fn rehome(&mut self, slot: u32, to: ShardId) {
+        // Marks and answers so far belong before the move.
+        let settings = self.settings.clone();
+        let credit = self.credit;
+        let session = self.sessions.get_mut(slot as usize).expect("the caller has it");
+        session.flush(&settings, credit, &mut self.fx.links);
+        let session = self.remove_session(slot);
+        let key = session.key.expect("only connections log in");
+        self.gone.insert(key);
+        self.fx.links.push(LinkCommand::Rehome { key, to, travel: Box::new(crate::session::Travel { session }) });
+    }
+
+    /// Ends a session: the client is told why (if it is not known to be gone), and gets Close when all it sent is settled.
+    pub(super) fn end_session(&mut self, slot: u32, error: Option<StreamError>, reason: CloseReason) {
+        self.end_session_with(slot, error.map(|e| e.to_bytes(None)), reason);
+    }
+
+    /// The same with a stream error of the caller's making.
+    pub(super) fn end_session_with(&mut self, slot: u32, error: Option<Bytes>, reason: CloseReason) {
+        if matches!(self.session(slot).stage, Stage::Closing { .. }) {
+            self.touch(slot);
+            return;
+        }
+        if self.session(slot).bound().is_some() {
+            self.end_bound(slot);
+        }
+        let header = self.missing_header(slot, error.is_some());
+        let session = self.session(slot);
+        let mut last = BytesMut::new();
+        if !session.mux_closed {
+            last.put_slice(&header);
+            if let Some(error) = error {
+                last.put_slice(&error);
+            }
+            last.put_slice(STREAM_END);
+        }
+        session.close(last.freeze(), reason);
+        session.forget_waits();
+        self.settle(slot);
+    }
+
+    /// The account's part of the end: others are told, what it held is routed again, its record is kept for a while.
+    fn end_bound(&mut self, slot: u32) {
+        self.say_gone(slot);
+        let now = self.now;
+        let mut record = self.record(slot);
+        record.ended_unix_ms = Some(now.unix_ms);
+        record.presence = None;
+        self.write(Write::Session(record.id, Some(record.encode())));
+        self.ended.push_back((now.mono_ms + self.settings.mux_lost.as_millis() as u64, record.id));
+        let account = record.jid.bare();
+        if let Some(user) = self.users.get_mut(&account) {
+            user.sessions.retain(|&s| s != slot);
+            user.used_ms = now.mono_ms;
+        }
+        self.notes.remove(&record.note.0);
+        self.release_held(slot, &account);
+    }
+
+    /// The record of a bound session as it is now.
+    pub(super) fn record(&self, slot: u32) -> Record {
+        let session = self.sessions.get(slot as usize).expect("the caller has it");
+        let bound = session.bound().expect("only bound sessions have records");
+        Record {
+            id: bound.id,
+            note: bound.note,
+            mux: bound.mux.to_string(),
+            conn: bound.conn,
+            jid: bound.jid.clone(),
+            since_unix_ms: bound.since_unix_ms,
+            namespaces: session.parser.namespaces().to_bytes().into(),
+            sm: session.sm.map(|sm| (sm.in_base, sm.out_base)),
+            interested: bound.interested,
+            presence: bound.presence.clone(),
+            presence_changed_unix_ms: bound.presence_changed_unix_ms,
+            ended_unix_ms: None,
+            directed: bound.directed.entries().to_vec(),
+        }
+    }
+
+    /// Writes the record as it is now. Returns the number of the write.
+    pub(super) fn write_record(&mut self, slot: u32) -> u64 {
+        let record = self.record(slot);
+        self.write(Write::Session(record.id, Some(record.encode())))
+    }
+
+    /// An element that had to wait for its account's roster.
+    pub(super) fn take_again(&mut self, slot: u32, number: u64, element: Element) {
+        self.client_stanza(slot, number, element);
+    }
+
+    /// The session is over on both ends: nothing of it will be sent again.
+    pub(super) fn forget_origins(&mut self, session: &Session) {
+        if let Some(name) = session.name {
+            self.write(Write::Store(store::Write::ForgetSession { session: name.0 }));
+        }
+    }
+
+    /// The bound session is known to the store: the mux and the client may know of it.
+    pub(super) fn bound_durable(&mut self, slot: u32, result: Bytes, number: u64, failed: bool) {
+        let Some(key) = self.session(slot).key else { return };
+        if failed {
+            self.end_session(slot, Some(StreamError::ResourceConstraint), CloseReason::Limit);
+            return;
+        }
+        let Some(bound) = self.session(slot).bound_mut() else { return };
+        bound.ready = true;
+        let note = bound.note;
+        self.fx.links.push(LinkCommand::Frame { link: key.link, frame: proto::frame::Frame::Note(key.conn, note), track: false });
+        self.send_stanza(slot, result);
+        let session = self.session(slot);
+        session.paused = false;
+        session.done(number);
+        self.parse(slot);
+    }
+
+    /// What follows the session's last write.
+    pub(super) fn after_last_write(&mut self, what: After) {
+        let write = self.write_number;
+        self.after(write, what);
+    }
+}

@@ -1,0 +1,262 @@
+//! Log-in: `Negotiation` driven by what the shard gets, and binding, which is the account's matter.
+//!
+//! Owns: nothing that outlives a log-in. Decides: who may log in (policy), what happens on a resource conflict.
+//! Never: lets the client know of a session before the session store has it.
+
+use super::{After, Shard};
+use crate::event::*;
+use crate::presence::Directed;
+use crate::session::{Bound, Flood, OutKind, Session, Stage};
+use crate::settings::Conflict;
+use bytes::Bytes;
+use proto::frame::{CloseReason, Frame, NoteKey, Open, StartTls, TlsFacts};
+use xmpp::error::{StanzaError, StreamError};
+use xmpp::jid::{BareJid, FullJid};
+use xmpp::negotiation::{self, Action, Keys, Negotiation, PasswordCheck};
+use xmpp::stream::{StreamEvent, StreamParser};
+
+impl Shard {
+    /// A new connection.
+    pub(super) fn opened(&mut self, key: ConnKey, open: Box<Open>, mux: std::sync::Arc<str>) {
+        let negotiating = self.negotiating;
+        let tls = open.tls.as_ref().map(facts);
+        let negotiation = Negotiation::new(self.settings.offer.clone(), tls);
+        let parser = StreamParser::new(self.limits(false));
+        let mut session = Session::new(key, open, parser, Box::new(negotiation), self.now);
+        session.mux = mux;
+        let slot = self.insert_session(session);
+        self.negotiating += 1;
+        // Each shard has its part of what all may have together.
+        if negotiating >= self.settings.conns_before_login_max / usize::from(self.shards) {
+            self.end_session(slot, Some(StreamError::ResourceConstraint), CloseReason::Limit);
+            return;
+        }
+        self.touch(slot);
+    }
+
+    /// TLS is up.
+    pub(super) fn secured(&mut self, key: ConnKey, tls: TlsFacts) {
+        let Some(slot) = self.slot_of(key) else { return };
+        let session = self.session(slot);
+        session.switching_tls = false;
+        session.parser.reset();
+        if let Stage::Negotiating(negotiation) = &mut session.stage {
+            negotiation.secured(facts(&tls));
+        }
+        session.open.tls = Some(tls);
+    }
+
+    /// Plaintext after StartTls: somebody speaks into the stream before it is secured.
+    pub(super) fn injected(&mut self, key: ConnKey) {
+        let Some(slot) = self.slot_of(key) else { return };
+        tracing::debug!("plaintext after STARTTLS: connection closed");
+        self.end_session(slot, None, CloseReason::PolicyViolation);
+    }
+
+    /// An event of a stream that is not logged in yet.
+    pub(super) fn negotiate_event(&mut self, slot: u32, event: StreamEvent) {
+        let now = self.now;
+        let session = self.sessions.get_mut(slot as usize).expect("the caller has it");
+        let number = session.begin_element(false, now);
+        let Stage::Negotiating(negotiation) = &mut session.stage else { return };
+        let actions = negotiation.handle(event, &mut *self.random);
+        self.act(slot, number, actions);
+    }
+
+    /// The directory has answered.
+    pub(super) fn looked(&mut self, tag: LookTag, result: LookResult) {
+        if !self.live(tag.slot, tag.generation) {
+            return;
+        }
+        let slot = tag.slot;
+        let session = self.sessions.get_mut(slot as usize).expect("just checked");
+        let number = session.last_element();
+        session.paused = false;
+        let Stage::Negotiating(negotiation) = &mut session.stage else { return };
+        let actions = match result {
+            LookResult::Scram(Some(keys)) => negotiation.keys(Keys::Found(keys), &mut *self.random),
+            LookResult::Scram(None) => negotiation.keys(Keys::None, &mut *self.random),
+            LookResult::ScramDisabled(keys) => negotiation.keys(Keys::Disabled(keys), &mut *self.random),
+            LookResult::Password(true) => negotiation.password(PasswordCheck::Right),
+            LookResult::Password(false) => negotiation.password(PasswordCheck::Wrong),
+            LookResult::PasswordDisabled => negotiation.password(PasswordCheck::Disabled),
+            LookResult::Failed(_) => {
+                let mut actions = negotiation.keys(Keys::TemporaryFailure, &mut *self.random);
+                actions.extend(negotiation.password(PasswordCheck::TemporaryFailure));
+                actions
+            }
+        };
+        self.act(slot, number, actions);
+        if self.live(slot, tag.generation) {
+            self.parse(slot);
+        }
+    }
+
+    fn act(&mut self, slot: u32, number: u64, actions: Vec<Action>) {
+        let mut home = None;
+        for action in actions {
+            match action {
+                Action::Send(bytes) => self.send_nonza(slot, bytes),
+                Action::StartTls(last) => self.start_tls(slot, last),
+                Action::Restart => {
+                    let session = self.session(slot);
+                    session.parser.reset();
+                }
+                Action::LookScram(account, hash) => return self.look(slot, Look::Scram(account, hash)),
+                Action::LookPassword(account, password) => return self.look(slot, Look::Password(account, Secret(password))),
+                Action::Authenticated(account) => {
+                    if !self.settings.policy.may_log_in(&account) {
+                        let Stage::Negotiating(negotiation) = &mut self.session(slot).stage else { return };
+                        let refused = negotiation.refuse();
+                        return self.act(slot, number, refused);
+                    }
+                    self.status.logins += 1;
+                    home = Some(self.home(&account));
+                }
+                Action::Failed => self.status.login_failures += 1,
+                Action::Bind { resource, id } => return self.bind(slot, number, resource, &id),
+                Action::Close(error) => return self.stream_error(slot, error),
+                Action::End => return self.end_session(slot, None, CloseReason::Normal),
+            }
+        }
+        self.session(slot).done(number);
+        if let Some(home) = home {
+            self.settle(slot);
+            if home != self.id {
+                self.negotiating = self.negotiating.saturating_sub(1);
+                self.rehome(slot, home);
+            }
+        }
+    }
+
+    fn look(&mut self, slot: u32, look: Look) {
+        self.session(slot).paused = true;
+        self.fx.looks.push((LookTag { slot, generation: self.generation(slot) }, look));
+    }
+
+    fn start_tls(&mut self, slot: u32, last: Bytes) {
+        let now = self.now;
+        let session = self.sessions.get_mut(slot as usize).expect("the caller has it");
+        let Some(key) = session.key else { return };
+        // Anything that came with <starttls/> in the same breath was not secured (RFC 6120 §5.4.3.3, DESIGN §3).
+        if session.parser.buffered() > 0 {
+            self.end_session(slot, None, CloseReason::PolicyViolation);
+            return;
+        }
+        session.count_out(last.len(), OutKind::NONZA, now);
+        session.switching_tls = true;
+        let frame = Frame::StartTls(key.conn, StartTls { last, request_client_certificate: false });
+        self.fx.links.push(LinkCommand::Frame { link: key.link, frame, track: false });
+    }
+
+    // ---- binding (RFC 6120 §7) --------------------------------------------------------------------------
+
+    fn bind(&mut self, slot: u32, number: u64, resource: Option<String>, id: &str) {
+        let session = self.session(slot);
+        let Stage::Negotiating(negotiation) = &session.stage else { return };
+        let account = negotiation.account().expect("binding comes after log-in").clone();
+        let key = session.key.expect("a connection is negotiating");
+        match self.choose(&account, resource) {
+            Ok(jid) => self.bind_as(slot, key, number, jid, &account, id),
+            Err((condition, text)) => {
+                self.send_stanza(slot, negotiation::bind_error(id, condition, text));
+                let session = self.session(slot);
+                if let Stage::Negotiating(negotiation) = &mut session.stage {
+                    negotiation.bind_refused();
+                }
+                session.done(number);
+            }
+        }
+    }
+
+    /// The address the session gets, or why it gets none.
+    fn choose(&mut self, account: &BareJid, resource: Option<String>) -> Result<FullJid, (StanzaError, Option<&'static str>)> {
+        let count = self.users.get(account).map_or(0, |u| u.sessions.len());
+        let wanted = match &resource {
+            Some(resource) => Some(account.with_resource(resource).map_err(|_| (StanzaError::BadRequest, None))?),
+            None => None,
+        };
+        let taken = wanted.as_ref().and_then(|jid| self.session_with(jid));
+        if let Some(other) = taken {
+            match self.settings.conflict {
+                Conflict::Replace => self.end_session(other, Some(StreamError::Conflict), CloseReason::Replaced),
+                Conflict::Refuse => return Err((StanzaError::Conflict, None)),
+                Conflict::Rename => return Ok(self.made_up(account)),
+            }
+        } else if count >= self.settings.sessions_per_account_max {
+            return Err((StanzaError::ResourceConstraint, Some("This account has too many sessions")));
+        }
+        Ok(wanted.unwrap_or_else(|| self.made_up(account)))
+    }
+
+    fn session_with(&self, jid: &FullJid) -> Option<u32> {
+        let user = self.users.get(&jid.bare())?;
+        user.sessions.iter().copied().find(|&s| {
+            self.sessions.get(s as usize).and_then(Session::bound).is_some_and(|b| b.jid == *jid)
+        })
+    }
+
+    /// A resource nobody can guess (RFC 6120 §7.6: 128 bits).
+    fn made_up(&mut self, account: &BareJid) -> FullJid {
+        let mut bytes = [0; 16];
+        (self.random)(&mut bytes);
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        account.with_resource(&hex).expect("hexadecimal digits are a resourcepart")
+    }
+
+    fn bind_as(&mut self, slot: u32, key: ConnKey, number: u64, jid: FullJid, account: &BareJid, id: &str) {
+        let mut note = [0; 16];
+        (self.random)(&mut note);
+        self.next_session += 1;
+        // Shards take turns, so that no two make the same name.
+        let n = self.next_session * u32::from(self.shards) + u32::from(self.id.0);
+        let name = SessionId(u64::from(self.epoch) << 32 | u64::from(n));
+        let result = negotiation::bind_result(id, &jid);
+        let bound = Bound {
+            id: name,
+            jid,
+            account: account.clone(),
+            note: NoteKey(note),
+            mux: self.session(slot).mux.clone(),
+            conn: key.conn.0,
+            since_unix_ms: self.now.unix_ms,
+            presence: None,
+            presence_changed_unix_ms: 0,
+            interested: false,
+            directed: Directed::default(),
+            flood: Flood::Off,
+            cursor: 0,
+            ready: false,
+            pings: 0,
+            held_presence: Vec::new(),
+            behind_flood: Vec::new(),
+        };
+        let limits = self.limits(true);
+        let session = self.session(slot);
+        session.stage = Stage::Bound(Box::new(bound));
+        session.name = Some(name);
+        session.parser.set_limits(limits);
+        session.paused = true;
+        self.negotiating = self.negotiating.saturating_sub(1);
+        let user = self.user(account);
+        user.exists = true;
+        user.sessions.push(slot);
+        let write = self.write_record(slot);
+        let generation = self.generation(slot);
+        self.after(write, After::Bound { slot, generation, result, number });
+    }
+
+    /// The header a stream error needs before it if the client has got none (RFC 6120 §4.9.1.2).
+    pub(super) fn missing_header(&mut self, slot: u32, error: bool) -> Bytes {
+        let session = self.sessions.get_mut(slot as usize).expect("the caller has it");
+        match &session.stage {
+            Stage::Negotiating(negotiation) if error && !negotiation.header_sent() => negotiation.error_header(&mut *self.random),
+            _ => Bytes::new(),
+        }
+    }
+}
+
+/// What of the facts matters to authentication.
+fn facts(tls: &TlsFacts) -> xmpp::scram::TlsFacts {
+    xmpp::scram::TlsFacts { version: tls.version, exporter: tls.exporter, server_end_point: tls.server_end_point.clone() }
+}

@@ -1,0 +1,545 @@
+//! Messages and other stanzas for an account: stored first, delivered after the commit, marked until acknowledged.
+//!
+//! Owns: who holds which pending message (DESIGN idea 5), the taking of pending messages by a session ("flood").
+//! Never: shows a message before the commit that holds it; gives a session what another holds.
+
+use super::user::{Assignment, Holder, Queued};
+use super::{After, Shard};
+use crate::event::*;
+use crate::routing::{self, Decision, IqType, Recipients, Resources, Situation, StanzaKind, To};
+use crate::session::{Flood, OutKind, Unacked};
+use bytes::Bytes;
+use smallvec::SmallVec;
+use store::{Append, Written};
+use xmpp::error::StanzaError;
+use xmpp::jid::{BareJid, Jid};
+
+/// Slots of the sessions of one account: nearly always a few.
+type SmallSlots = SmallVec<[u32; 4]>;
+
+/// Rows read at once for a session that takes its pending messages.
+const FLOOD_PAGE: usize = 100;
+
+impl Shard {
+    /// A stanza for an entity at home here.
+    pub(super) fn stanza(&mut self, stanza: Box<Routed>) {
+        let account = stanza.to.bare();
+        if account.localpart().is_none() {
+            self.server_stanza(stanza);
+            return;
+        }
+        let known = match self.users.get(&account) {
+            Some(user) if user.loading.is_some() => {
+                self.queue_for(&account, Queued::Stanza(stanza));
+                return;
+            }
+            Some(user) => user.exists,
+            None => false,
+        };
+        // Presence never loads an entity (DESIGN §4); nothing else can be decided without knowing that there is one.
+        if !known && matches!(stanza.kind, StanzaKind::Presence(_)) {
+            self.done(stanza.token);
+        } else if !known {
+            self.load(&account);
+            self.queue_for(&account, Queued::Stanza(stanza));
+        } else {
+            self.stanza_for_user(stanza, &account);
+        }
+    }
+
+    /// RFC 6121 §8 for an account that is loaded, or has sessions.
+    pub(super) fn stanza_for_user(&mut self, stanza: Box<Routed>, account: &BareJid) {
+        match routing::decide(&self.situation(&stanza, account, true, false)) {
+            Decision::Store | Decision::Deliver { store: true, .. } => self.store_message(stanza, account),
+            Decision::Discard => self.done(stanza.token),
+            Decision::Error(condition) => self.bounce(stanza, condition, None),
+            _ => {
+                let behind = self.users.get(account).is_some_and(|u| u.last_write > self.durable);
+                if behind {
+                    let write = self.write_number;
+                    self.after(write, After::Stanza(stanza));
+                } else {
+                    self.deliver_unstored(stanza);
+                }
+            }
+        }
+    }
+
+    /// The stanza is for an account that does not exist.
+    pub(super) fn stanza_for_nobody(&mut self, stanza: Box<Routed>) {
+        let account = stanza.to.bare();
+        match routing::decide(&self.situation(&stanza, &account, false, false)) {
+            Decision::Error(condition) => self.bounce(stanza, condition, None),
+            _ => self.done(stanza.token),
+        }
+    }
+
+    fn situation(&self, stanza: &Routed, account: &BareJid, account_exists: bool, rerouted: bool) -> Situation {
+        let user = self.users.get(account);
+        let mut matches = false;
+        let resource = stanza.to.resourcepart();
+        let mut shares_presence = stanza.from.bare_str() == account.as_str();
+        let priorities = user.into_iter().flat_map(|u| u.sessions.iter()).filter_map(|&slot| {
+            let bound = self.sessions.get(slot as usize)?.bound()?;
+            bound.ready.then(|| {
+                if resource == Some(bound.jid.resourcepart()) {
+                    matches = true;
+                    shares_presence |= bound.directed.knows(&stanza.from);
+                }
+                bound.presence.as_ref().map(|p| p.priority)
+            })
+        });
+        let resources = Resources::of(priorities);
+        if matches!(stanza.kind, StanzaKind::Iq(_)) && !shares_presence {
+            // An audience that is not known (right after a restart) is taken to include who asks.
+            shares_presence = user.is_none_or(|u| {
+                u.audience.as_ref().is_none_or(|a| a.binary_search(&stanza.from.bare()).is_ok())
+            });
+        }
+        let to = match resource {
+            Some(_) => To::Full { matches },
+            None => To::Bare,
+        };
+        Situation { kind: stanza.kind, to, account_exists, resources, shares_presence, retention: stanza.retention, rerouted }
+    }
+
+    fn store_message(&mut self, stanza: Box<Routed>, account: &BareJid) {
+        let archive = self.settings.archive && stanza.retention.archives();
+        let pending_max = self.settings.pending_max;
+        let time_ms = self.now.unix_ms;
+        let user = self.users.get_mut(account).expect("the caller has found it");
+        if user.pending >= pending_max && user.sessions.is_empty() {
+            self.bounce(stanza, StanzaError::ResourceConstraint, Some("The recipient's inbox is full"));
+            return;
+        }
+        user.pending += 1;
+        let append = Append {
+            owner: account.clone(),
+            peer: stanza.from.bare(),
+            origin: stanza.origin,
+            archive,
+            pending: true,
+            time_ms,
+            outgoing: false,
+            payload: stanza.bytes.clone(),
+        };
+        let number = self.write(Write::Store(store::Write::Append(append)));
+        let user = self.users.get_mut(account).expect("the caller has found it");
+        user.last_write = number;
+        user.used_ms = self.now.mono_ms;
+        self.status.stored += 1;
+        self.after(number, After::Message(stanza));
+    }
+
+    /// The write of a message has been answered.
+    pub(super) fn message_stored(&mut self, stanza: Box<Routed>, result: Option<&Written>) {
+        match result {
+            Some(&Written::Stored { position }) => {
+                self.deliver_stored(&stanza, position);
+                self.done(stanza.token);
+            }
+            // Taken before a restart: it is pending, and the floods of this account will find it, or it has been delivered.
+            Some(Written::Replayed { .. }) => {
+                if let Some(user) = self.users.get_mut(&stanza.to.bare()) {
+                    user.pending = user.pending.saturating_sub(1);
+                }
+                self.done(stanza.token);
+            }
+            _ => {
+                if let Some(user) = self.users.get_mut(&stanza.to.bare()) {
+                    user.pending = user.pending.saturating_sub(1);
+                }
+                self.bounce(stanza, StanzaError::ResourceConstraint, Some("The message could not be stored"));
+            }
+        }
+    }
+
+    /// Gives a committed message to the sessions it is for now. Without any it stays pending.
+    fn deliver_stored(&mut self, stanza: &Routed, position: u64) {
+        let account = stanza.to.bare();
+        let Some(user) = self.users.get_mut(&account) else { return };
+        user.last_position = user.last_position.max(position);
+        // A page read for a flood may have been quicker than this answer.
+        let known = user.assigned.get(&position).is_some();
+        let Decision::Deliver { to, .. } = routing::decide(&self.situation(stanza, &account, true, true)) else { return };
+        let exact = self.session_of(&stanza.to);
+        let targets = self.recipients(&account, to, exact);
+        let several = targets.len() > 1;
+        for slot in targets {
+            self.give_stored(&account, slot, position, &stanza.bytes, several, exact == Some(slot), known);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of deliver_stored, cut out for its length")]
+    fn give_stored(&mut self, account: &BareJid, slot: u32, position: u64, bytes: &Bytes, several: bool, exact: bool, known: bool) {
+        let settings = self.settings.clone();
+        let session = self.session(slot);
+        let room = session.has_room(bytes.len(), &settings) && session.unacked.len() < settings.unacknowledged_max;
+        let bound = session.bound_mut().expect("targets are bound");
+        // A session of full-JID traffic that takes no floods (unavailable, negative priority) is always "live".
+        let live = bound.flood == Flood::Live || (exact && bound.flood == Flood::Off);
+        if known && position <= bound.cursor {
+            return;
+        }
+        let send = live && room;
+        if send {
+            bound.cursor = bound.cursor.max(position);
+        } else if bound.flood == Flood::Live {
+            bound.flood = Flood::Wanted;
+        } else if bound.flood == Flood::Off {
+            return;
+        }
+        self.hold(account, position, Holder { slot, sent: send, taken: !several });
+        if send {
+            let kind = OutKind { stanza: true, stored: Some(position), track: several };
+            self.send(slot, bytes.clone(), kind);
+        }
+    }
+
+    /// The session holds (or is owed) the pending message.
+    fn hold(&mut self, account: &BareJid, position: u64, holder: Holder) {
+        let user = self.users.get_mut(account).expect("it has sessions");
+        let assignment = user.assigned.entry(position).or_default();
+        match assignment.holders.iter_mut().find(|h| h.slot == holder.slot) {
+            Some(h) => {
+                h.sent |= holder.sent;
+                h.taken |= holder.taken;
+            }
+            None => assignment.holders.push(holder),
+        }
+    }
+
+    /// The sessions a decision names.
+    fn recipients(&self, account: &BareJid, to: Recipients, exact: Option<u32>) -> SmallSlots {
+        let Some(user) = self.users.get(account) else { return SmallSlots::new() };
+        user.sessions
+            .iter()
+            .copied()
+            .filter(|&slot| {
+                self.sessions.get(slot as usize).and_then(|s| s.bound()).is_some_and(|b| {
+                    b.ready && to.include(b.presence.as_ref().map(|p| p.priority), exact == Some(slot))
+                })
+            })
+            .collect()
+    }
+
+    /// A stanza that is not stored, to whom it is for now.
+    pub(super) fn deliver_unstored(&mut self, stanza: Box<Routed>) {
+        let account = stanza.to.bare();
+        match routing::decide(&self.situation(&stanza, &account, true, false)) {
+            Decision::Deliver { to, .. } => {
+                let exact = self.session_of(&stanza.to);
+                for slot in self.recipients(&account, to, exact) {
+                    self.give_unstored(slot, &stanza);
+                }
+                self.done(stanza.token);
+            }
+            Decision::Account => self.account_iq(stanza),
+            Decision::Error(condition) => self.bounce(stanza, condition, None),
+            Decision::Probe => {
+                self.probes(&stanza.from, &[account]);
+                self.done(stanza.token);
+            }
+            _ => self.done(stanza.token),
+        }
+    }
+
+    fn give_unstored(&mut self, slot: u32, stanza: &Routed) {
+        if matches!(stanza.kind, StanzaKind::Presence(_)) {
+            self.give_presence(slot, &stanza.from, stanza.bytes.clone());
+            return;
+        }
+        let settings = self.settings.clone();
+        let session = self.session(slot);
+        let flooding = session.bound().is_some_and(|b| matches!(b.flood, Flood::Wanted | Flood::Reading));
+        if flooding && matches!(stanza.kind, StanzaKind::Message(_)) {
+            // Behind what is stored for this session (RFC 6120 §10.1), within the output window.
+            let bound = session.bound_mut().expect("checked above");
+            let held: usize = bound.behind_flood.iter().map(Bytes::len).sum();
+            if held + stanza.bytes.len() <= settings.output_window_bytes {
+                bound.behind_flood.push(stanza.bytes.clone());
+            }
+        } else if session.has_room(stanza.bytes.len(), &settings) {
+            self.send_stanza(slot, stanza.bytes.clone());
+        } else {
+            self.end_session(slot, Some(xmpp::error::StreamError::ResourceConstraint), proto::frame::CloseReason::SlowClient);
+        }
+    }
+
+    // ---- acknowledgement --------------------------------------------------------------------------------
+
+    /// The client of this session has acknowledged these.
+    pub(super) fn clear_marks(&mut self, slot: u32, delivered: &[Unacked]) {
+        let Some(account) = self.session(slot).bound().map(|b| b.account.clone()) else { return };
+        let Some(user) = self.users.get_mut(&account) else { return };
+        let mut deferred = Vec::new();
+        for &unacked in delivered {
+            let Some(assignment) = user.assigned.get_mut(&unacked.position) else { continue };
+            assignment.acked = true;
+            assignment.holders.retain(|h| h.slot != slot);
+            if assignment.may_clear() {
+                assignment.clearing = true;
+                user.acks.push(unacked.position);
+            } else if !assignment.clearing {
+                deferred.push(unacked);
+            }
+        }
+        let session = self.session(slot);
+        for u in deferred {
+            session.defer_clearing(u);
+        }
+        self.session_acks_changed(slot);
+        self.mark_user(&account);
+    }
+
+    /// What the mux may forget is to be worked out again when this batch's acknowledgements are on disk.
+    fn session_acks_changed(&mut self, slot: u32) {
+        self.session(slot).ack_pending = true;
+        self.touch(slot);
+    }
+
+    /// The mux has taken a message that went to several sessions.
+    pub(super) fn taken(&mut self, key: ConnKey, position: u64) {
+        let Some(slot) = self.slot_of(key) else { return };
+        let Some(account) = self.session(slot).bound().map(|b| b.account.clone()) else { return };
+        let Some(user) = self.users.get_mut(&account) else { return };
+        let Some(assignment) = user.assigned.get_mut(&position) else { return };
+        for h in assignment.holders.iter_mut().filter(|h| h.slot == slot) {
+            h.taken = true;
+        }
+        if assignment.may_clear() {
+            assignment.clearing = true;
+            user.acks.push(position);
+            self.mark_user(&account);
+        }
+    }
+
+    /// Writes the acknowledgements of an account gathered in this batch.
+    pub(super) fn flush_user_acks(&mut self, account: &BareJid) {
+        let Some(user) = self.users.get_mut(account) else { return };
+        user.dirty = false;
+        let positions = std::mem::take(&mut user.acks);
+        let slots = user.sessions.clone();
+        if !positions.is_empty() {
+            user.pending = user.pending.saturating_sub(positions.len() as u64);
+            let write = self.write(Write::Store(store::Write::Ack { owner: account.clone(), positions: positions.clone() }));
+            for &slot in &slots {
+                let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
+                for p in &positions {
+                    if session.cleared(*p) {
+                        session.ack_pending = true;
+                    }
+                }
+            }
+            self.after(write, After::Cleared(account.clone(), positions));
+        }
+        // Everything acknowledged up to here is on disk when the last write is.
+        let write = self.write_number;
+        for slot in slots {
+            let generation = self.generation(slot);
+            let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
+            if std::mem::take(&mut session.ack_pending) {
+                if write <= self.durable {
+                    session.ack_written(write);
+                    session.ack_durable(write);
+                    self.touch(slot);
+                } else {
+                    session.ack_written(write);
+                    self.after(write, After::Acked { slot, generation, write });
+                }
+            }
+        }
+    }
+
+    /// The marks are cleared on disk: the positions need not be remembered.
+    pub(super) fn cleared_durable(&mut self, account: &BareJid, positions: &[u64], failed: bool) {
+        let Some(user) = self.users.get_mut(account) else { return };
+        if failed {
+            // The disk did not take it: the marks stay, and the acknowledgement is written again with the next one.
+            user.acks.extend_from_slice(positions);
+            self.mark_user(account);
+            return;
+        }
+        for p in positions {
+            user.assigned.remove(p);
+        }
+    }
+
+    // ---- taking pending messages ------------------------------------------------------------------------
+
+    /// The session begins to take what is pending, if it may.
+    pub(super) fn start_flood(&mut self, slot: u32) {
+        if let Some(bound) = self.session(slot).bound_mut() {
+            bound.flood = Flood::Wanted;
+        }
+        self.continue_flood(slot);
+    }
+
+    /// Reads the next page, unless a page is under way, other sessions of the account have still to be resumed (what they
+    /// hold is not known), or the client has not taken what it got.
+    pub(super) fn continue_flood(&mut self, slot: u32) {
+        let settings = self.settings.clone();
+        let session = self.session(slot);
+        let busy = session.outstanding_bytes() > settings.output_window_bytes / 2
+            || session.unacked.len() >= settings.unacknowledged_max / 2
+            || session.key.is_none();
+        let Some(bound) = session.bound() else { return };
+        if bound.flood != Flood::Wanted || busy || !bound.ready {
+            return;
+        }
+        let account = bound.account.clone();
+        let after = bound.cursor;
+        if self.has_orphans(&account) {
+            return;
+        }
+        self.session(slot).bound_mut().expect("checked above").flood = Flood::Reading;
+        let tag = ReadTag::Flood { slot, generation: self.generation(slot) };
+        self.fx.reads.push((tag, Read::Pending { owner: account, after, limit: FLOOD_PAGE }));
+    }
+
+    /// A page has come.
+    pub(super) fn flood_page(&mut self, slot: u32, generation: u32, rows: Option<Vec<store::StoredRow>>) {
+        if !self.live(slot, generation) {
+            return;
+        }
+        let Some(bound) = self.session(slot).bound_mut() else { return };
+        if bound.flood != Flood::Reading {
+            return;
+        }
+        bound.flood = Flood::Wanted;
+        // The store did not answer: the tick tries again.
+        let Some(rows) = rows else { return };
+        let account = bound.account.clone();
+        let complete = rows.len() < FLOOD_PAGE;
+        for row in rows {
+            if !self.flood_row(slot, &account, row) {
+                return;
+            }
+        }
+        let last_position = self.users.get(&account).map_or(0, |u| u.last_position);
+        let session = self.session(slot);
+        let bound = session.bound_mut().expect("it was bound");
+        if complete && last_position <= bound.cursor {
+            bound.flood = Flood::Live;
+            for bytes in std::mem::take(&mut bound.behind_flood) {
+                self.send_stanza(slot, bytes);
+            }
+        } else if complete {
+            // Committed after the page was read, or held by others: what is left is behind `last_position`.
+            bound.cursor = bound.cursor.max(0);
+            self.continue_flood_after(slot, last_position);
+        } else {
+            self.continue_flood(slot);
+        }
+    }
+
+    /// The page was short, yet newer messages are known. If all of them are held by others or acknowledged, the session is live;
+    /// otherwise there is another page.
+    fn continue_flood_after(&mut self, slot: u32, last_position: u64) {
+        let bound = self.session(slot).bound().expect("it was bound");
+        let (account, cursor) = (bound.account.clone(), bound.cursor);
+        let user = self.users.get(&account).expect("it has a session");
+        let owed = user
+            .assigned
+            .range(cursor + 1..)
+            .any(|(_, a)| !a.clearing && a.holders.iter().any(|h| h.slot == slot && !h.sent));
+        if owed {
+            self.continue_flood(slot);
+        } else {
+            let bound = self.session(slot).bound_mut().expect("it was bound");
+            bound.cursor = last_position;
+            bound.flood = Flood::Live;
+            for bytes in std::mem::take(&mut bound.behind_flood) {
+                self.send_stanza(slot, bytes);
+            }
+        }
+    }
+
+    /// One row for one session. False: no room, the flood waits.
+    fn flood_row(&mut self, slot: u32, account: &BareJid, row: store::StoredRow) -> bool {
+        let settings = self.settings.clone();
+        let position = row.position;
+        let owed = {
+            let user = self.users.get_mut(account).expect("it has a session");
+            user.last_position = user.last_position.max(position);
+            match user.assigned.get(&position) {
+                None => true,
+                Some(Assignment { clearing: true, .. }) => false,
+                Some(a) => a.holders.iter().any(|h| h.slot == slot && !h.sent) || (a.holders.is_empty() && !a.acked),
+            }
+        };
+        let for_other = || {
+            let to = routing::recipient(&row.payload);
+            to.is_some_and(|to| self.session_of(&to).is_some_and(|s| s != slot))
+        };
+        if owed && !for_other() {
+            let bytes = routing::with_delay(&row.payload, account.domainpart(), row.time_ms);
+            let session = self.session(slot);
+            if !session.has_room(bytes.len(), &settings) || session.unacked.len() >= settings.unacknowledged_max {
+                return false;
+            }
+            self.hold(account, position, Holder { slot, sent: true, taken: true });
+            self.send(slot, bytes, OutKind::stored(position));
+        }
+        let bound = self.session(slot).bound_mut().expect("it was bound");
+        bound.cursor = bound.cursor.max(position);
+        true
+    }
+
+    /// A session has ended: what it held and nobody else has is routed again.
+    pub(super) fn release_held(&mut self, slot: u32, account: &BareJid) {
+        let Some(user) = self.users.get_mut(account) else { return };
+        let mut lowest = None;
+        let mut clear = Vec::new();
+        for (&position, assignment) in &mut user.assigned {
+            if !assignment.holders.iter().any(|h| h.slot == slot) {
+                continue;
+            }
+            assignment.holders.retain(|h| h.slot != slot);
+            if assignment.may_clear() {
+                assignment.clearing = true;
+                clear.push(position);
+            } else if assignment.holders.is_empty() && !assignment.acked {
+                lowest.get_or_insert(position);
+            }
+        }
+        user.acks.extend_from_slice(&clear);
+        user.assigned.retain(|_, a| a.acked || a.clearing || !a.holders.is_empty());
+        let slots = user.sessions.clone();
+        self.mark_user(account);
+        if let Some(position) = lowest {
+            for other in slots.into_iter().filter(|s| *s != slot) {
+                let bound = self.session(other).bound_mut();
+                if let Some(bound) = bound
+                    && bound.takes_messages()
+                {
+                    bound.cursor = bound.cursor.min(position - 1);
+                    if bound.flood != Flood::Reading {
+                        bound.flood = Flood::Wanted;
+                        self.continue_flood(other);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A bounced or generated stanza for the server itself.
+    fn server_stanza(&mut self, stanza: Box<Routed>) {
+        if matches!(stanza.kind, StanzaKind::Iq(IqType::Get | IqType::Set)) {
+            self.server_iq(stanza);
+        } else {
+            // Messages and presence to the server have no meaning here (RFC 6121 §8.1 leaves them to us): silently taken.
+            self.done(stanza.token);
+        }
+    }
+
+    /// The bare or full address, for the queue of a user that is being loaded.
+    pub(super) fn fail_queued_stanza(&mut self, stanza: Box<Routed>) {
+        self.bounce(stanza, StanzaError::ResourceConstraint, Some("The account could not be loaded in time; try again"));
+    }
+
+    /// For tests and admin: whether this address has a session here.
+    pub(super) fn is_connected(&self, to: &Jid) -> bool {
+        self.session_of(to).is_some()
+    }
+}

@@ -1,0 +1,402 @@
+//! Presence on its way: from a session to those who may see it (RFC 6121 §4).
+//!
+//! A broadcast crosses as one message per shard, and leaves as one Fanout per link.
+//! Never: loads an entity for presence or a probe of somebody who is not online.
+
+use super::user::{Gone, Queued};
+use super::{After, Shard};
+use crate::event::*;
+use crate::presence::{self, ProbeAnswer, Probed, Said};
+use crate::routing::{PresenceType, Retention, StanzaKind};
+use crate::session::{Available, Flood, OutKind};
+use crate::subscription::Kind;
+use bytes::{BufMut, Bytes, BytesMut};
+use foldhash::HashMap;
+use proto::frame::{CloseReason, Fanout, FanoutTarget, Frame};
+use std::sync::Arc;
+use xmpp::element::Element;
+use xmpp::error::{StanzaError, StreamError};
+use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::node::escape_into;
+use xmpp::stanza::{Direction, Rewrite, is_reserved};
+
+/// Presence held back for one session while its output window is full: senders, newest stanza each.
+const HELD_PRESENCE_MAX: usize = 5_000;
+
+impl Shard {
+    /// A session's own presence stanza.
+    pub(super) fn client_presence(&mut self, slot: u32, number: u64, element: Element, kind: StanzaKind, to: Option<Jid>) {
+        let StanzaKind::Presence(presence_type) = kind else { return };
+        match (presence_type, to) {
+            (PresenceType::Available | PresenceType::Unavailable, None) => self.say(slot, number, element, presence_type),
+            (PresenceType::Available | PresenceType::Unavailable, Some(to)) => {
+                self.directed(slot, number, &element, presence_type, to);
+            }
+            (PresenceType::Subscription(kind), Some(to)) => self.client_subscription(slot, number, element, kind, &to),
+            (PresenceType::Subscription(_), None) => self.refuse(slot, number, &element, StanzaError::BadRequest),
+            (PresenceType::Probe | PresenceType::Error, Some(to)) => {
+                self.send_on(slot, number, &element, kind, Some(to), Retention::Drop);
+            }
+            (PresenceType::Probe | PresenceType::Error, None) => self.session(slot).done(number),
+        }
+    }
+
+    /// Presence without `to`: the session says how it is to everybody who may know.
+    fn say(&mut self, slot: u32, number: u64, element: Element, presence_type: PresenceType) {
+        let bound = self.session(slot).bound().expect("only bound sessions get here");
+        let before = bound.presence.as_ref().map(|p| p.priority);
+        let said = match presence_type {
+            PresenceType::Available => match presence::priority(&element) {
+                Ok(priority) => Said::Available(priority),
+                Err(condition) => return self.refuse(slot, number, &element, condition),
+            },
+            _ => Said::Unavailable,
+        };
+        let account = bound.account.clone();
+        let plan = presence::on_broadcast(before, said);
+        let needs_roster = plan.probe || self.users.get(&account).is_none_or(|u| u.audience.is_none());
+        if needs_roster && !self.has_roster(&account) {
+            self.pause_for_roster(slot, number, element);
+            return;
+        }
+        let settings = self.settings.clone();
+        let ours = |by: &str| by == account.as_str() || settings.serves(by);
+        let now = self.now;
+        let bound = self.session(slot).bound_mut().expect("checked above");
+        let (prefix, suffix) = Rewrite::new(&element)
+            .set("from", bound.jid.as_str())
+            .remove("to")
+            .cut(|child| is_reserved(Direction::FromClient, child, ours))
+            .finish_split();
+        bound.presence = match said {
+            Said::Available(priority) => {
+                Some(Available { priority, prefix: prefix.clone(), suffix: suffix.clone() })
+            }
+            _ => None,
+        };
+        bound.presence_changed_unix_ms = now.unix_ms;
+        if !bound.takes_messages() {
+            bound.flood = Flood::Off;
+        }
+        let gone = Gone { jid: bound.jid.clone(), prefix, suffix };
+        self.carry_out_plan(slot, &account, &plan, &gone, before.is_some());
+        let write = self.write_record(slot);
+        let token = self.token(slot, number);
+        self.after(write, After::Token(token));
+    }
+
+    fn carry_out_plan(&mut self, slot: u32, account: &BareJid, plan: &presence::Plan, said: &Gone, was_available: bool) {
+        if plan.audience {
+            self.broadcast(said);
+        }
+        let to_account = to_attribute(account.as_str());
+        let own = join(&said.prefix, &to_account, &said.suffix);
+        let siblings = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        for sibling in siblings {
+            let available = self.session(sibling).bound().and_then(|b| b.presence.clone());
+            if sibling == slot {
+                if plan.echo {
+                    self.give_presence(slot, &Jid::Full(said.jid.clone()), own.clone());
+                }
+            } else if let Some(other) = available {
+                if plan.siblings {
+                    self.give_presence(sibling, &Jid::Full(said.jid.clone()), own.clone());
+                }
+                if plan.siblings_presence {
+                    let from = self.session(sibling).bound().expect("checked above").jid.clone();
+                    self.give_presence(slot, &Jid::Full(from), join(&other.prefix, &to_account, &other.suffix));
+                }
+            }
+        }
+        if plan.farewell {
+            self.farewell(slot, said, was_available);
+        }
+        if plan.probe {
+            self.probe_contacts(slot, account);
+        }
+        if plan.requests {
+            let requests: Vec<Bytes> = self
+                .users
+                .get(account)
+                .and_then(|u| u.roster.as_ref())
+                .map(|r| r.requests().iter().map(|q| q.stanza.clone()).collect())
+                .unwrap_or_default();
+            for stanza in requests {
+                self.send_stanza(slot, stanza);
+            }
+        }
+        if plan.flood {
+            self.start_flood(slot);
+        }
+    }
+
+    /// Everybody who gets the account's presence, a message per shard.
+    pub(super) fn broadcast(&mut self, said: &Gone) {
+        let Some(audience) = self.users.get(&said.jid.bare()).and_then(|u| u.audience.as_ref()) else { return };
+        let mut per_shard: HashMap<ShardId, Vec<BareJid>> = HashMap::default();
+        for contact in audience.iter().filter(|c| self.settings.serves(c.domainpart())) {
+            per_shard.entry(self.home(contact)).or_default().push(contact.clone());
+        }
+        self.fan(said, per_shard);
+    }
+
+    fn fan(&mut self, said: &Gone, per_shard: HashMap<ShardId, Vec<BareJid>>) {
+        let fan = Arc::new(PresenceFan { from: said.jid.clone(), prefix: said.prefix.clone(), suffix: said.suffix.clone() });
+        let mut shards: Vec<(ShardId, Vec<BareJid>)> = per_shard.into_iter().collect();
+        shards.sort_by_key(|(s, _)| *s);
+        for (shard, targets) in shards {
+            self.tell(shard, ShardMsg::Presence(fan.clone(), targets));
+        }
+    }
+
+    /// The presence (or absence) of each available resource of the account, for one contact.
+    pub(super) fn show_to(&mut self, account: &BareJid, contact: &BareJid, available: bool) {
+        if !self.settings.serves(contact.domainpart()) {
+            return;
+        }
+        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        for slot in slots {
+            let Some(bound) = self.session(slot).bound() else { continue };
+            let Some(presence) = &bound.presence else { continue };
+            let said = if available {
+                Gone { jid: bound.jid.clone(), prefix: presence.prefix.clone(), suffix: presence.suffix.clone() }
+            } else {
+                unavailable(&bound.jid)
+            };
+            let per_shard = std::iter::once((self.home(contact), vec![contact.clone()])).collect();
+            self.fan(&said, per_shard);
+        }
+    }
+
+    fn farewell(&mut self, slot: u32, said: &Gone, was_available: bool) {
+        let Some(bound) = self.session(slot).bound_mut() else { return };
+        let mut directed = std::mem::take(&mut bound.directed);
+        let account = bound.account.clone();
+        let audience = self.users.get(&account).and_then(|u| u.audience.clone());
+        let subscriber = |j: &BareJid| audience.as_ref().is_some_and(|a| a.binary_search(j).is_ok());
+        for to in directed.farewell(was_available, subscriber) {
+            self.send_presence(&said.jid, to, &said.prefix, &said.suffix, PresenceType::Unavailable);
+        }
+    }
+
+    fn send_presence(&mut self, from: &FullJid, to: Jid, prefix: &Bytes, suffix: &Bytes, presence_type: PresenceType) {
+        if !self.settings.serves(to.domainpart()) {
+            return;
+        }
+        let stanza = Routed {
+            kind: StanzaKind::Presence(presence_type),
+            from: Jid::Full(from.clone()),
+            bytes: join(prefix, &to_attribute(to.as_str()), suffix),
+            to,
+            retention: Retention::Drop,
+            origin: None,
+            token: None,
+        };
+        self.tell(self.home(&stanza.to.bare()), ShardMsg::Stanza(Box::new(stanza)));
+    }
+
+    fn probe_contacts(&mut self, slot: u32, account: &BareJid) {
+        let from = Jid::Full(self.session(slot).bound().expect("it has said that it is available").jid.clone());
+        let Some(roster) = self.users.get(account).and_then(|u| u.roster.as_ref()) else { return };
+        let mut per_shard: HashMap<ShardId, Vec<BareJid>> = HashMap::default();
+        for contact in roster.probed().filter(|c| self.settings.serves(c.domainpart())) {
+            per_shard.entry(self.home(contact)).or_default().push(contact.clone());
+        }
+        let mut shards: Vec<(ShardId, Vec<BareJid>)> = per_shard.into_iter().collect();
+        shards.sort_by_key(|(s, _)| *s);
+        for (shard, targets) in shards {
+            self.tell(shard, ShardMsg::Probe { from: from.clone(), targets });
+        }
+    }
+
+    /// Directed presence (RFC 6121 §4.6).
+    fn directed(&mut self, slot: u32, number: u64, element: &Element, presence_type: PresenceType, to: Jid) {
+        let max = self.settings.directed_presence_max;
+        let bound = self.session(slot).bound().expect("only bound sessions get here");
+        let account = bound.account.clone();
+        let reached = bound.presence.is_some()
+            && self
+                .users
+                .get(&account)
+                .and_then(|u| u.audience.as_ref())
+                .is_some_and(|a| a.binary_search(&to.bare()).is_ok());
+        let bound = self.session(slot).bound_mut().expect("checked above");
+        let before = bound.directed.entries().len();
+        if presence_type == PresenceType::Available {
+            if let Err(condition) = bound.directed.available(&to, reached, max) {
+                return self.refuse(slot, number, element, condition);
+            }
+        } else {
+            bound.directed.unavailable(&to);
+        }
+        if bound.directed.entries().len() != before {
+            let write = self.write_record(slot);
+            self.session(slot).hold(number);
+            let token = self.token(slot, number);
+            self.after(write, After::Token(token));
+        }
+        self.send_on(slot, number, element, StanzaKind::Presence(presence_type), Some(to), Retention::Drop);
+    }
+
+    // ---- arriving ---------------------------------------------------------------------------------------
+
+    /// Presence of one for many at home here: one Fanout per link.
+    pub(super) fn presence_fan(&mut self, fan: &PresenceFan, targets: &[BareJid]) {
+        let now = self.now;
+        let settings = self.settings.clone();
+        let mut per_link: HashMap<LinkId, Vec<FanoutTarget>> = HashMap::default();
+        for target in targets {
+            let Some(user) = self.users.get(target) else { continue };
+            let insert = to_attribute(target.as_str());
+            let len = fan.prefix.len() + insert.len() + fan.suffix.len();
+            for slot in user.sessions.clone() {
+                let session = self.sessions.get_mut(slot as usize).expect("users know only live slots");
+                if session.bound().is_none_or(|b| b.presence.is_none() || !b.ready) {
+                    continue;
+                }
+                let Some(key) = session.key else { continue };
+                if session.has_room(len, &settings) {
+                    session.count_out(len, OutKind::STANZA, now);
+                    per_link.entry(key.link).or_default().push(FanoutTarget { conn: key.conn, insert: insert.clone(), stored: None });
+                    self.status.stanzas_out += 1;
+                } else {
+                    let bytes = join(&fan.prefix, &insert, &fan.suffix);
+                    self.give_presence(slot, &Jid::Full(fan.from.clone()), bytes);
+                }
+            }
+        }
+        let mut links: Vec<_> = per_link.into_iter().collect();
+        links.sort_by_key(|(l, _)| *l);
+        for (link, targets) in links {
+            let frame = Frame::Fanout(Fanout { prefix: fan.prefix.clone(), suffix: fan.suffix.clone(), stanza: true, targets });
+            self.fx.links.push(LinkCommand::Frame { link, frame, track: false });
+        }
+    }
+
+    /// One presence stanza for one session. Toward a slow client the newest of each sender is kept.
+    pub(super) fn give_presence(&mut self, slot: u32, from: &Jid, bytes: Bytes) {
+        let settings = self.settings.clone();
+        let session = self.session(slot);
+        let room = session.has_room(bytes.len(), &settings);
+        let Some(bound) = session.bound_mut() else { return };
+        if room && bound.held_presence.is_empty() {
+            self.send_stanza(slot, bytes);
+            return;
+        }
+        match bound.held_presence.iter().position(|(f, _)| f == from) {
+            Some(at) => bound.held_presence[at].1 = bytes,
+            None if bound.held_presence.len() < HELD_PRESENCE_MAX => bound.held_presence.push((from.clone(), bytes)),
+            None => self.end_session(slot, Some(StreamError::ResourceConstraint), CloseReason::SlowClient),
+        }
+    }
+
+    /// The client has taken output: what was held back goes, as far as there is room.
+    pub(super) fn release_held_presence(&mut self, slot: u32) {
+        let settings = self.settings.clone();
+        loop {
+            let session = self.session(slot);
+            let Some(len) = session.bound().and_then(|b| b.held_presence.first()).map(|(_, b)| b.len()) else { return };
+            if !session.has_room(len, &settings) {
+                return;
+            }
+            let (_, bytes) = session.bound_mut().expect("just seen").held_presence.remove(0);
+            self.send_stanza(slot, bytes);
+        }
+    }
+
+    /// `from` asks how the targets are.
+    pub(super) fn probes(&mut self, from: &Jid, targets: &[BareJid]) {
+        for target in targets {
+            let Some(user) = self.users.get(target) else { continue };
+            if user.sessions.is_empty() {
+                continue;
+            }
+            if user.audience.is_none() {
+                self.load(target);
+                self.queue_for(target, Queued::Probe(from.clone()));
+            } else {
+                self.answer_probe(from, target);
+            }
+        }
+    }
+
+    pub(super) fn answer_probe(&mut self, from: &Jid, target: &BareJid) {
+        let Some(user) = self.users.get(target) else { return };
+        let subscribed = from.bare_str() == target.as_str()
+            || user.audience.as_ref().is_some_and(|a| a.binary_search(&from.bare()).is_ok());
+        let slots = user.sessions.clone();
+        let available = slots.iter().any(|&s| {
+            self.sessions.get(s as usize).and_then(|s| s.bound()).is_some_and(|b| b.presence.is_some())
+        });
+        let probe = presence::Probe { account_exists: user.exists, subscribed, local: true, about: Probed::Account { available } };
+        match presence::answer_probe(probe) {
+            ProbeAnswer::Each => {
+                for slot in slots {
+                    let Some(bound) = self.session(slot).bound() else { continue };
+                    let Some(p) = bound.presence.clone() else { continue };
+                    let jid = bound.jid.clone();
+                    self.send_presence(&jid, from.clone(), &p.prefix, &p.suffix, PresenceType::Available);
+                }
+            }
+            ProbeAnswer::Unsubscribed => {
+                let to = from.bare();
+                let bytes = presence::stanza(Some(Kind::Unsubscribed.as_str()), None, target.as_str(), to.as_str());
+                let s = Subscription { kind: Kind::Unsubscribed, from: target.clone(), to, bytes, token: None };
+                self.tell(self.home(&s.to), ShardMsg::Subscription(Box::new(s)));
+            }
+            ProbeAnswer::Nothing | ProbeAnswer::Unavailable | ProbeAnswer::Mere => {}
+        }
+    }
+
+    // ---- the end of a session ---------------------------------------------------------------------------
+
+    /// Tells everybody that a session is gone. Called while it is still bound.
+    pub(super) fn say_gone(&mut self, slot: u32) {
+        let Some(bound) = self.session(slot).bound_mut() else { return };
+        let before = bound.presence.take().map(|p| p.priority);
+        let said = unavailable(&bound.jid);
+        let account = bound.account.clone();
+        let plan = presence::on_broadcast(before, Said::Lost);
+        if plan.audience && self.users.get(&account).is_some_and(|u| u.audience.is_none()) {
+            self.load(&account);
+            self.queue_for(&account, Queued::Unavailable(Box::new(Gone { jid: said.jid.clone(), prefix: said.prefix.clone(), suffix: said.suffix.clone() })));
+        }
+        self.carry_out_plan(slot, &account, &plan, &said, before.is_some());
+    }
+
+    /// Says the presence of a restored session again.
+    pub(super) fn say_again(&mut self, slot: u32) {
+        let Some(bound) = self.session(slot).bound() else { return };
+        let said = match &bound.presence {
+            Some(p) => Gone { jid: bound.jid.clone(), prefix: p.prefix.clone(), suffix: p.suffix.clone() },
+            None => unavailable(&bound.jid),
+        };
+        self.broadcast(&said);
+    }
+}
+
+/// `unavailable` said by the server, in two parts.
+pub(super) fn unavailable(jid: &FullJid) -> Gone {
+    let mut prefix = Vec::with_capacity(48 + jid.as_str().len());
+    prefix.extend_from_slice(b"<presence type='unavailable' from='");
+    escape_into(&mut prefix, jid.as_str());
+    prefix.push(b'\'');
+    Gone { jid: jid.clone(), prefix: prefix.into(), suffix: Bytes::from_static(b"/>") }
+}
+
+/// ` to='...'`, as it goes between prefix and suffix.
+fn to_attribute(to: &str) -> Bytes {
+    let mut out = Vec::with_capacity(to.len() + 6);
+    out.extend_from_slice(b" to='");
+    escape_into(&mut out, to);
+    out.push(b'\'');
+    out.into()
+}
+
+fn join(prefix: &Bytes, insert: &Bytes, suffix: &Bytes) -> Bytes {
+    let mut out = BytesMut::with_capacity(prefix.len() + insert.len() + suffix.len());
+    out.put_slice(prefix);
+    out.put_slice(insert);
+    out.put_slice(suffix);
+    out.freeze()
+}

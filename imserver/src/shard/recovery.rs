@@ -1,0 +1,182 @@
+//! After `kill -9`: sessions found in the session store, muxes that bring their connections back, and those that do not.
+//!
+//! Owns: orphans (sessions without a connection) and the repetition of what was said in the last `mux_lost` seconds, so
+//! that nobody keeps a ghost (DESIGN §4).
+//! Never: believes a Note from another mux or connection than the one it was given to.
+
+use super::user::{Holder, Queued};
+use super::{home, Shard};
+use crate::event::*;
+use crate::session::record::Record;
+use crate::session::{Session, Stage};
+use proto::frame::{Close, CloseReason, Frame, ListenerKind, Open, Resume, Transport};
+use xmpp::jid::BareJid;
+use xmpp::stream::{Limits, StreamNamespaces, StreamParser};
+
+impl Shard {
+    /// Takes over the sessions an earlier run left, before the first event. Records of accounts at home elsewhere are ignored.
+    /// Returns the keys, for the link loop.
+    pub fn restore(&mut self, now: Now, records: Vec<Record>) -> Vec<NotePlace> {
+        self.now = now;
+        let window = self.settings.mux_lost.as_millis() as u64;
+        let mut places = Vec::new();
+        for record in records {
+            if home(&record.jid.bare(), self.shards) != self.id {
+                continue;
+            }
+            let recent = |t: u64| now.unix_ms.saturating_sub(t) <= window;
+            if let Some(ended) = record.ended_unix_ms {
+                self.ended.push_back((now.mono_ms + window, record.id));
+                if recent(ended) {
+                    self.load(&record.jid.bare());
+                    self.queue_for(&record.jid.bare(), Queued::RebroadcastGone(record.jid.clone()));
+                }
+                continue;
+            }
+            places.push(NotePlace { note: record.note, shard: self.id });
+            self.restore_session(record, recent);
+        }
+        if !self.sessions.is_empty() {
+            self.orphans_until_ms = now.mono_ms + window;
+        }
+        self.run_local();
+        places
+    }
+
+    fn restore_session(&mut self, record: Record, recent: impl Fn(u64) -> bool) {
+        let note = record.note;
+        let limits = self.limits(true);
+        let parser = match StreamNamespaces::from_bytes(&record.namespaces) {
+            Some(namespaces) => {
+                let mut parser = StreamParser::new(limits);
+                parser.resume_after_header(namespaces);
+                parser
+            }
+            None => return,
+        };
+        let say_again = recent(record.presence_changed_unix_ms);
+        let (bound, sm) = record.bound();
+        let account = bound.account.clone();
+        let name = bound.id;
+        let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
+        session.name = Some(name);
+        let slot = self.insert_session(session);
+        self.notes.insert(note.0, slot);
+        let generation = self.generation(slot);
+        let user = self.user(&account);
+        user.exists = true;
+        user.sessions.push(slot);
+        if say_again {
+            self.load(&account);
+            self.queue_for(&account, Queued::Rebroadcast(slot, generation));
+        }
+    }
+
+    /// A mux brings back a connection.
+    pub(super) fn resumed(&mut self, key: ConnKey, resume: Resume, mux: &str) {
+        let known = resume.note.and_then(|n| self.notes.get(&n.0).copied());
+        let good = known.filter(|&slot| {
+            self.sessions
+                .get(slot as usize)
+                .and_then(Session::bound)
+                .is_some_and(|b| &*b.mux == mux && b.conn == key.conn.0)
+        });
+        let Some(slot) = good else {
+            let close = Close { last: bytes::Bytes::new(), reason: CloseReason::NotResumable };
+            self.fx.links.push(LinkCommand::Frame { link: key.link, frame: Frame::Close(key.conn, close), track: false });
+            return;
+        };
+        let now = self.now;
+        let note = resume.note.expect("it was found by it");
+        self.notes.remove(&note.0);
+        self.conns.insert(key, slot);
+        let session = self.session(slot);
+        session.resume(key, &resume);
+        session.active_ms = now.mono_ms;
+        session.open = Box::new(resume.open.clone());
+        let account = session.bound().expect("checked above").account.clone();
+        let held = session.unacked.clone();
+        let user = self.user(&account);
+        for u in held {
+            let assignment = user.assigned.entry(u.position).or_default();
+            assignment.holders.push(Holder { slot, sent: true, taken: true });
+        }
+        let mut delivered = Vec::new();
+        self.session(slot).drained_at_resume(&mut delivered);
+        self.delivered(slot, &delivered);
+        self.touch(slot);
+        self.floods_of(&account);
+    }
+
+    /// Sessions of the account that are still to be resumed: what they hold is not known yet.
+    pub(super) fn has_orphans(&self, account: &BareJid) -> bool {
+        self.orphans_until_ms != 0
+            && self.users.get(account).is_some_and(|u| {
+                u.sessions.iter().any(|&s| self.sessions.get(s as usize).is_some_and(|s| s.key.is_none()))
+            })
+    }
+
+    /// Lets every session of the account go on taking what is pending.
+    pub(super) fn floods_of(&mut self, account: &BareJid) {
+        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        for slot in slots {
+            self.continue_flood(slot);
+        }
+    }
+
+    /// Sessions nobody has brought back in time are lost connections.
+    pub(super) fn end_orphans(&mut self) {
+        let orphans: Vec<u32> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.key.is_none() && matches!(s.stage, Stage::Bound(_)))
+            .map(|(slot, _)| slot as u32)
+            .collect();
+        for slot in orphans {
+            let account = self.session(slot).bound().map(|b| b.account.clone());
+            self.end_session(slot, None, CloseReason::SocketError);
+            if let Some(account) = account {
+                self.floods_of(&account);
+            }
+        }
+        self.notes.clear();
+    }
+
+    /// The mux is lost, and with it its connections.
+    pub(super) fn link_lost(&mut self, link: LinkId) {
+        self.gone.retain(|k| k.link != link);
+        let lost: Vec<u32> = self.conns.iter().filter(|(k, _)| k.link == link).map(|(_, &slot)| slot).collect();
+        for slot in lost {
+            let session = self.session(slot);
+            if let Some(key) = session.key.take() {
+                self.conns.remove(&key);
+            }
+            self.end_session(slot, None, CloseReason::SocketError);
+        }
+    }
+
+    /// Says again what was said of a session that has ended shortly before the restart.
+    pub(super) fn rebroadcast_gone(&mut self, jid: &xmpp::jid::FullJid) {
+        let back = self.session_of(&xmpp::jid::Jid::Full(jid.clone())).is_some();
+        if !back {
+            self.broadcast(&super::presence::unavailable(jid));
+        }
+    }
+}
+
+/// Stands in for the facts of a connection until Resume brings them.
+fn unknown_open() -> Open {
+    let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    Open { kind: ListenerKind::C2s, transport: Transport::Tcp, peer: nowhere, local: nowhere, tls: None, dial: None }
+}
+
+impl Shard {
+    /// Limits of the XML stream, before and after log-in.
+    pub(super) fn limits(&self, logged_in: bool) -> Limits {
+        let base = if logged_in { Limits::AFTER_LOGIN } else { Limits::BEFORE_LOGIN };
+        let s = &self.settings;
+        let bytes = if logged_in { s.element_bytes_max } else { s.element_bytes_max_before_login };
+        let depth = if logged_in { s.element_depth_max as u16 } else { base.depth_max };
+        Limits { element_bytes_max: u32::try_from(bytes).unwrap_or(u32::MAX), depth_max: depth, ..base }
+    }
+}

@@ -1,0 +1,332 @@
+//! Rosters and subscriptions: the account's own changes, and what other accounts ask of it (RFC 6121 §2, §3).
+//!
+//! Owns: loading and unloading of the roster. Decides nothing: `subscription` and `roster` do.
+
+use super::user::{Loading, Queued, User};
+use super::{After, Shard};
+use crate::event::*;
+use crate::presence;
+use crate::roster::{Applied, Change, Roster};
+use crate::subscription::{self, Kind, Outcome, State, Step};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use xmpp::element::Element;
+use xmpp::error::StanzaError;
+use xmpp::jid::{BareJid, Jid};
+use xmpp::stanza::{Direction, Rewrite, is_reserved};
+
+impl Shard {
+    pub(super) fn user(&mut self, account: &BareJid) -> &mut User {
+        let now = self.now.mono_ms;
+        let user = self.users.entry(account.clone()).or_insert_with(|| User::new(account.clone(), now));
+        user.used_ms = now;
+        user
+    }
+
+    pub(super) fn has_roster(&self, account: &BareJid) -> bool {
+        self.users.get(account).is_some_and(|u| u.roster.is_some() && u.loading.is_none())
+    }
+
+    /// Loads an account, unless it is being loaded.
+    pub(super) fn load(&mut self, account: &BareJid) {
+        let now = self.now.mono_ms;
+        let user = self.user(account);
+        if user.loading.is_none() {
+            user.loading = Some(Box::new(Loading { since_ms: now, queue: VecDeque::new() }));
+            self.fx.reads.push((ReadTag::Load(account.clone()), Read::User(account.clone())));
+        }
+    }
+
+    /// Something waits for the load.
+    pub(super) fn queue_for(&mut self, account: &BareJid, queued: Queued) {
+        let max = self.settings.loading_queue_max;
+        let loading = self.users.get_mut(account).and_then(|u| u.loading.as_mut()).expect("the caller has started the load");
+        if loading.queue.len() < max {
+            loading.queue.push_back(queued);
+        } else if let Queued::Stanza(stanza) = queued {
+            self.fail_queued_stanza(stanza);
+        } else {
+            self.done(queued.token());
+        }
+    }
+
+    /// The session's element waits for its account's roster; nothing overtakes it.
+    pub(super) fn pause_for_roster(&mut self, slot: u32, number: u64, element: Element) {
+        let generation = self.generation(slot);
+        let session = self.session(slot);
+        session.paused = true;
+        let account = session.bound().expect("only bound sessions have a roster").account.clone();
+        self.load(&account);
+        self.queue_for(&account, Queued::Element { slot, generation, number, element: Box::new(element) });
+    }
+
+    /// The paused element has been dealt with; the session goes on.
+    pub(super) fn finish_paused(&mut self, slot: u32, number: u64) {
+        let session = self.session(slot);
+        session.paused = false;
+        session.done(number);
+        self.parse(slot);
+    }
+
+    pub(super) fn read_done(&mut self, tag: ReadTag, result: ReadResult) {
+        match (tag, result) {
+            (ReadTag::Load(account), ReadResult::User(data)) => self.loaded(&account, data),
+            (ReadTag::Load(account), ReadResult::Failed(reason)) => {
+                tracing::debug!(account = account.as_str(), reason, "an account could not be loaded");
+                self.load_failed(&account);
+            }
+            (ReadTag::Flood { slot, generation }, ReadResult::Pending(rows)) => self.flood_page(slot, generation, Some(rows)),
+            (ReadTag::Flood { slot, generation }, _) => self.flood_page(slot, generation, None),
+            (ReadTag::Iq(n), result) => self.iq_read(n, result),
+            (ReadTag::Load(_), _) => {}
+        }
+    }
+
+    fn loaded(&mut self, account: &BareJid, data: Option<Box<store::UserData>>) {
+        let Some(user) = self.users.get_mut(account) else { return };
+        let Some(loading) = user.loading.take() else { return };
+        let exists = data.is_some() || !user.sessions.is_empty();
+        user.exists = exists;
+        if let Some(data) = data {
+            let roster = Roster::new(*data);
+            user.audience = Some(roster.audience().cloned().collect());
+            user.roster = Some(Box::new(roster));
+        }
+        for queued in loading.queue {
+            self.unqueue(account, queued, exists);
+            self.run_local();
+        }
+        if !exists {
+            self.users.remove(account);
+        }
+    }
+
+    fn unqueue(&mut self, account: &BareJid, queued: Queued, exists: bool) {
+        match queued {
+            Queued::Stanza(stanza) if exists => self.stanza_for_user(stanza, account),
+            Queued::Stanza(stanza) => self.stanza_for_nobody(stanza),
+            Queued::Subscription(s) if exists => self.subscription(s),
+            Queued::Subscription(s) => self.done(s.token),
+            Queued::Probe(from) => self.answer_probe(&from, account),
+            Queued::Element { slot, generation, number, element } => {
+                if self.live(slot, generation) && self.session(slot).bound().is_some() {
+                    self.session(slot).paused = false;
+                    if exists && self.has_roster(account) {
+                        self.take_again(slot, number, *element);
+                    } else {
+                        self.refuse(slot, number, &element, StanzaError::ServiceUnavailable);
+                    }
+                    self.parse(slot);
+                }
+            }
+            Queued::Rebroadcast(slot, generation) => {
+                if self.live(slot, generation) {
+                    self.say_again(slot);
+                }
+            }
+            Queued::RebroadcastGone(jid) => self.rebroadcast_gone(&jid),
+            Queued::Unavailable(gone) => self.broadcast(&gone),
+        }
+    }
+
+    /// The store did not answer. Who waits gets a temporary error; a user is never reported as absent because of it.
+    fn load_failed(&mut self, account: &BareJid) {
+        self.load_late(account);
+    }
+
+    // ---- subscriptions ----------------------------------------------------------------------------------
+
+    /// A session's own subscription stanza (RFC 6121 §3, outbound).
+    pub(super) fn client_subscription(&mut self, slot: u32, number: u64, element: Element, kind: Kind, to: &Jid) {
+        let contact = to.bare();
+        let bound = self.session(slot).bound().expect("only bound sessions get here");
+        let account = bound.account.clone();
+        if contact == account {
+            return self.session(slot).done(number);
+        }
+        if !self.settings.serves(contact.domainpart()) {
+            return self.refuse(slot, number, &element, StanzaError::RemoteServerNotFound);
+        }
+        if contact.localpart().is_none() {
+            return self.session(slot).done(number);
+        }
+        if !self.has_roster(&account) {
+            return self.pause_for_roster(slot, number, element);
+        }
+        let items_max = self.settings.roster_items_max;
+        let now_ms = self.now.unix_ms;
+        let user = self.user(&account);
+        let roster = user.roster.as_mut().expect("just checked");
+        let outcome = subscription::outbound(roster.state(&contact), kind);
+        if outcome.steps.contains(&Step::Push) && !roster.has_room_for(&contact, items_max) {
+            return self.refuse(slot, number, &element, StanzaError::ResourceConstraint);
+        }
+        let applied = roster.apply(&contact, outcome.state, None, now_ms);
+        let settings = self.settings.clone();
+        let ours = |by: &str| by == account.as_str() || settings.serves(by);
+        let bytes = Rewrite::new(&element)
+            .set("from", account.as_str())
+            .set("to", contact.as_str())
+            .cut(|child| is_reserved(Direction::FromClient, child, ours))
+            .finish();
+        let token = self.token(slot, number);
+        self.carry_out_steps(&account, &contact, &outcome, &applied, Some((kind, bytes)), Some(token));
+        self.session(slot).done(number);
+    }
+
+    /// A subscription stanza of another account (inbound).
+    pub(super) fn subscription(&mut self, s: Box<Subscription>) {
+        let account = s.to.clone();
+        if !self.has_roster(&account) {
+            self.load(&account);
+            self.queue_for(&account, Queued::Subscription(s));
+            return;
+        }
+        let now_ms = self.now.unix_ms;
+        let roster = self.user(&account).roster.as_mut().expect("just checked");
+        let outcome = subscription::inbound(roster.state(&s.from), s.kind);
+        let request = (s.kind == Kind::Subscribe).then_some(&s.bytes);
+        let applied = roster.apply(&s.from, outcome.state, request, now_ms);
+        self.carry_out_steps(&account, &s.from, &outcome, &applied, Some((s.kind, s.bytes.clone())), None);
+        if let Some(token) = s.token {
+            let write = self.write_number;
+            if write > self.durable {
+                self.after(write, After::Token(token));
+            } else {
+                self.done(Some(token));
+            }
+        }
+    }
+
+    /// Stores what changed and does what the tables say. With `token`, the session's element waits for all of it.
+    fn carry_out_steps(
+        &mut self,
+        account: &BareJid,
+        contact: &BareJid,
+        outcome: &Outcome,
+        applied: &Applied,
+        stanza: Option<(Kind, Bytes)>,
+        token: Option<Token>,
+    ) {
+        for write in applied.writes(account, contact) {
+            let number = self.write(Write::Store(write));
+            if let Some(token) = token {
+                self.session(token.slot).hold(token.element);
+                self.after(number, After::Token(token));
+            }
+        }
+        let user = self.user(account);
+        if let Some(roster) = &user.roster {
+            user.audience = Some(roster.audience().cloned().collect());
+        }
+        for step in outcome.steps {
+            match step {
+                Step::Route => {
+                    if let Some((kind, bytes)) = &stanza {
+                        self.subscribe_to(account, contact, *kind, bytes.clone(), token);
+                    }
+                }
+                Step::Send(kind) => {
+                    let bytes = presence::stanza(Some(kind.as_str()), None, account.as_str(), contact.as_str());
+                    self.subscribe_to(account, contact, *kind, bytes, token);
+                }
+                Step::DeliverAvailable | Step::DeliverInterested => {
+                    if let Some((_, bytes)) = &stanza {
+                        self.show_subscription(account, bytes, *step == Step::DeliverInterested);
+                    }
+                }
+                Step::Push => {
+                    if let Some(change) = &applied.change {
+                        self.push_roster(account, change);
+                    }
+                }
+                Step::Presence => self.show_to(account, contact, true),
+                Step::Unavailable => self.show_to(account, contact, false),
+            }
+        }
+    }
+
+    fn subscribe_to(&mut self, account: &BareJid, contact: &BareJid, kind: Kind, bytes: Bytes, token: Option<Token>) {
+        if !self.settings.serves(contact.domainpart()) {
+            return;
+        }
+        if let Some(token) = token {
+            self.session(token.slot).hold(token.element);
+        }
+        let s = Subscription { kind, from: account.clone(), to: contact.clone(), bytes, token };
+        self.tell(self.home(contact), ShardMsg::Subscription(Box::new(s)));
+    }
+
+    fn show_subscription(&mut self, account: &BareJid, bytes: &Bytes, interested: bool) {
+        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        for slot in slots {
+            let shows = self
+                .session(slot)
+                .bound()
+                .is_some_and(|b| b.ready && if interested { b.interested } else { b.presence.is_some() });
+            if shows {
+                self.send_stanza(slot, bytes.clone());
+            }
+        }
+    }
+
+    /// A roster push to every interested resource (RFC 6121 §2.1.6).
+    pub(super) fn push_roster(&mut self, account: &BareJid, change: &Change) {
+        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        for slot in slots {
+            let Some(bound) = self.session(slot).bound() else { continue };
+            if bound.interested && bound.ready {
+                let bytes = change.push(&format!("push-{:x}", change.version), bound.jid.as_str());
+                self.send_stanza(slot, bytes);
+            }
+        }
+    }
+
+    // ---- roster IQs -------------------------------------------------------------------------------------
+
+    /// RFC 6121 §2.2: the session is interested from now on.
+    pub(super) fn roster_get(&mut self, slot: u32, number: u64, element: &Element, ver: Option<&str>) {
+        let bound = self.session(slot).bound_mut().expect("only bound sessions get here");
+        bound.interested = true;
+        let (account, jid) = (bound.account.clone(), bound.jid.clone());
+        let id = element.attr("id").unwrap_or_default().into_owned();
+        let roster = self.user(&account).roster.as_ref().expect("the caller has loaded it");
+        let fetched = roster.fetch(ver, &id, jid.as_str());
+        self.send_stanza(slot, fetched.result);
+        for change in fetched.missed {
+            self.send_stanza(slot, change.push(&format!("missed-{:x}", change.version), jid.as_str()));
+        }
+        let write = self.write_record(slot);
+        let token = self.token(slot, number);
+        self.after(write, After::Token(token));
+    }
+
+    /// RFC 6121 §2.3 to §2.5.
+    pub(super) fn roster_set(&mut self, slot: u32, number: u64, element: &Element, set: crate::iq::roster::Set, reply: Bytes) {
+        let account = self.session(slot).bound().expect("only bound sessions get here").account.clone();
+        let items_max = self.settings.roster_items_max;
+        let now_ms = self.now.unix_ms;
+        let token = self.token(slot, number);
+        let roster = self.user(&account).roster.as_mut().expect("the caller has loaded it");
+        let done = match set {
+            crate::iq::roster::Set::Put { jid, name, groups } => {
+                roster.put(&jid, name, groups, items_max, now_ms).map(|change| {
+                    let outcome = Outcome { state: State::None, steps: &[Step::Push] };
+                    (jid, outcome, Applied { change: Some(change), request: None })
+                })
+            }
+            crate::iq::roster::Set::Remove { jid } => {
+                roster.remove(&jid, now_ms).map(|(outcome, applied)| (jid, outcome, applied))
+            }
+        };
+        match done {
+            Ok((contact, outcome, applied)) => {
+                self.carry_out_steps(&account, &contact, &outcome, &applied, None, Some(token));
+                let generation = self.generation(slot);
+                let failure = xmpp::error::stanza_error(element, StanzaError::ResourceConstraint, None).unwrap_or_default();
+                let write = self.write_number;
+                self.after(write, After::Reply { slot, generation, number, reply, failure, stanza: true });
+            }
+            Err(condition) => self.refuse(slot, number, element, condition),
+        }
+    }}

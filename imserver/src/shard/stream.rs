@@ -1,0 +1,260 @@
+//! Elements of a logged-in session: what each is, and where it goes.
+//!
+//! In: events of the stream parser. Out: stanzas on their way, answers of stream management (XEP-0198 without resumption).
+//! Never: lets a client speak for anybody else; looks into a payload that is not for us.
+
+use super::{After, Shard};
+use crate::event::*;
+use crate::routing::{self, IqType, MessageType, Retention, StanzaKind};
+use crate::session::Stage;
+use bytes::Bytes;
+use proto::frame::{CloseReason, Input};
+use std::hash::{BuildHasher, Hasher};
+use xmpp::element::Element;
+use xmpp::error::{StanzaError, StreamError};
+use xmpp::jid::Jid;
+use xmpp::ns;
+use xmpp::stanza::{Direction, Rewrite, is_reserved};
+use xmpp::stream::StreamEvent;
+
+impl Shard {
+    /// Bytes of a client.
+    pub(super) fn input(&mut self, key: ConnKey, input: Input) {
+        let Some(slot) = self.slot_of(key) else { return };
+        let session = self.session(slot);
+        if matches!(session.stage, Stage::Closing { .. }) {
+            return;
+        }
+        session.parser.push(input.bytes);
+        self.parse(slot);
+    }
+
+    /// Takes elements from the parser until there are no more, one has to be waited for, or the session ends or moves.
+    pub(super) fn parse(&mut self, slot: u32) {
+        let generation = self.generation(slot);
+        while self.live(slot, generation) {
+            let session = self.session(slot);
+            if session.paused || matches!(session.stage, Stage::Closing { .. }) {
+                break;
+            }
+            match session.parser.poll() {
+                Ok(Some(event)) => self.stream_event(slot, event),
+                Ok(None) => break,
+                Err(error) => {
+                    self.stream_error(slot, error);
+                    break;
+                }
+            }
+            self.run_local();
+        }
+        if self.live(slot, generation) {
+            self.settle(slot);
+        }
+    }
+
+    fn stream_event(&mut self, slot: u32, event: StreamEvent) {
+        if let Stage::Negotiating(_) = self.session(slot).stage {
+            self.negotiate_event(slot, event);
+            return;
+        }
+        match event {
+            StreamEvent::Element(element) => self.element(slot, element),
+            StreamEvent::End => self.end_session(slot, None, CloseReason::Normal),
+            // RFC 6120 §4.9.3.2: streams are not restarted once a resource is bound.
+            _ => self.stream_error(slot, StreamError::NotWellFormed),
+        }
+    }
+
+    /// The client has broken the stream: it is told why, and goes.
+    pub(super) fn stream_error(&mut self, slot: u32, error: StreamError) {
+        self.end_session(slot, Some(error), CloseReason::PolicyViolation);
+    }
+
+    fn element(&mut self, slot: u32, element: Element) {
+        let now = self.now;
+        let is_stanza = element.stanza_kind().is_some();
+        let number = self.session(slot).begin_element(is_stanza, now);
+        if is_stanza {
+            self.status.stanzas_in += 1;
+            self.client_stanza(slot, number, element);
+        } else if element.ns() == ns::SM {
+            self.stream_management(slot, number, &element);
+        } else {
+            // RFC 6120 §4.9.3.24.
+            self.stream_error(slot, StreamError::UnsupportedStanzaType);
+        }
+    }
+
+    pub(super) fn client_stanza(&mut self, slot: u32, number: u64, element: Element) {
+        let bound = self.session(slot).bound().expect("only bound sessions get here");
+        if let Some(from) = element.attr("from")
+            && from != bound.jid.as_str()
+            && from != bound.account.as_str()
+        {
+            // The prepared forms may still agree (RFC 6120 §8.1.2.1).
+            let same = Jid::parse(&from).is_ok_and(|f| f.as_str() == bound.jid.as_str() || f.as_str() == bound.account.as_str());
+            if !same {
+                self.stream_error(slot, StreamError::InvalidFrom);
+                return;
+            }
+        }
+        let kind = match StanzaKind::of(&element) {
+            Some(Ok(kind)) => kind,
+            Some(Err(condition)) => return self.refuse(slot, number, &element, condition),
+            None => unreachable!("the caller has seen that it is a stanza"),
+        };
+        let to = match element.attr("to").map(|t| Jid::parse(&t)) {
+            None => None,
+            Some(Ok(to)) => Some(to),
+            Some(Err(_)) => return self.refuse(slot, number, &element, StanzaError::JidMalformed),
+        };
+        match kind {
+            StanzaKind::Presence(_) => self.client_presence(slot, number, element, kind, to),
+            StanzaKind::Iq(t) => self.client_iq(slot, number, element, t, to),
+            StanzaKind::Message(t) => {
+                let retention = routing::retention(t, &element);
+                self.send_on(slot, number, &element, kind, to, retention);
+            }
+        }
+    }
+
+    /// Answers the session's own element with an error and settles it.
+    pub(super) fn refuse(&mut self, slot: u32, number: u64, element: &Element, condition: StanzaError) {
+        if let Some(bytes) = xmpp::error::stanza_error(element, condition, None) {
+            self.send_stanza(slot, bytes);
+        }
+        self.session(slot).done(number);
+    }
+
+    fn client_iq(&mut self, slot: u32, number: u64, element: Element, iq_type: IqType, to: Option<Jid>) {
+        let bound = self.session(slot).bound().expect("only bound sessions get here");
+        let own = to.as_ref().is_none_or(|t| t.as_str() == bound.account.as_str());
+        if let Err(condition) = xmpp::stanza::Iq::of(&element) {
+            return self.refuse(slot, number, &element, condition);
+        }
+        if own {
+            if matches!(iq_type, IqType::Get | IqType::Set) {
+                self.own_iq(slot, number, element);
+            } else {
+                // The answer to a ping of ours: that it came is all we wanted (XEP-0199 §4.2).
+                self.session(slot).done(number);
+            }
+        } else if to.as_ref().is_some_and(|t| t.localpart().is_none()) && matches!(iq_type, IqType::Result | IqType::Error) {
+            self.session(slot).done(number);
+        } else {
+            self.send_on(slot, number, &element, StanzaKind::Iq(iq_type), to, Retention::Drop);
+        }
+    }
+
+    /// Stamps a stanza with its sender and sends it on its way.
+    pub(super) fn send_on(&mut self, slot: u32, number: u64, element: &Element, kind: StanzaKind, to: Option<Jid>, retention: Retention) {
+        let generation = self.generation(slot);
+        let shard = self.id;
+        let settings = self.settings.clone();
+        let session = self.session(slot);
+        let stanza_number = session.stanza_number();
+        let bound = session.bound().expect("only bound sessions get here");
+        let to = to.unwrap_or_else(|| Jid::Bare(bound.account.clone()));
+        let ours = |by: &str| by == bound.account.as_str() || settings.serves(by);
+        let bytes = Rewrite::new(element)
+            .set("from", bound.jid.as_str())
+            .set("to", to.as_str())
+            .cut(|child| is_reserved(Direction::FromClient, child, ours))
+            .finish();
+        let origin = matches!(kind, StanzaKind::Message(MessageType::Chat | MessageType::Normal)).then(|| store::Origin {
+            session: bound.id.0,
+            stanza: stanza_number,
+            hash: hash(&bytes),
+        });
+        let routed = Routed {
+            kind,
+            from: Jid::Full(bound.jid.clone()),
+            to,
+            bytes,
+            retention,
+            origin,
+            token: Some(Token { shard, slot, generation, element: number }),
+        };
+        self.route(Box::new(routed));
+    }
+
+    // ---- XEP-0198 ---------------------------------------------------------------------------------------
+
+    fn stream_management(&mut self, slot: u32, number: u64, element: &Element) {
+        match element.name() {
+            "r" => {
+                let session = self.session(slot);
+                if session.sm.is_some() {
+                    session.mark_ack_request(number);
+                    session.done(number);
+                } else {
+                    self.sm_failed(slot, number, "unexpected-request");
+                }
+            }
+            "a" => {
+                let mut delivered = Vec::new();
+                let h = element.attr("h").and_then(|h| h.parse::<u32>().ok());
+                let session = self.session(slot);
+                match (session.sm.is_some(), h) {
+                    (true, Some(h)) => {
+                        let sent = session.sent_since_sm();
+                        if session.acknowledged(h, &mut delivered).is_none() {
+                            return self.handled_too_high(slot, h, sent);
+                        }
+                        session.done(number);
+                        self.delivered(slot, &delivered);
+                        self.continue_flood(slot);
+                    }
+                    (true, None) => self.stream_error(slot, StreamError::BadFormat),
+                    (false, _) => self.sm_failed(slot, number, "unexpected-request"),
+                }
+            }
+            "enable" => {
+                let session = self.session(slot);
+                // A restarted server takes an <enable/> again that it had handled and not settled.
+                let again = session.resumed && session.sm.is_some_and(|sm| sm.in_base == session.stanza_number());
+                if session.sm.is_some() && !again {
+                    return self.sm_failed(slot, number, "unexpected-request");
+                }
+                if !again {
+                    session.enable_sm();
+                }
+                let generation = self.generation(slot);
+                let write = self.write_record(slot);
+                let reply = Bytes::from_static(b"<enabled xmlns='urn:xmpp:sm:3'/>");
+                let failure = sm_failure("internal-server-error");
+                self.after(write, After::Reply { slot, generation, number, reply, failure, stanza: false });
+            }
+            "resume" => self.sm_failed(slot, number, "unexpected-request"),
+            _ => self.stream_error(slot, StreamError::UnsupportedStanzaType),
+        }
+    }
+
+    fn sm_failed(&mut self, slot: u32, number: u64, condition: &str) {
+        self.send_nonza(slot, sm_failure(condition));
+        self.session(slot).done(number);
+    }
+
+    /// XEP-0198 §5: the client acknowledges more than it was sent.
+    fn handled_too_high(&mut self, slot: u32, h: u32, sent: u64) {
+        let error = format!(
+            "<stream:error><undefined-condition xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>\
+             <handled-count-too-high xmlns='urn:xmpp:sm:3' h='{h}' send-count='{}'/>\
+             <text xml:lang='en' xmlns='urn:ietf:params:xml:ns:xmpp-streams'>You acknowledged {h} stanzas, but only {} were sent</text>\
+             </stream:error>",
+            sent as u32, sent as u32,
+        );
+        self.end_session_with(slot, Some(Bytes::from(error)), CloseReason::PolicyViolation);
+    }
+}
+
+fn sm_failure(condition: &str) -> Bytes {
+    Bytes::from(format!("<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"))
+}
+
+/// The hash in an origin. The same in every run.
+fn hash(bytes: &[u8]) -> u64 {
+    let mut h = foldhash::quality::FixedState::with_seed(0x0415).build_hasher();
+    h.write(bytes);
+    h.finish()
+}

@@ -1,0 +1,171 @@
+//! What time does: log-in limits, dead clients, held elements, idle entities, records of ended sessions.
+//!
+//! One tick a second; long tables are swept in slices, so that a million sessions cost no stall.
+
+use super::user::Queued;
+use super::Shard;
+use crate::event::*;
+use crate::session::{Flood, Stage};
+use proto::frame::CloseReason;
+use xmpp::error::{StanzaError, StreamError};
+
+/// Milliseconds between ticks.
+pub(super) const TICK_MS: u64 = 1_000;
+/// Sessions looked at in one tick: a tenth, but at least so many.
+const SWEEP_MIN: usize = 2_000;
+/// An entity unused for so long is forgotten (if offline), or its roster is.
+const IDLE_MS: u64 = 60_000;
+
+impl Shard {
+    /// To be called when [`Shard::poll_timeout`] says so.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        if now.mono_ms < self.next_tick_ms {
+            return;
+        }
+        self.next_tick_ms = now.mono_ms + TICK_MS;
+        self.sweep_sessions();
+        self.sweep_users();
+        self.expire_iqs();
+        self.forget_ended();
+        if self.orphans_until_ms != 0 && now.mono_ms >= self.orphans_until_ms {
+            self.orphans_until_ms = 0;
+            self.end_orphans();
+        }
+        self.run_local();
+    }
+
+    fn sweep_sessions(&mut self) {
+        let slice = (self.sessions.capacity() / 10).max(SWEEP_MIN);
+        let end = (self.sweep_at + slice).min(self.sessions.capacity());
+        for slot in self.sweep_at..end {
+            if self.sessions.contains(slot) {
+                self.sweep_session(slot as u32);
+            }
+        }
+        self.sweep_at = if end >= self.sessions.capacity() { 0 } else { end };
+    }
+
+    fn sweep_session(&mut self, slot: u32) {
+        let now = self.now;
+        let settings = self.settings.clone();
+        let session = self.session(slot);
+        let silent = now.mono_ms.saturating_sub(session.active_ms);
+        match &session.stage {
+            Stage::Negotiating(_) => {
+                if now.mono_ms.saturating_sub(session.opened_ms) > settings.login_timeout.as_millis() as u64 {
+                    self.end_session(slot, Some(StreamError::ConnectionTimeout), CloseReason::PolicyViolation);
+                }
+            }
+            Stage::Bound(bound) => {
+                if session.key.is_none() {
+                    return;
+                }
+                let wants_flood = bound.flood == Flood::Wanted;
+                let timeout = settings.ping_timeout.as_millis() as u64;
+                let dead = session.asked_ms.is_some_and(|t| now.mono_ms - t > timeout)
+                    || session.stuck_ms(now).is_some_and(|t| t > timeout)
+                    || session.sm.and_then(|sm| sm.requested_ms).is_some_and(|t| now.mono_ms - t > timeout);
+                if dead {
+                    self.end_session(slot, Some(StreamError::ConnectionTimeout), CloseReason::SlowClient);
+                } else if wants_flood {
+                    self.continue_flood(slot);
+                } else if silent > settings.ping_after.as_millis() as u64 && session.asked_ms.is_none() {
+                    self.ask_if_alive(slot);
+                }
+            }
+            Stage::Closing { .. } => self.touch(slot),
+        }
+    }
+
+    /// `<r/>` with stream management, else a ping (XEP-0199 §4.2): every client answers one or the other, with a result or an error.
+    fn ask_if_alive(&mut self, slot: u32) {
+        let now = self.now;
+        let session = self.session(slot);
+        session.asked_ms = Some(now.mono_ms);
+        if session.sm.is_some() {
+            session.request_ack_now(now);
+            self.send_nonza(slot, bytes::Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>"));
+        } else if let Some(bound) = session.bound_mut() {
+            bound.pings = bound.pings.wrapping_add(1);
+            let ping = format!(
+                "<iq type='get' id='isthmus-ping-{}' from='{}' to='{}'><ping xmlns='urn:xmpp:ping'/></iq>",
+                bound.pings,
+                bound.jid.domainpart(),
+                escaped(bound.jid.as_str()),
+            );
+            self.send_stanza(slot, ping.into());
+        }
+    }
+
+    fn sweep_users(&mut self) {
+        let now = self.now.mono_ms;
+        let settle_max = self.settings.settle_max.as_millis() as u64;
+        let mut late = Vec::new();
+        let durable = self.durable;
+        self.users.retain(|jid, user| {
+            if let Some(loading) = &user.loading
+                && now.saturating_sub(loading.since_ms) > settle_max
+            {
+                late.push(jid.clone());
+            }
+            let unused = now.saturating_sub(user.used_ms) > IDLE_MS;
+            if unused && user.roster.is_some() {
+                user.roster = None;
+            }
+            !(unused && user.idle() && user.last_write <= durable)
+        });
+        for jid in late {
+            self.load_late(&jid);
+        }
+    }
+
+    /// The entity was not loaded in time: what waits is answered with a temporary error.
+    pub(super) fn load_late(&mut self, jid: &xmpp::jid::BareJid) {
+        let Some(loading) = self.users.get_mut(jid).and_then(|u| u.loading.take()) else { return };
+        for queued in loading.queue {
+            match queued {
+                Queued::Stanza(stanza) => self.fail_queued_stanza(stanza),
+                Queued::Element { slot, generation, number, element } if self.live(slot, generation) => {
+                    let error = xmpp::error::stanza_error(
+                        &element,
+                        StanzaError::ResourceConstraint,
+                        Some("The account could not be loaded in time; try again"),
+                    );
+                    if let Some(bytes) = error {
+                        self.send_stanza(slot, bytes);
+                    }
+                    self.finish_paused(slot, number);
+                }
+                other => self.done(other.token()),
+            }
+        }
+    }
+
+    fn expire_iqs(&mut self) {
+        let settle_max = self.settings.settle_max.as_millis() as u64;
+        let now = self.now.mono_ms;
+        let late: Vec<u64> =
+            self.waiting_iqs.iter().filter(|(_, w)| now.saturating_sub(w.since_ms) > settle_max).map(|(&n, _)| n).collect();
+        for n in late {
+            let waiting = self.waiting_iqs.remove(&n).expect("it was listed");
+            self.bounce(waiting.stanza, StanzaError::ResourceConstraint, Some("The store did not answer in time; try again"));
+        }
+    }
+
+    fn forget_ended(&mut self) {
+        while let Some(&(due, id)) = self.ended.front() {
+            if due > self.now.mono_ms {
+                break;
+            }
+            self.ended.pop_front();
+            self.write(Write::Session(id, None));
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    xmpp::node::escape_into(&mut out, text);
+    String::from_utf8(out).expect("escaping keeps UTF-8")
+}

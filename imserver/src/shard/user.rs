@@ -1,0 +1,155 @@
+//! A user entity: what a shard knows of one account while it has sessions, or something to do.
+//!
+//! Owns: which sessions the account has, who holds which pending message, the roster while it is in use, and the
+//! addresses the account's presence goes to.
+//! Never: exists in two places; is loaded by presence or probes.
+
+use crate::event::{Routed, Subscription, Token};
+use crate::roster::Roster;
+use std::collections::{BTreeMap, VecDeque};
+use xmpp::jid::{BareJid, Jid};
+
+/// One session a pending message has gone, or must go, to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// Its slot.
+    pub slot: u32,
+    /// It has been sent; otherwise it is owed and the session's flood will send it.
+    pub sent: bool,
+    /// Its mux has taken it.
+    pub taken: bool,
+}
+
+/// Where a pending message is.
+#[derive(Debug, Default)]
+pub struct Assignment {
+    /// Sessions that hold it unacknowledged.
+    pub holders: Vec<Holder>,
+    /// A session has acknowledged it.
+    pub acked: bool,
+    /// The write that clears the mark is under way: nobody may be sent it again.
+    pub clearing: bool,
+}
+
+impl Assignment {
+    /// The mark may be cleared: acknowledged once, and every other session it went to is safe (DESIGN idea 5).
+    pub fn may_clear(&self) -> bool {
+        self.acked && !self.clearing && self.holders.iter().all(|h| h.sent && h.taken)
+    }
+}
+
+/// Something that waits for the user to be loaded.
+#[derive(Debug)]
+pub enum Queued {
+    /// A message, IQ or directed presence from elsewhere.
+    Stanza(Box<Routed>),
+    /// Subscription presence from elsewhere.
+    Subscription(Box<Subscription>),
+    /// A probe, for a restored user whose audience is not known.
+    Probe(Jid),
+    /// A session's own element: the session is paused until it is handled.
+    Element {
+        /// Whose.
+        slot: u32,
+        /// And generation.
+        generation: u32,
+        /// Its number.
+        number: u64,
+        /// The element.
+        element: Box<xmpp::element::Element>,
+    },
+    /// Presence that a restart must say again: the session in this slot (its current presence).
+    Rebroadcast(u32, u32),
+    /// Presence that a restart must say again: this full JID is gone.
+    RebroadcastGone(xmpp::jid::FullJid),
+    /// A session has ended while the audience was unknown.
+    Unavailable(Box<Gone>),
+}
+
+/// What must be said of a session that has ended.
+#[derive(Debug)]
+pub struct Gone {
+    /// Its address.
+    pub jid: xmpp::jid::FullJid,
+    /// The stanza up to `to`.
+    pub prefix: bytes::Bytes,
+    /// And behind it.
+    pub suffix: bytes::Bytes,
+}
+
+impl Queued {
+    /// Who waits for it to be settled.
+    pub fn token(&self) -> Option<Token> {
+        match self {
+            Self::Stanza(r) => r.token,
+            Self::Subscription(s) => s.token,
+            _ => None,
+        }
+    }
+}
+
+/// A load under way.
+#[derive(Debug)]
+pub struct Loading {
+    /// Since when (mono ms).
+    pub since_ms: u64,
+    /// What waits.
+    pub queue: VecDeque<Queued>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct User {
+    /// The account.
+    pub jid: BareJid,
+    /// Slots of its sessions.
+    pub sessions: Vec<u32>,
+    /// The roster and pending-in requests, while in use.
+    pub roster: Option<Box<Roster>>,
+    /// The account's presence goes to these. `None`: not known (nobody has been available since the start).
+    pub audience: Option<Box<[BareJid]>>,
+    /// A load under way.
+    pub loading: Option<Box<Loading>>,
+    /// Pending messages that some session holds, or whose clearing is under way.
+    pub assigned: BTreeMap<u64, Assignment>,
+    /// Positions acknowledged since the last flush.
+    pub acks: Vec<u64>,
+    /// Number of the last write for this account: what follows waits behind it.
+    pub last_write: u64,
+    /// Highest position committed for this account that this shard knows.
+    pub last_position: u64,
+    /// Pending messages, as far as known.
+    pub pending: u64,
+    /// Last use of the roster or the entity (mono ms).
+    pub used_ms: u64,
+    /// The account is known to exist.
+    pub exists: bool,
+    /// The vCard check or other reads hold it.
+    pub dirty: bool,
+}
+
+impl User {
+    /// An account of which nothing is known yet.
+    pub fn new(jid: BareJid, now_ms: u64) -> Self {
+        Self {
+            jid,
+            sessions: Vec::new(),
+            roster: None,
+            audience: None,
+            loading: None,
+            assigned: BTreeMap::new(),
+            acks: Vec::new(),
+            last_write: 0,
+            last_position: 0,
+            pending: 0,
+            used_ms: now_ms,
+            exists: false,
+            dirty: false,
+        }
+    }
+
+    /// Nothing keeps it in memory.
+    pub fn idle(&self) -> bool {
+        self.sessions.is_empty() && self.loading.is_none() && self.assigned.is_empty() && self.acks.is_empty()
+    }
+}

@@ -1,0 +1,469 @@
+//! From the first byte to a bound resource: the receiving entity's side of RFC 6120 §4 to §7, for clients.
+//!
+//! ```text
+//!   Header ──> Features(plain) ──starttls──> Tls ──secured──> Header
+//!                 │ auth                                        │
+//!                 ▼                                             ▼
+//!              Sasl ──success──> Header ──> Features(bind) ──bind──> Binding ──> done
+//! ```
+//! In: events of the stream parser, facts of TLS, answers about credentials. Out: [`Action`]s, in order.
+//! Owns: the state of one log-in, dropped once a resource is bound.
+//! Never: looks anything up itself; tells an unknown user from a wrong password; lets a stanza through before log-in.
+
+use crate::element::Element;
+use crate::error::StreamError;
+use crate::jid::BareJid;
+use crate::ns;
+use crate::sasl::{self, Exchange, Failure, Step};
+use crate::scram::{BindingType, FakeKeys, ScramHash, ScramKeys, TlsFacts};
+use crate::stream::{StreamEvent, StreamHeader};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Bytes of one element before log-in: the longest SASL message has a few hundred.
+pub const ELEMENT_BYTES_MAX: usize = 10 * 1024;
+
+/// Time to log in. A client on a bad line needs about ten round trips.
+pub const LOGIN_SECONDS: u64 = 30;
+
+/// What a server offers. One object for all negotiations.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// Domains served, prepared.
+    pub domains: Vec<String>,
+    /// SASL is offered without TLS too.
+    pub plaintext: bool,
+    /// SCRAM mechanisms, the strongest first.
+    pub scram: Vec<ScramHash>,
+    /// PLAIN is offered.
+    pub plain: bool,
+    /// Failed attempts of one stream (RFC 6120 §6.4.5: at least 2).
+    pub attempts_max: usize,
+    /// Keys for users who do not exist.
+    pub fake: FakeKeys,
+}
+
+/// What is to be done, in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this: header, features, SASL element.
+    Send(Bytes),
+    /// Send these last plain bytes, then switch to TLS and call [`Negotiation::secured`].
+    StartTls(Bytes),
+    /// The stream is restarted: the parser expects a header.
+    Restart,
+    /// Find the keys, then call [`Negotiation::keys`].
+    LookScram(BareJid, ScramHash),
+    /// Check the password, then call [`Negotiation::password`].
+    LookPassword(BareJid, String),
+    /// Logged in as this account. What follows is the account's.
+    Authenticated(BareJid),
+    /// Bind a resource: the one wanted, or one of the server's making. Then [`bind_result`] or [`bind_error`].
+    Bind {
+        /// As the client wrote it.
+        resource: Option<String>,
+        /// The IQ.
+        id: String,
+    },
+    /// A log-in has failed; for the counters.
+    Failed,
+    /// End the stream with this error. Everything else stops.
+    Close(StreamError),
+    /// The client has ended the stream.
+    End,
+}
+
+/// What the directory says of an account's keys.
+#[derive(Debug, Clone)]
+pub enum Keys {
+    /// Here they are.
+    Found(Arc<ScramKeys>),
+    /// No such account, or none of this hash: answered like a wrong password.
+    None,
+    /// The account may not log in. Told only to who knows the password.
+    Disabled(Arc<ScramKeys>),
+    /// The directory does not answer.
+    TemporaryFailure,
+}
+
+/// What the directory says of a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordCheck {
+    /// Right.
+    Right,
+    /// Wrong, or no such account.
+    Wrong,
+    /// Right, but the account may not log in.
+    Disabled,
+    /// The directory does not answer.
+    TemporaryFailure,
+}
+
+#[derive(Debug)]
+enum State {
+    Header,
+    Features,
+    Tls,
+    Keys(Box<Exchange>),
+    Challenge(Box<Exchange>),
+    Password(BareJid),
+    /// Success has been sent; the client restarts the stream.
+    Restart,
+    Bind,
+    Done,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Negotiation {
+    offer: Arc<Offer>,
+    state: State,
+    tls: Option<TlsFacts>,
+    domain: Option<String>,
+    account: Option<BareJid>,
+    attempts: usize,
+    header_sent: bool,
+    lang: Option<String>,
+}
+
+impl Negotiation {
+    /// A new connection. `tls`: TLS came before the first byte.
+    pub fn new(offer: Arc<Offer>, tls: Option<TlsFacts>) -> Self {
+        Self { offer, state: State::Header, tls, domain: None, account: None, attempts: 0, header_sent: false, lang: None }
+    }
+
+    /// The account that has logged in.
+    pub fn account(&self) -> Option<&BareJid> {
+        self.account.as_ref()
+    }
+
+    /// A stream header has been sent for the stream the client has opened (an error needs one before it, RFC 6120 §4.9.1.2).
+    pub fn header_sent(&self) -> bool {
+        self.header_sent
+    }
+
+    /// The header that must come before a stream error when none has been sent.
+    pub fn error_header(&self, random: &mut dyn FnMut(&mut [u8])) -> Bytes {
+        header_bytes(self.domain.as_deref().or(self.offer.domains.first().map(String::as_str)), None, random)
+    }
+
+    /// Handles one event of the parser.
+    pub fn handle(&mut self, event: StreamEvent, random: &mut dyn FnMut(&mut [u8])) -> Vec<Action> {
+        match event {
+            StreamEvent::Header(header) => self.header(&header, random),
+            StreamEvent::Element(element) => self.element(&element),
+            StreamEvent::End => vec![Action::End],
+        }
+    }
+
+    /// TLS is up: the stream begins anew (RFC 6120 §5.4.3.3).
+    pub fn secured(&mut self, facts: TlsFacts) {
+        self.tls = Some(facts);
+        self.state = State::Header;
+        self.header_sent = false;
+    }
+
+    // ---- header -----------------------------------------------------------------------------------------
+
+    fn header(&mut self, header: &StreamHeader, random: &mut dyn FnMut(&mut [u8])) -> Vec<Action> {
+        if !matches!(self.state, State::Header | State::Restart) {
+            return vec![Action::Close(StreamError::NotWellFormed)];
+        }
+        self.header_sent = true;
+        let to = header.to.as_deref().and_then(|to| BareJid::parse(to).ok()).filter(|j| j.localpart().is_none());
+        let served = to.as_ref().filter(|j| self.offer.domains.iter().any(|d| d == j.domainpart()));
+        let reply = header_bytes(
+            served.map(BareJid::domainpart).or(self.offer.domains.first().map(String::as_str)),
+            header.from.as_deref(),
+            random,
+        );
+        let refuse = |e| vec![Action::Send(reply.clone()), Action::Close(e)];
+        if header.content_ns.as_str() != ns::CLIENT {
+            return refuse(StreamError::InvalidNamespace);
+        }
+        if header.version.is_none_or(|v| v.major < 1) {
+            return refuse(StreamError::UnsupportedVersion);
+        }
+        let Some(served) = served else {
+            // RFC 6120 §4.7.2: without `to` nobody can say which domain is meant.
+            let error = if header.to.is_none() || to.is_none() { StreamError::ImproperAddressing } else { StreamError::HostUnknown };
+            return refuse(error);
+        };
+        match &self.domain {
+            Some(domain) if domain != served.domainpart() => return refuse(StreamError::HostUnknown),
+            _ => self.domain = Some(served.domainpart().to_owned()),
+        }
+        if let (Some(from), Some(account)) = (&header.from, &self.account)
+            && BareJid::parse(from.split('/').next().unwrap_or_default()).is_ok_and(|f| f != *account)
+        {
+            return refuse(StreamError::InvalidFrom);
+        }
+        self.lang = header.lang.clone();
+        let features = if self.account.is_some() {
+            self.state = State::Bind;
+            bind_features()
+        } else {
+            self.state = State::Features;
+            self.login_features()
+        };
+        vec![Action::Send(reply), Action::Send(features)]
+    }
+
+    fn login_features(&self) -> Bytes {
+        let mut out = String::from("<stream:features>");
+        if self.tls.is_none() {
+            out.push_str("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'>");
+            if !self.offer.plaintext {
+                out.push_str("<required/>");
+            }
+            out.push_str("</starttls>");
+        }
+        if self.may_authenticate() {
+            out.push_str("<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
+            for mechanism in self.mechanisms() {
+                out.push_str("<mechanism>");
+                out.push_str(&mechanism);
+                out.push_str("</mechanism>");
+            }
+            out.push_str("</mechanisms>");
+            if self.plus_offered() {
+                // XEP-0440.
+                out.push_str("<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>");
+                for kind in self.binding_types() {
+                    out.push_str(&format!("<channel-binding type='{}'/>", kind.name()));
+                }
+                out.push_str("</sasl-channel-binding>");
+            }
+        }
+        out.push_str("</stream:features>");
+        out.into()
+    }
+
+    fn may_authenticate(&self) -> bool {
+        self.tls.is_some() || self.offer.plaintext
+    }
+
+    fn binding_types(&self) -> Vec<BindingType> {
+        self.tls.as_ref().map(|t| t.binding_types().collect()).unwrap_or_default()
+    }
+
+    fn plus_offered(&self) -> bool {
+        !self.offer.scram.is_empty() && !self.binding_types().is_empty()
+    }
+
+    /// Names of the mechanisms offered on this connection now.
+    fn mechanisms(&self) -> Vec<String> {
+        let plus = self.plus_offered();
+        let with_plus = self.offer.scram.iter().filter(|_| plus).map(|h| format!("{}-PLUS", h.mechanism()));
+        let without = self.offer.scram.iter().map(|h| h.mechanism().to_owned());
+        with_plus.chain(without).chain(self.offer.plain.then(|| "PLAIN".to_owned())).collect()
+    }
+
+    // ---- elements ---------------------------------------------------------------------------------------
+
+    fn element(&mut self, element: &Element) -> Vec<Action> {
+        match (element.ns(), element.name()) {
+            (ns::TLS, "starttls") => self.starttls(),
+            (ns::SASL, name) => self.sasl(name, element),
+            (ns::SM, "enable" | "resume") if matches!(self.state, State::Bind) => {
+                // XEP-0198 §3: only after binding; §5: there is nothing to resume.
+                let condition = if element.name() == "resume" { "item-not-found" } else { "unexpected-request" };
+                vec![Action::Send(Bytes::from(format!(
+                    "<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
+                )))]
+            }
+            (ns::CLIENT, "iq") if matches!(self.state, State::Bind) => self.bind(element),
+            // RFC 6120 §4.9.3.12 and §7.1: no stanza before log-in, and none but binding before it.
+            (ns::CLIENT, "iq" | "message" | "presence") => vec![Action::Close(StreamError::NotAuthorized)],
+            _ => vec![Action::Close(StreamError::UnsupportedStanzaType)],
+        }
+    }
+
+    fn starttls(&mut self) -> Vec<Action> {
+        // RFC 6120 §5.4.2.2: failure ends the stream.
+        if self.tls.is_some() || !matches!(self.state, State::Features) {
+            return vec![
+                Action::Send(Bytes::from_static(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")),
+                Action::End,
+            ];
+        }
+        self.state = State::Tls;
+        vec![Action::StartTls(Bytes::from_static(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"))]
+    }
+
+    fn sasl(&mut self, name: &str, element: &Element) -> Vec<Action> {
+        match (name, std::mem::replace(&mut self.state, State::Features)) {
+            ("auth", State::Features) if self.may_authenticate() => self.auth(element),
+            // RFC 6120 §6.4.1: not offered is not there.
+            ("auth", State::Features) => self.fail(Failure::EncryptionRequired),
+            ("response", State::Challenge(exchange)) => self.response(*exchange, element),
+            ("abort", State::Challenge(_)) => self.fail(Failure::Aborted),
+            ("abort" | "response", State::Features) => self.fail(Failure::MalformedRequest),
+            // A second <auth/> within an exchange, or after success (§6.3.4: only one).
+            (_, state) => {
+                self.state = state;
+                vec![Action::Close(StreamError::NotAuthorized)]
+            }
+        }
+    }
+
+    fn auth(&mut self, element: &Element) -> Vec<Action> {
+        let mechanism = element.attr("mechanism").unwrap_or_default().into_owned();
+        if !self.mechanisms().contains(&mechanism) {
+            return self.fail(Failure::InvalidMechanism);
+        }
+        let domain = self.domain.clone().expect("a header came before");
+        let text = element.text();
+        // No initial response: the server asks for it with an empty challenge (RFC 4422 §5).
+        let exchange = Exchange::new(&mechanism, domain, self.plus_offered(), self.tls.clone());
+        if text.is_empty() {
+            self.state = State::Challenge(Box::new(exchange));
+            return vec![Action::Send(Bytes::from_static(b"<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"))];
+        }
+        self.step(exchange, &text)
+    }
+
+    fn response(&mut self, exchange: Exchange, element: &Element) -> Vec<Action> {
+        let text = element.text().into_owned();
+        self.step(exchange, &text)
+    }
+
+    fn step(&mut self, mut exchange: Exchange, base64: &str) -> Vec<Action> {
+        match sasl::decode(base64).and_then(|message| exchange.step(&message)) {
+            Ok(Step::NeedKeys(account, hash)) => {
+                self.state = State::Keys(Box::new(exchange));
+                vec![Action::LookScram(account, hash)]
+            }
+            Ok(Step::NeedPassword(account, password)) => {
+                self.state = State::Password(account.clone());
+                vec![Action::LookPassword(account, password)]
+            }
+            Ok(Step::Success(account, last)) => self.succeed(account, Some(last)),
+            Err(failure) => self.fail(failure),
+        }
+    }
+
+    /// The directory's answer to [`Action::LookScram`].
+    pub fn keys(&mut self, keys: Keys, random: &mut dyn FnMut(&mut [u8])) -> Vec<Action> {
+        let State::Keys(mut exchange) = std::mem::replace(&mut self.state, State::Features) else { return Vec::new() };
+        let challenge = match &keys {
+            Keys::Found(keys) => exchange.challenge(keys, true, false, random),
+            Keys::Disabled(keys) => exchange.challenge(keys, true, true, random),
+            Keys::None => {
+                let fake = exchange.fake_keys(&self.offer.fake);
+                exchange.challenge(&fake, false, false, random)
+            }
+            Keys::TemporaryFailure => return self.fail(Failure::TemporaryAuthFailure),
+        };
+        self.state = State::Challenge(exchange);
+        vec![Action::Send(Bytes::from(format!("<challenge xmlns='{}'>{}</challenge>", ns::SASL, sasl::encode(&challenge))))]
+    }
+
+    /// The directory's answer to [`Action::LookPassword`].
+    pub fn password(&mut self, check: PasswordCheck) -> Vec<Action> {
+        let State::Password(account) = std::mem::replace(&mut self.state, State::Features) else { return Vec::new() };
+        match check {
+            PasswordCheck::Right => self.succeed(account, None),
+            PasswordCheck::Wrong => self.fail(Failure::NotAuthorized),
+            PasswordCheck::Disabled => self.fail(Failure::AccountDisabled),
+            PasswordCheck::TemporaryFailure => self.fail(Failure::TemporaryAuthFailure),
+        }
+    }
+
+    /// The account may not log in after all (policy).
+    pub fn refuse(&mut self) -> Vec<Action> {
+        self.account = None;
+        self.fail(Failure::AccountDisabled)
+    }
+
+    fn succeed(&mut self, account: BareJid, last: Option<String>) -> Vec<Action> {
+        self.account = Some(account.clone());
+        self.state = State::Restart;
+        let success = match last {
+            Some(last) => format!("<success xmlns='{}'>{}</success>", ns::SASL, sasl::encode(&last)),
+            None => format!("<success xmlns='{}'/>", ns::SASL),
+        };
+        vec![Action::Authenticated(account), Action::Send(Bytes::from(success)), Action::Restart]
+    }
+
+    fn fail(&mut self, failure: Failure) -> Vec<Action> {
+        self.state = State::Features;
+        self.attempts += usize::from(failure.counts());
+        let mut actions = vec![Action::Send(failure.to_bytes()), Action::Failed];
+        if self.attempts >= self.offer.attempts_max {
+            // RFC 6120 §6.4.5.
+            actions.push(Action::Close(StreamError::PolicyViolation));
+        }
+        actions
+    }
+
+    fn bind(&mut self, element: &Element) -> Vec<Action> {
+        let id = element.attr("id").map(|i| i.into_owned());
+        let bind = element.child("bind", ns::BIND);
+        match (id, bind, element.attr("type").as_deref()) {
+            (Some(id), Some(bind), Some("set")) => {
+                let resource = bind.tree().child("resource", ns::BIND).map(|r| r.text().into_owned()).filter(|r| !r.is_empty());
+                self.state = State::Done;
+                vec![Action::Bind { resource, id }]
+            }
+            _ => vec![Action::Close(StreamError::NotAuthorized)],
+        }
+    }
+
+    /// The resource was refused: the client may try another.
+    pub fn bind_refused(&mut self) {
+        self.state = State::Bind;
+    }
+}
+
+/// The answer to a bind request.
+pub fn bind_result(id: &str, jid: &crate::jid::FullJid) -> Bytes {
+    let node = crate::node::Node::new("iq", ns::CLIENT)
+        .with_attr("type", "result")
+        .with_attr("id", id)
+        .with_child(
+            crate::node::Node::new("bind", ns::BIND)
+                .with_child(crate::node::Node::new("jid", ns::BIND).with_text(jid.as_str())),
+        );
+    node.to_bytes(ns::CLIENT)
+}
+
+/// The refusal of a bind request (RFC 6120 §7.6.2, §7.7.2).
+pub fn bind_error(id: &str, condition: crate::error::StanzaError, text: Option<&str>) -> Bytes {
+    let mut out = Vec::new();
+    out.extend_from_slice(b"<iq type='error' id='");
+    crate::node::escape_into(&mut out, id);
+    out.extend_from_slice(b"'>");
+    out.extend_from_slice(&condition.child_bytes(condition.error_type(), text));
+    out.extend_from_slice(b"</iq>");
+    Bytes::from(out)
+}
+
+fn bind_features() -> Bytes {
+    Bytes::from_static(
+        b"<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
+          <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
+          <sm xmlns='urn:xmpp:sm:3'/><ver xmlns='urn:xmpp:features:rosterver'/>\
+          <sub xmlns='urn:xmpp:features:pre-approval'/></stream:features>",
+    )
+}
+
+fn header_bytes(from: Option<&str>, to: Option<&str>, random: &mut dyn FnMut(&mut [u8])) -> Bytes {
+    let mut id = [0; 16];
+    random(&mut id);
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' xml:lang='en' id='");
+    for byte in id {
+        out.extend_from_slice(format!("{byte:02x}").as_bytes());
+    }
+    out.push(b'\'');
+    for (name, value) in [("from", from), ("to", to)] {
+        if let Some(value) = value {
+            out.extend_from_slice(format!(" {name}='").as_bytes());
+            crate::node::escape_into(&mut out, value);
+            out.push(b'\'');
+        }
+    }
+    out.push(b'>');
+    Bytes::from(out)
+}

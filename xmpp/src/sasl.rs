@@ -1,0 +1,216 @@
+//! SASL as the server sees it (RFC 6120 §6, RFC 4422): one exchange of one mechanism, and its failures.
+//!
+//! In: decoded messages of the client, keys of the account. Out: challenges, the verdict.
+//! Never: accepts an identity other than the one authenticated; answers an unknown user differently from a wrong password.
+
+use crate::jid::BareJid;
+use crate::scram::{BASE64, ClientFirst, FakeKeys, ScramError, ScramHash, ScramKeys, ScramServer, TlsFacts, saslprep};
+use base64::Engine as _;
+use bytes::Bytes;
+
+/// Longest message of a client, in bytes after base64. SCRAM with the longest names and nonces stays under 4 KiB.
+pub const MESSAGE_BYTES_MAX: usize = 6 * 1024;
+
+/// Why a log-in failed, RFC 6120 §6.5.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// The client has aborted.
+    Aborted,
+    /// Right password, but the account may not log in.
+    AccountDisabled,
+    /// The mechanism needs TLS first.
+    EncryptionRequired,
+    /// Not base64.
+    IncorrectEncoding,
+    /// The authorization identity is not the account's.
+    InvalidAuthzid,
+    /// Not offered.
+    InvalidMechanism,
+    /// Not what the mechanism expects.
+    MalformedRequest,
+    /// Unknown user or wrong password.
+    NotAuthorized,
+    /// The directory does not answer.
+    TemporaryAuthFailure,
+}
+
+impl Failure {
+    /// The element.
+    pub fn to_bytes(self) -> Bytes {
+        let condition = match self {
+            Self::Aborted => "aborted",
+            Self::AccountDisabled => "account-disabled",
+            Self::EncryptionRequired => "encryption-required",
+            Self::IncorrectEncoding => "incorrect-encoding",
+            Self::InvalidAuthzid => "invalid-authzid",
+            Self::InvalidMechanism => "invalid-mechanism",
+            Self::MalformedRequest => "malformed-request",
+            Self::NotAuthorized => "not-authorized",
+            Self::TemporaryAuthFailure => "temporary-auth-failure",
+        };
+        Bytes::from(format!("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><{condition}/></failure>"))
+    }
+
+    /// It counts as a failed attempt: everything but an outage of ours.
+    pub fn counts(self) -> bool {
+        self != Self::TemporaryAuthFailure
+    }
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Step {
+    /// The keys of this account are needed, then [`Exchange::challenge`].
+    NeedKeys(BareJid, ScramHash),
+    /// This password must be checked.
+    NeedPassword(BareJid, String),
+    /// The client is who it says, and is told this.
+    Success(BareJid, String),
+}
+
+#[derive(Debug)]
+enum Mechanism {
+    Plain,
+    ScramFirst { hash: ScramHash, plus: bool },
+    ScramKeys(ClientFirst),
+    ScramFinal { server: ScramServer, disabled: bool },
+    Done,
+}
+
+/// One exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    mechanism: Mechanism,
+    domain: String,
+    plus_offered: bool,
+    tls: Option<TlsFacts>,
+    account: Option<BareJid>,
+}
+
+impl Exchange {
+    /// Of a mechanism that was offered.
+    pub fn new(name: &str, domain: String, plus_offered: bool, tls: Option<TlsFacts>) -> Self {
+        let (base, plus) = match name.strip_suffix("-PLUS") {
+            Some(base) => (base, true),
+            None => (name, false),
+        };
+        let mechanism = match ScramHash::from_mechanism(base) {
+            Some(hash) => Mechanism::ScramFirst { hash, plus },
+            None => Mechanism::Plain,
+        };
+        Self { mechanism, domain, plus_offered, tls, account: None }
+    }
+
+    /// Handles a message of the client.
+    ///
+    /// # Errors
+    /// The failure to tell it.
+    pub fn step(&mut self, message: &[u8]) -> Result<Step, Failure> {
+        match std::mem::replace(&mut self.mechanism, Mechanism::Done) {
+            Mechanism::Plain => self.plain(message),
+            Mechanism::ScramFirst { hash, plus } => self.scram_first(hash, plus, message),
+            Mechanism::ScramFinal { server, disabled } => {
+                let last = server.finish(message).map_err(failure)?;
+                if disabled {
+                    return Err(Failure::AccountDisabled);
+                }
+                let account = self.account.clone().ok_or(Failure::NotAuthorized)?;
+                Ok(Step::Success(account, last))
+            }
+            Mechanism::ScramKeys(_) | Mechanism::Done => Err(Failure::MalformedRequest),
+        }
+    }
+
+    /// RFC 4616: authzid NUL authcid NUL password.
+    fn plain(&mut self, message: &[u8]) -> Result<Step, Failure> {
+        let text = std::str::from_utf8(message).map_err(|_| Failure::MalformedRequest)?;
+        let mut parts = text.split('\0');
+        let (Some(authzid), Some(authcid), Some(password), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Failure::MalformedRequest);
+        };
+        if authcid.is_empty() {
+            return Err(Failure::MalformedRequest);
+        }
+        let authcid = saslprep(authcid).map_err(|_| Failure::NotAuthorized)?;
+        let account = BareJid::from_parts(Some(&authcid), &self.domain).map_err(|_| Failure::NotAuthorized)?;
+        check_authzid(Some(authzid).filter(|a| !a.is_empty()), &account)?;
+        // An empty password is never right, and must not even reach a directory (an LDAP bind would succeed).
+        if password.is_empty() {
+            return Err(Failure::NotAuthorized);
+        }
+        Ok(Step::NeedPassword(account, password.to_owned()))
+    }
+
+    fn scram_first(&mut self, hash: ScramHash, plus: bool, message: &[u8]) -> Result<Step, Failure> {
+        let first = ClientFirst::parse(hash, plus, self.plus_offered, self.tls.as_ref(), message).map_err(failure)?;
+        // A name that is no localpart is nobody's, and goes the way of unknown users.
+        let account = BareJid::from_parts(Some(first.username()), &self.domain).ok();
+        if let Some(account) = &account {
+            check_authzid(first.authzid(), account)?;
+        } else {
+            return Err(Failure::NotAuthorized);
+        }
+        self.account = account.clone();
+        self.mechanism = Mechanism::ScramKeys(first);
+        Ok(Step::NeedKeys(account.expect("checked above"), hash))
+    }
+
+    /// Keys that no password fits, for the account this exchange asks about.
+    pub fn fake_keys(&self, fake: &FakeKeys) -> ScramKeys {
+        let hash = match &self.mechanism {
+            Mechanism::ScramKeys(first) => first.hash(),
+            _ => ScramHash::Sha256,
+        };
+        fake.keys(hash, self.account.as_ref().map_or("", |a| a.as_str()))
+    }
+
+    /// The keys are there: the challenge.
+    pub fn challenge(&mut self, keys: &ScramKeys, genuine: bool, disabled: bool, random: &mut dyn FnMut(&mut [u8])) -> String {
+        match std::mem::replace(&mut self.mechanism, Mechanism::Done) {
+            Mechanism::ScramKeys(first) => {
+                let (server, challenge) = first.challenge(keys, genuine, random);
+                self.mechanism = Mechanism::ScramFinal { server, disabled };
+                challenge
+            }
+            other => {
+                self.mechanism = other;
+                String::new()
+            }
+        }
+    }
+}
+
+/// RFC 6120 §6.3.8: an identity to act as must be the account itself.
+fn check_authzid(authzid: Option<&str>, account: &BareJid) -> Result<(), Failure> {
+    match authzid {
+        Some(authzid) if BareJid::parse(authzid).ok().as_ref() != Some(account) => Err(Failure::InvalidAuthzid),
+        _ => Ok(()),
+    }
+}
+
+fn failure(e: ScramError) -> Failure {
+    match e {
+        ScramError::Malformed(_) => Failure::MalformedRequest,
+        _ => Failure::NotAuthorized,
+    }
+}
+
+/// The content of `<auth/>` and `<response/>` (RFC 6120 §6.4.2): `=` stands for an empty message.
+///
+/// # Errors
+/// `incorrect-encoding`; `malformed-request` for what is longer than any mechanism needs.
+pub fn decode(text: &str) -> Result<Vec<u8>, Failure> {
+    if text == "=" || text.is_empty() {
+        return Ok(Vec::new());
+    }
+    if text.len() > MESSAGE_BYTES_MAX * 4 / 3 + 4 {
+        return Err(Failure::MalformedRequest);
+    }
+    BASE64.decode(text).map_err(|_| Failure::IncorrectEncoding)
+}
+
+/// The content of `<challenge/>` and `<success/>`.
+pub fn encode(message: &str) -> String {
+    BASE64.encode(message)
+}
