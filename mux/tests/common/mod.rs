@@ -281,6 +281,33 @@ impl Server {
         }
     }
 
+    /// No server any more: transports are taken and dropped at once.
+    pub fn go_away(&mut self) {
+        self.cut();
+        self.side = None;
+        let (_, none) = bounded(0);
+        // The mux's next transports find nobody.
+        self.links = none;
+    }
+
+    /// Bytes that are no frame.
+    pub fn write_garbage(&mut self) {
+        // The mux may be gone already.
+        let _ = self.wire.as_mut().expect("up").write_all(&[0xFF; 64]);
+    }
+
+    /// A connection that was resumed without a session.
+    pub fn resumed_without_note(&self) -> Option<ConnId> {
+        self.events.iter().find_map(|e| match e {
+            ServerEvent::Resumed(conn, resume)
+                if resume.note.is_none() && resume.closed.is_none() =>
+            {
+                Some(*conn)
+            }
+            _ => None,
+        })
+    }
+
     /// The server dies with all it knew, and another process serves the same store.
     pub fn restart(&mut self) {
         self.cut();
