@@ -16,8 +16,12 @@ const FOLD_TICK: Duration = Duration::from_secs(20);
 /// Checkpoints happen at least this often, so that a copy of the files is nearly whole.
 const CHECKPOINT_TICK: Duration = Duration::from_secs(30);
 
-/// A WAL with fewer frames than this is finished with the writer waiting: a few milliseconds.
-const FINISH_FRAMES: i64 = 512;
+/// When fewer frames than this came during a checkpoint, the next is made with the writer waiting: a
+/// few milliseconds.
+const FINISH_FRAMES: i64 = 256;
+
+/// Checkpoints tried before the writer has to wait for a longer one.
+const CATCH_UP_ROUNDS: usize = 4;
 
 /// A WAL with fewer frames than this in all need not be finished: it is short enough.
 const SHORT_FRAMES: i64 = 256;
@@ -92,15 +96,17 @@ pub(crate) fn checkpoint_thread(shared: Arc<Shared>, log: Db, state: Db) {
 /// last few frames are moved with the writer waiting; its next transaction then starts the WAL from
 /// its beginning.
 fn shorten(shared: &Shared, db: &Db) -> Result<(), StoreError> {
-    for _ in 0..4 {
-        let (frames, moved) = db.checkpoint()?;
-        if frames < SHORT_FRAMES || frames == moved {
-            return Ok(());
-        }
-        let (frames, moved) = db.checkpoint()?;
-        if frames - moved <= FINISH_FRAMES {
+    // SQLite answers for the moment a checkpoint begins: what came meanwhile the next one tells.
+    let (mut frames, _) = db.checkpoint()?;
+    if frames < SHORT_FRAMES {
+        return Ok(());
+    }
+    for _ in 0..CATCH_UP_ROUNDS {
+        let (now, _) = db.checkpoint()?;
+        if now - frames <= FINISH_FRAMES {
             break;
         }
+        frames = now;
     }
     shared.with_gate_closed(|| db.checkpoint()).map(drop)
 }
