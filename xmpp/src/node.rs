@@ -223,10 +223,11 @@ impl Node {
     /// gets the prefix `stream`, which every stream header declares.
     pub fn write(&self, out: &mut Vec<u8>, default_ns: &str) {
         debug_assert!(is_writable_name(&self.name), "element name {:?}", self.name);
-        let prefix: &str = if self.ns == ns::STREAMS && default_ns != ns::STREAMS {
-            "stream:"
-        } else {
-            ""
+        let prefix: &str = match self.ns.as_ref() {
+            ns::STREAMS if default_ns != ns::STREAMS => "stream:",
+            // May not be declared as a default (Namespaces in XML §3).
+            ns::XML => "xml:",
+            _ => "",
         };
         let inner_ns: &str = if prefix.is_empty() {
             &self.ns

@@ -510,6 +510,11 @@ fn a_tree_is_written_as_it_was_built() {
         text(features.to_bytes(ns::CLIENT)),
         "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>"
     );
+    let reserved = Node::parse(b"<xml:a xml:b='1'><c/></xml:a>", "urn:x").expect("well-formed");
+    assert_eq!(
+        text(reserved.to_bytes("urn:x")),
+        "<xml:a xml:b='1'><c/></xml:a>"
+    );
     for wrong in ["", "text", "<a/><b/>", "<a></x><x></a>", "</x><x>", "<a"] {
         assert!(Node::parse(wrong.as_bytes(), "urn:x").is_err(), "{wrong}");
     }
