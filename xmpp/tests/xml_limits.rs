@@ -105,6 +105,11 @@ fn names_references_and_tags_between_elements_are_bounded() {
         error(&format!("</stream:stream{}", " ".repeat(1000))),
         VIOLATION
     );
+    // Too long, and wrong after that: the same whole and byte by byte.
+    assert_eq!(
+        outcome(&format!("</stream:stream{}<", " ".repeat(100))),
+        VIOLATION
+    );
     let declaration = format!("<?xml version='1.0'{}?>", " ".repeat(1000));
     assert_eq!(
         run_every_way(declaration.as_bytes(), limits).error,

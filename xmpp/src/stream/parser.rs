@@ -434,6 +434,7 @@ impl StreamParser {
     fn stream_end(&mut self) -> Result<Option<StreamEvent>, Fault> {
         const TAG: &[u8] = b"</stream:stream";
         let data = self.buffer.as_slice();
+        let data = &data[..data.len().min(STREAM_END_BYTES_MAX)];
         let known = data.len().min(TAG.len());
         if data[..known] != TAG[..known] {
             return Err(Fault::new(
@@ -455,7 +456,7 @@ impl StreamParser {
                 StreamError::NotWellFormed,
                 "malformed end of the stream",
             )),
-            None if data.len() > STREAM_END_BYTES_MAX => Err(Fault::new(
+            None if data.len() == STREAM_END_BYTES_MAX => Err(Fault::new(
                 StreamError::PolicyViolation,
                 "end of the stream too long",
             )),
