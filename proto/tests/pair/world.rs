@@ -6,7 +6,7 @@ use proto::frame::*;
 use proto::limits;
 use proto::mux_side::{MuxEvent, MuxSide, MuxSideConfig};
 use proto::server_side::{SendError, ServerEvent, ServerSide, ServerSideConfig, read_hello};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -110,6 +110,8 @@ struct ServerConn {
     /// We have sent Close; what was on its way still comes.
     over: bool,
     marks_due: bool,
+    /// Stored stanzas to be sent, in order: a server does not write faster than the link takes.
+    queue: VecDeque<u64>,
 }
 
 /// One TCP connection; `dead` is seen by each end when it looks.
@@ -678,9 +680,11 @@ impl World {
         conn.drained = 0;
         self.conns.insert(id.0, conn);
         self.acknowledged(id, resume.drained);
-        for n in missing {
-            self.send_stored(id, n);
-        }
+        self.conns
+            .get_mut(&id.0)
+            .expect("inserted above")
+            .queue
+            .extend(missing);
     }
 
     fn acknowledged(&mut self, id: ConnId, elements: u64) {
@@ -710,6 +714,7 @@ impl World {
         let ids: Vec<u64> = self.conns.keys().copied().collect();
         for id in ids {
             let conn = ConnId(id);
+            self.send_queue(conn);
             let state = self.conns.get_mut(&id).expect("listed");
             let idle = state.parsed.is_empty();
             if state.mux_closed && (idle || self.rng.chance(300)) {
@@ -812,9 +817,12 @@ impl World {
             let key = state.note.expect("set above");
             self.send(Frame::Note(id, key));
         }
-        for n in answers {
-            self.send_stored(id, n);
-        }
+        self.conns
+            .get_mut(&id.0)
+            .expect("known")
+            .queue
+            .extend(answers);
+        self.send_queue(id);
         self.send_marks(id);
     }
 
@@ -828,6 +836,14 @@ impl World {
             input_bytes_max: state.settled_bytes + limits::INPUT_WINDOW_INITIAL + 10_000,
         };
         self.send(Frame::Marks(id, marks));
+    }
+
+    fn send_queue(&mut self, id: ConnId) {
+        while self.server.as_ref().expect("up").retained_bytes() < 10_000
+            && let Some(n) = self.conns.get_mut(&id.0).expect("known").queue.pop_front()
+        {
+            self.send_stored(id, n);
+        }
     }
 
     fn send_stored(&mut self, id: ConnId, n: u64) {
@@ -882,18 +898,18 @@ impl World {
                     && state.buf.is_empty()
                     && client.written == state.settled_stanzas
             });
-            if quiet && all_read {
-                if self
+            if quiet
+                && all_read
+                && self
                     .server
                     .as_mut()
                     .expect("up")
                     .send(Frame::StartTls(id, start_tls))
                     .is_ok()
-                {
-                    state.tls_asked = true;
-                    state.elements += 1;
-                    self.clients.get_mut(&id.0).expect("checked").waits = true;
-                }
+            {
+                state.tls_asked = true;
+                state.elements += 1;
+                self.clients.get_mut(&id.0).expect("checked").waits = true;
             }
             return;
         }
