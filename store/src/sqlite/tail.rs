@@ -306,21 +306,21 @@ impl Tail {
     /// more to let go of.
     pub fn release(&mut self, floor: u64) -> (Option<Vec<TailRow>>, bool) {
         let chunk_end = self.chunk_base + CHUNK_ROWS as u64;
-        let to = (floor + 1).min(chunk_end).min(self.end);
-        let mut pending_count = 0;
-        let mut cleared = Vec::new();
-        for position in self.base..to {
-            let Some(row) = self.row(position) else { continue };
+        let to = (floor + 1).min(chunk_end).min(self.end).max(self.base);
+        let held = (self.base - self.chunk_base) as usize..(to - self.chunk_base) as usize;
+        let rows = self.chunks.front().and_then(|chunk| chunk.get(held)).unwrap_or_default();
+        for (position, row) in (self.base..).zip(rows) {
             let Body::Message { owner, .. } = &row.body else { continue };
-            pending_count += u64::from(row.pending());
+            self.pending_count -= u64::from(row.pending());
             if row.cleared_by > floor {
-                let drop = row.flags & DROPPED != 0;
-                cleared.push(((position, owner.clone()), Cleared { by: row.cleared_by, drop }));
+                let cleared = Cleared { by: row.cleared_by, drop: row.flags & DROPPED != 0 };
+                self.cleared.insert((position, owner.clone()), cleared);
+            }
+            if self.heads.get(owner) == Some(&position) {
+                self.heads.remove(owner);
             }
         }
-        self.pending_count -= pending_count;
-        self.cleared.extend(cleared);
-        self.base = self.base.max(to);
+        self.base = to;
         let chunk = if self.base == chunk_end {
             self.chunk_base = chunk_end;
             self.chunks.pop_front()
@@ -330,11 +330,8 @@ impl Tail {
         (chunk, self.base <= floor && self.base < self.end)
     }
 
-    /// After the last `release` of a fold: forgets owners without rows, and marks cleared by rows
-    /// that are now folded.
+    /// After the last `release` of a fold: forgets marks cleared by rows that are now folded.
     pub fn released(&mut self, floor: u64) {
-        let base = self.base;
-        self.heads.retain(|_, head| *head >= base);
         self.cleared.retain(|_, cleared| cleared.by > floor);
     }
 }
