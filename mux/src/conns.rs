@@ -183,16 +183,6 @@ impl ConnSet {
         self.limits = limits;
     }
 
-    /// Connections held.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// None held.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
     /// Takes a connection a listener accepted. The gate has counted it.
     pub fn adopt(
         &mut self,
@@ -425,7 +415,7 @@ impl ConnSet {
     }
 
     fn ages(&mut self, now: Instant, above: &mut impl Above) {
-        while let Some((_, key)) = self.logins.pop_front_if(|(at, _)| *at <= now) {
+        while let Some(key) = due(&mut self.logins, now) {
             if let Some(slot) = self.find(key)
                 && !self.slots[slot].noted
                 && self.slots[slot].stage != Stage::Closing
@@ -434,7 +424,7 @@ impl ConnSet {
                 self.end(now, slot, CloseReason::Limit, above);
             }
         }
-        while let Some((_, key)) = self.handshake_ends.pop_front_if(|(at, _)| *at <= now) {
+        while let Some(key) = due(&mut self.handshake_ends, now) {
             let Some(slot) = self.find(key) else { continue };
             let conn = &self.slots[slot];
             let late = conn.stage == Stage::Connecting
@@ -621,4 +611,13 @@ impl ConnSet {
             }
         }
     }
+}
+
+/// The first of a queue in order of time, if its time has come.
+fn due(queue: &mut VecDeque<(Instant, Key)>, now: Instant) -> Option<Key> {
+    let (at, key) = *queue.front()?;
+    (at <= now).then(|| {
+        queue.pop_front();
+        key
+    })
 }

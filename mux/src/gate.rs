@@ -73,8 +73,6 @@ pub enum RefusedBy {
     Total,
     /// `conns_per_address_max`.
     Address,
-    /// No server to hand it to.
-    NoServer,
 }
 
 /// Not now: until an instant, or until somebody leaves or logs in.

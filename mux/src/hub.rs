@@ -4,6 +4,7 @@
 //! In: readiness, reports of connections, commands, `now`. Out: orders, link bytes, log lines per change of state.
 //! Owns: `MuxSide`, the link, listeners, counts. Never: waits on a queue; writes to a client's socket itself.
 
+mod notes;
 mod remote;
 
 use std::collections::{HashMap, VecDeque};
@@ -144,6 +145,8 @@ pub(crate) struct Hub {
     next_set: usize,
     link: Link,
     link_in: BytesMut,
+    /// Reused from read to read.
+    noted: Vec<ConnId>,
     link_was_up: bool,
     /// The last reason the link was down for, so that it is logged once.
     down_reason: Option<String>,
@@ -224,6 +227,7 @@ impl Hub {
             next_set: 0,
             link,
             link_in: BytesMut::new(),
+            noted: Vec::new(),
             link_was_up: false,
             down_reason: None,
             draining: false,
@@ -352,6 +356,12 @@ impl Hub {
         if let Ok(n) = &result {
             metrics::add(&self.shared.metrics.link_bytes_in, *n as u64);
         }
+        let mut noted = std::mem::take(&mut self.noted);
+        notes::each(&self.link_in, |conn| noted.push(conn));
+        for conn in noted.drain(..) {
+            self.order_to(now, conn, |key| Order::Noted { key });
+        }
+        self.noted = noted;
         if !self.link_in.is_empty()
             && let Err(error) = self.core.mux.handle_link_bytes(now, &mut self.link_in)
         {
@@ -409,7 +419,9 @@ impl Hub {
     fn link_down(&mut self, now: Instant, why: String) {
         self.core.mux.handle_link_down(now);
         metrics::set(&self.shared.metrics.link_up, 0);
-        if self.stopping.is_some() {
+        if let Some(stopping) = &mut self.stopping {
+            // Nobody is left to say goodbye to the clients.
+            stopping.conns_until = now;
             return;
         }
         let lost = std::mem::take(&mut self.link_was_up);

@@ -227,7 +227,6 @@ impl Listeners {
                     }
                     Err(RefusedBy::Total) => metrics::add(&metrics.refused_total, 1),
                     Err(RefusedBy::Address) => metrics::add(&metrics.refused_address, 1),
-                    Err(RefusedBy::NoServer) => metrics::add(&metrics.refused_no_server, 1),
                 }
             }
         }

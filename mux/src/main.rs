@@ -2,6 +2,7 @@
 //!
 //! Exit 0: stopped in good order, or `--check` found nothing. Exit 1: mistakes, printed on stderr, one a line.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -69,7 +70,7 @@ fn start_log(config: &Config) -> LogHandle {
     let (filter, handle) = reload::Layer::new(targets(config));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_target(true);
+        .with_ansi(std::io::stderr().is_terminal());
     tracing_subscriber::registry()
         .with(filter)
         .with(lines)
@@ -90,7 +91,7 @@ fn run(file: &Path, config: Config, log: &LogHandle) -> Result<(), Vec<String>> 
         .map_err(|e| vec![format!("signals cannot be received: {e}")])?;
     let name = config.name.clone();
     let mut mux = mux::start(config, mux::LinkTransport::Dial).map_err(|e| e.0)?;
-    tracing::info!(name, listen = ?mux.addresses(), "mux is running");
+    tracing::info!(name, listen = ?mux.addresses(), metrics = ?mux.metrics_address(), "mux is running");
     let handle = signals.handle();
     // The signal loop below must end too when the mux ends by itself.
     mux.on_end(move || handle.close());

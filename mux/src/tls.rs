@@ -249,11 +249,13 @@ impl Tls {
         handshaking: bool,
     ) -> (usize, Result<Step, TlsError>) {
         // Facts come before plaintext that arrived together with the end of the handshake.
-        if handshaking && !self.core_is_handshaking() && self.capture.is_none() {
-            if let Some(capture) = capture::take() {
-                self.capture = Some(Box::new(capture));
-                self.secured(sink);
-            }
+        if handshaking
+            && !self.core_is_handshaking()
+            && self.capture.is_none()
+            && let Some(capture) = capture::take()
+        {
+            self.capture = Some(Box::new(capture));
+            self.secured(sink);
         }
         // A defect in rustls that one client found must not cost all the others their connection.
         match &mut self.side {

@@ -47,6 +47,48 @@ fn one_address_gets_its_share_only() {
 }
 
 #[test]
+fn who_does_not_log_in_is_closed_by_age_and_who_does_stays() {
+    for threads in [1, 3] {
+        let mut pair = start(&Setup {
+            threads,
+            limits: "login_s = 1",
+        });
+        let (mut stays, noted) = pair.client();
+        let (mut idle, idle_conn) = pair.client();
+        let (mut drips, drip_conn) = pair.client();
+        pair.server.send(Frame::Note(noted, NoteKey([1; 16])));
+        drips.write_all(b"<stream:stream").expect("write");
+        assert_closed(&mut idle);
+        assert_eq!(pair.server.closed(idle_conn), CloseReason::Limit);
+        assert_eq!(pair.server.closed(drip_conn), CloseReason::Limit);
+        assert_closed(&mut drips);
+        pair.server.output(noted, "<x/>");
+        assert_eq!(read_exact(&mut stays, 4), b"<x/>");
+        pair.stop();
+    }
+}
+
+#[test]
+fn too_many_who_have_not_logged_in_keep_others_waiting_not_out() {
+    for threads in [1, 3] {
+        let mut pair = start(&Setup {
+            threads,
+            limits: "unauthenticated_max = 2",
+        });
+        let (_a, first) = pair.client();
+        let (_b, _) = pair.client();
+        let mut third = pair.plain();
+        third.write_all(b"<hello/>").expect("write");
+        pair.server
+            .never("a third", 20, |e| matches!(e, ServerEvent::Opened(..)));
+        pair.server.send(Frame::Note(first, NoteKey([1; 16])));
+        let (conn, _) = pair.server.opened();
+        assert_eq!(pair.server.input(conn, 8), b"<hello/>");
+        pair.stop();
+    }
+}
+
+#[test]
 fn a_low_accept_rate_only_delays() {
     let mut pair = start(&Setup {
         limits: "accepts_per_s = 20",
@@ -99,7 +141,7 @@ fn half_open_handshakes_do_not_keep_others_out_for_long() {
         .expect("write");
     // The second comes after the first has been read: it answers a plain client that came later.
     let (_plain, _) = pair.client();
-    let mut retry = connect(pair.mux.addresses()[1]);
+    let retry = connect(pair.mux.addresses()[1]);
     assert_closed(&mut hog);
     retry.set_read_timeout(Some(PATIENCE)).expect("timeout");
     // Its own second may be over as well; then it comes again, as clients do.
