@@ -10,9 +10,13 @@
 //! Every arrow is a bounded queue of batches. Nobody waits on a full one (DESIGN §2): what does not fit stays in a list at the
 //! sender ([`queue::Outbox`]), and a shard with a long list gives out no more credit.
 
+pub mod admin;
 pub mod clock;
 pub mod health;
 pub mod links;
+pub mod lookups;
 pub mod queue;
+pub mod server;
+pub mod shards;
 pub mod tls;
 pub mod writer;

@@ -33,6 +33,8 @@ pub struct LinkBatch {
 /// Asked of the link loop by the rest of the server.
 #[derive(Debug)]
 pub enum Ask {
+    /// A transport from a mux inside this process.
+    Embedded(std::os::unix::net::UnixStream, Identity),
     /// `mux list`.
     List(crossbeam_channel::Sender<Vec<MuxInfo>>),
     /// Tell every mux that this server goes away, and stop.
@@ -135,8 +137,6 @@ pub struct LinkLoopConfig {
     pub tcp: Vec<std::net::TcpListener>,
     /// Bound Unix door.
     pub unix: Option<std::os::unix::net::UnixListener>,
-    /// A mux inside this process: our end, and who it is.
-    pub embedded: Option<(std::os::unix::net::UnixStream, Identity)>,
     /// TLS of the TCP doors.
     pub tls: Option<Arc<ServerConfig>>,
     /// Who may link.
@@ -178,7 +178,7 @@ impl LinkLoop {
                 Door::Unix(l) => poll.registry().register(l, token, Interest::READABLE)?,
             }
         }
-        let mut this = Self {
+        let this = Self {
             poll,
             doors,
             tls: config.tls,
@@ -192,10 +192,6 @@ impl LinkLoop {
             shards: config.shards,
             scratch: vec![0; 256 * 1024],
         };
-        if let Some((stream, identity)) = config.embedded {
-            stream.set_nonblocking(true)?;
-            this.add(Socket::Unix(UnixStream::from_std(stream)), None, Some(identity), "embedded".into());
-        }
         Ok((this, waker))
     }
 
@@ -238,6 +234,11 @@ impl LinkLoop {
                 match ask {
                     Ask::List(reply) => {
                         let _ = reply.try_send(self.links.list());
+                    }
+                    Ask::Embedded(stream, identity) => {
+                        if stream.set_nonblocking(true).is_ok() {
+                            self.add(Socket::Unix(UnixStream::from_std(stream)), None, Some(identity), "embedded".into());
+                        }
                     }
                     Ask::Stop => return,
                 }

@@ -6,7 +6,7 @@
 use super::queue::Outbox;
 use crate::event::{Event, Look, LookResult, LookTag, Read, ReadResult, ReadTag, ShardId};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use directory::Directory;
+use directory::{Directory, KeysAnswer, PasswordAnswer};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Reader;
@@ -99,11 +99,15 @@ impl Worker {
     fn look(&mut self, look: Look) -> LookResult {
         match look {
             Look::Scram(account, hash) => match self.directory.scram_keys(&account, hash) {
-                Ok(keys) => LookResult::Scram(keys.map(Arc::new)),
+                Ok(KeysAnswer::Found(keys)) => LookResult::Scram(Some(Arc::new(keys))),
+                Ok(KeysAnswer::Disabled(keys)) => LookResult::ScramDisabled(Arc::new(keys)),
+                Ok(KeysAnswer::None) => LookResult::Scram(None),
                 Err(e) => failed(e),
             },
             Look::Password(account, password) => match self.directory.check_password(&account, &password.0) {
-                Ok(right) => LookResult::Password(right),
+                Ok(PasswordAnswer::Right) => LookResult::Password(true),
+                Ok(PasswordAnswer::Wrong) => LookResult::Password(false),
+                Ok(PasswordAnswer::Disabled) => LookResult::PasswordDisabled,
                 Err(e) => failed(e),
             },
         }

@@ -11,7 +11,7 @@ use super::queue::{Outbox, queue};
 use super::shards::{self, Outlets};
 use super::tls;
 use super::writer::StoreWriter;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Mechanism};
 use crate::event::{Event, Now, ShardId};
 use crate::linkset::{Identity, Links};
 use crate::session::record::Record;
@@ -26,6 +26,8 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use store::{Engine, sqlite};
+use xmpp::negotiation::Offer;
+use xmpp::scram::{FakeKeys, ScramHash};
 
 /// Threads that read the store and ask the directory, of each kind.
 const WORKERS: usize = 2;
@@ -34,6 +36,7 @@ const WORKERS: usize = 2;
 pub struct Server {
     config: Config,
     settings: Arc<Settings>,
+    fake: FakeKeys,
     permits: Permits,
     shards: Vec<Sender<Vec<Event>>>,
     asks: Sender<Ask>,
@@ -41,7 +44,7 @@ pub struct Server {
     link_thread: Option<JoinHandle<()>>,
     shard_threads: Vec<JoinHandle<()>>,
     writer_thread: Option<JoinHandle<()>>,
-    embedded: Option<mux::embed::Embedded>,
+    embedded: Option<mux::Mux>,
 }
 
 impl std::fmt::Debug for Server {
@@ -71,7 +74,7 @@ impl Server {
         check_clock(now)?;
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("the data directory {} cannot be made", config.data_dir.display()))?;
-        let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(&config.data_dir)?);
+        let engine: Arc<dyn Engine> = Arc::new(sqlite::SqliteEngine::open(&config.data_dir)?);
         let tls = config.link.tls.as_ref().map(tls::server_config).transpose()?;
         let doors = Doors::bind(&config)?;
         let epoch = engine.next_epoch()?;
@@ -80,7 +83,8 @@ impl Server {
         let records = load_records(session_store.as_mut())?;
         let live: Vec<u64> = records.iter().map(|r| r.id.0).collect();
         writer.commit(&[store::Write::RetainSessions { sessions: live }])?;
-        let settings = Arc::new(settings(&config, &engine)?);
+        let fake = FakeKeys::new(fake_secret(&engine), config.auth.scram_iterations);
+        let settings = Arc::new(settings_of(&config, &fake));
         let count = shard_count(&config);
 
         let mut shard_queues = Vec::new();
@@ -118,11 +122,9 @@ impl Server {
             notes,
         );
         let permits: Permits = Arc::new(RwLock::new(permits(&config)));
-        let (embedded_ours, embedded_theirs) = embedded_pair(&config)?;
         let (link_loop, link_waker) = LinkLoop::new(LinkLoopConfig {
             tcp: doors.link,
             unix: doors.link_unix,
-            embedded: embedded_ours,
             tls: tls.clone(),
             permits: permits.clone(),
             links,
@@ -134,8 +136,8 @@ impl Server {
 
         let store_writer = StoreWriter { writer, sessions: session_store, shards: to_shards(), direct: direct_rx };
         let writer_thread = spawn("store-writer", move || store_writer.run(&write_rx))?;
-        spawn_workers("reader", &engine, &read_rx, &to_shards)?;
-        spawn_workers("directory", &engine, &look_rx, &to_shards)?;
+        spawn_workers("reader", &engine, &read_rx, &to_shards, config.auth.scram_iterations)?;
+        spawn_workers("directory", &engine, &look_rx, &to_shards, config.auth.scram_iterations)?;
         let mut shard_threads = Vec::new();
         for (n, (shard, input)) in built.into_iter().zip(shard_inputs).enumerate() {
             let outlets = Outlets {
@@ -153,25 +155,26 @@ impl Server {
         let link_thread = spawn("links", move || link_loop.run())?;
         let backend = Arc::new(Backend::new(
             &config,
-            engine,
+            &engine,
             shard_queues.clone(),
             ask_tx.clone(),
             link_waker.clone(),
             direct_tx,
             admin_rx,
         )?);
-        AdminDoor::start(doors.admin, doors.admin_unix, tls, &config, &backend)?;
+        AdminDoor::start(doors.admin, doors.admin_unix, tls, &backend)?;
         for listener in doors.metrics {
             let source: Arc<dyn health::Source> = backend.clone();
             spawn("metrics", move || health::serve(&listener, &source))?;
         }
-        let embedded = match (&config.embedded_mux, embedded_theirs) {
-            (Some(mux_config), Some(stream)) => Some(mux::embed::start(mux_config.clone(), stream)?),
-            _ => None,
+        let embedded = match &config.embedded_mux {
+            Some(mux_config) => Some(start_embedded(mux_config, ask_tx.clone(), link_waker.clone())?),
+            None => None,
         };
         Ok(Self {
             config,
             settings,
+            fake,
             permits,
             shards: shard_queues,
             asks: ask_tx,
@@ -200,9 +203,7 @@ impl Server {
             tracing::info!("reload: {change}");
         }
         let config = self.config.reloaded(new);
-        let mut settings = settings_of(&config);
-        settings.fake_salt_secret = self.settings.fake_salt_secret;
-        self.settings = Arc::new(settings);
+        self.settings = Arc::new(settings_of(&config, &self.fake));
         if let Ok(mut permits) = self.permits.write() {
             *permits = self::permits(&config);
         }
@@ -210,8 +211,10 @@ impl Server {
             // A shard that does not take it now is told with the next reload; this thread is nobody's hot path, so it may wait.
             let _ = shard.send(vec![Event::Reconfigured(self.settings.clone())]);
         }
-        if let (Some(embedded), Some(mux_config)) = (&self.embedded, &config.embedded_mux) {
-            embedded.reload(mux_config.clone());
+        if let (Some(embedded), Some(mux_config)) = (&mut self.embedded, &config.embedded_mux) {
+            for change in embedded.reload(mux_config.clone()) {
+                tracing::info!("reload: {change}");
+            }
         }
         self.config = config;
     }
@@ -239,11 +242,12 @@ fn spawn_workers(
     engine: &Arc<dyn Engine>,
     jobs: &Receiver<super::lookups::Job>,
     to_shards: &impl Fn() -> Vec<Outbox<Vec<Event>>>,
+    iterations: u32,
 ) -> anyhow::Result<()> {
     for n in 0..WORKERS {
         let worker = Worker {
             reader: engine.reader()?,
-            directory: Box::new(directory::LocalDirectory::new(engine.reader()?)),
+            directory: Box::new(directory::LocalDirectory::with_iterations(engine.reader()?, iterations)),
             shards: to_shards(),
         };
         let jobs = jobs.clone();
@@ -293,36 +297,61 @@ fn permits(config: &Config) -> Vec<Identity> {
         .collect()
 }
 
-type EmbeddedEnd = (std::os::unix::net::UnixStream, Identity);
-
-fn embedded_pair(config: &Config) -> anyhow::Result<(Option<EmbeddedEnd>, Option<std::os::unix::net::UnixStream>)> {
-    let Some(mux_config) = &config.embedded_mux else { return Ok((None, None)) };
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("no socket pair for the embedded mux")?;
+/// The mux inside this process: each transport it wants is one end of a socket pair, the link loop gets the other.
+fn start_embedded(
+    mux_config: &mux::config::Config,
+    asks: Sender<Ask>,
+    waker: Arc<mio::Waker>,
+) -> anyhow::Result<mux::Mux> {
     let identity =
         Identity { name: mux_config.name.clone(), kinds: vec![ListenerKind::C2s], trust_client_certificates: true };
-    Ok((Some((ours, identity)), Some(theirs)))
+    let connect = move || {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        let gone = |_| std::io::Error::other("the link loop has ended");
+        asks.send(Ask::Embedded(ours, identity.clone())).map_err(gone)?;
+        waker.wake()?;
+        Ok(theirs)
+    };
+    mux::start(mux_config.clone(), mux::LinkTransport::Connect(Box::new(connect))).context("the embedded mux cannot be started")
 }
 
-fn settings(config: &Config, engine: &Arc<dyn Engine>) -> anyhow::Result<Settings> {
-    let mut settings = settings_of(config);
-    settings.fake_salt_secret = engine.secret("fake-salt")?;
-    Ok(settings)
+/// The secret that salts of unknown users are made from: the store's own, so that it outlives restarts.
+fn fake_secret(engine: &Arc<dyn Engine>) -> [u8; 32] {
+    let key = engine.position_key();
+    let mut secret = [0; 32];
+    for (n, part) in secret.chunks_exact_mut(8).enumerate() {
+        // Positions that are never reached, so their ids are never shown.
+        part.copy_from_slice(&key.encode(u64::MAX - n as u64).to_be_bytes());
+    }
+    secret
+}
+
+fn scram_hash(mechanism: Mechanism) -> Option<ScramHash> {
+    match mechanism {
+        Mechanism::ScramSha512 => Some(ScramHash::Sha512),
+        Mechanism::ScramSha256 => Some(ScramHash::Sha256),
+        Mechanism::ScramSha1 => Some(ScramHash::Sha1),
+        Mechanism::Plain => None,
+    }
 }
 
 /// The core's part of the configuration.
-fn settings_of(config: &Config) -> Settings {
+fn settings_of(config: &Config, fake: &FakeKeys) -> Settings {
     let l = &config.limits;
     Settings {
         domains: config.domains.clone(),
-        plaintext: config.auth.plaintext,
-        mechanisms: config.auth.mechanisms.clone(),
-        fake_salt_secret: [0; 32],
-        scram_iterations: config.auth.scram_iterations,
+        offer: Arc::new(Offer {
+            domains: config.domains.clone(),
+            plaintext: config.auth.plaintext,
+            scram: config.auth.mechanisms.iter().filter_map(|m| scram_hash(*m)).collect(),
+            plain: config.auth.mechanisms.contains(&Mechanism::Plain),
+            attempts_max: l.login_attempts_max,
+            fake: fake.clone(),
+        }),
         element_bytes_max_before_login: l.element_bytes_before_login_max,
         element_bytes_max: l.element_bytes_max,
         element_depth_max: l.element_depth_max,
         login_timeout: std::time::Duration::from_secs(l.login_s as u64),
-        login_attempts_max: l.login_attempts_max,
         conns_before_login_max: l.conns_before_login_max,
         output_window_bytes: l.output_window_bytes,
         unacknowledged_max: l.unacknowledged_stanzas_max,

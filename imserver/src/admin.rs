@@ -1,0 +1,179 @@
+//! The administration protocol: one JSON object a frame, commands from one table, replies that describe themselves.
+//!
+//! Request: `{"id": 1, "command": "user list", "args": {"after": "a@b"}}`. Reply: `{"id": 1, "ok": TABLE}` with
+//! `{"columns": [...], "rows": [[...]], "next": CURSOR}`, or `{"id": 1, "ok": {"text": "..."}}`, or
+//! `{"id": 1, "error": {"code": "not-found", "text": "..."}}`. `next` means: ask again with `after` set to it.
+//!
+//! In: requests of an authenticated administrator. Out: replies. Owns: the table of commands.
+//! Never: trusts the client to have checked anything; prints a secret.
+
+mod commands;
+
+pub use commands::{COMMANDS, Command};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// A request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Repeated in the reply.
+    pub id: u64,
+    /// A name of [`COMMANDS`].
+    pub command: String,
+    /// What it is about.
+    #[serde(default)]
+    pub args: Map<String, Value>,
+}
+
+/// What a command answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// Rows.
+    Table {
+        /// Names of the columns.
+        columns: Vec<&'static str>,
+        /// The rows.
+        rows: Vec<Vec<Value>>,
+        /// Ask again with `after` set to this: there are more.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+    },
+    /// A sentence.
+    Text {
+        /// The sentence.
+        text: String,
+    },
+}
+
+/// Why a command did nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// `bad-request`, `not-found`, `exists`, `forbidden`, `unavailable`.
+    pub code: &'static str,
+    /// One clear sentence.
+    pub text: String,
+}
+
+impl Refusal {
+    /// With this code.
+    pub fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+/// One page of sessions.
+pub type SessionPage = Vec<crate::event::SessionInfo>;
+
+/// What the server can do for an administrator. It may block: it runs on an administrator's own thread.
+pub trait Backend: Send + Sync {
+    /// Domains served.
+    fn domains(&self) -> Vec<String>;
+    /// Iteration count of new secrets.
+    fn scram_iterations(&self) -> u32;
+    /// A random salt.
+    fn salt(&self) -> Vec<u8>;
+    /// The time, milliseconds since 1970.
+    fn now_unix_ms(&self) -> u64;
+    /// Writes, durably.
+    fn write(&self, writes: Vec<store::Write>) -> Result<Vec<store::Written>, Refusal>;
+    /// An account.
+    fn account(&self, jid: &xmpp::jid::BareJid) -> Result<Option<store::Account>, Refusal>;
+    /// Accounts after one, in order.
+    fn accounts(
+        &self,
+        domain: Option<&str>,
+        after: Option<&xmpp::jid::BareJid>,
+        limit: usize,
+    ) -> Result<Vec<store::AccountEntry>, Refusal>;
+    /// What else is stored of an account.
+    fn user(&self, jid: &xmpp::jid::BareJid) -> Result<Option<store::UserData>, Refusal>;
+    /// Rows of an account, archived or pending, at most so many.
+    fn rows(&self, jid: &xmpp::jid::BareJid, limit: usize) -> Result<Vec<u64>, Refusal>;
+    /// Sessions after an id, of one account or all, in order of ids.
+    fn sessions(
+        &self,
+        account: Option<&xmpp::jid::BareJid>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<SessionPage, Refusal>;
+    /// Ends sessions. Returns how many.
+    fn kick(&self, account: &xmpp::jid::BareJid, resource: Option<&str>) -> Result<usize, Refusal>;
+    /// The account is gone from the store: its sessions end.
+    fn account_removed(&self, account: &xmpp::jid::BareJid);
+    /// Muxes.
+    fn muxes(&self) -> Result<Vec<crate::linkset::MuxInfo>, Refusal>;
+    /// Name and value pairs for `status`.
+    fn status(&self) -> Result<Vec<(&'static str, Value)>, Refusal>;
+}
+
+/// Handles one request and makes its reply.
+pub fn handle(backend: &dyn Backend, who: &str, json: &[u8]) -> Vec<u8> {
+    let request: Request = match serde_json::from_slice(json) {
+        Ok(request) => request,
+        Err(e) => {
+            let refusal = Refusal::new("bad-request", format!("not a request: {e}"));
+            return encode(0, Err(refusal));
+        }
+    };
+    let result = match COMMANDS.iter().find(|c| c.name == request.command) {
+        Some(command) => {
+            if command.changes {
+                tracing::info!(admin = who, command = command.name, args = %loggable(&request.args), "administration");
+            }
+            (command.run)(backend, &Args(&request.args))
+        }
+        None => Err(Refusal::new("bad-request", format!("no such command: {}", request.command))),
+    };
+    encode(request.id, result)
+}
+
+fn encode(id: u64, result: Result<Answer, Refusal>) -> Vec<u8> {
+    let reply = match result {
+        Ok(answer) => json!({"id": id, "ok": answer}),
+        Err(refusal) => json!({"id": id, "error": refusal}),
+    };
+    reply.to_string().into_bytes()
+}
+
+/// Arguments as they may stand in a log: without passwords and long lists.
+fn loggable(args: &Map<String, Value>) -> String {
+    let shown: Vec<String> = args
+        .iter()
+        .filter(|(k, _)| !matches!(k.as_str(), "password" | "lines"))
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    shown.join(" ")
+}
+
+/// Arguments of one request.
+#[derive(Debug)]
+pub struct Args<'a>(&'a Map<String, Value>);
+
+impl Args<'_> {
+    /// A text that must be there.
+    fn text(&self, name: &str) -> Result<&str, Refusal> {
+        self.optional_text(name)?.ok_or_else(|| Refusal::new("bad-request", format!("`{name}` is missing")))
+    }
+
+    fn optional_text(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(s)) => Ok(Some(s)),
+            Some(_) => Err(Refusal::new("bad-request", format!("`{name}` must be a string"))),
+        }
+    }
+
+    fn lines(&self, name: &str) -> Result<Vec<(u64, &str)>, Refusal> {
+        let wrong = || Refusal::new("bad-request", format!("`{name}` must be an array of [number, line]"));
+        let list = self.0.get(name).and_then(Value::as_array).ok_or_else(wrong)?;
+        list.iter()
+            .map(|pair| match pair.as_array().map(Vec::as_slice) {
+                Some([Value::Number(n), Value::String(s)]) => Ok((n.as_u64().unwrap_or(0), s.as_str())),
+                _ => Err(wrong()),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,262 @@
+//! The commands: a row each, with what it does. To add one: a row, a function, and its words in `admin-cli`.
+
+use super::{Answer, Args, Backend, Refusal};
+use serde_json::{Value, json};
+use store::{Account, PutMode, Write, WriteError, Written};
+use xmpp::jid::BareJid;
+use xmpp::scram::{ScramHash, ScramKeys, derive};
+
+/// Rows of one page.
+const PAGE: usize = 500;
+/// Lines of one import request.
+const IMPORT_LINES_MAX: usize = 5_000;
+/// Rows dropped at once when an account is removed.
+const DROP_SLICE: usize = 1_000;
+
+/// One command.
+#[derive(Debug, Clone, Copy)]
+pub struct Command {
+    /// As it is asked for.
+    pub name: &'static str,
+    /// It changes something: it is logged.
+    pub changes: bool,
+    /// What it does.
+    pub run: fn(&dyn Backend, &Args<'_>) -> Result<Answer, Refusal>,
+}
+
+/// All of them.
+pub const COMMANDS: &[Command] = &[
+    Command { name: "user add", changes: true, run: user_add },
+    Command { name: "user import", changes: true, run: user_import },
+    Command { name: "user del", changes: true, run: user_del },
+    Command { name: "user passwd", changes: true, run: user_passwd },
+    Command { name: "user list", changes: false, run: user_list },
+    Command { name: "user show", changes: false, run: user_show },
+    Command { name: "session list", changes: false, run: session_list },
+    Command { name: "session kick", changes: true, run: session_kick },
+    Command { name: "mux list", changes: false, run: mux_list },
+    Command { name: "status", changes: false, run: status },
+];
+
+/// An address of an account that may be here.
+fn account_jid(backend: &dyn Backend, text: &str) -> Result<BareJid, Refusal> {
+    let jid = BareJid::parse(text).map_err(|e| Refusal::new("bad-request", format!("{text:?} is no address: {e}")))?;
+    if jid.localpart().is_none() {
+        return Err(Refusal::new("bad-request", format!("{text:?} has no name before the @")));
+    }
+    if !backend.domains().iter().any(|d| d == jid.domainpart()) {
+        return Err(Refusal::new("bad-request", format!("{} is not served here", jid.domainpart())));
+    }
+    Ok(jid)
+}
+
+fn keys(backend: &dyn Backend, password: &str) -> Result<Vec<ScramKeys>, Refusal> {
+    if password.is_empty() {
+        return Err(Refusal::new("bad-request", "the password is empty"));
+    }
+    ScramHash::ALL
+        .into_iter()
+        .map(|hash| derive(hash, password, &backend.salt(), backend.scram_iterations()))
+        .collect::<Result<_, _>>()
+        .map_err(|e| Refusal::new("bad-request", format!("the password cannot be used: {e}")))
+}
+
+fn one(backend: &dyn Backend, write: Write) -> Result<(), Refusal> {
+    match backend.write(vec![write])?.pop() {
+        Some(Written::Failed(e)) => Err(refusal(&e)),
+        _ => Ok(()),
+    }
+}
+
+fn refusal(e: &WriteError) -> Refusal {
+    match e {
+        WriteError::Exists => Refusal::new("exists", "the account exists already"),
+        WriteError::NotFound => Refusal::new("not-found", "there is no such account"),
+        WriteError::Store(e) => Refusal::new("unavailable", e.to_string()),
+    }
+}
+
+fn text(text: impl Into<String>) -> Result<Answer, Refusal> {
+    Ok(Answer::Text { text: text.into() })
+}
+
+fn user_add(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let jid = account_jid(backend, args.text("jid")?)?;
+    let keys = keys(backend, args.text("password")?)?;
+    let account = Account { jid: jid.clone(), keys, disabled: false, created_ms: backend.now_unix_ms() };
+    one(backend, Write::AccountPut { account, mode: PutMode::Create })?;
+    text(format!("{} added", jid.as_str()))
+}
+
+fn user_passwd(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let jid = account_jid(backend, args.text("jid")?)?;
+    let keys = keys(backend, args.text("password")?)?;
+    one(backend, Write::AccountKeys { jid: jid.clone(), keys })?;
+    text(format!("password of {} changed", jid.as_str()))
+}
+
+fn user_del(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let jid = account_jid(backend, args.text("jid")?)?;
+    one(backend, Write::AccountDelete { jid: jid.clone() })?;
+    backend.account_removed(&jid);
+    loop {
+        let positions = backend.rows(&jid, DROP_SLICE)?;
+        let last = positions.len() < DROP_SLICE;
+        if !positions.is_empty() {
+            backend.write(vec![Write::Drop { owner: jid.clone(), positions }])?;
+        }
+        if last {
+            return text(format!("{} removed", jid.as_str()));
+        }
+    }
+}
+
+/// Lines `JID PASSWORD`, or `JID {SCRAM-SHA-256}...` with one or more secrets. Bad lines are listed, the rest is loaded.
+fn user_import(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let lines = args.lines("lines")?;
+    if lines.len() > IMPORT_LINES_MAX {
+        return Err(Refusal::new("bad-request", format!("more than {IMPORT_LINES_MAX} lines in one request")));
+    }
+    let half = lines.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    // Deriving keys from passwords is all the work there is: every core takes a part.
+    let parsed: Vec<(u64, Result<Account, Refusal>)> = std::thread::scope(|scope| {
+        let parts: Vec<_> = lines
+            .chunks(half)
+            .map(|part| scope.spawn(move || part.iter().map(|(n, l)| (*n, import_line(backend, l))).collect::<Vec<_>>()))
+            .collect();
+        parts.into_iter().flat_map(|p| p.join().unwrap_or_default()).collect()
+    });
+    let mut rows = Vec::new();
+    let mut numbers = Vec::new();
+    let mut writes = Vec::new();
+    for (n, account) in parsed {
+        match account {
+            Ok(account) => {
+                numbers.push(n);
+                writes.push(Write::AccountPut { account, mode: PutMode::Create });
+            }
+            Err(refusal) => rows.push(vec![json!(n), json!(refusal.text)]),
+        }
+    }
+    if !writes.is_empty() {
+        for (n, written) in numbers.into_iter().zip(backend.write(writes)?) {
+            if let Written::Failed(e) = written {
+                rows.push(vec![json!(n), json!(refusal(&e).text)]);
+            }
+        }
+    }
+    rows.sort_by_key(|r| r[0].as_u64());
+    Ok(Answer::Table { columns: vec!["line", "problem"], rows, next: None })
+}
+
+fn import_line(backend: &dyn Backend, line: &str) -> Result<Account, Refusal> {
+    let (jid, secret) = line
+        .trim_end_matches(['\r', '\n'])
+        .split_once([' ', '\t'])
+        .ok_or_else(|| Refusal::new("bad-request", "expected an address, a space, and a password or SCRAM secrets"))?;
+    let jid = account_jid(backend, jid)?;
+    let keys = if secret.starts_with("{SCRAM-") || secret.starts_with("SCRAM-SHA-") && secret.contains('$') {
+        secret
+            .split_ascii_whitespace()
+            .map(|s| s.parse().map_err(|e| Refusal::new("bad-request", format!("{e}"))))
+            .collect::<Result<_, _>>()?
+    } else {
+        keys(backend, secret)?
+    };
+    Ok(Account { jid, keys, disabled: false, created_ms: backend.now_unix_ms() })
+}
+
+fn user_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let after = args.optional_text("after")?.map(|a| account_jid(backend, a)).transpose()?;
+    let page = backend.accounts(args.optional_text("domain")?, after.as_ref(), PAGE)?;
+    let next = (page.len() == PAGE).then(|| page.last().map(|a| a.jid.as_str().to_owned())).flatten();
+    let rows = page
+        .into_iter()
+        .map(|a| vec![json!(a.jid.as_str()), json!(stamp(a.created_ms)), json!(a.disabled)])
+        .collect();
+    Ok(Answer::Table { columns: vec!["jid", "created", "disabled"], rows, next })
+}
+
+fn user_show(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let jid = account_jid(backend, args.text("jid")?)?;
+    let not_found = || Refusal::new("not-found", "there is no such account");
+    let account = backend.account(&jid)?.ok_or_else(not_found)?;
+    let user = backend.user(&jid)?.ok_or_else(not_found)?;
+    let sessions = backend.sessions(Some(&jid), None, PAGE)?;
+    let mechanisms: Vec<&str> = account.keys.iter().map(|k| k.hash.mechanism()).collect();
+    let resources: Vec<&str> = sessions.iter().map(|s| s.jid.resourcepart()).collect();
+    let rows = vec![
+        vec![json!("jid"), json!(jid.as_str())],
+        vec![json!("created"), json!(stamp(account.created_ms))],
+        vec![json!("disabled"), json!(account.disabled)],
+        vec![json!("mechanisms"), json!(mechanisms.join(" "))],
+        vec![json!("contacts"), json!(user.roster.len())],
+        vec![json!("subscription requests"), json!(user.requests.len())],
+        vec![json!("messages waiting"), json!(user.pending)],
+        vec![json!("sessions"), json!(sessions.len())],
+        vec![json!("resources"), json!(resources.join(" "))],
+    ];
+    Ok(Answer::Table { columns: vec!["what", "value"], rows, next: None })
+}
+
+fn session_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let account = args.optional_text("jid")?.map(|j| account_jid(backend, j)).transpose()?;
+    let after = match args.optional_text("after")? {
+        Some(text) => {
+            Some(text.parse::<u64>().map_err(|_| Refusal::new("bad-request", "`after` is not a session id"))?)
+        }
+        None => None,
+    };
+    let page = backend.sessions(account.as_ref(), after, PAGE)?;
+    let next = (page.len() == PAGE).then(|| page.last().map(|s| s.id.0.to_string())).flatten();
+    let rows = page
+        .into_iter()
+        .map(|s| {
+            vec![
+                json!(s.jid.as_str()),
+                json!(s.transport),
+                json!(s.peer.ip().to_string()),
+                s.priority.map_or(Value::Null, |p| json!(p)),
+                json!(stamp(s.since_unix_ms)),
+                json!(s.unacknowledged),
+                json!(s.id.0.to_string()),
+            ]
+        })
+        .collect();
+    let columns = vec!["jid", "transport", "address", "priority", "since", "unacknowledged", "id"];
+    Ok(Answer::Table { columns, rows, next })
+}
+
+fn session_kick(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let (bare, resource) = match args.text("jid")?.split_once('/') {
+        Some((bare, resource)) => (bare, Some(resource)),
+        None => (args.text("jid")?, None),
+    };
+    let jid = account_jid(backend, bare)?;
+    match backend.kick(&jid, resource)? {
+        0 => Err(Refusal::new("not-found", "there is no such session")),
+        n => text(format!("{n} session{} ended", if n == 1 { "" } else { "s" })),
+    }
+}
+
+fn mux_list(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> {
+    let rows = backend
+        .muxes()?
+        .into_iter()
+        .map(|m| vec![json!(m.name), json!(if m.up { "yes" } else { "no" }), json!(m.conns), json!(m.retained_bytes)])
+        .collect();
+    Ok(Answer::Table { columns: vec!["mux", "linked", "connections", "unacknowledged bytes"], rows, next: None })
+}
+
+fn status(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> {
+    let rows = backend.status()?.into_iter().map(|(what, value)| vec![json!(what), value]).collect();
+    Ok(Answer::Table { columns: vec!["what", "value"], rows, next: None })
+}
+
+/// RFC 3339, to the second.
+fn stamp(unix_ms: u64) -> String {
+    time::OffsetDateTime::from_unix_timestamp((unix_ms / 1_000) as i64)
+        .ok()
+        .and_then(|t| t.format(&time::format_description::well_known::Rfc3339).ok())
+        .unwrap_or_else(|| unix_ms.to_string())
+}
