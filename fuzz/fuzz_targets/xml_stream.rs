@@ -93,9 +93,12 @@ fuzz_target!(|data: &[u8]| {
         buffered,
         ..
     } = whole;
-    // rxml allows fewer digits in a reference, loses carriage returns, checks a tag before it is complete, and is stricter
+    // rxml allows fewer digits in a reference, loses carriage returns, stumbles over some characters
+    // in long names (U+FF7F), checks a tag before it is complete, and is stricter
     // before the header and after the end of the stream.
-    let odd = document.contains(&b'\r') || document.windows(3).any(|w| w == b"&#0" || w == b"&#x");
+    let odd = !document.is_ascii()
+        || document.contains(&b'\r')
+        || document.windows(3).any(|w| w == b"&#0" || w == b"&#x");
     if first & 1 == 0 && result.is_ok() && !ended && buffered == 0 && !odd {
         assert!(rxml_accepts(&document));
     }
