@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 need=()
-for pair in prosody:prosody profanity:profanity tmux:tmux openssl:openssl ip:iproute2 ss:iproute2 python3:python3 node:nodejs npm:npm; do
+for pair in prosody:prosody profanity:profanity tmux:tmux openssl:openssl ip:iproute2 ss:iproute2 faketime:faketime unshare:util-linux python3:python3 node:nodejs npm:npm; do
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)

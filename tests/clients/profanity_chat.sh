@@ -4,7 +4,8 @@
 # Arguments: host port starttls|direct jid password partner
 # Prints the answer; on failure the last screen.
 set -euo pipefail
-host=$1 port=$2 mode=$3 jid=$4 password=$5 partner=$6
+# Its windows are per bare JID.
+host=$1 port=$2 mode=$3 jid=$4 password=$5 partner=${6%%/*}
 home=$(mktemp -d)
 socket="$home/tmux.sock"
 export HOME="$home" XDG_CONFIG_HOME="$home/.config" XDG_DATA_HOME="$home/.local/share" LANG=C.UTF-8 LC_ALL=C.UTF-8

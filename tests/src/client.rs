@@ -383,8 +383,15 @@ impl Client {
         };
         let chain = tls.conn.peer_certificates().context("no certificate")?;
         let text = BASE64.encode(&chain[0]);
-        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).expect("base64 is ASCII")).collect();
-        Ok(format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n")))
+        let lines: Vec<&str> = text
+            .as_bytes()
+            .chunks(64)
+            .map(|l| std::str::from_utf8(l).expect("base64 is ASCII"))
+            .collect();
+        Ok(format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            lines.join("\n")
+        ))
     }
 
     /// ALPN protocol agreed on.

@@ -299,6 +299,41 @@ impl Site {
         edit(&self.path().join(file), from, to)
     }
 
+    /// Sets a key of a configuration file, in its section, whether it is there already or not.
+    ///
+    /// `section` is written as in the file, `[limits]` for example; an empty one is the top of the file.
+    pub fn set(&self, file: &str, section: &str, key: &str, value: &str) -> Result<()> {
+        let path = self.path().join(file);
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let begin = if section.is_empty() {
+            0
+        } else if let Some(at) = lines.iter().position(|l| l.trim() == section) {
+            at + 1
+        } else {
+            lines.push(section.to_owned());
+            lines.len()
+        };
+        let end = lines[begin..]
+            .iter()
+            .position(|l| l.trim_start().starts_with('['))
+            .map_or(lines.len(), |n| begin + n);
+        lines_without(&mut lines, begin, end, key);
+        lines.insert(begin, format!("{key} = {value}"));
+        fs::write(path, lines.join("\n") + "\n")?;
+        Ok(())
+    }
+
+    /// Lets clients and administrators in from other addresses than loopback.
+    pub fn listen_everywhere(&self) -> Result<()> {
+        for base in [5222, 5223, 15232] {
+            let here = self.address(base).to_string();
+            let everywhere = format!("0.0.0.0:{}", self.address(base).port());
+            self.edit_somewhere(&format!("\"{here}\""), &format!("\"{everywhere}\""))?;
+        }
+        Ok(())
+    }
+
     fn edit_somewhere(&self, from: &str, to: &str) -> Result<()> {
         let done = ["imserver.toml", "mux.toml"]
             .iter()
@@ -500,6 +535,21 @@ impl Site {
         tcp.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
         Ok((head.lines().next().unwrap_or_default().into(), body.into()))
+    }
+}
+
+/// Takes away the lines of a section that set `key`.
+fn lines_without(lines: &mut Vec<String>, begin: usize, end: usize, key: &str) {
+    let mut at = begin;
+    let mut end = end;
+    while at < end {
+        let sets = lines[at].split('=').next().map(str::trim) == Some(key);
+        if sets {
+            lines.remove(at);
+            end -= 1;
+        } else {
+            at += 1;
+        }
     }
 }
 

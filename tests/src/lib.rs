@@ -16,5 +16,6 @@ pub mod prosody;
 pub mod proxy;
 pub mod scansion;
 pub mod scram;
+pub mod sys;
 pub mod wait;
 pub mod xml;

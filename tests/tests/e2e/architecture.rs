@@ -6,7 +6,9 @@ use std::process::Command;
 
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("the crate lies in the workspace").to_owned()
+    here.parent()
+        .expect("the crate lies in the workspace")
+        .to_owned()
 }
 
 /// Package name to the names of its direct dependencies; `dev` adds those of tests.
@@ -23,7 +25,11 @@ impl Graph {
             .current_dir(root())
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let array = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -31,12 +37,17 @@ impl Graph {
             .iter()
             .map(|p| (text(&p["id"]), text(&p["name"])))
             .collect();
-        let ours = array(&metadata["workspace_members"]).iter().map(|id| names[&text(id)].clone()).collect();
+        let ours = array(&metadata["workspace_members"])
+            .iter()
+            .map(|id| names[&text(id)].clone())
+            .collect();
         let mut normal: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for node in array(&metadata["resolve"]["nodes"]) {
             let targets = normal.entry(names[&text(&node["id"])].clone()).or_default();
             for dep in array(&node["deps"]) {
-                let is_normal = array(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
+                let is_normal = array(&dep["dep_kinds"])
+                    .iter()
+                    .any(|kind| kind["kind"].is_null());
                 if is_normal {
                     targets.insert(names[&text(&dep["pkg"])].clone());
                 }
@@ -63,7 +74,16 @@ impl Graph {
 
 /// Crates that do I/O, or bring a runtime that does.
 const IO: [&str; 11] = [
-    "mio", "socket2", "rustls", "rusqlite", "tokio", "async-std", "smol", "ldap3", "signal-hook", "crossbeam-channel",
+    "mio",
+    "socket2",
+    "rustls",
+    "rusqlite",
+    "tokio",
+    "async-std",
+    "smol",
+    "ldap3",
+    "signal-hook",
+    "crossbeam-channel",
     "tracing-subscriber",
 ];
 
@@ -71,8 +91,18 @@ const IO: [&str; 11] = [
 fn the_mux_is_blind() {
     let graph = Graph::read();
     let reached = graph.reachable("isthmus-mux");
-    for forbidden in ["isthmus-xmpp", "isthmus-store", "isthmus-directory", "isthmus-imserver", "rxml", "quick-xml"] {
-        assert!(!reached.contains(forbidden), "mux reaches {forbidden}: it must never parse XMPP");
+    for forbidden in [
+        "isthmus-xmpp",
+        "isthmus-store",
+        "isthmus-directory",
+        "isthmus-imserver",
+        "rxml",
+        "quick-xml",
+    ] {
+        assert!(
+            !reached.contains(forbidden),
+            "mux reaches {forbidden}: it must never parse XMPP"
+        );
     }
 }
 
@@ -99,7 +129,13 @@ fn dependencies_point_one_way() {
         ("isthmus-store", &["isthmus-xmpp"][..]),
         (
             "isthmus-imserver",
-            &["isthmus-proto", "isthmus-xmpp", "isthmus-directory", "isthmus-store", "isthmus-mux"][..],
+            &[
+                "isthmus-proto",
+                "isthmus-xmpp",
+                "isthmus-directory",
+                "isthmus-store",
+                "isthmus-mux",
+            ][..],
         ),
     ]);
     for (room, allowed) in allowed {
@@ -129,7 +165,9 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if path.is_dir() {
-            if !matches!(&*name, "target" | "var" | "node_modules" | "corpus") && !name.starts_with('.') {
+            if !matches!(&*name, "target" | "var" | "node_modules" | "corpus")
+                && !name.starts_with('.')
+            {
                 rust_files(&path, found);
             }
         } else if name.ends_with(".rs") {
@@ -147,9 +185,15 @@ fn every_file_keeps_the_house_rules() {
     let mut wrong = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        let name = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
+        let name = file
+            .strip_prefix(root())
+            .unwrap_or(&file)
+            .display()
+            .to_string();
         if !text.starts_with("//!") {
-            wrong.push(format!("{name}: does not open with //! saying what it is for"));
+            wrong.push(format!(
+                "{name}: does not open with //! saying what it is for"
+            ));
         }
         // Cargo takes every other file in `tests/` for a test of its own.
         if name.ends_with("mod.rs") && !name.contains("tests/") {
@@ -159,7 +203,13 @@ fn every_file_keeps_the_house_rules() {
             wrong.push(format!("{name}: more than 900 lines"));
         }
         let is_this = name.ends_with("architecture.rs");
-        for word in ["#[ignore", "thread::sleep", "FIXME", "todo!(", "unimplemented!("] {
+        for word in [
+            "#[ignore",
+            "thread::sleep",
+            "FIXME",
+            "todo!(",
+            "unimplemented!(",
+        ] {
             if text.contains(word) && !is_this {
                 wrong.push(format!("{name}: contains {word}"));
             }

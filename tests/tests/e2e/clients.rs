@@ -86,9 +86,14 @@ pub fn chat_with(kind: Kind, endpoint: &Endpoint) -> Result<()> {
         .env("NODE_EXTRA_CA_CERTS", &ca);
     let mut process = Proc::start(kind.name(), &mut command, &dir.path().join("log"))?;
     let greeting = partner
-        .element_where("the greeting", |e| e.name == "message" && e.body().is_some())
+        .element_where("the greeting", |e| {
+            e.name == "message" && e.body().is_some()
+        })
         .with_context(|| format!("{kind:?} over {mode}: {}", process.log()))?;
-    ensure!(greeting.body() == Some(format!("hello from {} over {mode}", kind.name())), "{greeting}");
+    ensure!(
+        greeting.body() == Some(format!("hello from {} over {mode}", kind.name())),
+        "{greeting}"
+    );
     let from = greeting.attr("from").context("no from")?;
     let answer = format!("answer to {} over {mode}", kind.name());
     partner.chat(from, &answer)?;
@@ -96,12 +101,22 @@ pub fn chat_with(kind: Kind, endpoint: &Endpoint) -> Result<()> {
         .with_context(|| format!("{kind:?} over {mode} does not end: {}", process.log()))?;
     let log = process.log();
     ensure!(status.success(), "{kind:?} over {mode}: {log}");
-    ensure!(log.contains(&format!("RECEIVED {answer}")), "{kind:?} over {mode}: {log}");
+    ensure!(
+        log.contains(&format!("RECEIVED {answer}")),
+        "{kind:?} over {mode}: {log}"
+    );
     partner.close()
 }
 
 fn check(transport: Transport) {
-    let site = Site::start(&Plan { plaintext: false, ..Plan::default() }, &accounts()).unwrap();
+    let site = Site::start(
+        &Plan {
+            plaintext: false,
+            ..Plan::default()
+        },
+        &accounts(),
+    )
+    .unwrap();
     for kind in Kind::ALL {
         chat_with(kind, &site.endpoint(transport)).unwrap();
     }

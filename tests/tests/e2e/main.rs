@@ -3,7 +3,15 @@
 //! Feature `full` adds what takes long or needs more than our own processes (`make test-full`).
 
 mod architecture;
+mod bad_inputs;
 mod clients;
+mod config;
+mod limits;
+#[cfg(feature = "full")]
+mod many;
 #[cfg(feature = "full")]
 mod prosody;
+mod recovery;
+mod remote_admin;
 mod scripts;
+mod two_muxes;

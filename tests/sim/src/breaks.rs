@@ -1,0 +1,52 @@
+//! Ways to break the machinery on purpose, in the harness: each must be caught within few seeds, or the simulation
+//! would not notice a server that does the same.
+
+/// One way to break it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Break {
+    /// The store answers acknowledgements and does not write them.
+    DropAck,
+    /// Stored ids that a mux still holds are forgotten when it resumes.
+    ForgetHeld,
+    /// Writes are answered before they are on disk.
+    EarlyAnswer,
+    /// A restarted server has forgotten which stanzas it has stored.
+    LoseOrigins,
+    /// Session records are sometimes not written.
+    SkipRecords,
+    /// Presence is sometimes lost between two shards.
+    LosePresence,
+    /// The mux is told that more is settled than is.
+    SettleEarly,
+}
+
+impl Break {
+    /// All of them.
+    pub const ALL: [Break; 7] = [
+        Break::DropAck,
+        Break::ForgetHeld,
+        Break::EarlyAnswer,
+        Break::LoseOrigins,
+        Break::SkipRecords,
+        Break::LosePresence,
+        Break::SettleEarly,
+    ];
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DropAck => "drop-ack",
+            Self::ForgetHeld => "forget-held",
+            Self::EarlyAnswer => "early-answer",
+            Self::LoseOrigins => "lose-origins",
+            Self::SkipRecords => "skip-records",
+            Self::LosePresence => "lose-presence",
+            Self::SettleEarly => "settle-early",
+        }
+    }
+
+    /// By name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|b| b.name() == name)
+    }
+}

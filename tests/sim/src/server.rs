@@ -1,0 +1,580 @@
+//! The server's threads, replaced: queues and delays drawn from the seed instead of a scheduler.
+//!
+//! Owns: the shards, the links, the writer and its readers of one run; what dies with a kill.
+//! Never: does for a shard what its thread does not; keeps anything over a kill but the store.
+
+use crate::breaks::Break;
+use crate::world::{Ev, Fault, UNIX_BASE_MS, World};
+use bytes::{Bytes, BytesMut};
+use imserver::event::{Effects, Event, LinkCommand, LinkId, Look, LookResult, LookTag, Now, Read, ReadResult, ReadTag, ShardId, Write};
+use imserver::linkset::{Identity, Links};
+use imserver::session::record::Record;
+use imserver::settings::Settings;
+use imserver::shard::{Shard, ShardConfig};
+use proto::frame::{BootId, Frame, ListenerKind, StoreId};
+use proto::server_side::read_hello;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Engine, Reader, SessionStore, WriteError, Writer, Written};
+
+/// Answers of one commit: per shard, in order.
+pub(crate) type Answers = Vec<(usize, Event)>;
+
+/// One shard and what stands before it.
+pub(crate) struct ShardBox {
+    pub shard: Shard,
+    pub queue: VecDeque<Vec<Event>>,
+    turn: bool,
+    tick_at: u64,
+    /// For each way out and each way in: when the last thing on it arrives, so that nothing overtakes.
+    to_writer: u64,
+    to_links: u64,
+    to_shards: Vec<u64>,
+    from_writer: u64,
+    from_links: u64,
+}
+
+/// A batch of one shard on its way to disk.
+pub(crate) struct Batch {
+    shard: usize,
+    writes: Vec<Write>,
+}
+
+/// One run of the server.
+pub(crate) struct Server {
+    pub run: u32,
+    started_us: u64,
+    pub shards: Vec<ShardBox>,
+    pub links: Links,
+    links_timer: u64,
+    writer: Box<dyn Writer>,
+    sessions: Box<dyn SessionStore>,
+    reader: Box<dyn Reader>,
+    pub write_queue: VecDeque<Batch>,
+    writing: bool,
+    committing: Vec<Batch>,
+    sessions_result: Written,
+    numbers: Vec<u64>,
+    /// Link -> transport.
+    pub transports: BTreeMap<LinkId, usize>,
+    /// Link -> mux and its boot.
+    pub link_of: BTreeMap<LinkId, (usize, u32)>,
+    /// With `Break::SettleEarly`: input handed to the shards.
+    input: BTreeMap<(LinkId, u64), u64>,
+}
+
+impl World {
+    fn now(&self) -> Now {
+        let started = self.server.as_ref().map_or(self.now_us, |s| s.started_us);
+        Now { mono_ms: 1_000 + (self.now_us - started) / 1_000, unix_ms: UNIX_BASE_MS + self.now_us / 1_000 }
+    }
+
+    fn settings(&mut self) -> Settings {
+        let mut s = Settings {
+            domains: vec!["sim.example".into()],
+            plaintext: true,
+            ping_after: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(45),
+            ..Settings::default()
+        };
+        if self.plan.tight {
+            s.output_window_bytes = 12 * 1024;
+            s.unacknowledged_max = self.seed as usize % 7 + 3;
+        }
+        s
+    }
+
+    /// A server begins, with nothing but the store.
+    pub(crate) fn start_server(&mut self) {
+        if self.server.is_some() {
+            return;
+        }
+        let Some(server) = self.boot() else {
+            // The disk takes nothing: whoever starts services tries again.
+            self.trace.line(self.now_us, 0x10, format_args!("the server cannot start"));
+            self.store.kill();
+            self.after(400_000, Ev::Fault(Fault::StartServer));
+            return;
+        };
+        self.run = server.run;
+        self.trace.line(self.now_us, 0x11, format_args!("server run {} starts", server.run));
+        self.server = Some(server);
+        for shard in 0..usize::from(self.plan.shards) {
+            self.plan_tick(shard);
+        }
+        self.synced = (self.broken == Some(Break::EarlyAnswer)).then(|| self.store.snapshot());
+    }
+
+    fn boot(&mut self) -> Option<Server> {
+        let run = self.run + 1;
+        let settings = Arc::new(self.settings());
+        let epoch = self.store.next_epoch().expect("the model has epochs");
+        let mut sessions = self.store.session_store().expect("the last run is dead");
+        let mut writer = self.store.writer().expect("the last run is dead");
+        let loaded = sessions.load().expect("the model reads");
+        let records: Vec<Record> = loaded.into_iter().filter_map(|(_, bytes)| Record::decode(bytes)).collect();
+        let mut live: Vec<u64> = records.iter().map(|r| r.id.0).collect();
+        if self.broken == Some(Break::LoseOrigins) {
+            live.clear();
+        }
+        writer.commit(&[store::Write::RetainSessions { sessions: live }]).ok()?;
+        let now = Now { mono_ms: 1_000, unix_ms: UNIX_BASE_MS + self.now_us / 1_000 };
+        let count = self.plan.shards;
+        let mut shards = Vec::new();
+        let mut notes = Vec::new();
+        for id in 0..count {
+            let config = ShardConfig { id: ShardId(id), shards: count, epoch, settings: settings.clone() };
+            let mut chance = self.rng.fork();
+            let mut shard = Shard::new(config, Box::new(move |out: &mut [u8]| chance.fill(out)), now);
+            notes.extend(shard.restore(now, records.clone()));
+            shards.push(ShardBox {
+                shard,
+                queue: VecDeque::new(),
+                turn: false,
+                tick_at: 0,
+                to_writer: 0,
+                to_links: 0,
+                to_shards: vec![0; usize::from(count)],
+                from_writer: 0,
+                from_links: 0,
+            });
+        }
+        let mut boot = [0; 16];
+        self.rng.fill(&mut boot);
+        let store_id = StoreId(self.store.store_id().0);
+        let links = Links::new("sim".into(), BootId(boot), store_id, count, settings.mux_lost, notes);
+        Some(Server {
+            run,
+            started_us: self.now_us,
+            shards,
+            links,
+            links_timer: u64::MAX,
+            writer,
+            sessions,
+            reader: self.store.reader().expect("the model has readers"),
+            write_queue: VecDeque::new(),
+            writing: false,
+            committing: Vec::new(),
+            sessions_result: Written::Done,
+            numbers: vec![0; usize::from(count)],
+            transports: BTreeMap::new(),
+            link_of: BTreeMap::new(),
+            input: BTreeMap::new(),
+        })
+    }
+
+    /// kill -9: what was not committed is gone, and so is everything in memory.
+    pub(crate) fn kill_server(&mut self) {
+        let Some(server) = self.server.take() else { return };
+        self.trace.line(self.now_us, 0x12, format_args!("server run {} is killed", server.run));
+        self.oracle.kills.push(self.now_us);
+        if let Some(synced) = self.synced.take() {
+            self.store = synced;
+        }
+        self.store.kill();
+        for &transport in server.transports.values() {
+            self.break_transport(transport);
+            let delay = self.rng.delay(5_000);
+            self.after(delay, Ev::LinkGone { transport, at_server: false });
+        }
+        let delay = if self.rng.permille(400) { self.rng.between(1_000, 50_000) } else { self.rng.between(50_000, 4_000_000) };
+        self.after(delay, Ev::Fault(Fault::StartServer));
+    }
+
+    fn server(&mut self, run: u32) -> Option<&mut Server> {
+        self.server.as_mut().filter(|s| s.run == run)
+    }
+
+    // ---- shards ---------------------------------------------------------------------------------------------
+
+    pub(crate) fn to_shard(&mut self, run: u32, shard: usize, events: Vec<Event>) {
+        let delay = self.rng.delay(60);
+        let Some(server) = self.server(run) else { return };
+        let it = &mut server.shards[shard];
+        it.queue.push_back(events);
+        if !it.turn {
+            it.turn = true;
+            self.after(delay, Ev::ShardTurn { run, shard });
+        }
+    }
+
+    fn plan_tick(&mut self, shard: usize) {
+        let Some(server) = &mut self.server else { return };
+        let run = server.run;
+        let it = &mut server.shards[shard];
+        let at = server.started_us + (it.shard.poll_timeout() - 1_000) * 1_000;
+        if it.tick_at != at {
+            it.tick_at = at;
+            self.at(at, Ev::ShardTick { run, shard });
+        }
+    }
+
+    pub(crate) fn shard_tick(&mut self, run: u32, shard: usize) {
+        let now_us = self.now_us;
+        if self.server(run).is_some_and(|s| s.shards[shard].tick_at == now_us) {
+            self.turn(shard, 0);
+        }
+    }
+
+    pub(crate) fn shard_turn(&mut self, run: u32, shard: usize) {
+        if self.server(run).is_none() {
+            return;
+        }
+        let batches = if self.rng.permille(500) { 1 } else { 16 };
+        self.turn(shard, batches);
+        let delay = self.rng.delay(60);
+        let Some(server) = self.server(run) else { return };
+        let it = &mut server.shards[shard];
+        it.turn = !it.queue.is_empty();
+        if it.turn {
+            self.after(delay, Ev::ShardTurn { run, shard });
+        }
+    }
+
+    fn turn(&mut self, shard: usize, batches: usize) {
+        let now = self.now();
+        let credit = !self.rng.permille(if self.plan.tight { 100 } else { 5 });
+        let Some(server) = &mut self.server else { return };
+        let it = &mut server.shards[shard];
+        for _ in 0..batches {
+            let Some(batch) = it.queue.pop_front() else { break };
+            for event in batch {
+                it.shard.handle(now, event);
+            }
+        }
+        if now.mono_ms >= it.shard.poll_timeout() {
+            it.shard.handle_timeout(now);
+        }
+        it.shard.give_credit(credit);
+        let effects = it.shard.flush(now);
+        if !effects.is_empty() {
+            self.hand_on(shard, effects);
+        }
+        self.plan_tick(shard);
+    }
+
+    fn hand_on(&mut self, shard: usize, effects: Effects) {
+        let Some(run) = self.server.as_ref().map(|s| s.run) else { return };
+        self.trace.note(effects.links.len() as u64 ^ (effects.writes.len() as u64) << 16 ^ (effects.shards.len() as u64) << 32);
+        if !effects.writes.is_empty() {
+            let at = self.way(|s| &mut s.shards[shard].to_writer);
+            self.at(at, Ev::ToWriter { run, shard, writes: effects.writes });
+        }
+        if !effects.shards.is_empty() {
+            let mut per_shard: Vec<Vec<Event>> = (0..self.plan.shards).map(|_| Vec::new()).collect();
+            for (to, msg) in effects.shards {
+                if self.broken == Some(Break::LosePresence)
+                    && matches!(msg, imserver::event::ShardMsg::Presence(..))
+                    && self.rng.permille(60)
+                {
+                    continue;
+                }
+                per_shard[usize::from(to.0)].push(Event::Shard(msg));
+            }
+            for (to, events) in per_shard.into_iter().enumerate() {
+                if !events.is_empty() {
+                    let at = self.way(|s| &mut s.shards[shard].to_shards[to]);
+                    self.at(at, Ev::ToShard { run, shard: to, events });
+                }
+            }
+        }
+        for (tag, read) in effects.reads {
+            let delay = self.disk_delay(150);
+            self.after(delay, Ev::ReadRun { run, shard, tag, read });
+        }
+        for (tag, look) in effects.looks {
+            let delay = self.rng.delay(500);
+            self.after(delay, Ev::LookRun { run, shard, tag, look });
+        }
+        if !effects.links.is_empty() {
+            let at = self.way(|s| &mut s.shards[shard].to_links);
+            self.at(at, Ev::ToLinks { run, shard, commands: effects.links });
+        }
+    }
+
+    /// When the next thing on this way arrives: never before the last one.
+    fn way(&mut self, last: impl FnOnce(&mut Server) -> &mut u64) -> u64 {
+        let delay = if self.rng.permille(10) { self.rng.below(20_000) } else { self.rng.delay(30) };
+        let at = self.now_us + delay;
+        let server = self.server.as_mut().expect("only a running server has ways");
+        let last = last(server);
+        *last = at.max(*last);
+        *last
+    }
+
+    fn disk_delay(&mut self, typical_us: u64) -> u64 {
+        if self.disk_slow { self.rng.between(10_000, 900_000) } else { self.rng.delay(typical_us) }
+    }
+
+    // ---- the store ------------------------------------------------------------------------------------------
+
+    pub(crate) fn to_writer(&mut self, run: u32, shard: usize, writes: Vec<Write>) {
+        let delay = self.rng.delay(40);
+        let Some(server) = self.server(run) else { return };
+        server.write_queue.push_back(Batch { shard, writes });
+        if !server.writing {
+            server.writing = true;
+            self.after(delay, Ev::WriterTurn { run });
+        }
+    }
+
+    /// Session records are put at once; the commit takes its time.
+    pub(crate) fn writer_turn(&mut self, run: u32) {
+        let broken = self.broken;
+        let mut chance = self.rng.fork();
+        let delay = self.disk_delay(700);
+        let Some(server) = self.server(run) else { return };
+        server.committing = server.write_queue.drain(..).collect();
+        let mut records: Vec<(u64, Option<Bytes>)> = Vec::new();
+        for write in server.committing.iter().flat_map(|b| &b.writes) {
+            if let Write::Session(id, record) = write {
+                let skip = broken == Some(Break::SkipRecords) && record.is_some() && chance.permille(100);
+                if !skip {
+                    records.push((id.0, record.clone()));
+                }
+            }
+        }
+        server.sessions_result = match server.sessions.put(&records) {
+            Ok(()) => Written::Done,
+            Err(e) => Written::Failed(WriteError::Store(Arc::new(e))),
+        };
+        self.after(delay, Ev::WriterCommit { run });
+    }
+
+    pub(crate) fn writer_commit(&mut self, run: u32) {
+        let broken = self.broken;
+        let Some(server) = self.server(run) else { return };
+        let batches = std::mem::take(&mut server.committing);
+        let writes: Vec<store::Write> = batches
+            .iter()
+            .flat_map(|b| &b.writes)
+            .filter_map(|w| match w {
+                Write::Store(store::Write::Ack { owner, .. }) if broken == Some(Break::DropAck) => {
+                    Some(store::Write::Ack { owner: owner.clone(), positions: Vec::new() })
+                }
+                Write::Store(w) => Some(w.clone()),
+                Write::Session(..) => None,
+            })
+            .collect();
+        let stored = if writes.is_empty() { Ok(Vec::new()) } else { server.writer.commit(&writes) };
+        let mut results = match stored {
+            Ok(results) => results.into_iter(),
+            Err(e) => vec![Written::Failed(WriteError::Store(Arc::new(e))); writes.len()].into_iter(),
+        };
+        let session_result = server.sessions_result.clone();
+        let mut answers: Answers = Vec::new();
+        for batch in batches {
+            let results: Vec<Written> = batch
+                .writes
+                .iter()
+                .map(|w| match w {
+                    Write::Store(_) => results.next().expect("one result per write"),
+                    Write::Session(..) => session_result.clone(),
+                })
+                .collect();
+            let first = server.numbers[batch.shard] + 1;
+            server.numbers[batch.shard] += results.len() as u64;
+            answers.push((batch.shard, Event::Durable { first, results }));
+        }
+        self.trace.line(self.now_us, writes.len() as u64, format_args!("commit of {} writes", writes.len()));
+        if let Some(synced) = &mut self.synced {
+            // Broken: the answers are given, but only now and then does anything reach the disk.
+            if self.rng.permille(300) {
+                *synced = self.store.snapshot();
+            }
+        }
+        let delay = self.rng.delay(100);
+        self.after(delay, Ev::WriterAnswer { run, answers });
+    }
+
+    pub(crate) fn writer_answer(&mut self, run: u32, answers: Answers) {
+        if self.server(run).is_none() {
+            return;
+        }
+        for (shard, event) in answers {
+            let at = self.way(|s| &mut s.shards[shard].from_writer);
+            self.at(at, Ev::ToShard { run, shard, events: vec![event] });
+        }
+        let delay = self.rng.delay(40);
+        let Some(server) = self.server(run) else { return };
+        server.writing = !server.write_queue.is_empty();
+        if server.writing {
+            self.after(delay, Ev::WriterTurn { run });
+        }
+    }
+
+    pub(crate) fn read_run(&mut self, run: u32, shard: usize, tag: ReadTag, read: Read) {
+        let delay = self.rng.delay(120);
+        let Some(server) = self.server(run) else { return };
+        let result = match read {
+            Read::User(owner) => server.reader.user(&owner).map(|u| ReadResult::User(u.map(Box::new))),
+            Read::Pending { owner, after, limit } => server.reader.pending(&owner, after, limit).map(ReadResult::Pending),
+            Read::VCard(owner) => server.reader.vcard(&owner).map(|v| ReadResult::VCard(Some(v))),
+        };
+        let result = result.unwrap_or_else(|e| ReadResult::Failed(e.to_string()));
+        self.after(delay, Ev::ToShard { run, shard, events: vec![Event::Read(tag, result)] });
+    }
+
+    pub(crate) fn look_run(&mut self, run: u32, shard: usize, tag: LookTag, look: Look) {
+        let result = match look {
+            Look::Password(_, secret) => LookResult::Password(secret.0 == "secret"),
+            Look::Scram(..) => LookResult::Scram(None),
+        };
+        self.to_shard(run, shard, vec![Event::Looked(tag, result)]);
+    }
+
+    // ---- links ----------------------------------------------------------------------------------------------
+
+    pub(crate) fn to_links(&mut self, run: u32, shard: usize, commands: Vec<LinkCommand>) {
+        if self.server(run).is_none() {
+            return;
+        }
+        for mut command in commands {
+            self.look_at(&mut command);
+            let server = self.server.as_mut().expect("it runs");
+            server.links.command(ShardId(shard as u16), command);
+        }
+        self.after_links();
+    }
+
+    /// What the server says is settled is accepted from that moment on.
+    fn look_at(&mut self, command: &mut LinkCommand) {
+        let LinkCommand::Frame { link, frame: Frame::Marks(conn, marks), .. } = command else { return };
+        let server = self.server.as_ref().expect("it runs");
+        let Some(&(mux, boot)) = server.link_of.get(link) else { return };
+        if self.broken == Some(Break::SettleEarly)
+            && let Some(&input) = server.input.get(&(*link, conn.0))
+        {
+            marks.settled_bytes = marks.settled_bytes.max(input);
+            marks.input_bytes_max = marks.input_bytes_max.max(input);
+        }
+        let settled = marks.settled_bytes;
+        if let Some(tcp) = self.tcp_of(mux, boot, *conn) {
+            self.settled(tcp, settled);
+        }
+    }
+
+    /// Hands on what the links have for the shards, and sends what they have for the muxes.
+    fn after_links(&mut self) {
+        let Some(server) = &mut self.server else { return };
+        let run = server.run;
+        let mut per_shard: Vec<Vec<Event>> = server.shards.iter().map(|_| Vec::new()).collect();
+        for (shard, mut event) in server.links.take_events() {
+            match &mut event {
+                Event::Resumed(key, resume, _) => {
+                    if self.broken == Some(Break::ForgetHeld) {
+                        resume.held.clear();
+                    }
+                    server.input.insert((key.link, key.conn.0), resume.settled_bytes);
+                }
+                Event::Input(key, input) => {
+                    *server.input.entry((key.link, key.conn.0)).or_default() += input.bytes.len() as u64;
+                }
+                _ => {}
+            }
+            per_shard[usize::from(shard.0)].push(event);
+        }
+        let links: Vec<(LinkId, usize)> = server.transports.iter().map(|(&l, &t)| (l, t)).collect();
+        for (shard, events) in per_shard.into_iter().enumerate() {
+            if !events.is_empty() {
+                let at = self.way(|s| &mut s.shards[shard].from_links);
+                self.at(at, Ev::ToShard { run, shard, events });
+            }
+        }
+        for (link, transport) in links {
+            while let Some(bytes) = self.server.as_mut().and_then(|s| s.links.poll_output(link)) {
+                self.send_on(transport, false, bytes);
+            }
+        }
+        self.plan_links_timer();
+    }
+
+    fn plan_links_timer(&mut self) {
+        let Some(server) = &mut self.server else { return };
+        let Some(due) = server.links.poll_timeout() else { return };
+        let at = due.saturating_duration_since(self.base).as_micros() as u64;
+        if at < server.links_timer {
+            server.links_timer = at;
+            let run = server.run;
+            self.at(at, Ev::LinksTimer { run });
+        }
+    }
+
+    pub(crate) fn links_timer(&mut self, run: u32) {
+        let (now, now_us) = (self.instant(), self.now_us);
+        let Some(server) = self.server(run) else { return };
+        if server.links_timer > now_us {
+            return;
+        }
+        server.links_timer = u64::MAX;
+        let down = server.links.handle_timeout(now);
+        for (link, error) in down {
+            self.trace.line(now_us, 0x13, format_args!("server: link {} is dead: {error}", link.0));
+            if let Some(&transport) = self.server.as_ref().and_then(|s| s.transports.get(&link)) {
+                self.close_at_server(transport);
+            }
+        }
+        self.after_links();
+    }
+
+    /// Bytes of a mux.
+    pub(crate) fn server_bytes(&mut self, transport: usize, bytes: &Bytes) {
+        let now = self.instant();
+        let t = &mut self.transports[transport];
+        let (mux, boot) = (t.mux, t.boot);
+        t.server_in.extend_from_slice(bytes);
+        let mut input = std::mem::take(&mut t.server_in);
+        let result = self.take_input(now, transport, mux, boot, &mut input);
+        self.transports[transport].server_in = input;
+        if let Err(reason) = result {
+            self.fail(format!("the server refuses link bytes of mux {mux}: {reason}"));
+            self.close_at_server(transport);
+        }
+        self.after_links();
+    }
+
+    fn take_input(&mut self, now: std::time::Instant, transport: usize, mux: usize, boot: u32, input: &mut BytesMut) -> Result<(), String> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        if self.transports[transport].link.is_none() {
+            let Some(hello) = read_hello(input).map_err(|e| e.to_string())? else { return Ok(()) };
+            let identity =
+                Identity { name: hello.name.clone(), kinds: vec![ListenerKind::C2s], trust_client_certificates: false };
+            let link = server.links.hello(now, identity, hello).map_err(|e| e.to_string())?;
+            let old = server.transports.insert(link, transport);
+            server.link_of.insert(link, (mux, boot));
+            self.transports[transport].link = Some(link);
+            if let Some(old) = old {
+                self.transports[old].server_open = false;
+                self.break_transport(old);
+            }
+            if input.is_empty() {
+                return Ok(());
+            }
+        }
+        let link = self.transports[transport].link.expect("set above");
+        let server = self.server.as_mut().expect("it runs");
+        server.links.handle_bytes(now, link, input).map_err(|e| e.to_string())
+    }
+
+    /// The transport is at an end, as the server sees it.
+    pub(crate) fn close_at_server(&mut self, transport: usize) {
+        let now = self.instant();
+        let t = &mut self.transports[transport];
+        if !std::mem::replace(&mut t.server_open, false) {
+            return;
+        }
+        let (link, run) = (t.link, t.run);
+        self.break_transport(transport);
+        let delay = self.rng.delay(5_000);
+        self.after(delay, Ev::LinkGone { transport, at_server: false });
+        let Some(server) = self.server(run) else { return };
+        if let Some(link) = link
+            && server.transports.get(&link) == Some(&transport)
+        {
+            server.transports.remove(&link);
+            server.links.handle_down(now, link);
+        }
+        self.after_links();
+    }
+}

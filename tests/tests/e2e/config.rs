@@ -1,0 +1,284 @@
+//! What an operator got wrong is said at once, clearly, and nothing is started.
+
+use isthmus_tests::harness::{Plan, Site, binary};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAMS: [(&str, &str); 2] = [("imserver", "imserver.toml"), ("mux", "mux.toml")];
+
+fn site() -> Site {
+    Site::init(&Plan::default()).unwrap()
+}
+
+fn command(site: &Site, program: &str, file: &str) -> Command {
+    let mut command = Command::new(binary(program));
+    command
+        .arg("--config")
+        .arg(site.path().join(file))
+        .current_dir("/");
+    command
+}
+
+/// Runs to the end; a process that goes on running is killed and reported.
+#[track_caller]
+fn output_of(mut command: Command) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let ended = isthmus_tests::wait::until(Duration::from_secs(30), || child.try_wait().unwrap());
+    if ended.is_none() {
+        let _ = child.kill();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        ended.is_some(),
+        "still running after {:?}: {}",
+        begun.elapsed(),
+        text(&output)
+    );
+    output
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// It ended with an error, and says why in one line that contains all of `words`.
+#[track_caller]
+fn assert_one_sentence(output: &Output, words: &[&str]) {
+    let all = text(output);
+    assert!(!output.status.success(), "exit code 0: {all}");
+    assert!(
+        !all.contains("panicked") && !all.contains("backtrace"),
+        "{all}"
+    );
+    let found = all.lines().any(|line| {
+        words
+            .iter()
+            .all(|w| line.to_lowercase().contains(&w.to_lowercase()))
+    });
+    assert!(found, "no line contains all of {words:?}: {all}");
+}
+
+#[test]
+fn fresh_configurations_pass_the_check() {
+    for embedded in [false, true] {
+        for plaintext in [false, true] {
+            let site = Site::init(&Plan {
+                embedded,
+                plaintext,
+                ..Plan::default()
+            })
+            .unwrap();
+            for (program, file) in PROGRAMS {
+                if embedded && program == "mux" {
+                    assert!(
+                        !site.path().join(file).exists(),
+                        "an embedded mux has no file of its own"
+                    );
+                    continue;
+                }
+                let mut check = command(&site, program, file);
+                check.arg("--check");
+                let output = output_of(check);
+                assert!(output.status.success(), "{program}: {}", text(&output));
+            }
+        }
+    }
+}
+
+#[test]
+fn init_does_not_overwrite() {
+    let site = site();
+    let before = std::fs::read(site.path().join("imserver.toml")).unwrap();
+    let mut command = Command::new(binary("imadmin"));
+    command
+        .args(["init", "--domain", "other.example", "--dir"])
+        .arg(site.path());
+    let output = output_of(command);
+    assert!(!output.status.success(), "{}", text(&output));
+    assert_eq!(
+        std::fs::read(site.path().join("imserver.toml")).unwrap(),
+        before
+    );
+}
+
+#[test]
+fn secrets_are_for_the_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    fn walk(dir: &Path, wrong: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, wrong);
+                continue;
+            }
+            let secret = std::fs::read_to_string(&path).is_ok_and(|t| t.contains("PRIVATE KEY"));
+            let mode = path.metadata().unwrap().permissions().mode();
+            if secret && mode & 0o077 != 0 {
+                wrong.push(format!("{} {mode:o}", path.display()));
+            }
+        }
+    }
+    let mut wrong = Vec::new();
+    walk(&site().path(), &mut wrong);
+    assert!(
+        wrong.is_empty(),
+        "private keys that others may read: {wrong:?}"
+    );
+}
+
+/// Three mistakes, three lines with file, line and key; with and without `--check`; nothing started.
+#[test]
+fn every_mistake_is_reported_at_once() {
+    for (program, file) in PROGRAMS {
+        let site = site();
+        site.edit(
+            file,
+            &format!(":{}\"", site.address(15230).port()),
+            ":99999\"",
+        )
+        .unwrap();
+        let path = site.path().join(file);
+        let before = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(
+            &path,
+            format!("bogus_key = 1\n{before}\n[bogus_section]\nx = 1\n"),
+        )
+        .unwrap();
+        let written = std::fs::read_to_string(&path).unwrap();
+        let line_of = |needle: &str| written.lines().position(|l| l.contains(needle)).unwrap() + 1;
+        for arguments in [&["--check"][..], &[]] {
+            let mut run = command(&site, program, file);
+            run.args(arguments);
+            let output = output_of(run);
+            let all = text(&output);
+            assert_eq!(
+                output.status.code(),
+                Some(1),
+                "{program} {arguments:?}: {all}"
+            );
+            for (needle, says) in [
+                ("bogus_key", "bogus_key"),
+                ("[bogus_section]", "bogus_section"),
+                (":99999", "99999"),
+            ] {
+                let place = format!("{file}:{}", line_of(needle));
+                let found = all.lines().any(|l| l.contains(&place) && l.contains(says));
+                assert!(
+                    found,
+                    "{program} {arguments:?}: no line has {place} and {says}: {all}"
+                );
+            }
+        }
+        assert!(
+            TcpListener::bind(site.address(15230)).is_ok(),
+            "something was started"
+        );
+    }
+}
+
+#[test]
+fn broken_toml_is_reported_with_its_line() {
+    for (program, file) in PROGRAMS {
+        let site = site();
+        let path = site.path().join(file);
+        let before = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{before}\nthis is not TOML\n")).unwrap();
+        let line = before.lines().count() + 2;
+        let mut run = command(&site, program, file);
+        run.arg("--check");
+        let output = output_of(run);
+        assert_one_sentence(&output, &[&format!("{file}:{line}")]);
+    }
+}
+
+#[test]
+fn a_missing_configuration_is_one_sentence() {
+    for (program, _) in PROGRAMS {
+        let mut run = Command::new(binary(program));
+        run.args(["--config", "/nowhere/at-all.toml"]);
+        assert_one_sentence(&output_of(run), &["/nowhere/at-all.toml"]);
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_one_sentence() {
+    for (program, file, base) in [
+        ("imserver", "imserver.toml", 15230),
+        ("imserver", "imserver.toml", 15232),
+        ("mux", "mux.toml", 5222),
+    ] {
+        let site = site();
+        let address = site.address(base);
+        let _taken = TcpListener::bind(address).unwrap();
+        let output = output_of(command(&site, program, file));
+        assert_one_sentence(&output, &[&address.to_string(), "in use"]);
+    }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_is_one_sentence() {
+    let site = site();
+    let data = site.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    // Root may write anywhere but to a read-only file system.
+    let mut run = Command::new("unshare");
+    let script = "mount -t tmpfs -o ro none \"$1\" && exec \"$2\" --config \"$3\"";
+    run.args(["--mount", "sh", "-c", script, "sh"]).arg(&data);
+    run.arg(binary("imserver"))
+        .arg(site.path().join("imserver.toml"));
+    assert_one_sentence(&output_of(run), &[&data.display().to_string()]);
+}
+
+#[test]
+fn a_data_directory_in_use_is_one_sentence() {
+    let mut site = site();
+    site.start_server().unwrap();
+    let output = output_of(command(&site, "imserver", "imserver.toml"));
+    assert!(!output.status.success());
+    assert!(!text(&output).contains("panicked"), "{}", text(&output));
+    site.await_admin().unwrap();
+}
+
+/// Every certificate or key that a configuration names: missing, and not a certificate.
+#[test]
+fn an_unreadable_certificate_is_one_sentence() {
+    for (program, file) in PROGRAMS {
+        let written = std::fs::read_to_string(site().path().join(file)).unwrap();
+        let named: Vec<String> = written
+            .lines()
+            .filter(|l| !l.trim_start().starts_with('#'))
+            .filter_map(|l| Some(l.split_once('=')?.1.trim().trim_matches('"').to_owned()))
+            .filter(|v| [".pem", ".crt", ".key"].iter().any(|end| v.ends_with(end)))
+            .collect();
+        assert!(!named.is_empty(), "{file} names no certificate: {written}");
+        for name in named {
+            let site = site();
+            let path = site.path().join(&name);
+            std::fs::remove_file(&path).unwrap();
+            assert_one_sentence(&output_of(command(&site, program, file)), &[&name]);
+            std::fs::write(&path, "this is no certificate\n").unwrap();
+            assert_one_sentence(&output_of(command(&site, program, file)), &[&name]);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_clock_is_one_sentence() {
+    let mut site = site();
+    site.start_server().unwrap();
+    site.kill_server();
+    let mut run = Command::new("faketime");
+    run.arg("2001-01-01 00:00:00")
+        .arg(binary("imserver"))
+        .arg("--config")
+        .arg(site.path().join("imserver.toml"));
+    assert_one_sentence(&output_of(run), &["clock"]);
+}

@@ -1,0 +1,191 @@
+//! Limits towards strangers and slow readers (BAD_INPUTS 4, 24; DESIGN §3): bounded in number, time and
+//! bytes, all memory back afterwards, nobody else affected.
+
+use isthmus_tests::client::{Account, Client, Endpoint, Transport};
+use isthmus_tests::harness::{Plan, Site};
+use isthmus_tests::wait;
+use std::time::{Duration, Instant};
+
+fn person() -> Account {
+    Account::new("person")
+}
+
+fn witness() -> Account {
+    Account::new("witness")
+}
+
+fn site_with(limits: &[(&str, &str)]) -> Site {
+    let mut site = Site::init(&Plan::default()).unwrap();
+    for (key, value) in limits {
+        site.set("mux.toml", "[limits]", key, value).unwrap();
+    }
+    site.start_server().unwrap();
+    site.start_mux().unwrap();
+    site.add_accounts(&[person(), witness()]).unwrap();
+    site.await_clients().unwrap();
+    site
+}
+
+/// Who does not log in is disconnected in time, however busy they look.
+#[test]
+fn strangers_have_limited_time() {
+    let site = site_with(&[("login_s", "2")]);
+    let endpoint = site.endpoint(Transport::Plain);
+    let mut logged_in = Client::login(&endpoint, &witness(), None).unwrap();
+    let begun = Instant::now();
+    let mut silent = Client::dial(&endpoint).unwrap();
+    let mut spaces = Client::open(&endpoint).unwrap();
+    let mut dripping = Client::dial(&endpoint).unwrap();
+    let mut header = format!(
+        "<?xml version='1.0'?><stream:stream to='localhost{}",
+        " ".repeat(4000)
+    )
+    .into_bytes()
+    .into_iter();
+    // One byte at a time, until the server has had enough.
+    wait::until_true(
+        Duration::from_secs(20),
+        "the dripping connection is closed",
+        || {
+            let _ = spaces.send(" ");
+            match header.next() {
+                Some(byte) => dripping.send_bytes(&[byte]).is_err() || !dripping.is_open(),
+                None => !dripping.is_open(),
+            }
+        },
+    );
+    assert!(
+        begun.elapsed() > Duration::from_millis(1500),
+        "closed after {:?} already",
+        begun.elapsed()
+    );
+    silent.until_closed().unwrap();
+    spaces.until_closed().unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "closed after {:?} only",
+        begun.elapsed()
+    );
+    logged_in.ping().unwrap();
+}
+
+/// Past the number of strangers, the next wait their turn; who is logged in does not notice.
+#[test]
+fn strangers_are_limited_in_number() {
+    let site = site_with(&[("unauthenticated_max", "20"), ("login_s", "3")]);
+    let endpoint = site.endpoint(Transport::Plain);
+    let mut logged_in = Client::login(&endpoint, &witness(), None).unwrap();
+    let strangers: Vec<Client> = (0..40).map(|_| Client::dial(&endpoint).unwrap()).collect();
+    logged_in.ping().unwrap();
+    // The strangers run out of time, and then there is room.
+    wait::until(Duration::from_secs(30), || {
+        Client::login(&endpoint, &person(), None).ok()
+    })
+    .expect("a turn comes");
+    logged_in.ping().unwrap();
+    drop(strangers);
+}
+
+#[test]
+fn one_address_has_limited_connections() {
+    let site = site_with(&[("conns_per_address_max", "5"), ("exempt", "[]")]);
+    let from = |last| Endpoint {
+        from: Some([127, 0, 0, last].into()),
+        ..site.endpoint(Transport::Plain)
+    };
+    let mut within: Vec<Client> = (0..5).map(|_| Client::open(&from(7)).unwrap()).collect();
+    let sixth = Client::dial(&from(7)).and_then(|mut c| {
+        c.send_header()?;
+        c.until_closed()
+    });
+    assert!(
+        !matches!(sixth, Ok(Some(ref c)) if c != "policy-violation" && c != "resource-constraint"),
+        "{sixth:?}"
+    );
+    Client::login(&from(8), &person(), None).unwrap();
+    // Who leaves makes room.
+    within.pop().unwrap().close().unwrap();
+    wait::until(wait::PATIENCE, || {
+        Client::login(&from(7), &witness(), None).ok()
+    })
+    .expect("there is room again");
+}
+
+/// All memory of strangers comes back (BAD_INPUTS 24).
+#[test]
+fn strangers_leave_no_memory_behind() {
+    let cycles = if cfg!(feature = "full") {
+        1_000_000
+    } else {
+        6_000
+    };
+    let mut site = site_with(&[("accepts_per_s", "1000000")]);
+    let endpoint = site.endpoint(Transport::Plain);
+    let visit = |count: usize, site: &mut Site| {
+        for n in 0..count {
+            let mut client = Client::dial(&endpoint).unwrap();
+            match n % 3 {
+                0 => client
+                    .send("<?xml version='1.0'?><stream:stream to='localh")
+                    .unwrap(),
+                1 => client.open_stream().unwrap(),
+                _ => {}
+            }
+        }
+        wait::until_true(wait::PATIENCE, "the mux has seen them go", || {
+            let (_, body) = site.http_get(15234, "/metrics").unwrap();
+            let open = body
+                .lines()
+                .filter(|l| !l.starts_with('#') && l.contains("conns") && l.contains("c2s"))
+                .find_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok());
+            open.is_none_or(|n| n < 10.0)
+        });
+        (site.mux().rss_kib(), site.server().rss_kib())
+    };
+    let warm = visit(cycles / 3, &mut site);
+    let after = visit(cycles, &mut site);
+    assert!(
+        after.0 < warm.0 + 8192 && after.1 < warm.1 + 8192,
+        "KiB of mux and server: {warm:?}, then {after:?}"
+    );
+}
+
+/// A client that does not read: what is stored for it stays pending, others are served, memory is bounded, and when
+/// it reads on it gets everything once, in order.
+#[test]
+fn a_slow_reader_slows_nobody_and_loses_nothing() {
+    let mut site = site_with(&[]);
+    let endpoint = site.endpoint(Transport::Plain);
+    let mut reader = Client::login(&endpoint, &person(), None).unwrap();
+    reader.available().unwrap();
+    let mut sender = Client::login(&endpoint, &witness(), None).unwrap();
+    sender.patience = Duration::from_secs(60);
+    sender.ping().unwrap();
+    let before = (site.mux().rss_kib(), site.server().rss_kib());
+    let padding = "x".repeat(64 * 1024);
+    let count = 400;
+    let mut slowest = Duration::ZERO;
+    for n in 0..count {
+        sender
+            .chat("person@localhost", &format!("{n} {padding}"))
+            .unwrap();
+        if n % 20 == 0 {
+            let begun = Instant::now();
+            sender.ping().unwrap();
+            slowest = slowest.max(begun.elapsed());
+        }
+    }
+    sender.ping().unwrap();
+    let after = (site.mux().rss_kib(), site.server().rss_kib());
+    assert!(slowest < Duration::from_secs(10), "a ping took {slowest:?}");
+    assert!(
+        after.0 < before.0 + 48 * 1024 && after.1 < before.1 + 48 * 1024,
+        "KiB: {before:?}, then {after:?}"
+    );
+    reader.patience = Duration::from_secs(60);
+    for n in 0..count {
+        let body = reader.next_body().unwrap();
+        let number = body.split(' ').next().unwrap();
+        assert_eq!(number, n.to_string());
+    }
+}
