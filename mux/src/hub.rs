@@ -150,6 +150,8 @@ pub(crate) struct Hub {
     link_was_up: bool,
     /// The last reason the link was down for, so that it is logged once.
     down_reason: Option<String>,
+    /// `MuxSide` takes new connections.
+    accepting: bool,
     draining: bool,
     listeners: Listeners,
     resolver: Resolver,
@@ -190,13 +192,11 @@ impl Hub {
         let registry = poll.registry();
         listeners.register(registry, LISTENERS.0)?;
         listeners.set_accepting(now, false);
-        let link = Link::new(
-            now,
-            transport,
-            config.servers.clone(),
-            registry.try_clone()?,
-            LINK,
-        );
+        let servers = match transport {
+            LinkTransport::Dial => config.servers.clone(),
+            LinkTransport::Connect(_) => Vec::new(),
+        };
+        let link = Link::new(now, transport, servers, registry.try_clone()?, LINK);
         let sets = if config.threads == 1 {
             let set = ConnSet::new(
                 now,
@@ -230,6 +230,7 @@ impl Hub {
             noted: Vec::new(),
             link_was_up: false,
             down_reason: None,
+            accepting: false,
             draining: false,
             listeners,
             resolver: Resolver::new(waker),
@@ -436,14 +437,18 @@ impl Hub {
         self.maybe_next_server(now);
     }
 
-    /// Another server may be used once no client of this one is left.
+    /// Another server may be used once no client of this one is left, and it has been told of the last.
     fn maybe_next_server(&mut self, now: Instant) {
         let wanted = self.draining || self.down_reason.is_some();
         if !wanted
             || !self.link.has_other()
-            || !self.core.routes.is_empty()
             || self.stopping.is_some()
+            || !self.core.routes.is_empty()
         {
+            return;
+        }
+        let mux = &self.core.mux;
+        if self.link.is_up() && (mux.conn_count() > 0 || mux.retained_bytes() > 0) {
             return;
         }
         let mut config = self.core.mux.config().clone();
@@ -451,6 +456,7 @@ impl Hub {
             return;
         }
         self.core.mux = MuxSide::new(now, config);
+        self.accepting = false;
         self.listeners.set_accepting(now, false);
         metrics::set(&self.shared.metrics.link_up, 0);
         self.draining = false;
@@ -565,8 +571,8 @@ impl Hub {
                 }
                 MuxEvent::Dial(dial) => self.dial(now, dial),
                 MuxEvent::Accepting(accepting) => {
-                    self.listeners
-                        .set_accepting(now, accepting && !self.draining && self.stopping.is_none());
+                    self.accepting = accepting;
+                    self.set_accepting(now);
                 }
                 MuxEvent::Drain => {
                     tracing::info!(
@@ -574,22 +580,26 @@ impl Hub {
                         "the server is going away: no new clients for it"
                     );
                     self.draining = true;
-                    self.listeners.set_accepting(now, false);
+                    self.set_accepting(now);
                 }
-                MuxEvent::LinkUp { server, continued } => self.greeted(&server, continued),
+                MuxEvent::LinkUp { server, continued } => {
+                    self.greeted(&server, continued);
+                    self.set_accepting(now);
+                }
                 MuxEvent::LinkFailed(error) => self.drop_link(now, error.to_string()),
             }
         }
-        if self.draining
-            && self.core.routes.is_empty()
-            && self.link.has_other()
-            && self.stopping.is_none()
-        {
+        if self.draining {
             self.maybe_next_server(now);
         }
         if !self.steps.is_empty() {
             self.take_steps(now);
         }
+    }
+
+    fn set_accepting(&mut self, now: Instant) {
+        let accepting = self.accepting && !self.draining && self.stopping.is_none();
+        self.listeners.set_accepting(now, accepting);
     }
 
     fn greeted(&mut self, server: &str, continued: bool) {
@@ -660,7 +670,7 @@ impl Hub {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Stop => self.stop(now),
-                Command::Reload(config) => self.reload(now, *config),
+                Command::Reload(config) => self.reload(*config),
             }
         }
     }
@@ -705,7 +715,7 @@ impl Hub {
         }
     }
 
-    fn reload(&mut self, now: Instant, config: Config) {
+    fn reload(&mut self, config: Config) {
         let old = std::mem::replace(&mut self.config, config);
         if self.config.limits != old.limits {
             self.core.gate.set_limits(self.config.limits.clone());
@@ -723,7 +733,6 @@ impl Hub {
         if self.config.tcp != old.tcp {
             self.listeners.set_tcp(&self.config.tcp);
         }
-        let _ = now;
     }
 
     fn stop(&mut self, now: Instant) {

@@ -49,9 +49,6 @@ impl ConnSet {
                     self.slots[slot].readable = false;
                     return;
                 }
-                Got::Blocked if self.slots[slot].broken => {
-                    return self.end(now, slot, CloseReason::SocketError, above);
-                }
                 Got::Blocked | Got::Gone => return,
                 Got::End(reason) => {
                     let conn = &self.slots[slot];

@@ -273,6 +273,15 @@ impl Server {
         counts.max().unwrap_or(0)
     }
 
+    /// Waits until the mux has left.
+    pub fn until_left(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while self.wire.is_some() {
+            assert!(Instant::now() < until, "the mux stays");
+            self.pump();
+        }
+    }
+
     /// The transport breaks; the server lives.
     pub fn cut(&mut self) {
         self.wire = None;
