@@ -68,5 +68,9 @@ pub trait Directory: Send {
     fn scram_keys(&mut self, jid: &BareJid, hash: ScramHash) -> Result<KeysAnswer, DirectoryError>;
     /// Checks a password (SASL PLAIN). An empty one is wrong, whatever is stored: an LDAP server takes
     /// it for an anonymous bind (RFC 4513 §5.1.2).
-    fn check_password(&mut self, jid: &BareJid, password: &str) -> Result<PasswordAnswer, DirectoryError>;
+    fn check_password(
+        &mut self,
+        jid: &BareJid,
+        password: &str,
+    ) -> Result<PasswordAnswer, DirectoryError>;
 }

@@ -35,22 +35,32 @@ impl LocalDirectory {
     /// The same, where new accounts get `iterations` of PBKDF2: unknown users must cost as much.
     pub fn with_iterations(reader: Box<dyn Reader>, iterations: u32) -> Self {
         // These keys are only ever worked on, never shown, so their secret is none.
-        LocalDirectory { reader, fake: FakeKeys::new([0; 32], iterations) }
+        LocalDirectory {
+            reader,
+            fake: FakeKeys::new([0; 32], iterations),
+        }
     }
 }
 
 fn keys_to_check(keys: &[ScramKeys]) -> Option<&ScramKeys> {
-    CHECK_ORDER.iter().find_map(|hash| keys.iter().find(|key| key.hash == *hash))
+    CHECK_ORDER
+        .iter()
+        .find_map(|hash| keys.iter().find(|key| key.hash == *hash))
 }
 
 impl Directory for LocalDirectory {
     fn lookup(&mut self, jid: &BareJid) -> Result<Option<Person>, DirectoryError> {
         let account = self.reader.account(jid)?;
-        Ok(account.map(|account| Person { jid: account.jid, disabled: account.disabled }))
+        Ok(account.map(|account| Person {
+            jid: account.jid,
+            disabled: account.disabled,
+        }))
     }
 
     fn scram_keys(&mut self, jid: &BareJid, hash: ScramHash) -> Result<KeysAnswer, DirectoryError> {
-        let Some(account) = self.reader.account(jid)? else { return Ok(KeysAnswer::None) };
+        let Some(account) = self.reader.account(jid)? else {
+            return Ok(KeysAnswer::None);
+        };
         let keys = account.keys.into_iter().find(|keys| keys.hash == hash);
         Ok(match keys {
             Some(keys) if account.disabled => KeysAnswer::Disabled(keys),
@@ -59,12 +69,18 @@ impl Directory for LocalDirectory {
         })
     }
 
-    fn check_password(&mut self, jid: &BareJid, password: &str) -> Result<PasswordAnswer, DirectoryError> {
+    fn check_password(
+        &mut self,
+        jid: &BareJid,
+        password: &str,
+    ) -> Result<PasswordAnswer, DirectoryError> {
         if password.is_empty() {
             return Ok(PasswordAnswer::Wrong);
         }
         let account = self.reader.account(jid)?;
-        let keys = account.as_ref().and_then(|account| keys_to_check(&account.keys));
+        let keys = account
+            .as_ref()
+            .and_then(|account| keys_to_check(&account.keys));
         let right = scram::check_password(keys, &self.fake, jid.as_str(), password);
         Ok(match account {
             Some(account) if right && account.disabled => PasswordAnswer::Disabled,
@@ -87,18 +103,52 @@ mod tests {
         BareJid::parse(text).unwrap()
     }
 
-    fn put(writer: &mut dyn Writer, name: &str, password: &str, hashes: &[ScramHash], disabled: bool) {
+    fn put(
+        writer: &mut dyn Writer,
+        name: &str,
+        password: &str,
+        hashes: &[ScramHash],
+        disabled: bool,
+    ) {
         let keys = derive_account(password, ITERATIONS, hashes).unwrap();
-        let account = Account { jid: jid(name), keys, disabled, created_ms: 0 };
-        writer.commit(&[Write::AccountPut { account, mode: PutMode::Create }]).unwrap();
+        let account = Account {
+            jid: jid(name),
+            keys,
+            disabled,
+            created_ms: 0,
+        };
+        writer
+            .commit(&[Write::AccountPut {
+                account,
+                mode: PutMode::Create,
+            }])
+            .unwrap();
     }
 
     fn directory() -> (Model, LocalDirectory) {
         let model = Model::new();
         let mut writer = model.writer().unwrap();
-        put(&mut *writer, "romeo@x.example", "pencil", &ScramHash::ALL, false);
-        put(&mut *writer, "old@x.example", "pencil", &[ScramHash::Sha1], false);
-        put(&mut *writer, "gone@x.example", "pencil", &ScramHash::ALL, true);
+        put(
+            &mut *writer,
+            "romeo@x.example",
+            "pencil",
+            &ScramHash::ALL,
+            false,
+        );
+        put(
+            &mut *writer,
+            "old@x.example",
+            "pencil",
+            &[ScramHash::Sha1],
+            false,
+        );
+        put(
+            &mut *writer,
+            "gone@x.example",
+            "pencil",
+            &ScramHash::ALL,
+            true,
+        );
         let directory = LocalDirectory::with_iterations(model.reader().unwrap(), ITERATIONS);
         (model, directory)
     }
@@ -118,7 +168,11 @@ mod tests {
             ("nobody@x.example", "pencil", PasswordAnswer::Wrong),
             ("nobody@x.example", "", PasswordAnswer::Wrong),
         ] {
-            assert_eq!(directory.check_password(&jid(name), password), Ok(expected), "{name} {password:?}");
+            assert_eq!(
+                directory.check_password(&jid(name), password),
+                Ok(expected),
+                "{name} {password:?}"
+            );
         }
     }
 
@@ -126,11 +180,24 @@ mod tests {
     fn keys_are_found_by_hash() {
         let (_model, mut directory) = directory();
         let mut keys = |name: &str, hash| directory.scram_keys(&jid(name), hash).unwrap();
-        assert!(matches!(keys("romeo@x.example", ScramHash::Sha512), KeysAnswer::Found(keys) if keys.matches("pencil")));
-        assert!(matches!(keys("gone@x.example", ScramHash::Sha1), KeysAnswer::Disabled(_)));
+        assert!(
+            matches!(keys("romeo@x.example", ScramHash::Sha512), KeysAnswer::Found(keys) if keys.matches("pencil"))
+        );
+        assert!(matches!(
+            keys("gone@x.example", ScramHash::Sha1),
+            KeysAnswer::Disabled(_)
+        ));
         assert_eq!(keys("old@x.example", ScramHash::Sha256), KeysAnswer::None);
-        assert_eq!(keys("nobody@x.example", ScramHash::Sha256), KeysAnswer::None);
-        assert!(directory.lookup(&jid("gone@x.example")).unwrap().is_some_and(|person| person.disabled));
+        assert_eq!(
+            keys("nobody@x.example", ScramHash::Sha256),
+            KeysAnswer::None
+        );
+        assert!(
+            directory
+                .lookup(&jid("gone@x.example"))
+                .unwrap()
+                .is_some_and(|person| person.disabled)
+        );
         assert_eq!(directory.lookup(&jid("nobody@x.example")), Ok(None));
     }
 
@@ -139,9 +206,18 @@ mod tests {
         let (model, mut directory) = directory();
         model.kill();
         let romeo = jid("romeo@x.example");
-        assert!(matches!(directory.lookup(&romeo), Err(DirectoryError::Store(_))));
-        assert!(matches!(directory.scram_keys(&romeo, ScramHash::Sha1), Err(DirectoryError::Store(_))));
-        assert!(matches!(directory.check_password(&romeo, "pencil"), Err(DirectoryError::Store(_))));
+        assert!(matches!(
+            directory.lookup(&romeo),
+            Err(DirectoryError::Store(_))
+        ));
+        assert!(matches!(
+            directory.scram_keys(&romeo, ScramHash::Sha1),
+            Err(DirectoryError::Store(_))
+        ));
+        assert!(matches!(
+            directory.check_password(&romeo, "pencil"),
+            Err(DirectoryError::Store(_))
+        ));
     }
 
     #[test]
@@ -158,6 +234,9 @@ mod tests {
         };
         let (known, unknown) = (fastest("romeo@x.example"), fastest("nobody@x.example"));
         // The work is the same; a machine under load makes either slower, never one of them free.
-        assert!(unknown > known / 3.0 && unknown < known * 3.0, "known {known} s, unknown {unknown} s");
+        assert!(
+            unknown > known / 3.0 && unknown < known * 3.0,
+            "known {known} s, unknown {unknown} s"
+        );
     }
 }

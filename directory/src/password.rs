@@ -37,17 +37,29 @@ mod tests {
     #[test]
     fn keys_fit_the_password_and_salts_differ() {
         let keys = derive_account("pencil", 1, &ScramHash::ALL).unwrap();
-        assert_eq!(keys.iter().map(|key| key.hash).collect::<Vec<_>>(), ScramHash::ALL);
-        assert!(keys.iter().all(|key| key.matches("pencil") && !key.matches("Pencil")));
+        assert_eq!(
+            keys.iter().map(|key| key.hash).collect::<Vec<_>>(),
+            ScramHash::ALL
+        );
+        assert!(
+            keys.iter()
+                .all(|key| key.matches("pencil") && !key.matches("Pencil"))
+        );
         assert_ne!(keys[0].salt, keys[1].salt);
-        assert_ne!(derive_account("pencil", 1, &[ScramHash::Sha1]).unwrap()[0].salt, keys[2].salt);
+        assert_ne!(
+            derive_account("pencil", 1, &[ScramHash::Sha1]).unwrap()[0].salt,
+            keys[2].salt
+        );
     }
 
     #[test]
     fn unusable_passwords_are_refused() {
         for password in ["", "bell\u{7}"] {
             let refused = derive_account(password, 1, &[ScramHash::Sha256]);
-            assert!(matches!(refused, Err(DeriveError::Password(_))), "{password:?}");
+            assert!(
+                matches!(refused, Err(DeriveError::Password(_))),
+                "{password:?}"
+            );
         }
     }
 }

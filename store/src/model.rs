@@ -301,17 +301,17 @@ impl State {
     fn append(&mut self, append: &Append) -> Written {
         if let Some(origin) = append.origin {
             let key = (origin.session, origin.stanza, append.owner.clone());
-            if let Some(&(position, hash)) = self.origins.get(&key) {
-                if hash == origin.hash {
-                    let row = self
-                        .rows
-                        .get(&append.owner)
-                        .and_then(|rows| rows.get(&position));
-                    return Written::Replayed {
-                        position,
-                        pending: row.is_some_and(|row| row.pending),
-                    };
-                }
+            if let Some(&(position, hash)) = self.origins.get(&key)
+                && hash == origin.hash
+            {
+                let row = self
+                    .rows
+                    .get(&append.owner)
+                    .and_then(|rows| rows.get(&position));
+                return Written::Replayed {
+                    position,
+                    pending: row.is_some_and(|row| row.pending),
+                };
             }
             self.origins
                 .insert(key, (self.last_position + 1, origin.hash));

@@ -77,19 +77,28 @@ fn io(path: &Path, error: &std::io::Error) -> StoreError {
     let path = path.to_owned();
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::DiskFull { path },
-        _ => StoreError::Io { path, reason: error.to_string() },
+        _ => StoreError::Io {
+            path,
+            reason: error.to_string(),
+        },
     }
 }
 
 /// FNV-1a over words of eight bytes: finds torn records, nothing more.
 fn check(session: u64, bytes: &[u8]) -> u32 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut mix = |word: u64| hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    let mut mix = |word: u64| {
+        hash = (hash ^ word)
+            .wrapping_mul(0x0000_0100_0000_01b3)
+            .rotate_left(23)
+    };
     mix(session);
     mix(bytes.len() as u64);
     let mut words = bytes.chunks_exact(8);
     for word in &mut words {
-        mix(u64::from_le_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]));
+        mix(u64::from_le_bytes([
+            word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
+        ]));
     }
     for byte in words.remainder() {
         mix(u64::from(*byte));
@@ -121,12 +130,20 @@ fn parse(bytes: &[u8]) -> Option<Record<'_>> {
     }
     let body = rest.get(..length as usize)?;
     let size = RECORD_HEADER_BYTES + body.len();
-    (sum == check(session, body)).then_some(Record { session, bytes: Some(body), size })
+    (sum == check(session, body)).then_some(Record {
+        session,
+        bytes: Some(body),
+        size,
+    })
 }
 
 fn push(buffer: &mut Vec<u8>, session: u64, bytes: Option<&[u8]>) {
     buffer.extend_from_slice(&check(session, bytes.unwrap_or(b"deleted")).to_le_bytes());
-    buffer.extend_from_slice(&bytes.map_or(DELETED, |bytes| bytes.len() as u32).to_le_bytes());
+    buffer.extend_from_slice(
+        &bytes
+            .map_or(DELETED, |bytes| bytes.len() as u32)
+            .to_le_bytes(),
+    );
     buffer.extend_from_slice(&session.to_le_bytes());
     buffer.extend_from_slice(bytes.unwrap_or_default());
 }
@@ -166,7 +183,10 @@ impl FileSessions {
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(|e| io(dir, &e))? {
             let name = entry.map_err(|e| io(dir, &e))?.file_name();
-            let number: Option<u32> = name.to_str().and_then(|name| name.strip_suffix(".seg")).and_then(|name| name.parse().ok());
+            let number: Option<u32> = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".seg"))
+                .and_then(|name| name.parse().ok());
             numbers.extend(number);
         }
         numbers.sort_unstable();
@@ -198,8 +218,17 @@ impl FileSessions {
             self.place(record.session, place);
             at += record.size;
         }
-        let file = File::options().read(true).write(true).open(&path).map_err(|e| io(&path, &e))?;
-        self.segments.push_back(Segment { number, path, file, length: at as u64 });
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|e| io(&path, &e))?;
+        self.segments.push_back(Segment {
+            number,
+            path,
+            file,
+            length: at as u64,
+        });
         self.total_bytes += at as u64;
         Ok(())
     }
@@ -219,7 +248,12 @@ impl FileSessions {
     fn start_segment(&mut self) -> Result<(), StoreError> {
         let number = self.segments.back().map_or(1, |last| last.number + 1);
         let path = self.segment_path(number);
-        let options = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        let options = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
         let mut file = options.map_err(|e| io(&path, &e))?;
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&self.boot);
@@ -227,7 +261,12 @@ impl FileSessions {
             let _ = std::fs::remove_file(&path);
             return Err(io(&path, &error));
         }
-        self.segments.push_back(Segment { number, path, file, length: HEADER_BYTES });
+        self.segments.push_back(Segment {
+            number,
+            path,
+            file,
+            length: HEADER_BYTES,
+        });
         self.total_bytes += HEADER_BYTES;
         self.broken = false;
         Ok(())
@@ -235,7 +274,9 @@ impl FileSessions {
 
     /// Appends what `buffer` holds to the newest segment.
     fn write(&mut self) -> Result<(), StoreError> {
-        let Some(segment) = self.segments.back_mut() else { return Ok(()) };
+        let Some(segment) = self.segments.back_mut() else {
+            return Ok(());
+        };
         if let Err(error) = segment.file.write_all_at(&self.buffer, segment.length) {
             self.broken = segment.file.set_len(segment.length).is_err();
             return Err(io(&segment.path, &error));
@@ -246,7 +287,9 @@ impl FileSessions {
     }
 
     fn room_in_segment(&mut self, bytes: u64) -> Result<(), StoreError> {
-        let full = |segment: &Segment| segment.length + bytes > SEGMENT_BYTES && segment.length > HEADER_BYTES;
+        let full = |segment: &Segment| {
+            segment.length + bytes > SEGMENT_BYTES && segment.length > HEADER_BYTES
+        };
         if self.broken || self.segments.back().is_none_or(full) {
             self.start_segment()?;
         }
@@ -266,7 +309,10 @@ impl FileSessions {
         let left = oldest.length.saturating_sub(self.compacted) as usize;
         let read = |bytes: usize| -> Result<Vec<u8>, StoreError> {
             let mut buffer = vec![0; left.min(bytes)];
-            oldest.file.read_exact_at(&mut buffer, self.compacted).map_err(|e| io(&oldest.path, &e))?;
+            oldest
+                .file
+                .read_exact_at(&mut buffer, self.compacted)
+                .map_err(|e| io(&oldest.path, &e))?;
             Ok(buffer)
         };
         let mut bytes = read(budget)?;
@@ -278,13 +324,22 @@ impl FileSessions {
         self.moves.clear();
         let mut at = 0;
         while at < budget {
-            let Some(record) = parse(&bytes[at..]) else { break };
+            let Some(record) = parse(&bytes[at..]) else {
+                break;
+            };
             let offset = (self.compacted + at as u64) as u32;
             let place = self.places.get(&record.session);
             if place.is_some_and(|place| (place.segment, place.offset) == (oldest.number, offset)) {
                 let offset = (newest.length + self.buffer.len() as u64) as u32;
                 let length = (record.size - RECORD_HEADER_BYTES) as u32;
-                self.moves.push((record.session, Some(Place { segment: newest.number, offset, length })));
+                self.moves.push((
+                    record.session,
+                    Some(Place {
+                        segment: newest.number,
+                        offset,
+                        length,
+                    }),
+                ));
                 push(&mut self.buffer, record.session, record.bytes);
             }
             at += record.size;
@@ -303,7 +358,9 @@ impl FileSessions {
 
     fn remove_oldest(&mut self) -> Result<(), StoreError> {
         self.compacted = HEADER_BYTES;
-        let Some(oldest) = self.segments.pop_front() else { return Ok(()) };
+        let Some(oldest) = self.segments.pop_front() else {
+            return Ok(());
+        };
         self.total_bytes -= oldest.length;
         std::fs::remove_file(&oldest.path).map_err(|e| io(&oldest.path, &e))
     }
@@ -316,7 +373,9 @@ impl FileSessions {
 
 impl SessionStore for FileSessions {
     fn put(&mut self, records: &[(u64, Option<Bytes>)]) -> Result<(), StoreError> {
-        let size = |record: &(u64, Option<Bytes>)| RECORD_HEADER_BYTES + record.1.as_ref().map_or(0, Bytes::len);
+        let size = |record: &(u64, Option<Bytes>)| {
+            RECORD_HEADER_BYTES + record.1.as_ref().map_or(0, Bytes::len)
+        };
         let mut rest = records;
         while !rest.is_empty() {
             // As many as go into one segment; at least one.
@@ -336,11 +395,16 @@ impl SessionStore for FileSessions {
         let mut found = Vec::with_capacity(self.places.len());
         for segment in &self.segments {
             let mut bytes = vec![0; segment.length as usize];
-            segment.file.read_exact_at(&mut bytes, 0).map_err(|e| io(&segment.path, &e))?;
+            segment
+                .file
+                .read_exact_at(&mut bytes, 0)
+                .map_err(|e| io(&segment.path, &e))?;
             let mut at = HEADER_BYTES as usize;
             while let Some(record) = parse(&bytes[at..]) {
                 let place = self.places.get(&record.session);
-                let live = place.is_some_and(|place| (place.segment, place.offset as usize) == (segment.number, at));
+                let live = place.is_some_and(|place| {
+                    (place.segment, place.offset as usize) == (segment.number, at)
+                });
                 if let (true, Some(body)) = (live, record.bytes) {
                     found.push((record.session, Bytes::copy_from_slice(body)));
                 }
@@ -354,20 +418,32 @@ impl SessionStore for FileSessions {
 
 impl FileSessions {
     fn put_some(&mut self, records: &[(u64, Option<Bytes>)]) -> Result<(), StoreError> {
-        let bytes: usize =
-            records.iter().map(|record| RECORD_HEADER_BYTES + record.1.as_ref().map_or(0, Bytes::len)).sum();
+        let bytes: usize = records
+            .iter()
+            .map(|record| RECORD_HEADER_BYTES + record.1.as_ref().map_or(0, Bytes::len))
+            .sum();
         self.room_in_segment(bytes as u64)?;
         self.buffer.clear();
         self.moves.clear();
-        let (number, start) = self.segments.back().map_or((0, 0), |segment| (segment.number, segment.length));
+        let (number, start) = self
+            .segments
+            .back()
+            .map_or((0, 0), |segment| (segment.number, segment.length));
         for (session, record) in records {
             let length = record.as_ref().map_or(0, Bytes::len);
             if length > RECORD_BYTES_MAX {
                 let reason = format!("a session record of {length} bytes is too large");
-                return Err(StoreError::Engine { path: self.dir.clone(), reason });
+                return Err(StoreError::Engine {
+                    path: self.dir.clone(),
+                    reason,
+                });
             }
             let offset = (start + self.buffer.len() as u64) as u32;
-            let place = record.as_ref().map(|_| Place { segment: number, offset, length: length as u32 });
+            let place = record.as_ref().map(|_| Place {
+                segment: number,
+                offset,
+                length: length as u32,
+            });
             self.moves.push((*session, place));
             push(&mut self.buffer, *session, record.as_deref());
         }
@@ -396,7 +472,14 @@ mod tests {
     fn records_outlive_the_process_but_not_the_boot() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = open(dir.path());
-        store.put(&[(2, bytes("two")), (1, bytes("one")), (3, bytes("three")), (2, bytes("zwei"))]).unwrap();
+        store
+            .put(&[
+                (2, bytes("two")),
+                (1, bytes("one")),
+                (3, bytes("three")),
+                (2, bytes("zwei")),
+            ])
+            .unwrap();
         store.put(&[(3, None), (9, None)]).unwrap();
         let expected = vec![(1, Bytes::from("one")), (2, Bytes::from("zwei"))];
         assert_eq!(store.load().unwrap(), expected);
@@ -417,13 +500,21 @@ mod tests {
         let path = store.segments[0].path.clone();
         let length = store.segments[0].length;
         drop(store);
-        File::options().write(true).open(&path).unwrap().set_len(length - 1).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(length - 1)
+            .unwrap();
         let mut store = open(dir.path());
         assert_eq!(store.load().unwrap(), vec![(1, Bytes::from("one"))]);
         store.put(&[(2, bytes("again"))]).unwrap();
         drop(store);
         let mut store = open(dir.path());
-        assert_eq!(store.load().unwrap(), vec![(1, Bytes::from("one")), (2, Bytes::from("again"))]);
+        assert_eq!(
+            store.load().unwrap(),
+            vec![(1, Bytes::from("one")), (2, Bytes::from("again"))]
+        );
     }
 
     #[test]
@@ -431,18 +522,38 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut store = open(dir.path());
         let steady = Bytes::from(vec![7; 2_000]);
-        store.put(&(1_000..2_000).map(|session| (session, Some(steady.clone()))).collect::<Vec<_>>()).unwrap();
+        store
+            .put(
+                &(1_000..2_000)
+                    .map(|session| (session, Some(steady.clone())))
+                    .collect::<Vec<_>>(),
+            )
+            .unwrap();
         for round in 0..600_u64 {
-            let records: Vec<_> =
-                (0..200).map(|n| (n, Some(Bytes::from(vec![round as u8; 500 + n as usize])))).collect();
+            let records: Vec<_> = (0..200)
+                .map(|n| (n, Some(Bytes::from(vec![round as u8; 500 + n as usize]))))
+                .collect();
             store.put(&records).unwrap();
             store.put(&[(round % 200, None)]).unwrap();
-            assert!(store.file_bytes() < 2 * store.live_bytes + SLACK_BYTES + SEGMENT_BYTES + (2 << 20), "round {round}");
+            assert!(
+                store.file_bytes() < 2 * store.live_bytes + SLACK_BYTES + SEGMENT_BYTES + (2 << 20),
+                "round {round}"
+            );
         }
         let before = store.load().unwrap();
         assert_eq!(before.len(), 1_199);
-        assert!(before.iter().filter(|record| record.0 >= 1_000).all(|record| record.1 == steady));
-        assert!(before.iter().filter(|record| record.0 < 1_000).all(|record| record.1[0] == 599_u64 as u8));
+        assert!(
+            before
+                .iter()
+                .filter(|record| record.0 >= 1_000)
+                .all(|record| record.1 == steady)
+        );
+        assert!(
+            before
+                .iter()
+                .filter(|record| record.0 < 1_000)
+                .all(|record| record.1[0] == 599_u64 as u8)
+        );
         drop(store);
         assert_eq!(open(dir.path()).load().unwrap(), before);
     }

@@ -76,28 +76,42 @@ pub struct SqliteEngine {
 
 impl std::fmt::Debug for SqliteEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteEngine").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("SqliteEngine")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 
 fn io_error(path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::Io { path: path.to_owned(), reason: error.to_string() }
+    StoreError::Io {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
 }
 
 fn lock_dir(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| io_error(&path, &e))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| io_error(&path, &e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: dir.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+            path: dir.to_owned(),
+        }),
         Err(TryLockError::Error(error)) => Err(io_error(&path, &error)),
     }
 }
 
 fn random<const N: usize>(path: &Path) -> Result<[u8; N], StoreError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| StoreError::Io { path: path.to_owned(), reason: format!("no random numbers: {e}") })?;
+    getrandom::fill(&mut bytes).map_err(|e| StoreError::Io {
+        path: path.to_owned(),
+        reason: format!("no random numbers: {e}"),
+    })?;
     Ok(bytes)
 }
 
@@ -114,8 +128,14 @@ impl Identity {
                 secret.to_vec()
             }
         };
-        let damaged = || StoreError::Corrupt { path: state.path.clone(), reason: "the identity is damaged".into() };
-        let store_id = state.meta_blob(STORE_ID)?.and_then(|id| id.try_into().ok()).ok_or_else(damaged)?;
+        let damaged = || StoreError::Corrupt {
+            path: state.path.clone(),
+            reason: "the identity is damaged".into(),
+        };
+        let store_id = state
+            .meta_blob(STORE_ID)?
+            .and_then(|id| id.try_into().ok())
+            .ok_or_else(damaged)?;
         let secret: [u8; 48] = secret.try_into().map_err(|_| damaged())?;
         let (position_secret, login_secret) = secret.split_at(16);
         Ok(Identity {
@@ -129,7 +149,10 @@ impl Identity {
 /// Opens the index; one that is damaged, missing or of another log is made anew, to be filled from
 /// the log.
 fn open_index(dir: &Path, log_id: &[u8], last: u64) -> Result<Db, StoreError> {
-    let why = match INDEX.open(dir).and_then(|db| Ok((db.meta_blob(LOG_ID)?, db.meta_number(FLOOR)?, db))) {
+    let why = match INDEX
+        .open(dir)
+        .and_then(|db| Ok((db.meta_blob(LOG_ID)?, db.meta_number(FLOOR)?, db)))
+    {
         Ok((Some(id), floor, db)) if id == log_id && floor <= last => return Ok(db),
         Ok((None, 0, db)) => {
             db.set_meta(LOG_ID, log_id)?;
@@ -180,19 +203,30 @@ impl SqliteEngine {
         let index_db = open_index(dir, &log_id, last)?;
         let floor = index_db.meta_number(FLOOR)?;
         let shared = Arc::new(Shared::new(Tail::new(floor + 1)));
-        lock(&shared.sweep).queue.extend(index::dead_ranges(&index_db)?);
+        lock(&shared.sweep)
+            .queue
+            .extend(index::dead_ranges(&index_db)?);
         let mut indexer = Indexer::new(shared.clone(), index_db, LOG.connect_reader(dir)?);
         let origin_floor = log_db.meta_number(ORIGIN_FLOOR)?;
         let origins = read_tail(&shared, &mut indexer, &log_db, floor, origin_floor)?;
 
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.into()).spawn(run).map_err(|e| io_error(dir, &e))
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(run)
+                .map_err(|e| io_error(dir, &e))
         };
         let (of_index, of_checkpoint) = (shared.clone(), shared.clone());
         let checkpoint_state = STATE.connect(dir)?;
         let threads = vec![
-            spawn("store-index", Box::new(move || index_thread(of_index, indexer)))?,
-            spawn("store-checkpoint", Box::new(move || checkpoint_thread(of_checkpoint, log_db, checkpoint_state)))?,
+            spawn(
+                "store-index",
+                Box::new(move || index_thread(of_index, indexer)),
+            )?,
+            spawn(
+                "store-checkpoint",
+                Box::new(move || checkpoint_thread(of_checkpoint, log_db, checkpoint_state)),
+            )?,
         ];
         Ok(SqliteEngine {
             dir: dir.to_owned(),
@@ -252,15 +286,27 @@ impl SqliteEngine {
     }
 
     fn view(&self) -> Result<IndexView, StoreError> {
-        Ok(IndexView { shared: self.shared.clone(), index: INDEX.connect_reader(&self.dir)? })
+        Ok(IndexView {
+            shared: self.shared.clone(),
+            index: INDEX.connect_reader(&self.dir)?,
+        })
     }
 
     fn sqlite_writer(&self) -> Result<SqliteWriter, StoreError> {
         let (log, state) = (LOG.connect(&self.dir)?, STATE.connect(&self.dir)?);
         let view = self.view()?;
-        let in_use = || StoreError::InUse { path: self.dir.clone() };
+        let in_use = || StoreError::InUse {
+            path: self.dir.clone(),
+        };
         let (origins, floor) = lock(&self.start).take().ok_or_else(in_use)?;
-        Ok(SqliteWriter::new(self.shared.clone(), log, StateWriter::new(state), view, origins, floor))
+        Ok(SqliteWriter::new(
+            self.shared.clone(),
+            log,
+            StateWriter::new(state),
+            view,
+            origins,
+            floor,
+        ))
     }
 }
 
@@ -275,10 +321,16 @@ fn read_tail(
 ) -> Result<Origins, StoreError> {
     let mut origins = Origins::default();
     // An index that is made anew starts from the first row there is.
-    let mut from = if floor == 0 { 0 } else { origin_floor.min(floor + 1) };
+    let mut from = if floor == 0 {
+        0
+    } else {
+        origin_floor.min(floor + 1)
+    };
     loop {
         let rows = log::read_back(log_db, from, origin_floor, &mut origins)?;
-        let Some(newest) = rows.last().map(|row| row.position) else { return Ok(origins) };
+        let Some(newest) = rows.last().map(|row| row.position) else {
+            return Ok(origins);
+        };
         from = newest + 1;
         for log::ReadRow { position, row } in rows {
             let (end, held) = {
@@ -313,6 +365,12 @@ impl Drop for SqliteEngine {
                 tracing::error!("a background thread of the store panicked");
             }
         }
+        // One file each, without a WAL beside it, if this is the last connection.
+        for database in [&LOG, &STATE, &INDEX] {
+            if let Err(error) = database.connect(&self.dir).and_then(|db| db.checkpoint()) {
+                tracing::debug!(%error, "no last checkpoint");
+            }
+        }
     }
 }
 
@@ -323,12 +381,18 @@ impl Engine for SqliteEngine {
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         let state = StateReader::new(STATE.connect_reader(&self.dir)?);
-        Ok(Box::new(SqliteReader::new(self.view()?, LOG.connect_reader(&self.dir)?, state)))
+        Ok(Box::new(SqliteReader::new(
+            self.view()?,
+            LOG.connect_reader(&self.dir)?,
+            state,
+        )))
     }
 
     fn session_store(&self) -> Result<Box<dyn SessionStore>, StoreError> {
         if self.sessions_given.swap(true, Ordering::AcqRel) {
-            return Err(StoreError::InUse { path: self.dir.clone() });
+            return Err(StoreError::InUse {
+                path: self.dir.clone(),
+            });
         }
         Ok(Box::new(FileSessions::open(&self.dir.join("sessions"))?))
     }

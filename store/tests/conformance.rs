@@ -6,8 +6,8 @@ use bytes::Bytes;
 use common::{Fixture, OnDisk, OnDiskFolded, OnModel, append, jid, keys, message, origin, stored};
 use store::model::Model;
 use store::{
-    Account, Append, ArchiveQuery, PutMode, Reader, RosterItem, StoreError, StoredRow, Subscription, Write,
-    WriteError, Written,
+    Account, Append, ArchiveQuery, PutMode, Reader, RosterItem, StoreError, StoredRow,
+    Subscription, Write, WriteError, Written,
 };
 use xmpp::scram::ScramHash;
 
@@ -45,7 +45,9 @@ conformance! {
 }
 
 fn payloads(rows: &[StoredRow]) -> Vec<&str> {
-    rows.iter().map(|row| std::str::from_utf8(&row.payload).unwrap()).collect()
+    rows.iter()
+        .map(|row| std::str::from_utf8(&row.payload).unwrap())
+        .collect()
 }
 
 fn pending(reader: &mut dyn Reader, owner: &str) -> Vec<String> {
@@ -54,13 +56,20 @@ fn pending(reader: &mut dyn Reader, owner: &str) -> Vec<String> {
 }
 
 fn ack(owner: &str, positions: &[u64]) -> Write {
-    Write::Ack { owner: jid(owner), positions: positions.to_vec() }
+    Write::Ack {
+        owner: jid(owner),
+        positions: positions.to_vec(),
+    }
 }
 
 fn messages_are_pending_until_acknowledged(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
     let mut reader = store.engine().reader().unwrap();
-    let first = Append { origin: origin(7, 1), outgoing: true, ..message("a@x.example", "<m1/>") };
+    let first = Append {
+        origin: origin(7, 1),
+        outgoing: true,
+        ..message("a@x.example", "<m1/>")
+    };
     let positions: Vec<u64> = writer
         .commit(&[
             Write::Append(first.clone()),
@@ -84,9 +93,17 @@ fn messages_are_pending_until_acknowledged(store: &mut dyn Fixture) {
     };
     assert_eq!(rows[0], expected);
     assert_eq!(payloads(&rows), ["<m1/>", "<m3/>"]);
-    assert_eq!(reader.row(&jid("a@x.example"), positions[0]).unwrap(), Some(expected));
+    assert_eq!(
+        reader.row(&jid("a@x.example"), positions[0]).unwrap(),
+        Some(expected)
+    );
     assert_eq!(reader.row(&jid("b@x.example"), positions[0]).unwrap(), None);
-    assert_eq!(writer.commit(&[ack("a@x.example", &[positions[0], 999_999])]).unwrap(), [Written::Done]);
+    assert_eq!(
+        writer
+            .commit(&[ack("a@x.example", &[positions[0], 999_999])])
+            .unwrap(),
+        [Written::Done]
+    );
     assert_eq!(pending(&mut *reader, "a@x.example"), ["<m3/>"]);
     assert_eq!(reader.row(&jid("a@x.example"), positions[0]).unwrap(), None);
     drop((writer, reader));
@@ -98,15 +115,19 @@ fn messages_are_pending_until_acknowledged(store: &mut dyn Fixture) {
     store.restart_rebuilt();
     let mut reader = store.engine().reader().unwrap();
     assert_eq!(pending(&mut *reader, "a@x.example"), ["<m3/>"]);
-    assert_eq!(pending(&mut *reader, "nobody@x.example"), Vec::<String>::new());
+    assert_eq!(
+        pending(&mut *reader, "nobody@x.example"),
+        Vec::<String>::new()
+    );
 }
 
 fn pending_is_paged_in_order(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
     let mut reader = store.engine().reader().unwrap();
     for batch in 0..10 {
-        let writes: Vec<Write> =
-            (0..50).map(|n| Write::Append(message("a@x.example", &format!("{}", batch * 50 + n)))).collect();
+        let writes: Vec<Write> = (0..50)
+            .map(|n| Write::Append(message("a@x.example", &format!("{}", batch * 50 + n))))
+            .collect();
         writer.commit(&writes).unwrap();
     }
     let mut after = 0;
@@ -116,31 +137,52 @@ fn pending_is_paged_in_order(store: &mut dyn Fixture) {
         let Some(last) = page.last() else { break };
         assert!(page.len() == 33 || seen.len() + page.len() == 500);
         after = last.position;
-        seen.extend(payloads(&page).into_iter().map(|text| text.parse::<u32>().unwrap()));
+        seen.extend(
+            payloads(&page)
+                .into_iter()
+                .map(|text| text.parse::<u32>().unwrap()),
+        );
     }
     assert_eq!(seen, (0..500).collect::<Vec<_>>());
     assert_eq!(reader.pending(&jid("a@x.example"), 0, 0).unwrap(), []);
-    assert_eq!(reader.pending(&jid("a@x.example"), u64::MAX, 5).unwrap(), []);
+    assert_eq!(
+        reader.pending(&jid("a@x.example"), u64::MAX, 5).unwrap(),
+        []
+    );
 }
 
 fn archived(owner: &str, peer: &str, time_ms: u64, payload: &str) -> Append {
-    Append { peer: jid(peer), archive: true, time_ms, ..message(owner, payload) }
+    Append {
+        peer: jid(peer),
+        archive: true,
+        time_ms,
+        ..message(owner, payload)
+    }
 }
 
 fn archived_rows_stay_after_acknowledgement(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
-    let position = stored(&append(&mut *writer, archived("a@x.example", "p@x.example", 5, "<kept/>")));
+    let position = stored(&append(
+        &mut *writer,
+        archived("a@x.example", "p@x.example", 5, "<kept/>"),
+    ));
     writer.commit(&[ack("a@x.example", &[position])]).unwrap();
     drop(writer);
     for rebuilt in [false, true, false] {
         let mut reader = store.engine().reader().unwrap();
         assert_eq!(pending(&mut *reader, "a@x.example"), Vec::<String>::new());
-        let rows = reader.archive(&ArchiveQuery::new(jid("a@x.example"), 10)).unwrap();
+        let rows = reader
+            .archive(&ArchiveQuery::new(jid("a@x.example"), 10))
+            .unwrap();
         assert_eq!(payloads(&rows), ["<kept/>"]);
         assert!(rows[0].archive && !rows[0].pending);
         assert!(reader.row(&jid("a@x.example"), position).unwrap().is_some());
         drop(reader);
-        if rebuilt { store.restart_rebuilt() } else { store.restart() }
+        if rebuilt {
+            store.restart_rebuilt()
+        } else {
+            store.restart()
+        }
     }
 }
 
@@ -149,8 +191,16 @@ fn archive_is_paged_both_ways_and_filtered(store: &mut dyn Fixture) {
     let mut reader = store.engine().reader().unwrap();
     let writes: Vec<Write> = (0..100_u64)
         .map(|n| {
-            let peer = if n % 3 == 0 { "three@x.example" } else { "other@x.example" };
-            let owner = if n % 10 == 9 { "b@x.example" } else { "a@x.example" };
+            let peer = if n % 3 == 0 {
+                "three@x.example"
+            } else {
+                "other@x.example"
+            };
+            let owner = if n % 10 == 9 {
+                "b@x.example"
+            } else {
+                "a@x.example"
+            };
             Write::Append(archived(owner, peer, 1_000 + n, &n.to_string()))
         })
         .collect();
@@ -158,31 +208,105 @@ fn archive_is_paged_both_ways_and_filtered(store: &mut dyn Fixture) {
     let all = ArchiveQuery::new(jid("a@x.example"), 1_000);
     let mut numbers = |query: &ArchiveQuery| -> Vec<u64> {
         let rows = reader.archive(query).unwrap();
-        payloads(&rows).into_iter().map(|text| text.parse().unwrap()).collect()
+        payloads(&rows)
+            .into_iter()
+            .map(|text| text.parse().unwrap())
+            .collect()
     };
-    assert_eq!(numbers(&all), (0..100).filter(|n| n % 10 != 9).collect::<Vec<_>>());
-    assert_eq!(numbers(&ArchiveQuery { limit: 3, ..all.clone() }), [0, 1, 2]);
-    assert_eq!(numbers(&ArchiveQuery { limit: 3, last: true, ..all.clone() }), [96, 97, 98]);
-    let after = Some(positions[50]);
-    assert_eq!(numbers(&ArchiveQuery { limit: 3, after, ..all.clone() }), [51, 52, 53]);
-    assert_eq!(numbers(&ArchiveQuery { limit: 3, before: after, last: true, ..all.clone() }), [46, 47, 48]);
     assert_eq!(
-        numbers(&ArchiveQuery { after, before: Some(positions[55]), ..all.clone() }),
+        numbers(&all),
+        (0..100).filter(|n| n % 10 != 9).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        numbers(&ArchiveQuery {
+            limit: 3,
+            ..all.clone()
+        }),
+        [0, 1, 2]
+    );
+    assert_eq!(
+        numbers(&ArchiveQuery {
+            limit: 3,
+            last: true,
+            ..all.clone()
+        }),
+        [96, 97, 98]
+    );
+    let after = Some(positions[50]);
+    assert_eq!(
+        numbers(&ArchiveQuery {
+            limit: 3,
+            after,
+            ..all.clone()
+        }),
+        [51, 52, 53]
+    );
+    assert_eq!(
+        numbers(&ArchiveQuery {
+            limit: 3,
+            before: after,
+            last: true,
+            ..all.clone()
+        }),
+        [46, 47, 48]
+    );
+    assert_eq!(
+        numbers(&ArchiveQuery {
+            after,
+            before: Some(positions[55]),
+            ..all.clone()
+        }),
         [51, 52, 53, 54]
     );
     let peer = Some(jid("three@x.example"));
-    assert_eq!(numbers(&ArchiveQuery { peer: peer.clone(), limit: 4, ..all.clone() }), [0, 3, 6, 12]);
     assert_eq!(
-        numbers(&ArchiveQuery { peer, limit: 2, last: true, end_ms: Some(1_050), ..all.clone() }),
+        numbers(&ArchiveQuery {
+            peer: peer.clone(),
+            limit: 4,
+            ..all.clone()
+        }),
+        [0, 3, 6, 12]
+    );
+    assert_eq!(
+        numbers(&ArchiveQuery {
+            peer,
+            limit: 2,
+            last: true,
+            end_ms: Some(1_050),
+            ..all.clone()
+        }),
         [45, 48]
     );
     assert_eq!(
-        numbers(&ArchiveQuery { start_ms: Some(1_010), end_ms: Some(1_012), ..all.clone() }),
+        numbers(&ArchiveQuery {
+            start_ms: Some(1_010),
+            end_ms: Some(1_012),
+            ..all.clone()
+        }),
         [10, 11, 12]
     );
-    assert_eq!(numbers(&ArchiveQuery { peer: Some(jid("nobody@x.example")), ..all.clone() }), []);
-    assert_eq!(numbers(&ArchiveQuery { after: Some(u64::MAX), ..all.clone() }), []);
-    assert_eq!(numbers(&ArchiveQuery { before: Some(0), last: true, ..all }), []);
+    assert_eq!(
+        numbers(&ArchiveQuery {
+            peer: Some(jid("nobody@x.example")),
+            ..all.clone()
+        }),
+        []
+    );
+    assert_eq!(
+        numbers(&ArchiveQuery {
+            after: Some(u64::MAX),
+            ..all.clone()
+        }),
+        []
+    );
+    assert_eq!(
+        numbers(&ArchiveQuery {
+            before: Some(0),
+            last: true,
+            ..all
+        }),
+        []
+    );
 }
 
 fn nobody_clears_the_marks_of_another(store: &mut dyn Fixture) {
@@ -190,23 +314,44 @@ fn nobody_clears_the_marks_of_another(store: &mut dyn Fixture) {
     let mut reader = store.engine().reader().unwrap();
     let position = stored(&append(&mut *writer, message("a@x.example", "<mine/>")));
     writer.commit(&[ack("b@x.example", &[position])]).unwrap();
-    writer.commit(&[Write::Drop { owner: jid("b@x.example"), positions: vec![position] }]).unwrap();
+    writer
+        .commit(&[Write::Drop {
+            owner: jid("b@x.example"),
+            positions: vec![position],
+        }])
+        .unwrap();
     assert_eq!(pending(&mut *reader, "a@x.example"), ["<mine/>"]);
     drop((writer, reader));
     store.restart_rebuilt();
-    assert_eq!(pending(&mut *store.engine().reader().unwrap(), "a@x.example"), ["<mine/>"]);
+    assert_eq!(
+        pending(&mut *store.engine().reader().unwrap(), "a@x.example"),
+        ["<mine/>"]
+    );
 }
 
 fn dropped_rows_are_gone(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
-    let one = stored(&append(&mut *writer, archived("a@x.example", "p@x.example", 1, "<one/>")));
-    let two = stored(&append(&mut *writer, archived("a@x.example", "p@x.example", 2, "<two/>")));
+    let one = stored(&append(
+        &mut *writer,
+        archived("a@x.example", "p@x.example", 1, "<one/>"),
+    ));
+    let two = stored(&append(
+        &mut *writer,
+        archived("a@x.example", "p@x.example", 2, "<two/>"),
+    ));
     writer.commit(&[ack("a@x.example", &[one])]).unwrap();
-    writer.commit(&[Write::Drop { owner: jid("a@x.example"), positions: vec![one] }]).unwrap();
+    writer
+        .commit(&[Write::Drop {
+            owner: jid("a@x.example"),
+            positions: vec![one],
+        }])
+        .unwrap();
     drop(writer);
     for _ in 0..2 {
         let mut reader = store.engine().reader().unwrap();
-        let rows = reader.archive(&ArchiveQuery::new(jid("a@x.example"), 10)).unwrap();
+        let rows = reader
+            .archive(&ArchiveQuery::new(jid("a@x.example"), 10))
+            .unwrap();
         assert_eq!(payloads(&rows), ["<two/>"]);
         assert_eq!(reader.row(&jid("a@x.example"), one).unwrap(), None);
         assert!(reader.row(&jid("a@x.example"), two).unwrap().is_some());
@@ -217,33 +362,81 @@ fn dropped_rows_are_gone(store: &mut dyn Fixture) {
 
 fn a_replay_is_answered_as_the_first_time(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
-    let first = Append { origin: origin(1, 1), ..message("a@x.example", "<m/>") };
+    let first = Append {
+        origin: origin(1, 1),
+        ..message("a@x.example", "<m/>")
+    };
     let position = stored(&append(&mut *writer, first.clone()));
-    assert_eq!(append(&mut *writer, first.clone()), Written::Replayed { position, pending: true });
-    let both = writer.commit(&[Write::Append(first.clone()), Write::Append(first.clone())]).unwrap();
-    assert_eq!(both, vec![Written::Replayed { position, pending: true }; 2]);
+    assert_eq!(
+        append(&mut *writer, first.clone()),
+        Written::Replayed {
+            position,
+            pending: true
+        }
+    );
+    let both = writer
+        .commit(&[Write::Append(first.clone()), Write::Append(first.clone())])
+        .unwrap();
+    assert_eq!(
+        both,
+        vec![
+            Written::Replayed {
+                position,
+                pending: true
+            };
+            2
+        ]
+    );
     writer.commit(&[ack("a@x.example", &[position])]).unwrap();
-    assert_eq!(append(&mut *writer, first), Written::Replayed { position, pending: false });
+    assert_eq!(
+        append(&mut *writer, first),
+        Written::Replayed {
+            position,
+            pending: false
+        }
+    );
     let mut reader = store.engine().reader().unwrap();
     assert_eq!(reader.pending(&jid("a@x.example"), 0, 10).unwrap(), []);
 }
 
 fn origins_outlive_their_rows_and_restarts(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
-    let unmarked = Append { origin: origin(1, 1), pending: false, ..message("a@x.example", "<none/>") };
-    let done = Append { origin: origin(1, 2), ..message("a@x.example", "<done/>") };
-    let open = Append { origin: origin(1, 3), ..message("a@x.example", "<open/>") };
+    let unmarked = Append {
+        origin: origin(1, 1),
+        pending: false,
+        ..message("a@x.example", "<none/>")
+    };
+    let done = Append {
+        origin: origin(1, 2),
+        ..message("a@x.example", "<done/>")
+    };
+    let open = Append {
+        origin: origin(1, 3),
+        ..message("a@x.example", "<open/>")
+    };
     let appends = [unmarked, done, open];
     let written = writer.commit(&appends.clone().map(Write::Append)).unwrap();
     let positions: Vec<u64> = written.iter().map(stored).collect();
-    writer.commit(&[ack("a@x.example", &[positions[1]])]).unwrap();
+    writer
+        .commit(&[ack("a@x.example", &[positions[1]])])
+        .unwrap();
     drop(writer);
     for rebuilt in [false, true] {
-        if rebuilt { store.restart_rebuilt() } else { store.restart() }
+        if rebuilt {
+            store.restart_rebuilt()
+        } else {
+            store.restart()
+        }
         let mut writer = store.engine().writer().unwrap();
         let answers = writer.commit(&appends.clone().map(Write::Append)).unwrap();
         for (n, answer) in answers.iter().enumerate() {
-            assert_eq!(*answer, Written::Replayed { position: positions[n], pending: n == 2 });
+            assert_eq!(
+                *answer,
+                Written::Replayed {
+                    position: positions[n],
+                    pending: n == 2
+                }
+            );
         }
         let mut reader = store.engine().reader().unwrap();
         assert_eq!(pending(&mut *reader, "a@x.example"), ["<open/>"]);
@@ -252,42 +445,88 @@ fn origins_outlive_their_rows_and_restarts(store: &mut dyn Fixture) {
 
 fn forgotten_origins_are_stored_anew(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
-    let at = |session, stanza| Append { origin: origin(session, stanza), ..message("a@x.example", "<m/>") };
+    let at = |session, stanza| Append {
+        origin: origin(session, stanza),
+        ..message("a@x.example", "<m/>")
+    };
     for (session, stanza) in [(1, 1), (1, 2), (2, 1), (3, 1)] {
         append(&mut *writer, at(session, stanza));
     }
     writer
-        .commit(&[Write::ForgetOrigins { session: 1, up_to_stanza: 1 }, Write::ForgetSession { session: 2 }])
+        .commit(&[
+            Write::ForgetOrigins {
+                session: 1,
+                up_to_stanza: 1,
+            },
+            Write::ForgetSession { session: 2 },
+        ])
         .unwrap();
     let answers: Vec<bool> = [(1, 1), (1, 2), (2, 1), (3, 1)]
         .into_iter()
-        .map(|(session, stanza)| matches!(append(&mut *writer, at(session, stanza)), Written::Stored { .. }))
+        .map(|(session, stanza)| {
+            matches!(
+                append(&mut *writer, at(session, stanza)),
+                Written::Stored { .. }
+            )
+        })
         .collect();
     assert_eq!(answers, [true, false, true, false]);
-    writer.commit(&[Write::RetainSessions { sessions: vec![3] }]).unwrap();
-    assert!(matches!(append(&mut *writer, at(3, 1)), Written::Replayed { .. }));
-    assert!(matches!(append(&mut *writer, at(1, 2)), Written::Stored { .. }));
+    writer
+        .commit(&[Write::RetainSessions { sessions: vec![3] }])
+        .unwrap();
+    assert!(matches!(
+        append(&mut *writer, at(3, 1)),
+        Written::Replayed { .. }
+    ));
+    assert!(matches!(
+        append(&mut *writer, at(1, 2)),
+        Written::Stored { .. }
+    ));
 }
 
 fn an_origin_with_other_bytes_is_a_new_stanza(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
-    let first = Append { origin: origin(1, 1), ..message("a@x.example", "<m/>") };
+    let first = Append {
+        origin: origin(1, 1),
+        ..message("a@x.example", "<m/>")
+    };
     let mut other = first.clone();
     other.origin.as_mut().unwrap().hash += 1;
     let one = stored(&append(&mut *writer, first));
     let two = stored(&append(&mut *writer, other.clone()));
     assert!(two > one);
-    assert_eq!(append(&mut *writer, other), Written::Replayed { position: two, pending: true });
+    assert_eq!(
+        append(&mut *writer, other),
+        Written::Replayed {
+            position: two,
+            pending: true
+        }
+    );
 }
 
 fn a_stanza_to_two_owners_is_two_rows(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
-    let to = |owner| Append { origin: origin(1, 1), ..message(owner, "<m/>") };
+    let to = |owner| Append {
+        origin: origin(1, 1),
+        ..message(owner, "<m/>")
+    };
     let one = stored(&append(&mut *writer, to("a@x.example")));
     let two = stored(&append(&mut *writer, to("b@x.example")));
     assert_ne!(one, two);
-    assert_eq!(append(&mut *writer, to("b@x.example")), Written::Replayed { position: two, pending: true });
-    assert_eq!(append(&mut *writer, to("a@x.example")), Written::Replayed { position: one, pending: true });
+    assert_eq!(
+        append(&mut *writer, to("b@x.example")),
+        Written::Replayed {
+            position: two,
+            pending: true
+        }
+    );
+    assert_eq!(
+        append(&mut *writer, to("a@x.example")),
+        Written::Replayed {
+            position: one,
+            pending: true
+        }
+    );
 }
 
 fn positions_are_never_used_again(store: &mut dyn Fixture) {
@@ -319,8 +558,16 @@ fn item(contact: &str, groups: &[&str]) -> RosterItem {
 }
 
 fn account(text: &str) -> Account {
-    let keys = ScramHash::ALL.into_iter().map(|hash| keys(hash, 7)).collect();
-    Account { jid: jid(text), keys, disabled: false, created_ms: 1_700_000_000_000 }
+    let keys = ScramHash::ALL
+        .into_iter()
+        .map(|hash| keys(hash, 7))
+        .collect();
+    Account {
+        jid: jid(text),
+        keys,
+        disabled: false,
+        created_ms: 1_700_000_000_000,
+    }
 }
 
 fn put(account: Account, mode: PutMode) -> Write {
@@ -341,8 +588,22 @@ fn rosters_keep_items_and_versions(store: &mut dyn Fixture) {
             put(account("a@x.example"), PutMode::Create),
             change(1, Some(item("c@x.example", &["Friends", "a\nb", ""])), None),
             change(2, Some(item("b@x.example", &[])), None),
-            change(3, Some(RosterItem { name: None, ..item("d@x.example", &[]) }), None),
-            change(4, Some(RosterItem { subscription: Subscription::From, ..item("d@x.example", &[]) }), None),
+            change(
+                3,
+                Some(RosterItem {
+                    name: None,
+                    ..item("d@x.example", &[])
+                }),
+                None,
+            ),
+            change(
+                4,
+                Some(RosterItem {
+                    subscription: Subscription::From,
+                    ..item("d@x.example", &[])
+                }),
+                None,
+            ),
             change(5, None, Some("b@x.example")),
         ])
         .unwrap();
@@ -353,12 +614,22 @@ fn rosters_keep_items_and_versions(store: &mut dyn Fixture) {
     let user = reader.user(&owner).unwrap().unwrap();
     assert_eq!(user.roster_version, 5);
     let expected = [
-        RosterItem { version: 1, ..item("c@x.example", &["Friends", "a\nb", ""]) },
-        RosterItem { version: 4, subscription: Subscription::From, ..item("d@x.example", &[]) },
+        RosterItem {
+            version: 1,
+            ..item("c@x.example", &["Friends", "a\nb", ""])
+        },
+        RosterItem {
+            version: 4,
+            subscription: Subscription::From,
+            ..item("d@x.example", &[])
+        },
     ];
     assert_eq!(user.roster, expected);
     assert_eq!(reader.user(&jid("b@x.example")).unwrap(), None);
-    assert_eq!(reader.user_data(&jid("b@x.example")).unwrap(), store::UserData::default());
+    assert_eq!(
+        reader.user_data(&jid("b@x.example")).unwrap(),
+        store::UserData::default()
+    );
 }
 
 fn requests_and_vcards_are_kept_and_removed(store: &mut dyn Fixture) {
@@ -369,7 +640,10 @@ fn requests_and_vcards_are_kept_and_removed(store: &mut dyn Fixture) {
         from: jid(from),
         stanza: stanza.map(Bytes::from),
     };
-    let vcard = |xml: Option<&'static str>| Write::VCard { owner: jid("a@x.example"), xml: xml.map(Bytes::from) };
+    let vcard = |xml: Option<&'static str>| Write::VCard {
+        owner: jid("a@x.example"),
+        xml: xml.map(Bytes::from),
+    };
     writer
         .commit(&[
             put(account("a@x.example"), PutMode::Create),
@@ -381,12 +655,39 @@ fn requests_and_vcards_are_kept_and_removed(store: &mut dyn Fixture) {
         ])
         .unwrap();
     let user = reader.user(&jid("a@x.example")).unwrap().unwrap();
-    let seen: Vec<(&str, &[u8])> = user.requests.iter().map(|r| (r.from.as_str(), &r.stanza[..])).collect();
-    assert_eq!(seen, [("c@x.example", &b"<presence2/>"[..]), ("d@x.example", b"<presence/>")]);
+    let seen: Vec<(&str, &[u8])> = user
+        .requests
+        .iter()
+        .map(|r| (r.from.as_str(), &r.stanza[..]))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("c@x.example", &b"<presence2/>"[..]),
+            ("d@x.example", b"<presence/>")
+        ]
+    );
     assert!(user.pending);
-    assert_eq!(reader.vcard(&jid("a@x.example")).unwrap(), Some(Bytes::from("<vCard/>")));
-    writer.commit(&[request("d@x.example", None), request("nobody@x.example", None), vcard(None)]).unwrap();
-    assert_eq!(reader.user(&jid("a@x.example")).unwrap().unwrap().requests.len(), 1);
+    assert_eq!(
+        reader.vcard(&jid("a@x.example")).unwrap(),
+        Some(Bytes::from("<vCard/>"))
+    );
+    writer
+        .commit(&[
+            request("d@x.example", None),
+            request("nobody@x.example", None),
+            vcard(None),
+        ])
+        .unwrap();
+    assert_eq!(
+        reader
+            .user(&jid("a@x.example"))
+            .unwrap()
+            .unwrap()
+            .requests
+            .len(),
+        1
+    );
     assert_eq!(reader.vcard(&jid("a@x.example")).unwrap(), None);
 }
 
@@ -400,11 +701,25 @@ fn accounts_are_created_changed_and_deleted(store: &mut dyn Fixture) {
             put(a.clone(), PutMode::Create),
             put(a.clone(), PutMode::CreateOrReplace),
             put(account("b@x.example"), PutMode::CreateOrReplace),
-            Write::AccountKeys { jid: jid("a@x.example"), keys: vec![keys(ScramHash::Sha256, 9)] },
-            Write::AccountDisabled { jid: jid("a@x.example"), disabled: true },
-            Write::AccountKeys { jid: jid("no@x.example"), keys: vec![] },
-            Write::AccountDisabled { jid: jid("no@x.example"), disabled: true },
-            Write::AccountDelete { jid: jid("no@x.example") },
+            Write::AccountKeys {
+                jid: jid("a@x.example"),
+                keys: vec![keys(ScramHash::Sha256, 9)],
+            },
+            Write::AccountDisabled {
+                jid: jid("a@x.example"),
+                disabled: true,
+            },
+            Write::AccountKeys {
+                jid: jid("no@x.example"),
+                keys: vec![],
+            },
+            Write::AccountDisabled {
+                jid: jid("no@x.example"),
+                disabled: true,
+            },
+            Write::AccountDelete {
+                jid: jid("no@x.example"),
+            },
         ])
         .unwrap();
     let not_found = Written::Failed(WriteError::NotFound);
@@ -423,15 +738,38 @@ fn accounts_are_created_changed_and_deleted(store: &mut dyn Fixture) {
     assert_eq!(written, expected);
     let mut reader = store.engine().reader().unwrap();
     let found = reader.account(&jid("a@x.example")).unwrap().unwrap();
-    assert_eq!(found, Account { disabled: true, keys: vec![keys(ScramHash::Sha256, 9)], ..a });
-    assert_eq!(reader.account(&jid("b@x.example")).unwrap(), Some(account("b@x.example")));
+    assert_eq!(
+        found,
+        Account {
+            disabled: true,
+            keys: vec![keys(ScramHash::Sha256, 9)],
+            ..a
+        }
+    );
+    assert_eq!(
+        reader.account(&jid("b@x.example")).unwrap(),
+        Some(account("b@x.example"))
+    );
     assert!(reader.user(&jid("a@x.example")).unwrap().unwrap().disabled);
-    let roster =
-        Write::Roster { owner: jid("a@x.example"), version: 1, put: Some(item("c@x.example", &[])), remove: None };
-    writer.commit(&[roster, Write::AccountDelete { jid: jid("a@x.example") }]).unwrap();
+    let roster = Write::Roster {
+        owner: jid("a@x.example"),
+        version: 1,
+        put: Some(item("c@x.example", &[])),
+        remove: None,
+    };
+    writer
+        .commit(&[
+            roster,
+            Write::AccountDelete {
+                jid: jid("a@x.example"),
+            },
+        ])
+        .unwrap();
     assert_eq!(reader.account(&jid("a@x.example")).unwrap(), None);
     assert_eq!(reader.user(&jid("a@x.example")).unwrap(), None);
-    writer.commit(&[put(account("a@x.example"), PutMode::Create)]).unwrap();
+    writer
+        .commit(&[put(account("a@x.example"), PutMode::Create)])
+        .unwrap();
     let user = reader.user(&jid("a@x.example")).unwrap().unwrap();
     assert_eq!((user.roster_version, user.roster.len()), (0, 0));
 }
@@ -453,30 +791,69 @@ fn accounts_are_listed_in_pages(store: &mut dyn Fixture) {
         seen.extend(page.into_iter().map(|entry| entry.jid.as_str().to_owned()));
     }
     assert_eq!(seen.len(), 75);
-    assert_eq!((&seen[0][..], &seen[74][..]), ("u00@x.example", "u24@z.example"));
+    assert_eq!(
+        (&seen[0][..], &seen[74][..]),
+        ("u00@x.example", "u24@z.example")
+    );
     let of_y = reader.accounts(Some("y.example"), None, 100).unwrap();
     assert_eq!((of_y.len(), of_y[0].jid.as_str()), (25, "u00@y.example"));
-    let rest = reader.accounts(Some("y.example"), Some(&jid("u22@y.example")), 100).unwrap();
+    let rest = reader
+        .accounts(Some("y.example"), Some(&jid("u22@y.example")), 100)
+        .unwrap();
     assert_eq!(rest.len(), 2);
-    assert_eq!(reader.accounts(Some("y.example"), Some(&jid("u22@z.example")), 100).unwrap(), []);
-    assert_eq!(reader.accounts(Some("none.example"), None, 100).unwrap(), []);
+    assert_eq!(
+        reader
+            .accounts(Some("y.example"), Some(&jid("u22@z.example")), 100)
+            .unwrap(),
+        []
+    );
+    assert_eq!(
+        reader.accounts(Some("none.example"), None, 100).unwrap(),
+        []
+    );
 }
 
 fn writes_of_a_batch_see_each_other(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
-    let first = Append { origin: origin(1, 1), ..message("a@x.example", "<m/>") };
-    let written = writer.commit(&[Write::Append(first.clone()), Write::Append(first.clone())]).unwrap();
+    let first = Append {
+        origin: origin(1, 1),
+        ..message("a@x.example", "<m/>")
+    };
+    let written = writer
+        .commit(&[Write::Append(first.clone()), Write::Append(first.clone())])
+        .unwrap();
     let position = stored(&written[0]);
-    assert_eq!(written[1], Written::Replayed { position, pending: true });
-    let written = writer.commit(&[ack("a@x.example", &[position]), Write::Append(first.clone())]).unwrap();
-    assert_eq!(written[1], Written::Replayed { position, pending: false });
+    assert_eq!(
+        written[1],
+        Written::Replayed {
+            position,
+            pending: true
+        }
+    );
+    let written = writer
+        .commit(&[
+            ack("a@x.example", &[position]),
+            Write::Append(first.clone()),
+        ])
+        .unwrap();
+    assert_eq!(
+        written[1],
+        Written::Replayed {
+            position,
+            pending: false
+        }
+    );
     let forget = Write::ForgetSession { session: 1 };
     let written = writer.commit(&[forget, Write::Append(first)]).unwrap();
     assert!(stored(&written[1]) > position);
 }
 
 fn identity_survives_and_epochs_grow(store: &mut dyn Fixture) {
-    let before = (store.engine().store_id(), store.engine().position_key().encode(5), store.engine().login_secret());
+    let before = (
+        store.engine().store_id(),
+        store.engine().position_key().encode(5),
+        store.engine().login_secret(),
+    );
     let mut epoch = store.engine().next_epoch().unwrap();
     for _ in 0..3 {
         store.restart();
@@ -485,23 +862,42 @@ fn identity_survives_and_epochs_grow(store: &mut dyn Fixture) {
         epoch = next;
     }
     let engine = store.engine();
-    assert_eq!((engine.store_id(), engine.position_key().encode(5), engine.login_secret()), before);
+    assert_eq!(
+        (
+            engine.store_id(),
+            engine.position_key().encode(5),
+            engine.login_secret()
+        ),
+        before
+    );
 }
 
 fn session_records_survive_a_kill(store: &mut dyn Fixture) {
     let mut sessions = store.engine().session_store().unwrap();
     assert_eq!(sessions.load().unwrap(), []);
-    sessions.put(&[(5, Some(Bytes::from("five"))), (4, Some(Bytes::from("four"))), (5, None)]).unwrap();
+    sessions
+        .put(&[
+            (5, Some(Bytes::from("five"))),
+            (4, Some(Bytes::from("four"))),
+            (5, None),
+        ])
+        .unwrap();
     drop(sessions);
     store.restart();
     let mut sessions = store.engine().session_store().unwrap();
     assert_eq!(sessions.load().unwrap(), [(4, Bytes::from("four"))]);
-    assert!(matches!(store.engine().session_store(), Err(StoreError::InUse { .. })));
+    assert!(matches!(
+        store.engine().session_store(),
+        Err(StoreError::InUse { .. })
+    ));
 }
 
 fn the_writer_is_given_out_once(store: &mut dyn Fixture) {
     let writer = store.engine().writer().unwrap();
-    assert!(matches!(store.engine().writer(), Err(StoreError::InUse { .. })));
+    assert!(matches!(
+        store.engine().writer(),
+        Err(StoreError::InUse { .. })
+    ));
     drop(writer);
     store.restart();
     assert!(store.engine().writer().is_ok());
@@ -511,13 +907,24 @@ fn counts_follow(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
     let mut reader = store.engine().reader().unwrap();
     assert_eq!(reader.counts().unwrap(), store::Counts::default());
-    let mut writes: Vec<Write> = (0..5).map(|_| Write::Append(message("a@x.example", "<m/>"))).collect();
+    let mut writes: Vec<Write> = (0..5)
+        .map(|_| Write::Append(message("a@x.example", "<m/>")))
+        .collect();
     writes.push(put(account("a@x.example"), PutMode::Create));
     writes.push(put(account("b@x.example"), PutMode::CreateOrReplace));
     writes.push(put(account("b@x.example"), PutMode::CreateOrReplace));
     let written = writer.commit(&writes).unwrap();
-    writer.commit(&[ack("a@x.example", &[stored(&written[0]), stored(&written[0])])]).unwrap();
-    writer.commit(&[Write::AccountDelete { jid: jid("a@x.example") }]).unwrap();
+    writer
+        .commit(&[ack(
+            "a@x.example",
+            &[stored(&written[0]), stored(&written[0])],
+        )])
+        .unwrap();
+    writer
+        .commit(&[Write::AccountDelete {
+            jid: jid("a@x.example"),
+        }])
+        .unwrap();
     let counts = reader.counts().unwrap();
     assert_eq!((counts.accounts, counts.pending), (1, 4));
     assert!(counts.last_position >= 5);
@@ -526,6 +933,9 @@ fn counts_follow(store: &mut dyn Fixture) {
 fn an_empty_batch_does_nothing(store: &mut dyn Fixture) {
     let mut writer = store.engine().writer().unwrap();
     assert_eq!(writer.commit(&[]).unwrap(), []);
-    assert_eq!(writer.commit(&[ack("a@x.example", &[])]).unwrap(), [Written::Done]);
+    assert_eq!(
+        writer.commit(&[ack("a@x.example", &[])]).unwrap(),
+        [Written::Done]
+    );
     assert!(!writer.maintain().unwrap());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::index::Indexer;
 use super::open::Db;
-use super::shared::{FOLD_AT_ROWS, FOLD_KEEP_ROWS, Shared, Work, Woken, lock};
+use super::shared::{FOLD_AT_ROWS, FOLD_KEEP_ROWS, Shared, Woken, Work, lock};
 use crate::StoreError;
 
 /// A row is folded, and if dead becomes deletable, after one to two of these at the latest.
@@ -83,10 +83,10 @@ pub(crate) fn checkpoint_thread(shared: Arc<Shared>, log: Db, state: Db) {
             return;
         }
         let result = shorten(&shared, &log).and_then(|()| shorten(&shared, &state));
-        if let Err(error) = &result {
-            if !failed {
-                tracing::warn!(%error, "the write-ahead log cannot be moved to the database file");
-            }
+        if let Err(error) = &result
+            && !failed
+        {
+            tracing::warn!(%error, "the write-ahead log cannot be moved to the database file");
         }
         failed = result.is_err();
     }

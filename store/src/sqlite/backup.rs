@@ -13,7 +13,10 @@ use crate::StoreError;
 /// again at the first start. The copy keeps the store id: give it a new one where it is restored
 /// (`restored`).
 pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let io = |e: std::io::Error| StoreError::Io { path: to.to_owned(), reason: e.to_string() };
+    let io = |e: std::io::Error| StoreError::Io {
+        path: to.to_owned(),
+        reason: e.to_string(),
+    };
     std::fs::create_dir_all(to).map_err(io)?;
     // The log first: what the state refers to may then be newer than the log, never older.
     for database in [&LOG, &STATE] {
@@ -24,10 +27,17 @@ pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
         let source = database.connect_reader(from)?;
         source.execute("PRAGMA query_only=OFF")?;
         let sql = "VACUUM INTO ?";
-        source.conn.execute(sql, [target.to_string_lossy()]).map_err(|e| source.error(e))?;
-        std::fs::File::open(&target).and_then(|file| file.sync_all()).map_err(io)?;
+        source
+            .conn
+            .execute(sql, [target.to_string_lossy()])
+            .map_err(|e| source.error(e))?;
+        std::fs::File::open(&target)
+            .and_then(|file| file.sync_all())
+            .map_err(io)?;
     }
-    std::fs::File::open(to).and_then(|dir| dir.sync_all()).map_err(io)
+    std::fs::File::open(to)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io)
 }
 
 /// Reads every page of the store in a directory that is not open, and says what is wrong with it.
@@ -44,13 +54,21 @@ pub(crate) fn verify(dir: &Path) -> Result<(), StoreError> {
 fn check(database: &Database, dir: &Path) -> Result<(), StoreError> {
     let path = database.path(dir);
     if !path.exists() {
-        return Err(StoreError::Corrupt { path, reason: "the file is missing".into() });
+        return Err(StoreError::Corrupt {
+            path,
+            reason: "the file is missing".into(),
+        });
     }
     let db: Db = database.open(dir)?;
-    let verdict: String =
-        db.conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(|e| db.error(e))?;
+    let verdict: String = db
+        .conn
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(|e| db.error(e))?;
     if verdict != "ok" {
-        return Err(StoreError::Corrupt { path, reason: verdict });
+        return Err(StoreError::Corrupt {
+            path,
+            reason: verdict,
+        });
     }
     if database.name == LOG.name {
         last_position(&db)?;

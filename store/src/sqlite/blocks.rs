@@ -35,7 +35,14 @@ struct Builder {
 
 impl Builder {
     fn new(first: u64) -> Self {
-        Builder { first, last: Item { position: first, time_ms: 0 }, bytes: Vec::new() }
+        Builder {
+            first,
+            last: Item {
+                position: first,
+                time_ms: 0,
+            },
+            bytes: Vec::new(),
+        }
     }
 
     fn resume(first: u64, bytes: Vec<u8>) -> Option<Self> {
@@ -45,7 +52,10 @@ impl Builder {
 
     fn push(&mut self, item: Item) {
         put_number(&mut self.bytes, item.position - self.last.position);
-        put_signed(&mut self.bytes, item.time_ms.wrapping_sub(self.last.time_ms) as i64);
+        put_signed(
+            &mut self.bytes,
+            item.time_ms.wrapping_sub(self.last.time_ms) as i64,
+        );
         self.last = item;
     }
 }
@@ -54,7 +64,10 @@ impl Builder {
 pub(crate) fn decode(first: u64, block: &[u8]) -> Option<Vec<Item>> {
     let mut items = Vec::with_capacity(block.len() / 4);
     let mut cursor = Cursor::new(block);
-    let mut item = Item { position: first, time_ms: 0 };
+    let mut item = Item {
+        position: first,
+        time_ms: 0,
+    };
     while !cursor.is_empty() {
         item.position = item.position.checked_add(cursor.number()?)?;
         item.time_ms = item.time_ms.wrapping_add(cursor.signed()? as u64);
@@ -64,7 +77,10 @@ pub(crate) fn decode(first: u64, block: &[u8]) -> Option<Vec<Item>> {
 }
 
 pub(crate) fn damaged(db: &Db) -> StoreError {
-    StoreError::Corrupt { path: db.path.clone(), reason: "a block of the archive index cannot be read".into() }
+    StoreError::Corrupt {
+        path: db.path.clone(),
+        reason: "a block of the archive index cannot be read".into(),
+    }
 }
 
 fn execute(db: &Db, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
@@ -73,7 +89,11 @@ fn execute(db: &Db, sql: &str, params: impl rusqlite::Params) -> Result<(), Stor
 }
 
 fn put(db: &Db, owner: i64, peer: i64, first: u64, block: &[u8]) -> Result<(), StoreError> {
-    execute(db, "INSERT OR REPLACE INTO archive VALUES (?, ?, ?, ?)", (owner, peer, first as i64, block))
+    execute(
+        db,
+        "INSERT OR REPLACE INTO archive VALUES (?, ?, ?, ?)",
+        (owner, peer, first as i64, block),
+    )
 }
 
 /// The last block of a list that starts at or below a position.
@@ -88,7 +108,10 @@ pub(crate) fn block_at(
     let mut statement = db.conn.prepare_cached(sql).map_err(|e| db.error(e))?;
     let position = i64::try_from(position).unwrap_or(i64::MAX);
     let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get(1)?));
-    statement.query_row((owner, peer, position), row).optional().map_err(|e| db.error(e))
+    statement
+        .query_row((owner, peer, position), row)
+        .optional()
+        .map_err(|e| db.error(e))
 }
 
 /// The first block of a list that starts above a position.
@@ -103,7 +126,10 @@ pub(crate) fn block_after(
     let mut statement = db.conn.prepare_cached(sql).map_err(|e| db.error(e))?;
     let position = i64::try_from(position).unwrap_or(i64::MAX);
     let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get(1)?));
-    statement.query_row((owner, peer, position), row).optional().map_err(|e| db.error(e))
+    statement
+        .query_row((owner, peer, position), row)
+        .optional()
+        .map_err(|e| db.error(e))
 }
 
 /// Adds entries, all later than what their lists hold.
@@ -122,7 +148,10 @@ pub(crate) fn append(db: &Db, entries: &mut [Entry]) -> Result<(), StoreError> {
                 put(db, owner, peer, builder.first, &builder.bytes)?;
                 builder = Builder::new(entry.position);
             }
-            builder.push(Item { position: entry.position, time_ms: entry.time_ms });
+            builder.push(Item {
+                position: entry.position,
+                time_ms: entry.time_ms,
+            });
         }
         put(db, owner, peer, builder.first, &builder.bytes)?;
     }
@@ -144,12 +173,19 @@ pub(crate) fn remove(db: &Db, entries: &mut Vec<Entry>) -> Result<Vec<Entry>, St
         let items = decode(first, &block).ok_or_else(|| damaged(db))?;
         let last = items.last().map_or(first, |item| item.position);
         // All entries that fall into this block at once.
-        let same = |other: &&Entry| (other.owner, other.peer) == (owner, peer) && other.position <= last;
+        let same =
+            |other: &&Entry| (other.owner, other.peer) == (owner, peer) && other.position <= last;
         let count = rest.iter().take_while(same).count().max(1);
         let (here, later) = rest.split_at(count);
         rest = later;
-        let gone = |item: &Item| here.binary_search_by_key(&item.position, |entry| entry.position).is_ok();
-        removed.extend(items.iter().filter(|item| gone(item)).map(|item| Entry { position: item.position, ..*entry }));
+        let gone = |item: &Item| {
+            here.binary_search_by_key(&item.position, |entry| entry.position)
+                .is_ok()
+        };
+        removed.extend(items.iter().filter(|item| gone(item)).map(|item| Entry {
+            position: item.position,
+            ..*entry
+        }));
         let mut kept = items.iter().filter(|item| !gone(item)).peekable();
         execute(
             db,
@@ -174,7 +210,12 @@ mod tests {
         let mut found = Vec::new();
         let mut after = 0;
         while let Some((first, block)) = block_after(db, owner, peer, after).unwrap() {
-            found.extend(decode(first, &block).unwrap().iter().map(|item| item.position));
+            found.extend(
+                decode(first, &block)
+                    .unwrap()
+                    .iter()
+                    .map(|item| item.position),
+            );
             after = first;
         }
         found
@@ -184,21 +225,39 @@ mod tests {
     fn what_is_appended_is_found_and_what_is_removed_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let db = INDEX.open(dir.path()).unwrap();
-        let entry = |position: u64| Entry { owner: 1, peer: 2, position, time_ms: 1_700_000_000_000 + position * 7 };
+        let entry = |position: u64| Entry {
+            owner: 1,
+            peer: 2,
+            position,
+            time_ms: 1_700_000_000_000 + position * 7,
+        };
         for batch in 0..10 {
-            let mut entries: Vec<Entry> = (batch * 100 + 1..=batch * 100 + 100).map(entry).collect();
-            entries.push(Entry { owner: 1, peer: 3, position: batch * 100 + 50, time_ms: 0 });
+            let mut entries: Vec<Entry> =
+                (batch * 100 + 1..=batch * 100 + 100).map(entry).collect();
+            entries.push(Entry {
+                owner: 1,
+                peer: 3,
+                position: batch * 100 + 50,
+                time_ms: 0,
+            });
             append(&db, &mut entries).unwrap();
         }
         assert_eq!(all(&db, 1, 2), (1..=1_000).collect::<Vec<_>>());
         assert_eq!(all(&db, 1, 3).len(), 10);
         let (first, block) = block_at(&db, 1, 2, 500).unwrap().unwrap();
-        let item = decode(first, &block).unwrap().into_iter().find(|item| item.position == 500).unwrap();
+        let item = decode(first, &block)
+            .unwrap()
+            .into_iter()
+            .find(|item| item.position == 500)
+            .unwrap();
         assert_eq!(item.time_ms, entry(500).time_ms);
         let mut gone: Vec<Entry> = (1..=1_000).filter(|p| p % 3 != 0).map(entry).collect();
         gone.push(entry(5_000));
         assert_eq!(remove(&db, &mut gone).unwrap().len(), 667);
-        assert_eq!(all(&db, 1, 2), (1..=1_000).filter(|p| p % 3 == 0).collect::<Vec<_>>());
+        assert_eq!(
+            all(&db, 1, 2),
+            (1..=1_000).filter(|p| p % 3 == 0).collect::<Vec<_>>()
+        );
         remove(&db, &mut (1..=1_000).map(entry).collect()).unwrap();
         assert_eq!(all(&db, 1, 2), []);
         assert_eq!(all(&db, 1, 3).len(), 10);

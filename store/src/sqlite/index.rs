@@ -55,9 +55,14 @@ const FOLD_ROWS_MAX: u64 = 131_072;
 
 /// The id of an address in the index.
 pub(crate) fn id_of(index: &Db, jid: &BareJid) -> Result<Option<i64>, StoreError> {
-    let mut statement =
-        index.conn.prepare_cached("SELECT id FROM jid WHERE jid = ?").map_err(|e| index.error(e))?;
-    statement.query_row([jid.as_str()], |row| row.get(0)).optional().map_err(|e| index.error(e))
+    let mut statement = index
+        .conn
+        .prepare_cached("SELECT id FROM jid WHERE jid = ?")
+        .map_err(|e| index.error(e))?;
+    statement
+        .query_row([jid.as_str()], |row| row.get(0))
+        .optional()
+        .map_err(|e| index.error(e))
 }
 
 /// (owner, archived) of a row in the pending table.
@@ -65,7 +70,10 @@ pub(crate) fn pending_row(index: &Db, position: u64) -> Result<Option<(i64, bool
     let sql = "SELECT owner, archive FROM pending WHERE position = ?";
     let mut statement = index.conn.prepare_cached(sql).map_err(|e| index.error(e))?;
     let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    statement.query_row([position as i64], row).optional().map_err(|e| index.error(e))
+    statement
+        .query_row([position as i64], row)
+        .optional()
+        .map_err(|e| index.error(e))
 }
 
 /// Index and tail seen at one moment.
@@ -103,7 +111,10 @@ impl IndexView {
                 return Ok(None);
             }
             if position > floor {
-                return Ok(Some(tail.row(position).is_some_and(|row| row.pending() && row.is_of(owner))));
+                return Ok(Some(
+                    tail.row(position)
+                        .is_some_and(|row| row.pending() && row.is_of(owner)),
+                ));
             }
             Ok(Some(indexed && !tail.marks_cleared(position, owner).0))
         })
@@ -121,7 +132,12 @@ pub(crate) struct Indexer {
 impl Indexer {
     pub fn new(shared: Arc<Shared>, index: Db, log: Db) -> Self {
         index.conn.set_prepared_statement_cache_capacity(32);
-        Indexer { shared, index, log, ids: HashMap::default() }
+        Indexer {
+            shared,
+            index,
+            log,
+            ids: HashMap::default(),
+        }
     }
 
     /// Folds every row up to `to` (a position), in as many transactions as it takes.
@@ -162,6 +178,12 @@ impl Indexer {
                 return Err(error);
             }
         };
+        let ranges = dead.into_iter().map(|(first, last)| DeadRange {
+            key: first,
+            first,
+            last,
+        });
+        lock(&self.shared.sweep).queue.extend(ranges);
         loop {
             let (chunk, more) = lock(&self.shared.tail).release(to);
             drop(chunk);
@@ -171,8 +193,6 @@ impl Indexer {
         }
         lock(&self.shared.tail).released(to);
         self.shared.room.notify_all();
-        let ranges = dead.into_iter().map(|(first, last)| DeadRange { key: first, first, last });
-        lock(&self.shared.sweep).queue.extend(ranges);
         self.index.checkpoint().map(drop)
     }
 
@@ -201,7 +221,11 @@ impl Indexer {
     }
 
     fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
-        let mut statement = self.index.conn.prepare_cached(sql).map_err(|e| self.index.error(e))?;
+        let mut statement = self
+            .index
+            .conn
+            .prepare_cached(sql)
+            .map_err(|e| self.index.error(e))?;
         statement.execute(params).map_err(|e| self.index.error(e))
     }
 
@@ -216,7 +240,11 @@ impl Indexer {
         self.delete_swept(swept)?;
         let mut pending_count = self.index.meta_number(PENDING_COUNT)? as i64;
         pending_count += self.write_rows(&work.rows)?;
-        let mut folded = Folded { dead: work.dead.clone(), pending_removed: 0, drops: Vec::new() };
+        let mut folded = Folded {
+            dead: work.dead.clone(),
+            pending_removed: 0,
+            drops: Vec::new(),
+        };
         for (position, clears) in &work.clears {
             let mut keep = false;
             for clear in clears.iter() {
@@ -232,7 +260,8 @@ impl Indexer {
             let sql = "INSERT INTO dead VALUES (?, ?) ON CONFLICT DO UPDATE SET last = max(last, excluded.last)";
             self.run(sql, (*first as i64, *last as i64))?;
         }
-        self.index.set_meta(PENDING_COUNT, pending_count - folded.pending_removed)?;
+        self.index
+            .set_meta(PENDING_COUNT, pending_count - folded.pending_removed)?;
         self.index.set_meta(FLOOR, to as i64)?;
         self.index.execute("COMMIT")?;
         Ok(dead)
@@ -246,12 +275,25 @@ impl Indexer {
             let owner = self.id(&row.owner)?;
             if row.pending {
                 pending += 1;
-                self.run("INSERT INTO pending VALUES (?, ?, ?)", (row.position as i64, owner, row.archive))?;
+                self.run(
+                    "INSERT INTO pending VALUES (?, ?, ?)",
+                    (row.position as i64, owner, row.archive),
+                )?;
             }
             if row.archive {
                 let peer = self.id(&row.peer)?;
-                entries.push(blocks::Entry { owner, peer: 0, position: row.position, time_ms: row.time_ms });
-                entries.push(blocks::Entry { owner, peer, position: row.position, time_ms: row.time_ms });
+                entries.push(blocks::Entry {
+                    owner,
+                    peer: 0,
+                    position: row.position,
+                    time_ms: row.time_ms,
+                });
+                entries.push(blocks::Entry {
+                    owner,
+                    peer,
+                    position: row.position,
+                    time_ms: row.time_ms,
+                });
             }
         }
         blocks::append(&self.index, &mut entries)?;
@@ -290,8 +332,12 @@ impl Indexer {
         for &position in &clear.positions {
             if position >= from {
                 // Folded just now with the mark cleared already.
-                let row = rows.binary_search_by_key(&position, |row| row.position).ok().map(|at| &rows[at]);
-                keep |= !clear.drop && row.is_some_and(|row| row.archive && row.owner == clear.owner);
+                let row = rows
+                    .binary_search_by_key(&position, |row| row.position)
+                    .ok()
+                    .map(|at| &rows[at]);
+                keep |=
+                    !clear.drop && row.is_some_and(|row| row.archive && row.owner == clear.owner);
                 continue;
             }
             let pending = pending_row(&self.index, position)?.filter(|(of, _)| *of == owner);
@@ -319,12 +365,23 @@ impl Indexer {
     ) -> Result<(), StoreError> {
         let peer = log::with_message(&self.log, position, |message| {
             let archived = message.flags & ARCHIVE != 0 && message.owner == owner_jid.as_str();
-            archived.then(|| BareJid::parse(message.peer).ok()).flatten()
+            archived
+                .then(|| BareJid::parse(message.peer).ok())
+                .flatten()
         })?;
-        let Some(peer) = peer.flatten() else { return Ok(()) };
-        let Some(peer) = id_of(&self.index, &peer)? else { return Ok(()) };
+        let Some(peer) = peer.flatten() else {
+            return Ok(());
+        };
+        let Some(peer) = id_of(&self.index, &peer)? else {
+            return Ok(());
+        };
         for peer in [0, peer] {
-            folded.drops.push(blocks::Entry { owner, peer, position, time_ms: 0 });
+            folded.drops.push(blocks::Entry {
+                owner,
+                peer,
+                position,
+                time_ms: 0,
+            });
         }
         Ok(())
     }
@@ -363,9 +420,18 @@ fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
 pub(crate) fn dead_ranges(index: &Db) -> Result<Vec<DeadRange>, StoreError> {
     let sql = "SELECT first, last FROM dead ORDER BY first";
     let mut statement = index.conn.prepare(sql).map_err(|e| index.error(e))?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)));
+    let rows = statement.query_map([], |row| {
+        Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+    });
     rows.map_err(|e| index.error(e))?
-        .map(|row| row.map(|(first, last)| DeadRange { key: first, first, last }).map_err(|e| index.error(e)))
+        .map(|row| {
+            row.map(|(first, last)| DeadRange {
+                key: first,
+                first,
+                last,
+            })
+            .map_err(|e| index.error(e))
+        })
         .collect()
 }
 
@@ -375,7 +441,10 @@ mod tests {
 
     #[test]
     fn ranges_are_sorted_and_joined() {
-        assert_eq!(joined(vec![(9, 9), (1, 3), (4, 4), (6, 7), (7, 8)]), [(1, 4), (6, 9)]);
+        assert_eq!(
+            joined(vec![(9, 9), (1, 3), (4, 4), (6, 7), (7, 8)]),
+            [(1, 4), (6, 9)]
+        );
         assert_eq!(joined(vec![]), []);
     }
 }

@@ -33,13 +33,18 @@ pub(crate) const LOG_ID: &str = "log_id";
 pub(crate) const READ_ROWS: usize = 8_192;
 
 fn damaged(db: &Db, position: i64) -> StoreError {
-    StoreError::Corrupt { path: db.path.clone(), reason: format!("row {position} cannot be read") }
+    StoreError::Corrupt {
+        path: db.path.clone(),
+        reason: format!("row {position} cannot be read"),
+    }
 }
 
 /// The last position written; 0 for an empty log.
 pub(crate) fn last_position(db: &Db) -> Result<u64, StoreError> {
-    let last: Option<i64> =
-        db.conn.query_row("SELECT max(position) FROM log", [], |row| row.get(0)).map_err(|e| db.error(e))?;
+    let last: Option<i64> = db
+        .conn
+        .query_row("SELECT max(position) FROM log", [], |row| row.get(0))
+        .map_err(|e| db.error(e))?;
     Ok(last.unwrap_or(0) as u64)
 }
 
@@ -49,8 +54,10 @@ pub(crate) fn with_message<T>(
     position: u64,
     take: impl FnOnce(&Message<'_>) -> T,
 ) -> Result<Option<T>, StoreError> {
-    let mut statement =
-        db.conn.prepare_cached("SELECT row FROM log WHERE position = ?").map_err(|e| db.error(e))?;
+    let mut statement = db
+        .conn
+        .prepare_cached("SELECT row FROM log WHERE position = ?")
+        .map_err(|e| db.error(e))?;
     let mut take = Some(take);
     let found = statement
         .query_row([position as i64], |row| {
@@ -83,15 +90,25 @@ pub(crate) fn read_back(
     let error = |e| db.error(e);
     let sql = "SELECT position, row FROM log WHERE position >= ? ORDER BY position LIMIT ?";
     let mut statement = db.conn.prepare_cached(sql).map_err(error)?;
-    let mut rows = statement.query((from as i64, READ_ROWS as i64)).map_err(error)?;
+    let mut rows = statement
+        .query((from as i64, READ_ROWS as i64))
+        .map_err(error)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(error)? {
         let position: i64 = row.get(0).map_err(error)?;
-        let blob = row.get_ref(1).map_err(error)?.as_blob().map_err(|_| damaged(db, position))?;
+        let blob = row
+            .get_ref(1)
+            .map_err(error)?
+            .as_blob()
+            .map_err(|_| damaged(db, position))?;
         let record = record::decode(blob).ok_or_else(|| damaged(db, position))?;
         let origins = (position as u64 >= origin_floor).then_some(&mut *origins);
-        let row = tail_row(record, position as u64, origins).ok_or_else(|| damaged(db, position))?;
-        found.push(ReadRow { position: position as u64, row });
+        let row =
+            tail_row(record, position as u64, origins).ok_or_else(|| damaged(db, position))?;
+        found.push(ReadRow {
+            position: position as u64,
+            row,
+        });
     }
     Ok(found)
 }
@@ -99,18 +116,33 @@ pub(crate) fn read_back(
 fn tail_row(record: Record<'_>, position: u64, origins: Option<&mut Origins>) -> Option<TailRow> {
     Some(match record {
         Record::Message(message) => {
-            let (owner, peer) = (BareJid::parse(message.owner).ok()?, BareJid::parse(message.peer).ok()?);
+            let (owner, peer) = (
+                BareJid::parse(message.owner).ok()?,
+                BareJid::parse(message.peer).ok()?,
+            );
             if let (Some(origin), Some(origins)) = (message.origin, origins) {
                 origins.insert(origin, owner.clone(), position, position);
             }
-            TailRow::new(Body::Message { owner, peer }, message.time_ms, message.flags)
+            TailRow::new(
+                Body::Message { owner, peer },
+                message.time_ms,
+                message.flags,
+            )
         }
         Record::Clear(clears) => {
             let clears = clears.into_iter().map(|clear| {
                 let owner = BareJid::parse(clear.owner).ok()?;
-                Some(Clear { owner, drop: clear.drop, positions: clear.positions })
+                Some(Clear {
+                    owner,
+                    drop: clear.drop,
+                    positions: clear.positions,
+                })
             });
-            TailRow::new(Body::Clear(clears.collect::<Option<Vec<_>>>()?.into()), 0, 0)
+            TailRow::new(
+                Body::Clear(clears.collect::<Option<Vec<_>>>()?.into()),
+                0,
+                0,
+            )
         }
         Record::Origins(carried) => {
             if let Some(origins) = origins {

@@ -41,10 +41,13 @@ pub(crate) fn store_error(path: &Path, error: rusqlite::Error) -> StoreError {
     };
     match failure.code {
         ErrorCode::DiskFull => StoreError::DiskFull { path },
-        ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly => {
-            StoreError::Io { path, reason }
+        ErrorCode::SystemIoFailure
+        | ErrorCode::CannotOpen
+        | ErrorCode::PermissionDenied
+        | ErrorCode::ReadOnly => StoreError::Io { path, reason },
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            StoreError::Corrupt { path, reason }
         }
-        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Corrupt { path, reason },
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::InUse { path },
         _ => StoreError::Engine { path, reason },
     }
@@ -78,24 +81,35 @@ impl Db {
     /// and frames moved so far.
     pub fn checkpoint(&self) -> Result<(i64, i64), StoreError> {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(1)?, row.get(2)?));
-        self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], row).map_err(|e| self.error(e))
+        self.conn
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], row)
+            .map_err(|e| self.error(e))
     }
 
     /// Raw bytes of a key in the meta table.
     pub fn meta_blob(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         use rusqlite::OptionalExtension;
-        let mut statement =
-            self.conn.prepare_cached("SELECT value FROM meta WHERE key = ?").map_err(|e| self.error(e))?;
-        statement.query_row([key], |row| row.get(0)).optional().map_err(|e| self.error(e))
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT value FROM meta WHERE key = ?")
+            .map_err(|e| self.error(e))?;
+        statement
+            .query_row([key], |row| row.get(0))
+            .optional()
+            .map_err(|e| self.error(e))
     }
 
     /// A number in the meta table; 0 when absent.
     pub fn meta_number(&self, key: &str) -> Result<u64, StoreError> {
         use rusqlite::OptionalExtension;
-        let mut statement =
-            self.conn.prepare_cached("SELECT value FROM meta WHERE key = ?").map_err(|e| self.error(e))?;
-        let value: Option<i64> =
-            statement.query_row([key], |row| row.get(0)).optional().map_err(|e| self.error(e))?;
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT value FROM meta WHERE key = ?")
+            .map_err(|e| self.error(e))?;
+        let value: Option<i64> = statement
+            .query_row([key], |row| row.get(0))
+            .optional()
+            .map_err(|e| self.error(e))?;
         Ok(value.unwrap_or(0) as u64)
     }
 
@@ -125,13 +139,21 @@ impl Database {
             .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
             .map_err(|e| db.error(e))?;
         let pragma = |name: &str| -> Result<i64, StoreError> {
-            db.conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).map_err(|e| db.error(e))
+            db.conn
+                .query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+                .map_err(|e| db.error(e))
         };
         let (version, application) = (pragma("user_version")?, pragma("application_id")?);
         if fresh == 0 && version == 0 {
-            db.execute(&format!("PRAGMA page_size={}; PRAGMA journal_mode=WAL;", self.page_bytes))?;
+            db.execute(&format!(
+                "PRAGMA page_size={}; PRAGMA journal_mode=WAL;",
+                self.page_bytes
+            ))?;
         } else if application != APPLICATION_ID {
-            return Err(StoreError::Corrupt { path, reason: "a SQLite database of some other program".into() });
+            return Err(StoreError::Corrupt {
+                path,
+                reason: "a SQLite database of some other program".into(),
+            });
         }
         db.execute("PRAGMA journal_mode=WAL")?;
         migrate(&db, version, self.migrations)?;
@@ -141,11 +163,14 @@ impl Database {
     /// A further writing connection to a file that has been opened.
     pub fn connect(&self, dir: &Path) -> Result<Db, StoreError> {
         let path = self.path(dir);
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&path, flags).map_err(|e| store_error(&path, e))?;
         let db = Db { conn, path };
-        db.conn.busy_timeout(Duration::from_secs(5)).map_err(|e| db.error(e))?;
+        db.conn
+            .busy_timeout(Duration::from_secs(5))
+            .map_err(|e| db.error(e))?;
         db.execute(&format!(
             "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-{WRITER_CACHE_KIB};
              PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;"
@@ -159,7 +184,9 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&path, flags).map_err(|e| store_error(&path, e))?;
         let db = Db { conn, path };
-        db.conn.busy_timeout(Duration::from_secs(5)).map_err(|e| db.error(e))?;
+        db.conn
+            .busy_timeout(Duration::from_secs(5))
+            .map_err(|e| db.error(e))?;
         db.conn.set_prepared_statement_cache_capacity(64);
         db.execute(&format!(
             "PRAGMA query_only=ON; PRAGMA cache_size=-{READER_CACHE_KIB}; PRAGMA trusted_schema=OFF;"
@@ -171,16 +198,50 @@ impl Database {
 /// A file cut to nothing would be taken for a new one; one cut inside its first page gives a message
 /// that helps nobody.
 fn check_size(path: &Path) -> Result<(), StoreError> {
-    let io = |e: std::io::Error| StoreError::Io { path: path.to_owned(), reason: e.to_string() };
+    let io = |e: std::io::Error| StoreError::Io {
+        path: path.to_owned(),
+        reason: e.to_string(),
+    };
     match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(io(e)),
-        Ok(facts) if facts.len() >= 512 => Ok(()),
+        Ok(facts) if facts.len() >= 512 => check_page_count(path, facts.len()),
         Ok(facts) if facts.len() == 0 && !has_wal(path) => Ok(()),
-        Ok(facts) => {
-            Err(StoreError::Corrupt { path: path.to_owned(), reason: format!("cut off at {} bytes", facts.len()) })
-        }
+        Ok(facts) => Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            reason: format!("cut off at {} bytes", facts.len()),
+        }),
     }
+}
+
+/// The header of a database says how many pages it has. (With a WAL beside it some may be there only:
+/// SQLite then finds out for itself.)
+fn check_page_count(path: &Path, length: u64) -> Result<(), StoreError> {
+    use std::io::Read;
+    if has_wal(path) {
+        return Ok(());
+    }
+    let mut header = [0; 100];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    read.map_err(|e| StoreError::Io {
+        path: path.to_owned(),
+        reason: e.to_string(),
+    })?;
+    let page_bytes = match u64::from(u16::from_be_bytes([header[16], header[17]])) {
+        1 => 65_536,
+        bytes => bytes,
+    };
+    let pages = u64::from(u32::from_be_bytes([
+        header[28], header[29], header[30], header[31],
+    ]));
+    if header.starts_with(b"SQLite format 3\0") && pages * page_bytes > length {
+        let reason = format!("cut off at {length} of {} bytes", pages * page_bytes);
+        return Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            reason,
+        });
+    }
+    Ok(())
 }
 
 fn has_wal(path: &Path) -> bool {
@@ -193,7 +254,11 @@ fn has_wal(path: &Path) -> bool {
 fn migrate(db: &Db, version: i64, migrations: &[&str]) -> Result<(), StoreError> {
     let known = migrations.len() as i64;
     if version > known || version < 0 {
-        return Err(StoreError::Newer { path: db.path.clone(), found: version, known });
+        return Err(StoreError::Newer {
+            path: db.path.clone(),
+            found: version,
+            known,
+        });
     }
     for (number, sql) in (1..).zip(migrations).skip(version as usize) {
         let run = db.execute(&format!(
@@ -203,7 +268,11 @@ fn migrate(db: &Db, version: i64, migrations: &[&str]) -> Result<(), StoreError>
             db.rollback();
             return run;
         }
-        tracing::debug!(file = db.path.display().to_string(), schema = number, "schema migrated");
+        tracing::debug!(
+            file = db.path.display().to_string(),
+            schema = number,
+            "schema migrated"
+        );
     }
     Ok(())
 }

@@ -38,7 +38,10 @@ impl Origins {
             return None;
         }
         let from = entries.partition_point(|entry| entry.stanza < stanza);
-        entries.range(from..).take_while(|entry| entry.stanza == stanza).find(|entry| entry.owner == *owner)
+        entries
+            .range(from..)
+            .take_while(|entry| entry.stanza == stanza)
+            .find(|entry| entry.owner == *owner)
     }
 
     /// Adds an origin, or replaces the one of the same (session, stanza, owner); returns what was
@@ -50,7 +53,13 @@ impl Origins {
         position: u64,
         told_at: u64,
     ) -> Option<Entry> {
-        let entry = Entry { stanza: origin.stanza, hash: origin.hash, position, told_at, owner };
+        let entry = Entry {
+            stanza: origin.stanza,
+            hash: origin.hash,
+            position,
+            told_at,
+            owner,
+        };
         let entries = self.sessions.entry(origin.session).or_default();
         if entries.back().is_none_or(|last| last.stanza < entry.stanza) {
             entries.push_back(entry);
@@ -59,7 +68,10 @@ impl Origins {
         }
         let from = entries.partition_point(|other| other.stanza < entry.stanza);
         let mut at = from;
-        while let Some(other) = entries.get_mut(at).filter(|other| other.stanza == entry.stanza) {
+        while let Some(other) = entries
+            .get_mut(at)
+            .filter(|other| other.stanza == entry.stanza)
+        {
             if other.owner == entry.owner {
                 return Some(std::mem::replace(other, entry));
             }
@@ -72,8 +84,13 @@ impl Origins {
 
     /// Undoes an `insert` whose transaction failed.
     pub fn undo(&mut self, session: u64, stanza: u64, owner: &BareJid, replaced: Option<Entry>) {
-        let Some(entries) = self.sessions.get_mut(&session) else { return };
-        let Some(at) = entries.iter().position(|entry| entry.stanza == stanza && entry.owner == *owner) else {
+        let Some(entries) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let Some(at) = entries
+            .iter()
+            .position(|entry| entry.stanza == stanza && entry.owner == *owner)
+        else {
             return;
         };
         match replaced {
@@ -90,8 +107,13 @@ impl Origins {
 
     /// Forgets stanzas of a session up to and including one.
     pub fn forget(&mut self, session: u64, up_to_stanza: u64) {
-        let Some(entries) = self.sessions.get_mut(&session) else { return };
-        while entries.front().is_some_and(|entry| entry.stanza <= up_to_stanza) {
+        let Some(entries) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        while entries
+            .front()
+            .is_some_and(|entry| entry.stanza <= up_to_stanza)
+        {
             entries.pop_front();
             self.count -= 1;
         }
@@ -128,13 +150,23 @@ impl Origins {
 
     /// The same, leaving out those told below `from`.
     pub fn lowest_told_from(&self, from: u64) -> Option<u64> {
-        self.sessions.values().flatten().map(|entry| entry.told_at).filter(|at| *at >= from).min()
+        self.sessions
+            .values()
+            .flatten()
+            .map(|entry| entry.told_at)
+            .filter(|at| *at >= from)
+            .min()
     }
 
     /// Those told below a position, with their session, for carrying.
     pub fn told_below(&self, position: u64) -> Vec<(u64, Entry)> {
-        let all = self.sessions.iter().flat_map(|(session, entries)| entries.iter().map(|entry| (*session, entry)));
-        all.filter(|(_, entry)| entry.told_at < position).map(|(session, entry)| (session, entry.clone())).collect()
+        let all = self
+            .sessions
+            .iter()
+            .flat_map(|(session, entries)| entries.iter().map(|entry| (*session, entry)));
+        all.filter(|(_, entry)| entry.told_at < position)
+            .map(|(session, entry)| (session, entry.clone()))
+            .collect()
     }
 
     /// Those told below `position` are now told by the row at `told_at`.
@@ -159,17 +191,36 @@ mod tests {
     fn finds_by_session_stanza_and_owner_in_any_order_of_insertion() {
         let mut origins = Origins::default();
         for (position, (stanza, owner)) in
-            [(5, "a@x"), (3, "a@x"), (5, "b@x"), (4, "a@x"), (5, "c@x")].into_iter().enumerate()
+            [(5, "a@x"), (3, "a@x"), (5, "b@x"), (4, "a@x"), (5, "c@x")]
+                .into_iter()
+                .enumerate()
         {
-            let origin = Origin { session: 1, stanza, hash: 9 };
-            assert!(origins.insert(origin, jid(owner), position as u64, position as u64).is_none());
+            let origin = Origin {
+                session: 1,
+                stanza,
+                hash: 9,
+            };
+            assert!(
+                origins
+                    .insert(origin, jid(owner), position as u64, position as u64)
+                    .is_none()
+            );
         }
         assert_eq!(origins.len(), 5);
         assert_eq!(origins.find(1, 5, &jid("c@x")).unwrap().position, 4);
         assert_eq!(origins.find(1, 3, &jid("a@x")).unwrap().position, 1);
         assert!(origins.find(1, 3, &jid("b@x")).is_none());
         assert!(origins.find(2, 3, &jid("a@x")).is_none());
-        let replaced = origins.insert(Origin { session: 1, stanza: 5, hash: 1 }, jid("b@x"), 77, 77);
+        let replaced = origins.insert(
+            Origin {
+                session: 1,
+                stanza: 5,
+                hash: 1,
+            },
+            jid("b@x"),
+            77,
+            77,
+        );
         assert_eq!(replaced.as_ref().unwrap().position, 2);
         origins.undo(1, 5, &jid("b@x"), replaced);
         assert_eq!(origins.find(1, 5, &jid("b@x")).unwrap().hash, 9);

@@ -34,7 +34,12 @@ impl SqliteReader {
     }
 
     /// Positions of pending rows, ascending.
-    fn pending_positions(&self, owner: &BareJid, after: u64, limit: usize) -> Result<Vec<Found>, StoreError> {
+    fn pending_positions(
+        &self,
+        owner: &BareJid,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Found>, StoreError> {
         let index = &self.view.index;
         self.view.consistent(|floor| {
             let mut found = Vec::new();
@@ -44,8 +49,13 @@ impl SqliteReader {
                 let page = self.indexed_pending(id, last, limit.clamp(1, PAGE))?;
                 last = page.last().copied().unwrap_or(last);
                 let tail = lock(&self.view.shared.tail);
-                let left = page.iter().filter(|position| !tail.marks_cleared(**position, owner).0);
-                found.extend(left.map(|position| Found { position: *position, pending: true }));
+                let left = page
+                    .iter()
+                    .filter(|position| !tail.marks_cleared(**position, owner).0);
+                found.extend(left.map(|position| Found {
+                    position: *position,
+                    pending: true,
+                }));
                 if page.len() < limit.clamp(1, PAGE) || found.len() >= limit {
                     break;
                 }
@@ -56,21 +66,33 @@ impl SqliteReader {
             }
             if found.len() < limit {
                 let from = after.max(floor).saturating_add(1);
-                found.extend(tail.rows_of(owner, from, |_, row, _| row.pending()).into_iter().rev());
+                found.extend(
+                    tail.rows_of(owner, from, |_, row, _| row.pending())
+                        .into_iter()
+                        .rev(),
+                );
             }
             found.truncate(limit);
             Ok(Some(found))
         })
     }
 
-    fn indexed_pending(&self, owner: i64, after: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+    fn indexed_pending(
+        &self,
+        owner: i64,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<u64>, StoreError> {
         let index = &self.view.index;
         let sql = "SELECT position FROM pending WHERE owner = ? AND position > ? ORDER BY position LIMIT ?";
         let mut statement = index.conn.prepare_cached(sql).map_err(|e| index.error(e))?;
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         let rows = statement.query_map((owner, after, limit as i64), |row| row.get::<_, i64>(0));
-        let rows = rows.map_err(|e| index.error(e))?.map(|row| row.map(|position| position as u64));
-        rows.collect::<rusqlite::Result<_>>().map_err(|e| index.error(e))
+        let rows = rows
+            .map_err(|e| index.error(e))?
+            .map(|row| row.map(|position| position as u64));
+        rows.collect::<rusqlite::Result<_>>()
+            .map_err(|e| index.error(e))
     }
 
     /// Positions of archived rows, ascending.
@@ -87,8 +109,13 @@ impl SqliteReader {
                 }
                 if found.len() < query.limit {
                     let mut rows = tail.rows_of(&query.owner, floor + 1, |position, row, peer| {
-                        let item = Item { position, time_ms: row.time_ms };
-                        row.archived() && query.peer.as_ref().is_none_or(|of| of == peer) && wanted(query, &item)
+                        let item = Item {
+                            position,
+                            time_ms: row.time_ms,
+                        };
+                        row.archived()
+                            && query.peer.as_ref().is_none_or(|of| of == peer)
+                            && wanted(query, &item)
                     });
                     if query.last {
                         rows.truncate(query.limit);
@@ -106,9 +133,15 @@ impl SqliteReader {
     }
 
     /// Walks the blocks of one list, from the side the query asks for, until `found` is long enough.
-    fn indexed_archive(&self, query: &ArchiveQuery, found: &mut Vec<Found>) -> Result<(), StoreError> {
+    fn indexed_archive(
+        &self,
+        query: &ArchiveQuery,
+        found: &mut Vec<Found>,
+    ) -> Result<(), StoreError> {
         let index = &self.view.index;
-        let Some(owner) = id_of(index, &query.owner)? else { return Ok(()) };
+        let Some(owner) = id_of(index, &query.owner)? else {
+            return Ok(());
+        };
         let peer = match &query.peer {
             Some(peer) => match id_of(index, peer)? {
                 Some(peer) => peer,
@@ -117,7 +150,14 @@ impl SqliteReader {
             None => 0,
         };
         let mut block = if query.last {
-            blocks::block_at(index, owner, peer, query.before.map_or(u64::MAX, |before| before.saturating_sub(1)))?
+            blocks::block_at(
+                index,
+                owner,
+                peer,
+                query
+                    .before
+                    .map_or(u64::MAX, |before| before.saturating_sub(1)),
+            )?
         } else {
             let from = query.after.unwrap_or(0);
             match blocks::block_at(index, owner, peer, from)? {
@@ -130,7 +170,9 @@ impl SqliteReader {
             let mut items = blocks::decode(first, &bytes).ok_or_else(|| blocks::damaged(index))?;
             items.retain(|item| wanted(query, item));
             let room = query.limit.saturating_sub(found.len() + backwards.len());
-            let beyond = if query.last { query.after.is_some_and(|after| first <= after) } else {
+            let beyond = if query.last {
+                query.after.is_some_and(|after| first <= after)
+            } else {
                 query.before.is_some_and(|before| first >= before)
             };
             if query.last {
@@ -138,13 +180,24 @@ impl SqliteReader {
             }
             let positions = self.not_dropped(query, items);
             let full = positions.len() >= room;
-            let taken = positions.into_iter().take(room).map(|position| Found { position, pending: false });
-            if query.last { backwards.extend(taken) } else { found.extend(taken) }
+            let taken = positions.into_iter().take(room).map(|position| Found {
+                position,
+                pending: false,
+            });
+            if query.last {
+                backwards.extend(taken)
+            } else {
+                found.extend(taken)
+            }
             if full || beyond {
                 break;
             }
             block = if query.last {
-                if first == 0 { None } else { blocks::block_at(index, owner, peer, first - 1)? }
+                if first == 0 {
+                    None
+                } else {
+                    blocks::block_at(index, owner, peer, first - 1)?
+                }
             } else {
                 blocks::block_after(index, owner, peer, first)?
             };
@@ -157,14 +210,18 @@ impl SqliteReader {
     fn not_dropped(&self, query: &ArchiveQuery, items: Vec<Item>) -> Vec<u64> {
         let tail = lock(&self.view.shared.tail);
         let positions = items.iter().map(|item| item.position);
-        positions.filter(|position| !tail.marks_cleared(*position, &query.owner).1).collect()
+        positions
+            .filter(|position| !tail.marks_cleared(*position, &query.owner).1)
+            .collect()
     }
 
     /// Finds out which of the rows found in the index are pending still.
     fn mark_pending(&self, owner: &BareJid, found: &mut [Found]) -> Result<(), StoreError> {
         for row in found.iter_mut().filter(|row| !row.pending) {
             if pending_row(&self.view.index, row.position)?.is_some() {
-                row.pending = !lock(&self.view.shared.tail).marks_cleared(row.position, owner).0;
+                row.pending = !lock(&self.view.shared.tail)
+                    .marks_cleared(row.position, owner)
+                    .0;
             }
         }
         Ok(())
@@ -203,7 +260,8 @@ impl SqliteReader {
             let archived = match id {
                 Some(id) => match blocks::block_at(index, id, 0, position)? {
                     Some((first, block)) => {
-                        let items = blocks::decode(first, &block).ok_or_else(|| blocks::damaged(index))?;
+                        let items =
+                            blocks::decode(first, &block).ok_or_else(|| blocks::damaged(index))?;
                         items.iter().any(|item| item.position == position)
                     }
                     None => false,
@@ -215,8 +273,13 @@ impl SqliteReader {
                 return Ok(None);
             }
             if position > floor {
-                let row = tail.row(position).filter(|row| row.is_of(owner) && (row.pending() || row.archived()));
-                return Ok(Some(row.map(|row| Found { position, pending: row.pending() })));
+                let row = tail
+                    .row(position)
+                    .filter(|row| row.is_of(owner) && (row.pending() || row.archived()));
+                return Ok(Some(row.map(|row| Found {
+                    position,
+                    pending: row.pending(),
+                })));
             }
             let (acknowledged, dropped) = tail.marks_cleared(position, owner);
             let pending = pending && !acknowledged;
@@ -236,7 +299,9 @@ fn wanted(query: &ArchiveQuery, item: &Item) -> bool {
 
 impl Reader for SqliteReader {
     fn user(&mut self, owner: &BareJid) -> Result<Option<UserData>, StoreError> {
-        let Some(mut data) = self.state.user(owner, true)? else { return Ok(None) };
+        let Some(mut data) = self.state.user(owner, true)? else {
+            return Ok(None);
+        };
         data.pending = !self.pending_positions(owner, 0, 1)?.is_empty();
         Ok(Some(data))
     }
@@ -247,7 +312,12 @@ impl Reader for SqliteReader {
         Ok(data)
     }
 
-    fn pending(&mut self, owner: &BareJid, after: u64, limit: usize) -> Result<Vec<StoredRow>, StoreError> {
+    fn pending(
+        &mut self,
+        owner: &BareJid,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredRow>, StoreError> {
         let found = self.pending_positions(owner, after, limit)?;
         self.load(owner, &found)
     }
@@ -288,7 +358,11 @@ impl Reader for SqliteReader {
                 if tail.base() != floor + 1 {
                     return Ok(None);
                 }
-                (tail.pending_count(), tail.end(), tail.cleared_positions().cloned().collect::<Vec<_>>())
+                (
+                    tail.pending_count(),
+                    tail.end(),
+                    tail.cleared_positions().cloned().collect::<Vec<_>>(),
+                )
             };
             let mut gone = 0;
             for (position, owner) in cleared {
@@ -298,6 +372,10 @@ impl Reader for SqliteReader {
             }
             Ok(Some(((indexed + held).saturating_sub(gone), end - 1)))
         })?;
-        Ok(Counts { accounts: self.state.account_count()?, pending, last_position })
+        Ok(Counts {
+            accounts: self.state.account_count()?,
+            pending,
+            last_position,
+        })
     }
 }

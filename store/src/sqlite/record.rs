@@ -168,7 +168,11 @@ impl<'a> Cursor<'a> {
     fn origin(&mut self) -> Option<Origin> {
         let (session, stanza) = (self.number()?, self.number()?);
         let hash = u64::from_le_bytes(self.take(8)?.try_into().ok()?);
-        Some(Origin { session, stanza, hash })
+        Some(Origin {
+            session,
+            stanza,
+            hash,
+        })
     }
 
     fn clear(&mut self) -> Option<Clear<'a>> {
@@ -179,7 +183,11 @@ impl<'a> Cursor<'a> {
             previous = previous.wrapping_add(self.signed()? as u64);
             positions.push(previous);
         }
-        Some(Clear { drop, owner, positions })
+        Some(Clear {
+            drop,
+            owner,
+            positions,
+        })
     }
 }
 
@@ -190,8 +198,19 @@ pub(crate) fn decode(blob: &[u8]) -> Option<Record<'_>> {
         MESSAGE => {
             let flags = cursor.byte()?;
             let (time_ms, owner, peer) = (cursor.number()?, cursor.text()?, cursor.text()?);
-            let origin = if flags & ORIGIN != 0 { Some(cursor.origin()?) } else { None };
-            Record::Message(Message { flags: flags & !ORIGIN, time_ms, owner, peer, origin, payload: cursor.bytes })
+            let origin = if flags & ORIGIN != 0 {
+                Some(cursor.origin()?)
+            } else {
+                None
+            };
+            Record::Message(Message {
+                flags: flags & !ORIGIN,
+                time_ms,
+                owner,
+                peer,
+                origin,
+                payload: cursor.bytes,
+            })
         }
         CLEAR => {
             let mut clears = Vec::new();
@@ -204,7 +223,11 @@ pub(crate) fn decode(blob: &[u8]) -> Option<Record<'_>> {
             let mut origins = Vec::new();
             while !cursor.is_empty() {
                 let origin = cursor.origin()?;
-                origins.push(Carried { origin, position: cursor.number()?, owner: cursor.text()? });
+                origins.push(Carried {
+                    origin,
+                    position: cursor.number()?,
+                    owner: cursor.text()?,
+                });
             }
             Record::Origins(origins)
         }
@@ -219,10 +242,23 @@ mod tests {
     #[test]
     fn rows_come_back_as_they_were() {
         let mut blob = Vec::new();
-        for origin in [None, Some(Origin { session: u64::MAX, stanza: 7, hash: 1 << 63 })] {
+        for origin in [
+            None,
+            Some(Origin {
+                session: u64::MAX,
+                stanza: 7,
+                hash: 1 << 63,
+            }),
+        ] {
             let (owner, peer) = ("a@b", "ü@c");
-            let message =
-                Message { flags: ARCHIVE | PENDING, time_ms: 1_700_000_000_000, owner, peer, origin, payload: b"<x/>" };
+            let message = Message {
+                flags: ARCHIVE | PENDING,
+                time_ms: 1_700_000_000_000,
+                owner,
+                peer,
+                origin,
+                payload: b"<x/>",
+            };
             encode_message(&mut blob, &message);
             assert_eq!(decode(&blob), Some(Record::Message(message)));
         }
@@ -230,12 +266,28 @@ mod tests {
         encode_clear(&mut blob, false, "a@b", &[7, 3, u64::MAX, 9]);
         encode_clear(&mut blob, true, "c", &[]);
         let clears = vec![
-            Clear { drop: false, owner: "a@b", positions: vec![7, 3, u64::MAX, 9] },
-            Clear { drop: true, owner: "c", positions: vec![] },
+            Clear {
+                drop: false,
+                owner: "a@b",
+                positions: vec![7, 3, u64::MAX, 9],
+            },
+            Clear {
+                drop: true,
+                owner: "c",
+                positions: vec![],
+            },
         ];
         assert_eq!(decode(&blob), Some(Record::Clear(clears)));
         blob.clear();
-        let carried = Carried { origin: Origin { session: 1, stanza: 2, hash: 3 }, position: 4, owner: "a@b" };
+        let carried = Carried {
+            origin: Origin {
+                session: 1,
+                stanza: 2,
+                hash: 3,
+            },
+            position: 4,
+            owner: "a@b",
+        };
         encode_carried(&mut blob, &carried);
         assert_eq!(decode(&blob), Some(Record::Origins(vec![carried])));
     }
@@ -243,14 +295,33 @@ mod tests {
     #[test]
     fn damaged_rows_are_refused_without_panic() {
         let mut blob = Vec::new();
-        let origin = Some(Origin { session: 1, stanza: 2, hash: 3 });
-        let message = Message { flags: 0, time_ms: 1 << 40, owner: "a@b", peer: "c@d", origin, payload: b"" };
+        let origin = Some(Origin {
+            session: 1,
+            stanza: 2,
+            hash: 3,
+        });
+        let message = Message {
+            flags: 0,
+            time_ms: 1 << 40,
+            owner: "a@b",
+            peer: "c@d",
+            origin,
+            payload: b"",
+        };
         encode_message(&mut blob, &message);
         for cut in 0..blob.len() {
             assert_eq!(decode(&blob[..cut]), None, "cut at {cut}");
         }
         assert_eq!(decode(&[9, 9, 9]), None);
-        assert_eq!(decode(&[CLEAR, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), None);
-        assert_eq!(decode(&[CLEAR, 0, 1, b'a', 0xff, 0xff, 0xff, 0xff, 0x7f]), None);
+        assert_eq!(
+            decode(&[
+                CLEAR, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
+            ]),
+            None
+        );
+        assert_eq!(
+            decode(&[CLEAR, 0, 1, b'a', 0xff, 0xff, 0xff, 0xff, 0x7f]),
+            None
+        );
     }
 }

@@ -22,7 +22,9 @@ pub(crate) const TAIL_ROWS_MAX: usize = 262_144;
 
 /// Locks, whatever a panicking thread left: the values are changed in steps that each keep them whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Dead rows on their way out of `log.db`.
@@ -127,7 +129,11 @@ impl Shared {
         let until = Instant::now() + tick;
         let mut asked = lock(&self.asked);
         loop {
-            let flag = if work == Work::Checkpoint { &mut asked.checkpoint } else { &mut asked.fold };
+            let flag = if work == Work::Checkpoint {
+                &mut asked.checkpoint
+            } else {
+                &mut asked.fold
+            };
             if std::mem::take(flag) {
                 return Woken::Asked;
             }
@@ -152,7 +158,10 @@ impl Shared {
     pub fn enter_gate(&self) -> MutexGuard<'_, ()> {
         let mut guard = lock(&self.gate);
         while self.gate_wanted.load(Ordering::Acquire) {
-            guard = self.gate_free.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner());
+            guard = self
+                .gate_free
+                .wait(guard)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         guard
     }

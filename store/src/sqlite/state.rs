@@ -11,7 +11,8 @@ use super::open::{Database, Db};
 use super::record::{Cursor, put_number};
 use crate::StoreError;
 use crate::types::{
-    Account, AccountEntry, PutMode, RosterItem, Subscription, SubscriptionRequest, UserData, Write, WriteError, Written,
+    Account, AccountEntry, PutMode, RosterItem, Subscription, SubscriptionRequest, UserData, Write,
+    WriteError, Written,
 };
 
 /// The file and its schema.
@@ -77,7 +78,13 @@ fn decode_keys(blob: &[u8]) -> Option<Vec<ScramKeys>> {
             Some(cursor.take(bytes)?.to_vec())
         };
         let (salt, stored_key, server_key) = (part()?, part()?, part()?);
-        keys.push(ScramKeys { hash, salt, iterations, stored_key, server_key });
+        keys.push(ScramKeys {
+            hash,
+            salt,
+            iterations,
+            stored_key,
+            server_key,
+        });
     }
     Some(keys)
 }
@@ -120,7 +127,10 @@ fn subscription(number: u8) -> Option<Subscription> {
 }
 
 fn corrupt(db: &Db, what: &str) -> StoreError {
-    StoreError::Corrupt { path: db.path.clone(), reason: format!("a {what} row cannot be read") }
+    StoreError::Corrupt {
+        path: db.path.clone(),
+        reason: format!("a {what} row cannot be read"),
+    }
 }
 
 fn jid_of(db: &Db, text: &str) -> Result<BareJid, StoreError> {
@@ -136,12 +146,21 @@ pub(crate) struct StateWriter {
     db: Db,
     open: bool,
     accounts_added: i64,
+    /// A test wants the next commits refused.
+    #[cfg(test)]
+    pub refuse_commit: bool,
 }
 
 impl StateWriter {
     pub fn new(db: Db) -> Self {
         db.conn.set_prepared_statement_cache_capacity(64);
-        StateWriter { db, open: false, accounts_added: 0 }
+        StateWriter {
+            db,
+            open: false,
+            accounts_added: 0,
+            #[cfg(test)]
+            refuse_commit: false,
+        }
     }
 
     /// A write is in the open transaction.
@@ -150,7 +169,11 @@ impl StateWriter {
     }
 
     fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
-        let mut statement = self.db.conn.prepare_cached(sql).map_err(|e| self.db.error(e))?;
+        let mut statement = self
+            .db
+            .conn
+            .prepare_cached(sql)
+            .map_err(|e| self.db.error(e))?;
         statement.execute(params).map_err(|e| self.db.error(e))
     }
 
@@ -162,42 +185,62 @@ impl StateWriter {
             self.accounts_added = 0;
         }
         match write {
-            Write::Roster { owner, version, put, remove } => {
+            Write::Roster {
+                owner,
+                version,
+                put,
+                remove,
+            } => {
                 self.run(
                     "INSERT INTO roster_version VALUES (?, ?)
                      ON CONFLICT DO UPDATE SET version = excluded.version",
                     (owner.as_str(), *version as i64),
                 )?;
                 if let Some(contact) = remove {
-                    self.run("DELETE FROM roster WHERE owner = ? AND contact = ?", (owner.as_str(), contact.as_str()))?;
+                    self.run(
+                        "DELETE FROM roster WHERE owner = ? AND contact = ?",
+                        (owner.as_str(), contact.as_str()),
+                    )?;
                 }
                 if let Some(item) = put {
                     self.put_item(owner, *version, item)?;
                 }
             }
-            Write::SubscriptionRequest { owner, from, stanza } => {
+            Write::SubscriptionRequest {
+                owner,
+                from,
+                stanza,
+            } => {
                 let key = (owner.as_str(), from.as_str());
                 match stanza {
-                    Some(stanza) => {
-                        self.run("INSERT OR REPLACE INTO request VALUES (?, ?, ?)", (key.0, key.1, &stanza[..]))?
-                    }
+                    Some(stanza) => self.run(
+                        "INSERT OR REPLACE INTO request VALUES (?, ?, ?)",
+                        (key.0, key.1, &stanza[..]),
+                    )?,
                     None => self.run("DELETE FROM request WHERE owner = ? AND contact = ?", key)?,
                 };
             }
             Write::VCard { owner, xml } => {
                 match xml {
-                    Some(xml) => self.run("INSERT OR REPLACE INTO vcard VALUES (?, ?)", (owner.as_str(), &xml[..]))?,
+                    Some(xml) => self.run(
+                        "INSERT OR REPLACE INTO vcard VALUES (?, ?)",
+                        (owner.as_str(), &xml[..]),
+                    )?,
                     None => self.run("DELETE FROM vcard WHERE owner = ?", [owner.as_str()])?,
                 };
             }
             Write::AccountPut { account, mode } => return self.put_account(account, *mode),
             Write::AccountKeys { jid, keys } => {
                 let sql = "UPDATE account SET keys = ? WHERE domain = ? AND localpart = ?";
-                return self.run(sql, (encode_keys(keys), jid.domainpart(), local_of(jid))).map(found);
+                return self
+                    .run(sql, (encode_keys(keys), jid.domainpart(), local_of(jid)))
+                    .map(found);
             }
             Write::AccountDisabled { jid, disabled } => {
                 let sql = "UPDATE account SET disabled = ? WHERE domain = ? AND localpart = ?";
-                return self.run(sql, (disabled, jid.domainpart(), local_of(jid))).map(found);
+                return self
+                    .run(sql, (disabled, jid.domainpart(), local_of(jid)))
+                    .map(found);
             }
             Write::AccountDelete { jid } => return self.delete_account(jid),
             _ => {}
@@ -233,7 +276,11 @@ impl StateWriter {
         let sql = "INSERT INTO account VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
         let added = self.run(sql, (domain, local, account.disabled, created, &keys))?;
         self.accounts_added += added as i64;
-        Ok(if added > 0 { Written::Done } else { Written::Failed(WriteError::Exists) })
+        Ok(if added > 0 {
+            Written::Done
+        } else {
+            Written::Failed(WriteError::Exists)
+        })
     }
 
     fn delete_account(&mut self, jid: &BareJid) -> Result<Written, StoreError> {
@@ -242,7 +289,10 @@ impl StateWriter {
         if removed > 0 {
             self.accounts_added -= 1;
             for table in ["roster", "roster_version", "request", "vcard"] {
-                self.run(&format!("DELETE FROM {table} WHERE owner = ?"), [jid.as_str()])?;
+                self.run(
+                    &format!("DELETE FROM {table} WHERE owner = ?"),
+                    [jid.as_str()],
+                )?;
             }
         }
         Ok(found(removed))
@@ -250,6 +300,12 @@ impl StateWriter {
 
     /// Makes the open transaction durable.
     pub fn commit(&mut self) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if self.refuse_commit {
+            return Err(StoreError::DiskFull {
+                path: self.db.path.clone(),
+            });
+        }
         if self.accounts_added != 0 {
             let count = self.db.meta_number(ACCOUNT_COUNT)? as i64 + self.accounts_added;
             self.db.set_meta(ACCOUNT_COUNT, count)?;
@@ -267,12 +323,20 @@ impl StateWriter {
 
     #[cfg(test)]
     pub fn limit_pages(&self, pages: u64) {
-        self.db.execute(&format!("PRAGMA max_page_count={pages}")).unwrap();
+        let set = |row: &Row<'_>| row.get::<_, i64>(0);
+        self.db
+            .conn
+            .query_row(&format!("PRAGMA max_page_count={pages}"), [], set)
+            .unwrap();
     }
 }
 
 fn found(rows: usize) -> Written {
-    if rows > 0 { Written::Done } else { Written::Failed(WriteError::NotFound) }
+    if rows > 0 {
+        Written::Done
+    } else {
+        Written::Failed(WriteError::NotFound)
+    }
 }
 
 /// The reading half.
@@ -291,8 +355,15 @@ impl StateReader {
         params: impl rusqlite::Params,
         map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, StoreError> {
-        let mut statement = self.db.conn.prepare_cached(sql).map_err(|e| self.db.error(e))?;
-        statement.query_row(params, map).optional().map_err(|e| self.db.error(e))
+        let mut statement = self
+            .db
+            .conn
+            .prepare_cached(sql)
+            .map_err(|e| self.db.error(e))?;
+        statement
+            .query_row(params, map)
+            .optional()
+            .map_err(|e| self.db.error(e))
     }
 
     fn all<T>(
@@ -301,9 +372,16 @@ impl StateReader {
         params: impl rusqlite::Params,
         mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
-        let mut statement = self.db.conn.prepare_cached(sql).map_err(|e| self.db.error(e))?;
-        let rows = statement.query_map(params, |row| map(row)).map_err(|e| self.db.error(e))?;
-        rows.collect::<rusqlite::Result<Vec<T>>>().map_err(|e| self.db.error(e))
+        let mut statement = self
+            .db
+            .conn
+            .prepare_cached(sql)
+            .map_err(|e| self.db.error(e))?;
+        let rows = statement
+            .query_map(params, |row| map(row))
+            .map_err(|e| self.db.error(e))?;
+        rows.collect::<rusqlite::Result<Vec<T>>>()
+            .map_err(|e| self.db.error(e))
     }
 
     /// Runs reads that must see the same moment.
@@ -315,23 +393,35 @@ impl StateReader {
     }
 
     /// Everything about a user but whether messages are pending; and whether there is an account.
-    pub fn user(&self, owner: &BareJid, only_with_account: bool) -> Result<Option<UserData>, StoreError> {
+    pub fn user(
+        &self,
+        owner: &BareJid,
+        only_with_account: bool,
+    ) -> Result<Option<UserData>, StoreError> {
         self.at_once(|| {
             let sql = "SELECT disabled, created_ms FROM account WHERE domain = ? AND localpart = ?";
             let key = (owner.domainpart(), local_of(owner));
-            let account = self.one(sql, key, |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+            let account = self.one(sql, key, |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
+            })?;
             if account.is_none() && only_with_account {
                 return Ok(None);
             }
             let (disabled, created_ms) = account.unwrap_or((false, 0));
-            let version = self.one("SELECT version FROM roster_version WHERE owner = ?", [owner.as_str()], |row| {
-                row.get::<_, i64>(0)
-            })?;
+            let version = self.one(
+                "SELECT version FROM roster_version WHERE owner = ?",
+                [owner.as_str()],
+                |row| row.get::<_, i64>(0),
+            )?;
             Ok(Some(UserData {
                 disabled,
                 created_ms,
                 roster_version: version.unwrap_or(0) as u64,
-                roster: if version.is_some() { self.roster(owner)? } else { Vec::new() },
+                roster: if version.is_some() {
+                    self.roster(owner)?
+                } else {
+                    Vec::new()
+                },
                 requests: self.requests(owner)?,
                 pending: false,
             }))
@@ -341,8 +431,14 @@ impl StateReader {
     fn roster(&self, owner: &BareJid) -> Result<Vec<RosterItem>, StoreError> {
         let sql = "SELECT contact, name, subscription, ask, approved, groups, version FROM roster
                    WHERE owner = ? ORDER BY contact";
-        let mut statement = self.db.conn.prepare_cached(sql).map_err(|e| self.db.error(e))?;
-        let mut rows = statement.query([owner.as_str()]).map_err(|e| self.db.error(e))?;
+        let mut statement = self
+            .db
+            .conn
+            .prepare_cached(sql)
+            .map_err(|e| self.db.error(e))?;
+        let mut rows = statement
+            .query([owner.as_str()])
+            .map_err(|e| self.db.error(e))?;
         let mut items = Vec::new();
         while let Some(row) = rows.next().map_err(|e| self.db.error(e))? {
             items.push(self.roster_item(row)?);
@@ -352,12 +448,21 @@ impl StateReader {
 
     fn roster_item(&self, row: &Row<'_>) -> Result<RosterItem, StoreError> {
         let error = |e| self.db.error(e);
-        let contact = row.get_ref(0).map_err(error)?.as_str().map_err(|_| corrupt(&self.db, "roster"))?;
-        let groups = row.get_ref(5).map_err(error)?.as_blob().map_err(|_| corrupt(&self.db, "roster"))?;
+        let contact = row
+            .get_ref(0)
+            .map_err(error)?
+            .as_str()
+            .map_err(|_| corrupt(&self.db, "roster"))?;
+        let groups = row
+            .get_ref(5)
+            .map_err(error)?
+            .as_blob()
+            .map_err(|_| corrupt(&self.db, "roster"))?;
         Ok(RosterItem {
             jid: jid_of(&self.db, contact)?,
             name: row.get(1).map_err(error)?,
-            subscription: subscription(row.get(2).map_err(error)?).ok_or_else(|| corrupt(&self.db, "roster"))?,
+            subscription: subscription(row.get(2).map_err(error)?)
+                .ok_or_else(|| corrupt(&self.db, "roster"))?,
             ask: row.get(3).map_err(error)?,
             approved: row.get(4).map_err(error)?,
             groups: decode_groups(groups).ok_or_else(|| corrupt(&self.db, "roster"))?,
@@ -367,23 +472,39 @@ impl StateReader {
 
     fn requests(&self, owner: &BareJid) -> Result<Vec<SubscriptionRequest>, StoreError> {
         let sql = "SELECT contact, stanza FROM request WHERE owner = ? ORDER BY contact";
-        let rows = self
-            .all(sql, [owner.as_str()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let rows = self.all(sql, [owner.as_str()], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))
+        })?;
         rows.into_iter()
             .map(|(from, stanza)| {
-                Ok(SubscriptionRequest { from: jid_of(&self.db, &from)?, stanza: Bytes::from(stanza) })
+                Ok(SubscriptionRequest {
+                    from: jid_of(&self.db, &from)?,
+                    stanza: Bytes::from(stanza),
+                })
             })
             .collect()
     }
 
     pub fn account(&self, jid: &BareJid) -> Result<Option<Account>, StoreError> {
-        let sql = "SELECT disabled, created_ms, keys FROM account WHERE domain = ? AND localpart = ?";
+        let sql =
+            "SELECT disabled, created_ms, keys FROM account WHERE domain = ? AND localpart = ?";
         let found = self.one(sql, (jid.domainpart(), local_of(jid)), |row| {
-            Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get::<_, Vec<u8>>(2)?))
+            Ok((
+                row.get(0)?,
+                row.get::<_, i64>(1)? as u64,
+                row.get::<_, Vec<u8>>(2)?,
+            ))
         })?;
-        let Some((disabled, created_ms, keys)) = found else { return Ok(None) };
+        let Some((disabled, created_ms, keys)) = found else {
+            return Ok(None);
+        };
         let keys = decode_keys(&keys).ok_or_else(|| corrupt(&self.db, "account"))?;
-        Ok(Some(Account { jid: jid.clone(), keys, disabled, created_ms }))
+        Ok(Some(Account {
+            jid: jid.clone(),
+            keys,
+            disabled,
+            created_ms,
+        }))
     }
 
     pub fn accounts(
@@ -403,19 +524,33 @@ impl StateReader {
                    WHERE (domain, localpart) > (?, ?) AND domain <= ? ORDER BY domain, localpart LIMIT ?";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self.all(sql, (from.0, from.1, last_domain, limit), |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, i64>(3)? as u64))
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, String>(1)?,
+                row.get(2)?,
+                row.get::<_, i64>(3)? as u64,
+            ))
         })?;
         rows.into_iter()
             .map(|(domain, local, disabled, created_ms)| {
                 let local = Some(local.as_str()).filter(|local| !local.is_empty());
-                let jid = BareJid::from_parts(local, &domain).map_err(|_| corrupt(&self.db, "account"))?;
-                Ok(AccountEntry { jid, disabled, created_ms })
+                let jid = BareJid::from_parts(local, &domain)
+                    .map_err(|_| corrupt(&self.db, "account"))?;
+                Ok(AccountEntry {
+                    jid,
+                    disabled,
+                    created_ms,
+                })
             })
             .collect()
     }
 
     pub fn vcard(&self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {
-        let xml = self.one("SELECT xml FROM vcard WHERE owner = ?", [owner.as_str()], |row| row.get::<_, Vec<u8>>(0))?;
+        let xml = self.one(
+            "SELECT xml FROM vcard WHERE owner = ?",
+            [owner.as_str()],
+            |row| row.get::<_, Vec<u8>>(0),
+        )?;
         Ok(xml.map(Bytes::from))
     }
 

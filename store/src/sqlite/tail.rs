@@ -34,7 +34,10 @@ pub(crate) struct Clear {
 /// What a log row is.
 #[derive(Debug)]
 pub(crate) enum Body {
-    Message { owner: BareJid, peer: BareJid },
+    Message {
+        owner: BareJid,
+        peer: BareJid,
+    },
     Clear(Arc<[Clear]>),
     /// Carried origins.
     Origins,
@@ -56,7 +59,13 @@ pub(crate) struct TailRow {
 
 impl TailRow {
     pub fn new(body: Body, time_ms: u64, flags: u8) -> Self {
-        TailRow { body, time_ms, flags, previous: 0, cleared_by: 0 }
+        TailRow {
+            body,
+            time_ms,
+            flags,
+            previous: 0,
+            cleared_by: 0,
+        }
     }
 
     pub fn pending(&self) -> bool {
@@ -213,7 +222,11 @@ impl Tail {
             }
             Body::Origins | Body::Gone => {}
         }
-        if self.chunks.back().is_none_or(|chunk| chunk.len() == CHUNK_ROWS) {
+        if self
+            .chunks
+            .back()
+            .is_none_or(|chunk| chunk.len() == CHUNK_ROWS)
+        {
             self.chunks.push_back(Vec::with_capacity(CHUNK_ROWS));
         }
         if let Some(chunk) = self.chunks.back_mut() {
@@ -227,11 +240,19 @@ impl Tail {
             if position < self.base {
                 // Whether there is such a row, and whose, is found out by readers and at the fold.
                 let key = (position, clear.owner.clone());
-                let entry = self.cleared.entry(key).or_insert(Cleared { by, drop: false });
-                *entry = Cleared { by, drop: entry.drop || clear.drop };
+                let entry = self
+                    .cleared
+                    .entry(key)
+                    .or_insert(Cleared { by, drop: false });
+                *entry = Cleared {
+                    by,
+                    drop: entry.drop || clear.drop,
+                };
                 continue;
             }
-            let Some(row) = self.row_mut(position) else { continue };
+            let Some(row) = self.row_mut(position) else {
+                continue;
+            };
             if !row.is_of(&clear.owner) {
                 continue;
             }
@@ -247,7 +268,9 @@ impl Tail {
         if let Some(row) = self.row(position) {
             return (row.flags & (ACKED | DROPPED) != 0, row.flags & DROPPED != 0);
         }
-        self.cleared.get(&(position, owner.clone())).map_or((false, false), |cleared| (true, cleared.drop))
+        self.cleared
+            .get(&(position, owner.clone()))
+            .map_or((false, false), |cleared| (true, cleared.drop))
     }
 
     /// Positions below `base` with a mark cleared by rows not yet folded.
@@ -266,10 +289,13 @@ impl Tail {
         let mut next = self.heads.get(owner).copied().unwrap_or(0);
         while next >= from {
             let Some(row) = self.row(next) else { break };
-            if let Body::Message { peer, .. } = &row.body {
-                if wanted(next, row, peer) {
-                    found.push(Found { position: next, pending: row.pending() });
-                }
+            if let Body::Message { peer, .. } = &row.body
+                && wanted(next, row, peer)
+            {
+                found.push(Found {
+                    position: next,
+                    pending: row.pending(),
+                });
             }
             next = row.previous;
         }
@@ -279,20 +305,30 @@ impl Tail {
     /// Adds what rows `from..to` mean for an index whose floor will be `floor` (>= `to` - 1).
     pub fn fold_slice(&self, from: u64, to: u64, floor: u64, work: &mut FoldWork) {
         for position in from..to.min(self.end) {
-            let Some(row) = self.row(position) else { continue };
+            let Some(row) = self.row(position) else {
+                continue;
+            };
             match &row.body {
                 Body::Message { owner, peer } => {
                     let archive = row.archived();
                     // An archived row acknowledged by a clear row above the floor is still folded as
                     // pending: that clear row, when its turn comes, must find it, for it is then
                     // known to be needed for a rebuild.
-                    let pending = row.pending() || (archive && row.flags & ACKED != 0 && row.cleared_by > floor);
+                    let pending = row.pending()
+                        || (archive && row.flags & ACKED != 0 && row.cleared_by > floor);
                     if !archive && !pending {
                         extend_ranges(&mut work.dead, position);
                         continue;
                     }
                     let (owner, peer, time_ms) = (owner.clone(), peer.clone(), row.time_ms);
-                    work.rows.push(FoldRow { position, owner, peer, time_ms, archive, pending });
+                    work.rows.push(FoldRow {
+                        position,
+                        owner,
+                        peer,
+                        time_ms,
+                        archive,
+                        pending,
+                    });
                 }
                 Body::Clear(clears) => work.clears.push((position, clears.clone())),
                 Body::Origins => extend_ranges(&mut work.dead, position),
@@ -308,12 +344,21 @@ impl Tail {
         let chunk_end = self.chunk_base + CHUNK_ROWS as u64;
         let to = (floor + 1).min(chunk_end).min(self.end).max(self.base);
         let held = (self.base - self.chunk_base) as usize..(to - self.chunk_base) as usize;
-        let rows = self.chunks.front().and_then(|chunk| chunk.get(held)).unwrap_or_default();
+        let rows = self
+            .chunks
+            .front()
+            .and_then(|chunk| chunk.get(held))
+            .unwrap_or_default();
         for (position, row) in (self.base..).zip(rows) {
-            let Body::Message { owner, .. } = &row.body else { continue };
+            let Body::Message { owner, .. } = &row.body else {
+                continue;
+            };
             self.pending_count -= u64::from(row.pending());
             if row.cleared_by > floor {
-                let cleared = Cleared { by: row.cleared_by, drop: row.flags & DROPPED != 0 };
+                let cleared = Cleared {
+                    by: row.cleared_by,
+                    drop: row.flags & DROPPED != 0,
+                };
                 self.cleared.insert((position, owner.clone()), cleared);
             }
             if self.heads.get(owner) == Some(&position) {
@@ -345,16 +390,30 @@ mod tests {
     }
 
     fn message(owner: &str, flags: u8) -> TailRow {
-        TailRow::new(Body::Message { owner: jid(owner), peer: jid("p@x") }, 1, flags)
+        TailRow::new(
+            Body::Message {
+                owner: jid(owner),
+                peer: jid("p@x"),
+            },
+            1,
+            flags,
+        )
     }
 
     fn clear(owner: &str, drop: bool, positions: &[u64]) -> TailRow {
-        let clear = Clear { owner: jid(owner), drop, positions: positions.to_vec() };
+        let clear = Clear {
+            owner: jid(owner),
+            drop,
+            positions: positions.to_vec(),
+        };
         TailRow::new(Body::Clear(Arc::new([clear])), 0, 0)
     }
 
     fn pending_of(tail: &Tail, owner: &str) -> Vec<u64> {
-        tail.rows_of(&jid(owner), 0, |_, row, _| row.pending()).iter().map(|found| found.position).collect()
+        tail.rows_of(&jid(owner), 0, |_, row, _| row.pending())
+            .iter()
+            .map(|found| found.position)
+            .collect()
     }
 
     #[test]
@@ -379,7 +438,13 @@ mod tests {
         }
         let mut work = FoldWork::default();
         tail.fold_slice(1, 3, 2, &mut work);
-        assert_eq!(work.rows.iter().map(|row| (row.position, row.pending)).collect::<Vec<_>>(), [(1, true), (2, true)]);
+        assert_eq!(
+            work.rows
+                .iter()
+                .map(|row| (row.position, row.pending))
+                .collect::<Vec<_>>(),
+            [(1, true), (2, true)]
+        );
         tail.push(clear("a@x", false, &[2]));
         assert!(!tail.release(2).1);
         tail.released(2);

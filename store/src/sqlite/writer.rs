@@ -14,7 +14,9 @@ use super::index::IndexView;
 use super::log::{INSERT, LOG, ORIGIN_FLOOR};
 use super::open::Db;
 use super::origins::{Entry, Origins};
-use super::record::{ARCHIVE, Carried, Message, OUTGOING, PENDING, encode_carried, encode_clear, encode_message};
+use super::record::{
+    ARCHIVE, Carried, Message, OUTGOING, PENDING, encode_carried, encode_clear, encode_message,
+};
 use super::shared::{DeadRange, FOLD_AT_ROWS, Shared, TAIL_ROWS_MAX, Work, lock};
 use super::state::StateWriter;
 use super::tail::{Body, Clear, TailRow};
@@ -145,11 +147,22 @@ impl SqliteWriter {
             if let Some(replayed) = self.replayed(origin, &append.owner)? {
                 return Ok(replayed);
             }
-            let replaced = self.origins.insert(origin, append.owner.clone(), self.next, self.next);
-            self.plan.undo.push((origin.session, origin.stanza, append.owner.clone(), replaced));
+            let replaced = self
+                .origins
+                .insert(origin, append.owner.clone(), self.next, self.next);
+            self.plan.undo.push((
+                origin.session,
+                origin.stanza,
+                append.owner.clone(),
+                replaced,
+            ));
         }
         let mut flags = 0;
-        for (flag, set) in [(ARCHIVE, append.archive), (PENDING, append.pending), (OUTGOING, append.outgoing)] {
+        for (flag, set) in [
+            (ARCHIVE, append.archive),
+            (PENDING, append.pending),
+            (OUTGOING, append.outgoing),
+        ] {
             flags |= if set { flag } else { 0 };
         }
         let marked = append.archive || append.pending;
@@ -162,14 +175,19 @@ impl SqliteWriter {
             payload: if marked { &append.payload } else { &[] },
         };
         encode_message(&mut self.blob, &message);
-        let body = Body::Message { owner: append.owner.clone(), peer: append.peer.clone() };
+        let body = Body::Message {
+            owner: append.owner.clone(),
+            peer: append.peer.clone(),
+        };
         let position = self.next;
         self.push_row(TailRow::new(body, append.time_ms, flags));
         Ok(Written::Stored { position })
     }
 
     fn replayed(&mut self, origin: Origin, owner: &BareJid) -> Result<Option<Written>, StoreError> {
-        let Some(entry) = self.origins.find(origin.session, origin.stanza, owner) else { return Ok(None) };
+        let Some(entry) = self.origins.find(origin.session, origin.stanza, owner) else {
+            return Ok(None);
+        };
         if entry.hash != origin.hash {
             tracing::warn!(
                 session = origin.session,
@@ -185,7 +203,11 @@ impl SqliteWriter {
 
     /// Whether a row is pending, this batch's own writes included.
     fn is_pending(&mut self, position: u64, owner: &BareJid) -> Result<bool, StoreError> {
-        let mut cleared = self.plan.clears.iter().filter(|clear| clear.owner == *owner);
+        let mut cleared = self
+            .plan
+            .clears
+            .iter()
+            .filter(|clear| clear.owner == *owner);
         if cleared.any(|clear| clear.positions.contains(&position)) {
             return Ok(false);
         }
@@ -203,10 +225,17 @@ impl SqliteWriter {
                 let drop = matches!(write, Write::Drop { .. });
                 if !positions.is_empty() {
                     let (owner, positions) = (owner.clone(), positions.clone());
-                    self.plan.clears.push(Clear { owner, drop, positions });
+                    self.plan.clears.push(Clear {
+                        owner,
+                        drop,
+                        positions,
+                    });
                 }
             }
-            Write::ForgetOrigins { session, up_to_stanza } => self.origins.forget(*session, *up_to_stanza),
+            Write::ForgetOrigins {
+                session,
+                up_to_stanza,
+            } => self.origins.forget(*session, *up_to_stanza),
             Write::ForgetSession { session } => self.origins.forget_session(*session),
             Write::RetainSessions { sessions } => self.origins.retain(sessions),
             Write::Roster { .. }
@@ -227,7 +256,12 @@ impl SqliteWriter {
         }
         self.blob.clear();
         for clear in &self.plan.clears {
-            encode_clear(&mut self.blob, clear.drop, clear.owner.as_str(), &clear.positions);
+            encode_clear(
+                &mut self.blob,
+                clear.drop,
+                clear.owner.as_str(),
+                &clear.positions,
+            );
         }
         let clears = std::mem::take(&mut self.plan.clears);
         self.push_row(TailRow::new(Body::Clear(clears.into()), 0, 0));
@@ -240,15 +274,26 @@ impl SqliteWriter {
         if lowest.is_some_and(|lowest| lowest < carry_below) {
             self.blob.clear();
             for (session, entry) in self.origins.told_below(carry_below) {
-                let origin = Origin { session, stanza: entry.stanza, hash: entry.hash };
-                let carried = Carried { origin, position: entry.position, owner: entry.owner.as_str() };
+                let origin = Origin {
+                    session,
+                    stanza: entry.stanza,
+                    hash: entry.hash,
+                };
+                let carried = Carried {
+                    origin,
+                    position: entry.position,
+                    owner: entry.owner.as_str(),
+                };
                 encode_carried(&mut self.blob, &carried);
             }
             self.plan.carried = Some((carry_below, self.next));
             self.push_row(TailRow::new(Body::Origins, 0, 0));
         }
         let last = self.next - 1;
-        let floor = self.origins.lowest_told_from(carry_below).map_or(last, |lowest| lowest.min(last));
+        let floor = self
+            .origins
+            .lowest_told_from(carry_below)
+            .map_or(last, |lowest| lowest.min(last));
         if floor > self.floor {
             self.plan.floor = Some(floor);
         }
@@ -262,7 +307,10 @@ impl SqliteWriter {
             if budget == 0 {
                 return true;
             }
-            let last = range.last.min(floor.saturating_sub(1)).min(range.first.saturating_add(budget - 1));
+            let last = range
+                .last
+                .min(floor.saturating_sub(1))
+                .min(range.first.saturating_add(budget - 1));
             if last < range.first {
                 return false;
             }
@@ -283,16 +331,16 @@ impl SqliteWriter {
         if self.plan.touches_log() {
             self.write_log()?;
         }
-        if self.state.is_open() {
-            if let Err(error) = self.state.commit() {
-                self.state.rollback();
-                if !self.plan.touches_log() {
-                    return Err(error);
-                }
-                let error = Arc::new(error);
-                for &at in &self.plan.state {
-                    results[at] = Written::Failed(WriteError::Store(error.clone()));
-                }
+        if self.state.is_open()
+            && let Err(error) = self.state.commit()
+        {
+            self.state.rollback();
+            if !self.plan.touches_log() {
+                return Err(error);
+            }
+            let error = Arc::new(error);
+            for &at in &self.plan.state {
+                results[at] = Written::Failed(WriteError::Store(error.clone()));
             }
         }
         Ok(())
@@ -304,14 +352,18 @@ impl SqliteWriter {
         let mut insert = self.log.conn.prepare_cached(INSERT).map_err(error)?;
         let mut start = 0;
         for (position, &end) in (self.next - self.plan.ends.len() as u64..).zip(&self.plan.ends) {
-            insert.execute((position as i64, &self.plan.arena[start..end])).map_err(error)?;
+            insert
+                .execute((position as i64, &self.plan.arena[start..end]))
+                .map_err(error)?;
             start = end;
         }
         if !self.plan.swept.is_empty() {
             let sql = "DELETE FROM log WHERE position BETWEEN ? AND ?";
             let mut delete = self.log.conn.prepare_cached(sql).map_err(error)?;
             for (first, last) in &self.plan.swept {
-                delete.execute((*first as i64, *last as i64)).map_err(error)?;
+                delete
+                    .execute((*first as i64, *last as i64))
+                    .map_err(error)?;
             }
         }
         if let Some(floor) = self.plan.floor {
@@ -365,10 +417,15 @@ impl SqliteWriter {
         }
         let mut sweep = lock(&self.shared.sweep);
         for (first, last) in self.plan.swept.drain(..) {
-            let Some(range) = sweep.queue.pop_front() else { continue };
+            let Some(range) = sweep.queue.pop_front() else {
+                continue;
+            };
             debug_assert_eq!(range.first, first);
             if last < range.last {
-                sweep.queue.push_front(DeadRange { first: last + 1, ..range });
+                sweep.queue.push_front(DeadRange {
+                    first: last + 1,
+                    ..range
+                });
             } else {
                 sweep.done.push(range.key);
             }
@@ -387,7 +444,11 @@ impl SqliteWriter {
             self.shared.ask(Work::Fold);
             let tail = lock(&self.shared.tail);
             if tail.len() >= TAIL_ROWS_MAX {
-                drop(self.shared.room.wait_timeout(tail, Duration::from_millis(50)));
+                drop(
+                    self.shared
+                        .room
+                        .wait_timeout(tail, Duration::from_millis(50)),
+                );
             }
         }
     }
@@ -435,14 +496,24 @@ impl Writer for SqliteWriter {
     fn maintain(&mut self) -> Result<bool, StoreError> {
         let (first_last, waiting) = {
             let sweep = lock(&self.shared.sweep);
-            let waiting: u64 = sweep.queue.iter().map(|range| range.last - range.first + 1).sum();
+            let waiting: u64 = sweep
+                .queue
+                .iter()
+                .map(|range| range.last - range.first + 1)
+                .sum();
             (sweep.queue.front().map(|range| range.last), waiting)
         };
-        let Some(last) = first_last else { return Ok(false) };
+        let Some(last) = first_last else {
+            return Ok(false);
+        };
         let shared = self.shared.clone();
         let _gate = shared.enter_gate();
         if last >= self.floor {
-            let carry_below = if waiting >= SWEEP_BLOCKED_MIN { (last + 1).min(self.next) } else { 0 };
+            let carry_below = if waiting >= SWEEP_BLOCKED_MIN {
+                (last + 1).min(self.next)
+            } else {
+                0
+            };
             self.plan_floor(carry_below);
         }
         let more = self.plan_sweep(SWEEP_ROWS);
@@ -465,7 +536,17 @@ impl SqliteWriter {
     /// Makes the files of this writer refuse to grow.
     #[cfg(test)]
     pub fn limit_pages(&self, pages: u64) {
-        self.log.execute(&format!("PRAGMA max_page_count={pages}")).unwrap();
+        let set = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        self.log
+            .conn
+            .query_row(&format!("PRAGMA max_page_count={pages}"), [], set)
+            .unwrap();
         self.state.limit_pages(pages);
+    }
+
+    /// Makes commits of `state.db` fail.
+    #[cfg(test)]
+    pub fn fail_state_commit(&mut self, fail: bool) {
+        self.state.refuse_commit = fail;
     }
 }

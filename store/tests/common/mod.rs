@@ -2,12 +2,13 @@
 #![allow(dead_code, missing_docs)] // Each test file uses its own part.
 
 use bytes::Bytes;
-use store::model::Model;
-use store::sqlite::SqliteEngine;
 use std::path::Path;
 use std::sync::Arc;
+use store::model::Model;
+use store::sqlite::SqliteEngine;
 use store::{
-    Append, Engine, Origin, PositionKey, Reader, SessionStore, StoreError, StoreId, Write, Writer, Written,
+    Append, Engine, Origin, PositionKey, Reader, SessionStore, StoreError, StoreId, Write, Writer,
+    Written,
 };
 use xmpp::jid::BareJid;
 use xmpp::scram::{ScramHash, ScramKeys};
@@ -31,7 +32,11 @@ pub fn message(owner: &str, payload: &str) -> Append {
 }
 
 pub fn origin(session: u64, stanza: u64) -> Option<Origin> {
-    Some(Origin { session, stanza, hash: stanza.wrapping_mul(31) })
+    Some(Origin {
+        session,
+        stanza,
+        hash: stanza.wrapping_mul(31),
+    })
 }
 
 pub fn keys(hash: ScramHash, byte: u8) -> ScramKeys {
@@ -55,7 +60,10 @@ pub fn stored(written: &Written) -> u64 {
 
 /// Commits one append.
 pub fn append(writer: &mut dyn Writer, append: Append) -> Written {
-    writer.commit(&[store::Write::Append(append)]).unwrap().remove(0)
+    writer
+        .commit(&[store::Write::Append(append)])
+        .unwrap()
+        .remove(0)
 }
 
 /// A store that can be killed and started again.
@@ -90,7 +98,10 @@ impl OnDisk {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let engine = SqliteEngine::open(dir.path()).unwrap();
-        OnDisk { dir, engine: Some(engine) }
+        OnDisk {
+            dir,
+            engine: Some(engine),
+        }
     }
 }
 
@@ -140,7 +151,10 @@ impl Writer for FoldingWriter {
 
 impl Engine for Folding {
     fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
-        Ok(Box::new(FoldingWriter { engine: self.0.clone(), writer: self.0.writer()? }))
+        Ok(Box::new(FoldingWriter {
+            engine: self.0.clone(),
+            writer: self.0.writer()?,
+        }))
     }
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         self.0.reader()
