@@ -438,3 +438,11 @@ impl Link {
         }
     }
 }
+
+/// Gives back the memory of a queue that a burst has grown, once it is empty.
+pub(crate) fn shrink_if_empty<T>(queue: &mut VecDeque<T>) {
+    const KEPT: usize = 1024;
+    if queue.is_empty() && queue.capacity() > KEPT {
+        *queue = VecDeque::new();
+    }
+}

@@ -9,7 +9,7 @@ mod conn;
 use crate::codec::{self, kind};
 use crate::frame::*;
 use crate::limits;
-use crate::link::{Link, LinkError, Phase};
+use crate::link::{Link, LinkError, Phase, shrink_if_empty};
 use bytes::{Bytes, BytesMut};
 use conn::{Active, Conn, Spare, TlsState, push_close, push_input};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -183,8 +183,7 @@ pub struct MuxSide {
 const SPARE_MAX: usize = 256;
 /// A spare box keeps buffers up to this size.
 const SPARE_BYTES_MAX: usize = 4096;
-/// One connection may hold at most this part of what is left of `unsettled_bytes_max`: who holds much stops first, and
-/// something is always left for those who hold nothing.
+/// One connection may take at most this part of what is left of the half that is shared by need.
 const SHARE: usize = 8;
 /// Starved connections looked at in vain per look.
 const STARVED_MISSES_MAX: usize = 4;
@@ -290,7 +289,11 @@ impl MuxSide {
 
     /// What to do next.
     pub fn poll_event(&mut self) -> Option<MuxEvent> {
-        self.events.pop_front().or_else(|| {
+        let event = self.events.pop_front();
+        if event.is_none() {
+            shrink_if_empty(&mut self.events);
+        }
+        event.or_else(|| {
             self.forgotten.next().map(|conn| MuxEvent::Forget {
                 conn,
                 reason: self.forgotten_reason,
@@ -352,11 +355,11 @@ impl MuxSide {
 
     /// How many bytes may be read from this client now. At 0 an `InputRoom` will follow.
     pub fn input_room(&mut self, conn: ConnId) -> usize {
-        let unsettled_left = self.unsettled_left();
+        let share = self.unsettled_share();
         let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
             return 0;
         };
-        let limit = input_limit(state, unsettled_left).max(state.told_limit);
+        let limit = input_limit(state, share).max(state.told_limit);
         state.told_limit = limit;
         if limit == state.input_bytes && limit < state.input_bytes_max && !state.starved {
             state.starved = true;
@@ -764,19 +767,21 @@ impl MuxSide {
 
     // ---- room for input ----
 
-    fn unsettled_left(&self) -> usize {
-        self.config
-            .unsettled_bytes_max
-            .saturating_sub(self.unsettled_bytes)
+    /// What one connection may hold unsettled. Half of the bound is shared by need: who holds much stops first. The other half
+    /// is for everybody alike, so that those who fill the first cannot shut out the rest.
+    fn unsettled_share(&self) -> u64 {
+        let half = self.config.unsettled_bytes_max / 2;
+        let by_need = half.saturating_sub(self.unsettled_bytes) / SHARE;
+        by_need.max(half / self.conns.len().max(1)) as u64
     }
 
     /// Says that there is room again, if the caller needs to hear it. False: there is none by our own bound.
     fn tell_room(&mut self, conn: ConnId) -> bool {
-        let unsettled_left = self.unsettled_left();
+        let share = self.unsettled_share();
         let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
             return true;
         };
-        let limit = input_limit(state, unsettled_left);
+        let limit = input_limit(state, share);
         let told_room = state.told_limit.saturating_sub(state.input_bytes);
         let room = limit - state.input_bytes;
         if room > 0 && (state.told_limit > 0 || state.starved) && room / 2 >= told_room {
@@ -932,10 +937,11 @@ impl MuxSide {
 }
 
 /// Up to which total of input bytes a connection may be read: its credit, and its share of what may be held unsettled.
-fn input_limit(state: &Conn, unsettled_left: usize) -> u64 {
+fn input_limit(state: &Conn, share: u64) -> u64 {
     let unsettled = state.input_bytes - state.settled_bytes;
-    let share = ((unsettled_left / SHARE) as u64).saturating_sub(unsettled);
-    state.input_bytes_max.min(state.input_bytes + share)
+    state
+        .input_bytes_max
+        .min(state.input_bytes + share.saturating_sub(unsettled))
 }
 
 /// A reason as DialFailed may carry it: one line, cut to its limit.

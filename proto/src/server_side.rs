@@ -13,7 +13,7 @@ mod send;
 use crate::codec::{self, DecodeError};
 use crate::frame::*;
 use crate::limits;
-use crate::link::{Link, LinkError, Phase};
+use crate::link::{Link, LinkError, Phase, shrink_if_empty};
 use bytes::{Bytes, BytesMut};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -346,7 +346,11 @@ impl ServerSide {
 
     /// What happened.
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            shrink_if_empty(&mut self.events);
+        }
+        event
     }
 
     /// Name and boot of the other end, as in its Hello.
@@ -567,6 +571,7 @@ impl ServerSide {
                 },
             });
         }
+        shrink_if_empty(&mut self.tracked);
     }
 
     // ---- the link's state ----
