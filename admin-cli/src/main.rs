@@ -1,2 +1,217 @@
-//! See Cargo.toml.
-fn main() {}
+//! `imadmin`: sets a server up and administers it from any host. It formats what the server answers and decides nothing.
+
+mod certs;
+mod config;
+mod init;
+mod link;
+mod output;
+mod users;
+
+use clap::{Args, Parser, Subcommand};
+use link::{Connection, LinkError};
+use serde_json::{Value, json};
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Administration of Isthmus.
+///
+/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the server cannot be reached.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// How to reach the server (default: $ISTHMUS_ADMIN, ./admin.toml, ./var/admin.toml, /etc/isthmus/admin.toml).
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a complete set-up into a new directory.
+    Init(init::InitArgs),
+    /// Write what another host needs: `cert mux|peer|admin NAME`.
+    Cert(init::CertArgs),
+    /// Accounts.
+    #[command(subcommand)]
+    User(User),
+    /// Sessions of clients.
+    #[command(subcommand)]
+    Session(Session),
+    /// Muxes.
+    #[command(subcommand)]
+    Mux(Mux),
+    /// Numbers of the running server.
+    Status,
+}
+
+#[derive(Args)]
+struct Password {
+    /// Read the password from standard input (its first line). There is no other way: arguments show in process lists.
+    #[arg(long, required = true)]
+    password_stdin: bool,
+}
+
+#[derive(Subcommand)]
+enum User {
+    /// Create an account.
+    Add {
+        /// name@domain
+        jid: String,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Create accounts from a file: a line each, an address, a space, and a password or SCRAM secrets.
+    Import {
+        /// The file; `-` is standard input.
+        file: PathBuf,
+    },
+    /// Remove an account and everything stored for it.
+    Del {
+        /// name@domain
+        jid: String,
+    },
+    /// Change a password.
+    Passwd {
+        /// name@domain
+        jid: String,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// List accounts.
+    List {
+        /// Only of this domain.
+        #[arg(long)]
+        domain: Option<String>,
+    },
+    /// Show one account.
+    Show {
+        /// name@domain
+        jid: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Session {
+    /// List sessions.
+    List {
+        /// Only of this account.
+        jid: Option<String>,
+    },
+    /// End the sessions of an account, or one of them.
+    Kick {
+        /// name@domain or name@domain/resource
+        jid: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Mux {
+    /// List muxes.
+    List,
+}
+
+/// What ends a run.
+#[derive(Debug)]
+enum Failure {
+    /// Exit code 1.
+    Refused(String),
+    /// Exit code 2.
+    Usage(String),
+    /// Exit code 3.
+    Unreachable(String),
+}
+
+impl From<LinkError> for Failure {
+    fn from(e: LinkError) -> Self {
+        match e {
+            LinkError::Refused { text, .. } => Failure::Refused(text),
+            LinkError::Unreachable(text) => Failure::Unreachable(text),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // One provider in the whole process, before anything can ask for one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    let (code, text) = match run(cli) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Refused(text)) => (1, text),
+        Err(Failure::Usage(text)) => (2, text),
+        Err(Failure::Unreachable(text)) => (3, text),
+    };
+    eprintln!("imadmin: {text}");
+    ExitCode::from(code)
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let json = cli.json;
+    let (command, args) = match cli.command {
+        Command::Init(args) => return init::init(&args).map_err(failed),
+        Command::Cert(args) => return init::cert(&args).map_err(failed),
+        Command::User(User::Import { file }) => {
+            let mut connection = connect(cli.config)?;
+            return users::import(&mut connection, &file, json);
+        }
+        Command::User(User::Add { jid, .. }) => ("user add", json!({"jid": jid, "password": password()?})),
+        Command::User(User::Passwd { jid, .. }) => ("user passwd", json!({"jid": jid, "password": password()?})),
+        Command::User(User::Del { jid }) => ("user del", json!({"jid": jid})),
+        Command::User(User::List { domain }) => ("user list", json!({"domain": domain})),
+        Command::User(User::Show { jid }) => ("user show", json!({"jid": jid})),
+        Command::Session(Session::List { jid }) => ("session list", json!({"jid": jid})),
+        Command::Session(Session::Kick { jid }) => ("session kick", json!({"jid": jid})),
+        Command::Mux(Mux::List) => ("mux list", json!({})),
+        Command::Status => ("status", json!({})),
+    };
+    let mut connection = connect(cli.config)?;
+    let answer = all_pages(&mut connection, command, args)?;
+    output::print(&answer, json);
+    Ok(())
+}
+
+fn failed(e: anyhow::Error) -> Failure {
+    Failure::Refused(format!("{e:#}"))
+}
+
+fn connect(config: Option<PathBuf>) -> Result<Connection, Failure> {
+    let config = config::find(config).map_err(|e| Failure::Usage(format!("{e:#}")))?;
+    Ok(Connection::dial(&config)?)
+}
+
+/// Asks until there is no `next`, and joins the rows.
+fn all_pages(connection: &mut Connection, command: &str, mut args: Value) -> Result<Value, Failure> {
+    let mut answer = connection.ask(command, &args)?;
+    while let Some(next) = answer.get("next").cloned() {
+        args["after"] = next;
+        let page = connection.ask(command, &args)?;
+        if let (Some(rows), Some(more)) = (answer["rows"].as_array_mut(), page["rows"].as_array()) {
+            rows.extend(more.iter().cloned());
+        }
+        match page.get("next") {
+            Some(next) => answer["next"] = next.clone(),
+            None => {
+                answer.as_object_mut().map(|o| o.remove("next"));
+            }
+        }
+    }
+    Ok(answer)
+}
+
+fn password() -> Result<String, Failure> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        eprintln!("Password (it will show; better: printf 'secret' | imadmin ...):");
+    }
+    let mut line = String::new();
+    stdin.lock().read_line(&mut line).map_err(|e| Failure::Usage(format!("standard input cannot be read: {e}")))?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(Failure::Usage("the password on standard input is empty".into()));
+    }
+    Ok(password.to_owned())
+}

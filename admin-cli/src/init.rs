@@ -1,0 +1,346 @@
+//! `init` and `cert`: files for servers, muxes and administrators. The only commands that need no running server.
+
+use crate::certs;
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The highest offset: 15234 + 17500 still is a port below the usual ephemeral range.
+const OFFSET_MAX: u16 = 17_500;
+
+/// `imadmin init`
+#[derive(Args)]
+pub struct InitArgs {
+    /// The directory to write; it is made. One that holds a set-up is left alone.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The domain to serve.
+    #[arg(long)]
+    domain: String,
+    /// Added to every port: a multiple of 100, at most 17500.
+    #[arg(long, default_value_t = 0)]
+    port_offset: u16,
+    /// One file, with the mux inside imserver.
+    #[arg(long)]
+    embedded: bool,
+    /// Allow PLAIN and SCRAM without TLS. For load tests on loopback.
+    #[arg(long)]
+    plaintext: bool,
+    /// Address to listen on, for clients, muxes and administrators.
+    #[arg(long, default_value = "127.0.0.1")]
+    listen: IpAddr,
+}
+
+/// What a certificate is for.
+#[derive(Clone, Copy, ValueEnum)]
+enum Role {
+    /// A multiplexor on another host.
+    Mux,
+    /// Another core server.
+    Peer,
+    /// An administrator.
+    Admin,
+}
+
+/// `imadmin cert`
+#[derive(Args)]
+pub struct CertArgs {
+    /// mux, peer or admin.
+    role: Role,
+    /// Its name: small letters, digits and hyphens.
+    name: String,
+    /// The set-up with the CA.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Where to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+struct Ports {
+    c2s: u16,
+    c2s_tls: u16,
+    link: u16,
+    admin: u16,
+    metrics: u16,
+    mux_metrics: u16,
+}
+
+impl Ports {
+    fn new(offset: u16) -> Self {
+        Self {
+            c2s: 5_222 + offset,
+            c2s_tls: 5_223 + offset,
+            link: 15_230 + offset,
+            admin: 15_232 + offset,
+            metrics: 15_233 + offset,
+            mux_metrics: 15_234 + offset,
+        }
+    }
+}
+
+/// Writes one file, never over another. Secrets are for the owner's eyes.
+fn write(path: &Path, text: &str, secret: bool) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(if secret { 0o600 } else { 0o644 })
+        .open(path)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+fn make_dir(path: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("{} cannot be made", path.display()))
+}
+
+/// Letters, digits, hyphens and dots, as the configuration will want it.
+fn check_domain(domain: &str) -> anyhow::Result<String> {
+    let domain = domain.trim_end_matches('.').to_lowercase();
+    let fine = !domain.is_empty()
+        && domain.len() <= 253
+        && domain.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+        });
+    if !fine {
+        bail!("`{domain}` is no domain name");
+    }
+    Ok(domain)
+}
+
+fn check_name(name: &str) -> anyhow::Result<()> {
+    let fine = !name.is_empty()
+        && name.len() <= 63
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if fine { Ok(()) } else { bail!("`{name}` is no name for a certificate: small letters, digits and hyphens") }
+}
+
+/// Runs `init`.
+pub fn init(args: &InitArgs) -> anyhow::Result<()> {
+    let domain = check_domain(&args.domain)?;
+    if !args.port_offset.is_multiple_of(100) || args.port_offset > OFFSET_MAX {
+        bail!("--port-offset must be a multiple of 100, at most {OFFSET_MAX}");
+    }
+    for file in ["imserver.toml", "mux.toml", "policy.toml", "admin.toml", "link", "tls"] {
+        let path = args.dir.join(file);
+        if path.exists() {
+            bail!("{} is there already: init writes only a new set-up", path.display());
+        }
+    }
+    let ports = Ports::new(args.port_offset);
+    for dir in ["", "link", "tls", "data", "run"] {
+        make_dir(&args.dir.join(dir))?;
+    }
+    let link = args.dir.join("link");
+    let ca = certs::ca(&format!("Isthmus link CA of {domain}"))?;
+    write(&link.join("ca.pem"), &ca.cert, false)?;
+    write(&link.join("ca.key"), &ca.key, true)?;
+    let mut pairs = vec![("main", "server"), ("admin", "admin")];
+    if !args.embedded {
+        pairs.push(("mux1", "mux"));
+    }
+    for (name, role) in pairs {
+        let pair = certs::issue(&link, name, role)?;
+        let file = if role == "server" { "server" } else { name };
+        write(&link.join(format!("{file}.pem")), &pair.cert, false)?;
+        write(&link.join(format!("{file}.key")), &pair.key, true)?;
+    }
+    let client = certs::self_signed(&domain)?;
+    write(&args.dir.join("tls").join(format!("{domain}.pem")), &client.cert, false)?;
+    write(&args.dir.join("tls").join(format!("{domain}.key")), &client.key, true)?;
+
+    write(&args.dir.join("imserver.toml"), &server_toml(args, &domain, &ports), false)?;
+    if !args.embedded {
+        let server = format!("{}:{}", host(args.listen), ports.link);
+        let text = mux_toml("mux1", &server, "link", &listeners("", args.listen, &domain, &ports, "tls"), ports.mux_metrics);
+        write(&args.dir.join("mux.toml"), &text, false)?;
+    }
+    write(&args.dir.join("policy.toml"), &policy_toml(&domain), false)?;
+    let admin = admin_toml(&format!("{}:{}", host(args.listen), ports.admin), "link/ca.pem", "link/admin.pem", "link/admin.key");
+    write(&args.dir.join("admin.toml"), &admin, false)?;
+
+    let dir = args.dir.display();
+    println!("{dir} is set up for {domain}. Start:");
+    println!("  imserver --config {dir}/imserver.toml");
+    if !args.embedded {
+        println!("  mux --config {dir}/mux.toml");
+    }
+    println!("  printf 'a password' | imadmin --config {dir}/admin.toml user add alice@{domain} --password-stdin");
+    println!("Clients: port {} (STARTTLS), {} (direct TLS).", ports.c2s, ports.c2s_tls);
+    Ok(())
+}
+
+/// As it stands before a port.
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".into(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+fn listen(ip: IpAddr, port: u16) -> String {
+    match ip {
+        IpAddr::V4(ip) => format!("\"{ip}:{port}\""),
+        IpAddr::V6(ip) => format!("\"[{ip}]:{port}\""),
+    }
+}
+
+/// Listeners and certificate of a mux; `prefix` is the section of an embedded one.
+fn listeners(prefix: &str, ip: IpAddr, domain: &str, ports: &Ports, tls_dir: &str) -> String {
+    let listener = |transport: &str, port: u16| {
+        format!("[[{prefix}listener]]\nkind = \"c2s\"\ntransport = \"{transport}\"\nlisten = [{}]\n\n", listen(ip, port))
+    };
+    format!(
+        "# Clients: plain TCP with STARTTLS, and TLS from the first byte.\n{}{}\
+         # Shown to clients. Put the site's own certificate here; it is taken up when the file changes.\n\
+         [[{prefix}certificate]]\ndomains = [\"{domain}\"]\nchain = \"{tls_dir}/{domain}.pem\"\nkey = \"{tls_dir}/{domain}.key\"\n",
+        listener("tcp", ports.c2s),
+        listener("tls", ports.c2s_tls),
+    )
+}
+
+fn server_toml(args: &InitArgs, domain: &str, ports: &Ports) -> String {
+    let mut text = format!(
+        "# Isthmus core server. etc/imserver.toml of the distribution documents every key.\n\n\
+         name = \"main\"\ndata_dir = \"data\"\npolicy = \"policy.toml\"\n\n\
+         [[domain]]\nname = \"{domain}\"\n\n"
+    );
+    if args.embedded {
+        text.push_str("# A mux on another host may join later: give its door here, and a [[mux]] with its name.\n");
+    } else {
+        text.push_str("# Where muxes dial in.\n");
+    }
+    text.push_str(&format!(
+        "[link]\nlisten = [{}]\nca = \"link/ca.pem\"\ncert = \"link/server.pem\"\nkey = \"link/server.key\"\n\n",
+        listen(args.listen, ports.link)
+    ));
+    if !args.embedded {
+        text.push_str("[[mux]]\nname = \"mux1\"\nkinds = [\"c2s\"]\n\n");
+    }
+    text.push_str(&format!(
+        "# Where imadmin dials in; the socket is for root on this host.\n\
+         [admin]\nlisten = [{}]\nsocket = \"run/admin.sock\"\n\n\
+         [metrics]\nlisten = [\"127.0.0.1:{}\"]\n\n",
+        listen(args.listen, ports.admin),
+        ports.metrics
+    ));
+    if args.plaintext {
+        text.push_str("# Passwords may cross the network in the clear: only for tests on loopback.\n[auth]\nplaintext = true\n\n");
+    }
+    text.push_str("# true: messages are kept in their owners' archives after delivery.\n[archive]\nenabled = false\n\n[log]\nfilter = \"info\"\n");
+    if args.embedded {
+        text.push_str(&format!(
+            "\n# The mux inside this process.\n[embedded_mux]\nname = \"embedded\"\n\n{}",
+            listeners("embedded_mux.", args.listen, domain, ports, "tls")
+        ));
+    }
+    text
+}
+
+fn mux_toml(name: &str, server: &str, link_dir: &str, listeners: &str, metrics: u16) -> String {
+    format!(
+        "# Isthmus multiplexor. etc/mux.toml of the distribution documents every key.\n\n\
+         name = \"{name}\"\n\n\
+         [[server]]\nname = \"main\"\naddress = \"{server}\"\nca = \"{link_dir}/ca.pem\"\ncert = \"{link_dir}/{name}.pem\"\nkey = \"{link_dir}/{name}.key\"\n\n\
+         {listeners}\n[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n\n[log]\nfilter = \"info\"\n"
+    )
+}
+
+fn policy_toml(domain: &str) -> String {
+    format!(
+        "# Who may do what. The first rule that names the right and the user decides; what no rule allows is denied.\n\
+         # Rights: login, admin. For: users = [\"name@domain\"], domains = [\"domain\"], everyone = true.\n\n\
+         # [[rule]]\n# deny = \"login\"\n# users = [\"mallory@{domain}\"]\n\n\
+         [[rule]]\nallow = \"login\"\neveryone = true\n"
+    )
+}
+
+fn admin_toml(address: &str, ca: &str, cert: &str, key: &str) -> String {
+    format!(
+        "# How imadmin reaches its server. On the server's own host also: address = \"unix:run/admin.sock\"\n\n\
+         server = \"main\"\naddress = \"{address}\"\nca = \"{ca}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n"
+    )
+}
+
+/// Runs `cert`.
+pub fn cert(args: &CertArgs) -> anyhow::Result<()> {
+    check_name(&args.name)?;
+    let link = args.dir.join("link");
+    let role = match args.role {
+        Role::Mux => "mux",
+        Role::Peer => "peer",
+        Role::Admin => "admin",
+    };
+    let pair = certs::issue(&link, &args.name, role)?;
+    let ca = std::fs::read_to_string(link.join("ca.pem")).context("the CA cannot be read")?;
+    make_dir(&args.out)?;
+    let name = &args.name;
+    write(&args.out.join("ca.pem"), &ca, false)?;
+    write(&args.out.join(format!("{name}.pem")), &pair.cert, false)?;
+    write(&args.out.join(format!("{name}.key")), &pair.key, true)?;
+    let out = args.out.display();
+    match args.role {
+        Role::Mux => mux_files(args)?,
+        Role::Admin => {
+            let address = server_value(&args.dir, "admin")?;
+            let text = admin_toml(&address, "ca.pem", &format!("{name}.pem"), &format!("{name}.key"));
+            write(&args.out.join("admin.toml"), &text, false)?;
+            println!("{out} holds what an administrator needs on another host: imadmin --config {out}/admin.toml status");
+        }
+        Role::Peer => println!("{out} holds the certificate of peer {name}"),
+    }
+    Ok(())
+}
+
+/// A mux needs a certificate for clients too: the one of the set-up, and its listeners.
+fn mux_files(args: &CertArgs) -> anyhow::Result<()> {
+    let name = &args.name;
+    let text = std::fs::read_to_string(args.dir.join("imserver.toml")).context("imserver.toml cannot be read")?;
+    let config: toml::Table = text.parse().context("imserver.toml is not right")?;
+    let domain = config["domain"].as_array().and_then(|d| d.first()).and_then(|d| d.get("name")).and_then(|n| n.as_str());
+    let domain = domain.context("imserver.toml names no domain")?.to_owned();
+    make_dir(&args.out.join("tls"))?;
+    for (end, secret) in [("pem", false), ("key", true)] {
+        let from = args.dir.join("tls").join(format!("{domain}.{end}"));
+        let bytes = std::fs::read_to_string(&from).with_context(|| format!("{} cannot be read", from.display()))?;
+        write(&args.out.join("tls").join(format!("{domain}.{end}")), &bytes, secret)?;
+    }
+    let server = server_value(&args.dir, "link")?;
+    let offset = server.rsplit_once(':').and_then(|(_, p)| p.parse::<u16>().ok()).map_or(0, |p| p.saturating_sub(15_230));
+    let ports = Ports::new(offset);
+    let listeners = listeners("", IpAddr::from([127, 0, 0, 1]), &domain, &ports, "tls");
+    write(&args.out.join("mux.toml"), &mux_toml(name, &server, ".", &listeners, ports.mux_metrics), false)?;
+    let out = args.out.display();
+    println!("{out} holds what mux {name} needs on another host: mux --config {out}/mux.toml");
+    println!("Add to imserver.toml and reload:\n\n[[mux]]\nname = \"{name}\"\nkinds = [\"c2s\"]\n");
+    println!("Check in mux.toml: the server's address ({server}) as seen from there, and the addresses to listen on.");
+    Ok(())
+}
+
+/// The first address of `[section] listen`.
+fn server_value(dir: &Path, section: &str) -> anyhow::Result<String> {
+    let file = dir.join("imserver.toml");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let config: toml::Table = text.parse().with_context(|| format!("{} is not right", file.display()))?;
+    let address = config
+        .get(section)
+        .and_then(|s| s.get("listen"))
+        .and_then(|l| l.as_array())
+        .and_then(|l| l.first())
+        .and_then(|a| a.as_str())
+        .with_context(|| format!("{} has no [{section}] listen", file.display()))?;
+    let socket: std::net::SocketAddr = address.parse().with_context(|| format!("{address} is no address"))?;
+    Ok(format!("{}:{}", host(socket.ip()), socket.port()))
+}

@@ -1,0 +1,161 @@
+//! The connection to a server's admin door: mutual TLS 1.3 from anywhere, or its Unix socket on the same host.
+
+use crate::config::AdminConfig;
+use bytes::BytesMut;
+use proto::admin_side::AdminSide;
+use proto::frame::BootId;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the server may take to be reached.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long it may take for an answer: an import of passwords is work.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum LinkError {
+    /// The server says no.
+    Refused {
+        /// Its sentence.
+        text: String,
+    },
+    /// It cannot be reached, or does not take us for an administrator.
+    Unreachable(String),
+}
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+/// An open connection.
+pub struct Connection {
+    stream: Box<dyn Stream>,
+    side: AdminSide,
+    input: BytesMut,
+    replies: VecDeque<bytes::Bytes>,
+    next: u64,
+    address: String,
+}
+
+fn unreachable(address: &str, e: impl std::fmt::Display) -> LinkError {
+    LinkError::Unreachable(format!("the server at {address} cannot be reached: {e}"))
+}
+
+impl Connection {
+    /// Dials and greets.
+    pub fn dial(config: &AdminConfig) -> Result<Self, LinkError> {
+        let address = config.address.clone();
+        let stream: Box<dyn Stream> = match address.strip_prefix("unix:") {
+            Some(path) => Box::new(unix(path).map_err(|e| unreachable(&address, e))?),
+            None => Box::new(tls(config).map_err(|e| unreachable(&address, e))?),
+        };
+        let mut boot = [0; 16];
+        getrandom::fill(&mut boot).map_err(|e| unreachable(&address, e))?;
+        let side = AdminSide::new(Instant::now(), "imadmin", BootId(boot));
+        let mut this = Self { stream, side, input: BytesMut::new(), replies: VecDeque::new(), next: 1, address };
+        while this.side.server().is_none() {
+            this.write()?;
+            this.read()?;
+        }
+        Ok(this)
+    }
+
+    /// Asks one question and waits for its answer: what stands under `ok`.
+    pub fn ask(&mut self, command: &str, args: &Value) -> Result<Value, LinkError> {
+        let id = self.next;
+        self.next += 1;
+        let request = json!({"id": id, "command": command, "args": args}).to_string();
+        self.side.send(request.into()).map_err(|e| unreachable(&self.address, e))?;
+        self.write()?;
+        let reply = loop {
+            match self.replies.pop_front() {
+                Some(reply) => break reply,
+                None => {
+                    self.read()?;
+                    self.write()?;
+                }
+            }
+        };
+        let mut reply: Value = serde_json::from_slice(&reply).map_err(|e| unreachable(&self.address, e))?;
+        if let Some(error) = reply.get("error") {
+            let text = error["text"].as_str().unwrap_or("refused without a reason").to_owned();
+            return Err(LinkError::Refused { text });
+        }
+        Ok(reply["ok"].take())
+    }
+
+    fn write(&mut self) -> Result<(), LinkError> {
+        while let Some(bytes) = self.side.poll_output() {
+            self.stream.write_all(&bytes).map_err(|e| unreachable(&self.address, e))?;
+        }
+        self.stream.flush().map_err(|e| unreachable(&self.address, e))
+    }
+
+    fn read(&mut self) -> Result<(), LinkError> {
+        let mut scratch = [0; 64 * 1024];
+        let n = self.stream.read(&mut scratch).map_err(|e| unreachable(&self.address, e))?;
+        if n == 0 {
+            return Err(unreachable(&self.address, "it has closed the connection (is this certificate an administrator's?)"));
+        }
+        self.input.extend_from_slice(&scratch[..n]);
+        let replies =
+            self.side.handle_bytes(Instant::now(), &mut self.input).map_err(|e| unreachable(&self.address, e))?;
+        self.replies.extend(replies);
+        Ok(())
+    }
+}
+
+fn unix(path: &str) -> std::io::Result<UnixStream> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    Ok(stream)
+}
+
+fn tls(config: &AdminConfig) -> anyhow::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let file = |path: &Option<PathBuf>, what: &str| {
+        path.clone().ok_or_else(|| anyhow::anyhow!("admin.toml has no `{what}`, and the address is not a Unix socket"))
+    };
+    let (ca, cert, key) = (file(&config.ca, "ca")?, file(&config.cert, "cert")?, file(&config.key, "key")?);
+    let mut roots = RootCertStore::empty();
+    for cert in certificates(&ca)? {
+        roots.add(cert)?;
+    }
+    let key = PrivateKeyDer::from_pem_file(&key).map_err(|e| anyhow::anyhow!("{}: {e}", key.display()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(certificates(&cert)?, key)?;
+    let name = ServerName::try_from(format!("{}.server.isthmus", config.server))?;
+    let addresses: Vec<_> = config.address.to_socket_addrs()?.collect();
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(ANSWER))?;
+                stream.set_nodelay(true)?;
+                let mut stream = StreamOwned::new(ClientConnection::new(Arc::new(tls), name)?, stream);
+                while stream.conn.is_handshaking() {
+                    stream.conn.complete_io(&mut stream.sock)?;
+                }
+                return Ok(stream);
+            }
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.map_or_else(|| anyhow::anyhow!("no such host"), Into::into))
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let read = |e: rustls_pki_types::pem::Error| anyhow::anyhow!("{}: {e}", path.display());
+    CertificateDer::pem_file_iter(path).map_err(read)?.collect::<Result<_, _>>().map_err(read)
+}
