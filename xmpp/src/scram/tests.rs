@@ -2,6 +2,7 @@
 
 use super::client::{ClientBinding, ScramClient};
 use super::*;
+use base64::Engine as _;
 
 fn random(byte: u8) -> impl FnMut(&mut [u8]) {
     move |out: &mut [u8]| out.fill(byte)
@@ -9,8 +10,8 @@ fn random(byte: u8) -> impl FnMut(&mut [u8]) {
 
 fn exchange(hash: ScramHash, right: &str, given: &str, tls: Option<&TlsFacts>, binding: ClientBinding) -> Result<(), ScramError> {
     let keys = derive(hash, right, b"a salt of sixteen", 4096).expect("a password");
-    let plus = matches!(binding, ClientBinding::Bound(..));
-    let mut client = ScramClient::new(hash, "romeo", given, binding, "clientnonce");
+    let plus = matches!(binding, ClientBinding::Bind(..));
+    let mut client = ScramClient::new(hash, "romeo", given, None, binding, "clientnonce");
     let first = ClientFirst::parse(hash, plus, tls.is_some(), tls, client.first_message().as_bytes())?;
     let (server, challenge) = first.challenge(&keys, true, &mut random(7));
     let answer = client.handle_challenge(&challenge)?;
