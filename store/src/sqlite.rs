@@ -240,27 +240,32 @@ impl SqliteEngine {
         })
     }
 
-    /// Waits until every row committed so far is in the index file and the tail is empty. A server
-    /// has no need of it; tests do, to see what lies on the other side of the index thread.
+    /// Waits until every row committed so far is in the index file. A server has no need of it; tests
+    /// do, to see what lies on the other side of the index thread.
     pub fn fold_all(&self) -> Result<(), StoreError> {
-        let end = lock(&self.shared.tail).end();
-        let mut tail = lock(&self.shared.tail);
-        while tail.base() < end {
-            drop(tail);
+        self.fold_keeping(0)
+    }
+
+    /// The same for all but the newest `keep` rows.
+    pub fn fold_keeping(&self, keep: u64) -> Result<(), StoreError> {
+        let to = lock(&self.shared.tail).end().saturating_sub(1 + keep);
+        loop {
             if let Some(failure) = lock(&self.shared.index_failure).clone() {
                 return Err(failure);
             }
-            self.shared.ask(Work::FoldAll);
-            tail = lock(&self.shared.tail);
-            if tail.base() < end {
-                let timeout = Duration::from_millis(10);
-                tail = match self.shared.room.wait_timeout(tail, timeout) {
-                    Ok((tail, _)) => tail,
-                    Err(poisoned) => poisoned.into_inner().0,
-                };
+            if lock(&self.shared.tail).base() > to {
+                return Ok(());
+            }
+            self.shared.ask(Work::FoldTo(to));
+            let tail = lock(&self.shared.tail);
+            if tail.base() <= to {
+                drop(
+                    self.shared
+                        .room
+                        .wait_timeout(tail, Duration::from_millis(10)),
+                );
             }
         }
-        Ok(())
     }
 
     /// Copies the open store into a new or empty directory while it goes on; see [`verify`](Self::verify).

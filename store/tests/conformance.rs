@@ -1,5 +1,7 @@
 //! What every engine must do: one list of tests, run on the model and on SQLite.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use bytes::Bytes;

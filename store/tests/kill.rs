@@ -4,6 +4,8 @@
 //! The test runs its own binary as the victim. The victim prints a line after each commit; the parent
 //! kills it after a number of lines, reads what was printed, and looks into the store.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use bytes::Bytes;

@@ -1,6 +1,8 @@
 //! Random operations on the model and on SQLite: the same answers, the same rows, whatever is folded,
 //! swept, killed or rebuilt in between.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use bytes::Bytes;
@@ -36,7 +38,9 @@ enum Op {
         stanza: Option<u64>,
     },
     Commit,
-    Fold,
+    Fold {
+        keep: u64,
+    },
     Maintain,
     Restart,
     Rebuild,
@@ -78,7 +82,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => clear,
         2 => forget,
         12 => Just(Op::Commit),
-        4 => Just(Op::Fold),
+        6 => (0..25_u64).prop_map(|keep| Op::Fold { keep: keep.saturating_sub(8) }),
         4 => Just(Op::Maintain),
         1 => Just(Op::Restart),
         1 => Just(Op::Rebuild),
@@ -178,7 +182,7 @@ impl Pair {
                 }
             }
             Op::Commit => self.commit(),
-            Op::Fold => self.engine().fold_all().unwrap(),
+            Op::Fold { keep } => self.engine().fold_keeping(*keep).unwrap(),
             Op::Maintain => {
                 let [_, writer] = self.writers.as_mut().unwrap();
                 while writer.maintain().unwrap() {}

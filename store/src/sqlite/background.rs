@@ -43,10 +43,7 @@ pub(crate) fn index_thread(shared: Arc<Shared>, mut indexer: Indexer) {
                 }
                 indexer.fold_to(end - 1 - FOLD_KEEP_ROWS as u64)
             }
-            Woken::AskedForAll => {
-                let end = lock(&shared.tail).end();
-                indexer.fold_to(end - 1)
-            }
+            Woken::AskedToFold(to) => indexer.fold_to(to),
             Woken::Tick => {
                 let result = indexer.fold_to(at_last_tick - 1);
                 at_last_tick = end;

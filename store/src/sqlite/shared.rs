@@ -49,7 +49,7 @@ pub(crate) struct DeadRange {
 #[derive(Default)]
 struct Asked {
     fold: bool,
-    fold_all: bool,
+    fold_to: Option<u64>,
     checkpoint: bool,
     stop: bool,
 }
@@ -59,8 +59,8 @@ struct Asked {
 pub(crate) enum Work {
     /// Fold, if the tail is long.
     Fold,
-    /// Fold everything.
-    FoldAll,
+    /// Fold up to a position.
+    FoldTo(u64),
     Checkpoint,
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum Work {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Woken {
     Asked,
-    AskedForAll,
+    AskedToFold(u64),
     Tick,
     Stop,
 }
@@ -107,7 +107,7 @@ impl Shared {
         let mut asked = lock(&self.asked);
         match work {
             Work::Fold => asked.fold = true,
-            Work::FoldAll => asked.fold_all = true,
+            Work::FoldTo(to) => asked.fold_to = asked.fold_to.max(Some(to)),
             Work::Checkpoint => asked.checkpoint = true,
         }
         self.wake.notify_all();
@@ -137,8 +137,10 @@ impl Shared {
             if std::mem::take(flag) {
                 return Woken::Asked;
             }
-            if work != Work::Checkpoint && std::mem::take(&mut asked.fold_all) {
-                return Woken::AskedForAll;
+            if work != Work::Checkpoint
+                && let Some(to) = asked.fold_to.take()
+            {
+                return Woken::AskedToFold(to);
             }
             if asked.stop {
                 return Woken::Stop;

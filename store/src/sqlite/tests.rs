@@ -331,7 +331,10 @@ fn an_origin_never_forgotten_is_carried_along_and_rows_below_it_go() {
     let engine = SqliteEngine::open(dir.path()).unwrap();
     let mut writer = engine.sqlite_writer().unwrap();
     let first = message("b@x.example", Some((9, 1)), "<first/>");
-    assert_eq!(positions(&writer.commit(&[first.clone()]).unwrap()), [1]);
+    assert_eq!(
+        positions(&writer.commit(std::slice::from_ref(&first)).unwrap()),
+        [1]
+    );
     writer
         .commit(&[Write::Ack {
             owner: jid("b@x.example"),
@@ -346,12 +349,18 @@ fn an_origin_never_forgotten_is_carried_along_and_rows_below_it_go() {
         position: 1,
         pending: false,
     }];
-    assert_eq!(writer.commit(&[first.clone()]).unwrap(), replayed);
+    assert_eq!(
+        writer.commit(std::slice::from_ref(&first)).unwrap(),
+        replayed
+    );
     drop((writer, engine));
     let engine = SqliteEngine::open(dir.path()).unwrap();
     let mut writer = engine.sqlite_writer().unwrap();
     assert_eq!(writer.origin_count(), 1);
-    assert_eq!(writer.commit(&[first.clone()]).unwrap(), replayed);
+    assert_eq!(
+        writer.commit(std::slice::from_ref(&first)).unwrap(),
+        replayed
+    );
     writer
         .commit(&[Write::RetainSessions { sessions: vec![] }])
         .unwrap();

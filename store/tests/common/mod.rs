@@ -1,5 +1,10 @@
 //! Values and engines for the store's tests.
-#![allow(dead_code, missing_docs)] // Each test file uses its own part.
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::new_without_default
+)] // Each test file uses its own part.
 
 use bytes::Bytes;
 use std::path::Path;
