@@ -4,6 +4,13 @@
 //! Owns: what was sent and not acknowledged; per connection the few counts that checks need.
 //! Never: acts for a session; trusts a count of the other end; reads a clock.
 //!
+//! What a driver must know:
+//! - Events that were queued before `send(Close)` still come after it.
+//! - After `Up { continued: false }` every count of every connection is what its `Resumed` says. A frame that a session had
+//!   on its way here from before would be counted and sent as new: give the link a new key, so that such frames miss it.
+//! - `send` never blocks. Pace what is long by `unsent_bytes` and `retained_bytes`; past `retained_bytes_max` the link is
+//!   closed (`Down`, also out of `send`) and built anew by Resume.
+//!
 //! The driver reads the first frame of a new transport with `read_hello`, takes the role and name from the certificate,
 //! looks for the `ServerSide` of the same name and boot: there is one -> `handle_hello` (the new transport replaces the
 //! older); else -> `accept`.

@@ -1,5 +1,8 @@
 //! What an idle connection costs in memory, and that bounds hold: counted by an allocator that counts.
 
+#![allow(clippy::unwrap_used)]
+// Helpers of tests are tests.
+
 // The one way to count is to be the allocator; it only adds up and passes on.
 #![allow(unsafe_code)]
 

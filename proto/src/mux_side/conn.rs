@@ -181,7 +181,6 @@ impl Conn {
     pub fn resume(&mut self, conn: ConnId, link: &mut Link, generation: u32) {
         self.generation = generation;
         self.server_closed = false;
-        self.forget_stanzas = 0;
         let empty = Active::default();
         let active = self.active.as_deref().unwrap_or(&empty);
         let head = ResumeHead {
