@@ -131,8 +131,9 @@ impl Links {
             return Ok(id);
         }
         // The same mux with another boot: the earlier process is dead, and its connections with it.
-        let dead: Vec<LinkId> =
+        let mut dead: Vec<LinkId> =
             self.links.iter().filter(|(_, l)| l.name.as_ref() == identity.name).map(|(&id, _)| id).collect();
+        dead.sort_unstable();
         let mut config = ServerSideConfig::new(self.name.clone(), self.boot, self.store, Role::Mux);
         config.mux_lost = self.mux_lost;
         let side = ServerSide::accept(now, config, hello)?;
@@ -165,7 +166,8 @@ impl Links {
 
     /// Acts on what is due. Returns links whose transport must be closed.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<(LinkId, LinkError)> {
-        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        let mut ids: Vec<LinkId> = self.links.keys().copied().collect();
+        ids.sort_unstable();
         let mut down = Vec::new();
         for id in ids {
             self.links.get_mut(&id).expect("listed").side.handle_timeout(now);

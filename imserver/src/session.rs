@@ -16,6 +16,9 @@ use xmpp::jid::{BareJid, FullJid};
 use xmpp::negotiation::Negotiation;
 use xmpp::stream::StreamParser;
 
+/// How long a client that has acknowledged less than it was sent is left alone, ms.
+const ASK_AGAIN_MS: u64 = 5_000;
+
 /// An input element taken from the stream and not yet settled.
 #[derive(Debug)]
 struct InElement {
@@ -55,6 +58,10 @@ pub struct StreamManagement {
     pub acked: u64,
     /// When we asked with `<r/>` and have had no answer.
     pub requested_ms: Option<u64>,
+    /// Output stanzas when we last asked, and when that was: the same is not asked again at once.
+    pub asked_stanzas: u64,
+    /// See `asked_stanzas`.
+    pub asked_ms: u64,
 }
 
 /// How far the taking of pending messages has come.
@@ -176,6 +183,8 @@ pub struct Session {
     /// Its last element waits for the directory or for its account to be loaded: parsing stops until then, so that
     /// nothing overtakes it.
     pub paused: bool,
+    /// The element being handled right now: it waits for nobody else yet.
+    in_hand: Option<u64>,
     /// Name of the mux that holds the connection.
     pub mux: std::sync::Arc<str>,
     /// Its name, once it has one; outlives `Bound`.
@@ -190,6 +199,11 @@ pub struct Session {
     pub ack_pending: bool,
     /// Stream management.
     pub sm: Option<StreamManagement>,
+    /// Output held back between `<enable/>` and `<enabled/>`: both ends count stanzas from there (XEP-0198 §3), so none may
+    /// be on its way in between.
+    enabling: Option<Vec<(Bytes, OutKind)>>,
+    /// It has ended, but what it held is not routed again yet: the mux may still tell that the client has it.
+    pub holds_for: Option<BareJid>,
 
     input_base: u64,
     next_element: u64,
@@ -241,6 +255,7 @@ impl Session {
             mux_closed: false,
             switching_tls: false,
             paused: false,
+            in_hand: None,
             mux: std::sync::Arc::default(),
             name: None,
             origins_forgotten: 0,
@@ -248,6 +263,8 @@ impl Session {
             dirty: false,
             ack_pending: false,
             sm: None,
+            enabling: None,
+            holds_for: None,
             input_base: 0,
             next_element: 1,
             stanzas_in: 0,
@@ -303,6 +320,7 @@ impl Session {
         if let Some(sm) = &mut self.sm {
             sm.acked = sm.acked.max(sm.out_base).min(self.stanzas_out);
             sm.requested_ms = None;
+            sm.asked_stanzas = 0;
         }
     }
 
@@ -333,6 +351,7 @@ impl Session {
         });
         self.active_ms = now.mono_ms;
         self.asked_ms = None;
+        self.in_hand = Some(number);
         number
     }
 
@@ -383,12 +402,16 @@ impl Session {
         self.unsettled.is_empty()
     }
 
-    /// The session ends: elements that waited for its account or the directory will not be answered.
+    /// The element in hand has been dealt with, or others see to it now.
+    pub fn put_down(&mut self) {
+        self.in_hand = None;
+    }
+
+    /// The session ends: the element that ended it, or waited for its account or the directory, will not be answered.
     pub fn forget_waits(&mut self) {
-        if std::mem::take(&mut self.paused)
-            && let Some(e) = self.unsettled.back_mut()
-        {
-            e.waiting = e.waiting.saturating_sub(1);
+        let paused = std::mem::take(&mut self.paused).then(|| self.last_element());
+        if let Some(number) = self.in_hand.take().or(paused) {
+            self.done(number);
         }
     }
 
@@ -468,6 +491,10 @@ impl Session {
     pub fn send(&mut self, bytes: Bytes, kind: OutKind, now: Now, out: &mut Vec<LinkCommand>) {
         let Some(key) = self.key else { return };
         if matches!(self.stage, Stage::Closing { .. }) || self.mux_closed {
+            return;
+        }
+        if let Some(held) = &mut self.enabling {
+            held.push((bytes, kind));
             return;
         }
         self.count_out(bytes.len(), kind, now);
@@ -590,6 +617,12 @@ impl Session {
         self.uncleared.push(u);
     }
 
+    /// The disk has refused acknowledgements: what was to be durable with them is not.
+    pub fn acks_failed(&mut self) {
+        self.acks_in_flight.clear();
+        self.ack_pending = true;
+    }
+
     /// The mark of a stanza this session deferred has been cleared. True if it was one.
     pub fn cleared(&mut self, position: u64) -> bool {
         let before = self.uncleared.len();
@@ -625,15 +658,44 @@ impl Session {
     /// Starts stream management at this point.
     pub fn enable_sm(&mut self) {
         // The <enable/> itself is a nonza; stanzas before it are not counted (XEP-0198 §3).
-        self.sm = Some(StreamManagement { in_base: self.stanzas_in, out_base: self.stanzas_out, acked: self.stanzas_out, requested_ms: None });
+        self.sm = Some(StreamManagement {
+            in_base: self.stanzas_in,
+            out_base: self.stanzas_out,
+            acked: self.stanzas_out,
+            ..StreamManagement::default()
+        });
     }
 
-    /// Asks the client what it has, if something is out that it has not acknowledged and it has not been asked.
+    /// From here on output waits for [`Session::end_enabling`].
+    pub fn begin_enabling(&mut self) {
+        self.enabling.get_or_insert_with(Vec::new);
+    }
+
+    /// Output is held back.
+    pub fn is_enabling(&self) -> bool {
+        self.enabling.is_some()
+    }
+
+    /// `answer` goes out, and then what was held back.
+    pub fn end_enabling(&mut self, answer: Bytes, now: Now, out: &mut Vec<LinkCommand>) {
+        let held = self.enabling.take().unwrap_or_default();
+        self.send(answer, OutKind::NONZA, now, out);
+        for (bytes, kind) in held {
+            self.send(bytes, kind, now, out);
+        }
+    }
+
+    /// Asks the client what it has, if something is out that it has not acknowledged and it has not been asked. The same is
+    /// asked again only after a while: a client that acknowledges less than it was sent would be asked without end.
     pub fn request_ack(&mut self, now: Now, out: &mut Vec<LinkCommand>) {
+        let newest = self.unacked.back().map_or(0, |u| u.stanza);
         if let Some(sm) = &mut self.sm
             && sm.requested_ms.is_none()
+            && (newest > sm.asked_stanzas || now.mono_ms.saturating_sub(sm.asked_ms) > ASK_AGAIN_MS)
         {
             sm.requested_ms = Some(now.mono_ms);
+            sm.asked_ms = now.mono_ms;
+            sm.asked_stanzas = self.stanzas_out;
             self.send(Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>"), OutKind::NONZA, now, out);
         }
     }

@@ -54,6 +54,8 @@ enum After {
     Acked { slot: u32, generation: u32, write: u64 },
     /// The marks of these positions are cleared.
     Cleared(BareJid, Vec<u64>),
+    /// `<enabled/>` may be said.
+    SmEnabled { slot: u32, generation: u32, number: u64 },
     /// Answer to an element that wrote something, for the session's element.
     Reply { slot: u32, generation: u32, number: u64, reply: Bytes, failure: Bytes, stanza: bool },
 }
@@ -397,6 +399,11 @@ impl Shard {
                 }
             }
             After::Cleared(account, positions) => self.cleared_durable(&account, &positions, failed),
+            After::SmEnabled { slot, generation, number } => {
+                if self.live(slot, generation) {
+                    self.sm_enabled(slot, number, failed);
+                }
+            }
             After::Reply { slot, generation, number, reply, failure, stanza } => {
                 if self.live(slot, generation) {
                     let kind = if stanza { crate::session::OutKind::STANZA } else { crate::session::OutKind::NONZA };
@@ -424,12 +431,14 @@ impl Shard {
             let orphaned_end = session.key.is_none() && matches!(session.stage, crate::session::Stage::Closing { .. });
             if over {
                 let key = session.key;
-                self.remove_session(slot);
+                let session = self.remove_session(slot);
+                self.forget_origins(&session);
                 if let Some(key) = key {
                     self.fx.links.push(LinkCommand::Forget(key));
                 }
             } else if orphaned_end && session_settled(self.sessions.get(slot as usize)) {
-                self.remove_session(slot);
+                let session = self.remove_session(slot);
+                self.forget_origins(&session);
             }
         }
         self.dirty = dirty;

@@ -122,7 +122,7 @@ impl Record {
 
     /// The session it describes, without its connection. It has to be resumed before it takes anything.
     pub fn bound(self) -> (Box<Bound>, Option<StreamManagement>) {
-        let sm = self.sm.map(|(in_base, out_base)| StreamManagement { in_base, out_base, acked: out_base, requested_ms: None });
+        let sm = self.sm.map(|(in_base, out_base)| StreamManagement { in_base, out_base, acked: out_base, ..StreamManagement::default() });
         let flood = match &self.presence {
             Some(p) if p.priority >= 0 => Flood::Wanted,
             _ => Flood::Off,

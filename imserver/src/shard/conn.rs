@@ -51,6 +51,7 @@ impl Shard {
     pub(super) fn conn_closed(&mut self, key: ConnKey, reason: CloseReason) {
         let Some(slot) = self.slot_of(key) else { return };
         self.session(slot).mux_closed = true;
+        self.release_closing(slot);
         self.end_session(slot, None, reason);
     }
 
@@ -120,7 +121,25 @@ impl Shard {
             user.used_ms = now.mono_ms;
         }
         self.notes.remove(&record.note.0);
+        let session = self.session(slot);
+        let may_tell = session.key.is_some() && !session.mux_closed;
+        let holds = self.users.get(&account).is_some_and(|u| u.assigned.values().any(|a| a.holders.iter().any(|h| h.slot == slot)));
+        if may_tell && holds {
+            // The mux says what the client's TCP has acknowledged before it says that the connection is closed: only then
+            // is known what must be routed again.
+            self.session(slot).holds_for = Some(account.clone());
+            self.user(&account).closing.push(slot);
+        } else {
+            self.release_held(slot, &account);
+        }
+    }
+
+    /// The mux has told everything about an ended session: what it held and nobody has is routed again.
+    pub(super) fn release_closing(&mut self, slot: u32) {
+        let Some(account) = self.session(slot).holds_for.take() else { return };
+        self.user(&account).closing.retain(|&s| s != slot);
         self.release_held(slot, &account);
+        self.floods_of(&account);
     }
 
     /// The record of a bound session as it is now.

@@ -183,7 +183,9 @@ impl Shard {
         }
         let send = live && room;
         if send {
-            bound.cursor = bound.cursor.max(position);
+            if bound.flood == Flood::Live {
+                bound.cursor = bound.cursor.max(position);
+            }
         } else if bound.flood == Flood::Live {
             bound.flood = Flood::Wanted;
         } else if bound.flood == Flood::Off {
@@ -237,7 +239,7 @@ impl Shard {
             Decision::Account => self.account_iq(stanza),
             Decision::Error(condition) => self.bounce(stanza, condition, None),
             Decision::Probe => {
-                self.probes(&stanza.from, &[account]);
+                self.client_probe(&stanza.from, &account);
                 self.done(stanza.token);
             }
             _ => self.done(stanza.token),
@@ -270,7 +272,7 @@ impl Shard {
 
     /// The client of this session has acknowledged these.
     pub(super) fn clear_marks(&mut self, slot: u32, delivered: &[Unacked]) {
-        let Some(account) = self.session(slot).bound().map(|b| b.account.clone()) else { return };
+        let Some(account) = self.account_of(slot) else { return };
         let Some(user) = self.users.get_mut(&account) else { return };
         let mut deferred = Vec::new();
         for &unacked in delivered {
@@ -292,6 +294,12 @@ impl Shard {
         self.mark_user(&account);
     }
 
+    /// Whose messages the session holds.
+    fn account_of(&mut self, slot: u32) -> Option<BareJid> {
+        let session = self.session(slot);
+        session.bound().map(|b| b.account.clone()).or_else(|| session.holds_for.clone())
+    }
+
     /// What the mux may forget is to be worked out again when this batch's acknowledgements are on disk.
     fn session_acks_changed(&mut self, slot: u32) {
         self.session(slot).ack_pending = true;
@@ -301,7 +309,7 @@ impl Shard {
     /// The mux has taken a message that went to several sessions.
     pub(super) fn taken(&mut self, key: ConnKey, position: u64) {
         let Some(slot) = self.slot_of(key) else { return };
-        let Some(account) = self.session(slot).bound().map(|b| b.account.clone()) else { return };
+        let Some(account) = self.account_of(slot) else { return };
         let Some(user) = self.users.get_mut(&account) else { return };
         let Some(assignment) = user.assigned.get_mut(&position) else { return };
         for h in assignment.holders.iter_mut().filter(|h| h.slot == slot) {
@@ -355,13 +363,29 @@ impl Shard {
     pub(super) fn cleared_durable(&mut self, account: &BareJid, positions: &[u64], failed: bool) {
         let Some(user) = self.users.get_mut(account) else { return };
         if failed {
-            // The disk did not take it: the marks stay, and the acknowledgement is written again with the next one.
+            // The disk did not take it: the marks stay, the muxes forget nothing, and the tick writes it again.
             user.acks.extend_from_slice(positions);
-            self.mark_user(account);
+            for slot in user.sessions.clone() {
+                self.session(slot).acks_failed();
+            }
             return;
         }
         for p in positions {
-            user.assigned.remove(p);
+            if let Some(assignment) = user.assigned.get_mut(p) {
+                assignment.cleared = true;
+            }
+        }
+        self.forget_cleared(account);
+    }
+
+    /// Forgets messages that are done with, unless a page is under way that was read before.
+    fn forget_cleared(&mut self, account: &BareJid) {
+        let Some(user) = self.users.get(account) else { return };
+        let reading = user.sessions.iter().any(|&s| {
+            self.sessions.get(s as usize).and_then(|s| s.bound()).is_some_and(|b| b.flood == Flood::Reading)
+        });
+        if !reading && let Some(user) = self.users.get_mut(account) {
+            user.assigned.retain(|_, a| !a.cleared);
         }
     }
 
@@ -389,7 +413,8 @@ impl Shard {
         }
         let account = bound.account.clone();
         let after = bound.cursor;
-        if self.has_orphans(&account) {
+        let closing = self.users.get(&account).is_some_and(|u| !u.closing.is_empty());
+        if closing || self.has_orphans(&account) {
             return;
         }
         self.session(slot).bound_mut().expect("checked above").flood = Flood::Reading;
@@ -410,13 +435,18 @@ impl Shard {
         // The store did not answer: the tick tries again.
         let Some(rows) = rows else { return };
         let account = bound.account.clone();
+        self.take_page(slot, &account, rows);
+        self.forget_cleared(&account);
+    }
+
+    fn take_page(&mut self, slot: u32, account: &BareJid, rows: Vec<store::StoredRow>) {
         let complete = rows.len() < FLOOD_PAGE;
         for row in rows {
-            if !self.flood_row(slot, &account, row) {
+            if !self.flood_row(slot, account, row) {
                 return;
             }
         }
-        let last_position = self.users.get(&account).map_or(0, |u| u.last_position);
+        let last_position = self.users.get(account).map_or(0, |u| u.last_position);
         let session = self.session(slot);
         let bound = session.bound_mut().expect("it was bound");
         if complete && last_position <= bound.cursor {

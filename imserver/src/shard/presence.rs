@@ -255,7 +255,7 @@ impl Shard {
                     continue;
                 }
                 let Some(key) = session.key else { continue };
-                if session.has_room(len, &settings) {
+                if session.has_room(len, &settings) && !session.is_enabling() {
                     session.count_out(len, OutKind::STANZA, now);
                     per_link.entry(key.link).or_default().push(FanoutTarget { conn: key.conn, insert: insert.clone(), stored: None });
                     self.status.stanzas_out += 1;
@@ -318,6 +318,26 @@ impl Shard {
                 self.answer_probe(from, target);
             }
         }
+    }
+
+    /// A client probes by itself, although its server does (RFC 6121 §4.3): who may not see is told so, and nothing changes.
+    pub(super) fn client_probe(&mut self, from: &Jid, target: &BareJid) {
+        let audience = self.users.get(target).and_then(|u| u.audience.as_ref());
+        let stranger = from.bare_str() != target.as_str() && audience.is_some_and(|a| a.binary_search(&from.bare()).is_err());
+        if !stranger {
+            self.probes(from, std::slice::from_ref(target));
+            return;
+        }
+        let refusal = Routed {
+            kind: StanzaKind::Presence(PresenceType::Unavailable),
+            from: Jid::Bare(target.clone()),
+            to: from.clone(),
+            bytes: presence::stanza(Some(Kind::Unsubscribed.as_str()), None, target.as_str(), from.bare_str()),
+            retention: Retention::Drop,
+            origin: None,
+            token: None,
+        };
+        self.tell(self.home(&from.bare()), ShardMsg::Stanza(Box::new(refusal)));
     }
 
     pub(super) fn answer_probe(&mut self, from: &Jid, target: &BareJid) {

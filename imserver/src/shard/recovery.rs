@@ -145,12 +145,14 @@ impl Shard {
     /// The mux is lost, and with it its connections.
     pub(super) fn link_lost(&mut self, link: LinkId) {
         self.gone.retain(|k| k.link != link);
-        let lost: Vec<u32> = self.conns.iter().filter(|(k, _)| k.link == link).map(|(_, &slot)| slot).collect();
+        let mut lost: Vec<u32> = self.conns.iter().filter(|(k, _)| k.link == link).map(|(_, &slot)| slot).collect();
+        lost.sort_unstable();
         for slot in lost {
             let session = self.session(slot);
             if let Some(key) = session.key.take() {
                 self.conns.remove(&key);
             }
+            self.release_closing(slot);
             self.end_session(slot, None, CloseReason::SocketError);
         }
     }

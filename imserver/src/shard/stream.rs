@@ -38,7 +38,12 @@ impl Shard {
                 break;
             }
             match session.parser.poll() {
-                Ok(Some(event)) => self.stream_event(slot, event),
+                Ok(Some(event)) => {
+                    self.stream_event(slot, event);
+                    if self.live(slot, generation) {
+                        self.session(slot).put_down();
+                    }
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.stream_error(slot, error);
@@ -219,15 +224,29 @@ impl Shard {
                 if !again {
                     session.enable_sm();
                 }
+                self.session(slot).begin_enabling();
                 let generation = self.generation(slot);
                 let write = self.write_record(slot);
-                let reply = Bytes::from_static(b"<enabled xmlns='urn:xmpp:sm:3'/>");
-                let failure = sm_failure("internal-server-error");
-                self.after(write, After::Reply { slot, generation, number, reply, failure, stanza: false });
+                self.after(write, After::SmEnabled { slot, generation, number });
             }
             "resume" => self.sm_failed(slot, number, "unexpected-request"),
             _ => self.stream_error(slot, StreamError::UnsupportedStanzaType),
         }
+    }
+
+    /// The record that says so is in the session store: stream management is in force, and both ends count from here.
+    pub(super) fn sm_enabled(&mut self, slot: u32, number: u64, failed: bool) {
+        let now = self.now;
+        let session = self.sessions.get_mut(slot as usize).expect("checked by the caller");
+        let answer = if failed {
+            session.sm = None;
+            sm_failure("internal-server-error")
+        } else {
+            Bytes::from_static(b"<enabled xmlns='urn:xmpp:sm:3'/>")
+        };
+        session.end_enabling(answer, now, &mut self.fx.links);
+        session.done(number);
+        self.settle(slot);
     }
 
     fn sm_failed(&mut self, slot: u32, number: u64, condition: &str) {

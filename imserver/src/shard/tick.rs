@@ -62,15 +62,23 @@ impl Shard {
                     return;
                 }
                 let wants_flood = bound.flood == Flood::Wanted;
+                let unacknowledged = session.sm.is_some() && !session.unacked.is_empty();
+                let asked = session.asked_ms.is_some();
                 let timeout = settings.ping_timeout.as_millis() as u64;
                 let dead = session.asked_ms.is_some_and(|t| now.mono_ms - t > timeout)
                     || session.stuck_ms(now).is_some_and(|t| t > timeout)
                     || session.sm.and_then(|sm| sm.requested_ms).is_some_and(|t| now.mono_ms - t > timeout);
                 if dead {
                     self.end_session(slot, Some(StreamError::ConnectionTimeout), CloseReason::SlowClient);
-                } else if wants_flood {
+                    return;
+                }
+                if unacknowledged {
+                    // The end of the turn asks again, if it is time.
+                    self.touch(slot);
+                }
+                if wants_flood {
                     self.continue_flood(slot);
-                } else if silent > settings.ping_after.as_millis() as u64 && session.asked_ms.is_none() {
+                } else if silent > settings.ping_after.as_millis() as u64 && !asked {
                     self.ask_if_alive(slot);
                 }
             }
@@ -102,8 +110,12 @@ impl Shard {
         let now = self.now.mono_ms;
         let settle_max = self.settings.settle_max.as_millis() as u64;
         let mut late = Vec::new();
+        let mut unwritten = Vec::new();
         let durable = self.durable;
         self.users.retain(|jid, user| {
+            if !user.acks.is_empty() && !user.dirty {
+                unwritten.push(jid.clone());
+            }
             if let Some(loading) = &user.loading
                 && now.saturating_sub(loading.since_ms) > settle_max
             {
@@ -115,8 +127,14 @@ impl Shard {
             }
             !(unused && user.idle() && user.last_write <= durable)
         });
+        // In an order that does not hang on the table's: the same in every run of a simulation.
+        late.sort_unstable();
+        unwritten.sort_unstable();
         for jid in late {
             self.load_late(&jid);
+        }
+        for jid in unwritten {
+            self.mark_user(&jid);
         }
     }
 
@@ -145,8 +163,9 @@ impl Shard {
     fn expire_iqs(&mut self) {
         let settle_max = self.settings.settle_max.as_millis() as u64;
         let now = self.now.mono_ms;
-        let late: Vec<u64> =
+        let mut late: Vec<u64> =
             self.waiting_iqs.iter().filter(|(_, w)| now.saturating_sub(w.since_ms) > settle_max).map(|(&n, _)| n).collect();
+        late.sort_unstable();
         for n in late {
             let waiting = self.waiting_iqs.remove(&n).expect("it was listed");
             self.bounce(waiting.stanza, StanzaError::ResourceConstraint, Some("The store did not answer in time; try again"));

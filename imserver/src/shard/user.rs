@@ -29,6 +29,8 @@ pub struct Assignment {
     pub acked: bool,
     /// The write that clears the mark is under way: nobody may be sent it again.
     pub clearing: bool,
+    /// The mark is cleared on disk; kept while a page that was read before may still bring the message.
+    pub cleared: bool,
 }
 
 impl Assignment {
@@ -104,6 +106,8 @@ pub struct User {
     pub jid: BareJid,
     /// Slots of its sessions.
     pub sessions: Vec<u32>,
+    /// Slots of sessions that have ended while they held messages, and whose mux has not said its last word.
+    pub closing: Vec<u32>,
     /// The roster and pending-in requests, while in use.
     pub roster: Option<Box<Roster>>,
     /// The account's presence goes to these. `None`: not known (nobody has been available since the start).
@@ -134,6 +138,7 @@ impl User {
         Self {
             jid,
             sessions: Vec::new(),
+            closing: Vec::new(),
             roster: None,
             audience: None,
             loading: None,

@@ -342,10 +342,6 @@ impl World {
                     self.write_client(tcp, last, element);
                     let at = self.tcps[tcp].last_to_client;
                     self.at(at, Ev::ToClientFin { tcp });
-                    if self.tcps[tcp].vanished {
-                        // Nobody acknowledges: the socket is given up after a while.
-                        self.after(3_000_000, Ev::ToMuxFin { tcp, reason: CloseReason::SocketError });
-                    }
                 }
             }
             MuxEvent::Forget { conn, reason } => {
@@ -532,7 +528,11 @@ impl World {
     }
 
     pub(crate) fn to_client_fin(&mut self, tcp: usize) {
-        if self.tcps[tcp].client_open && !self.tcps[tcp].vanished {
+        let t = &self.tcps[tcp];
+        if t.vanished && t.mux_open {
+            // Nobody acknowledges: the mux gives the socket up after a while.
+            self.after(3_000_000, Ev::ToMuxFin { tcp, reason: CloseReason::SocketError });
+        } else if t.client_open && !t.vanished {
             self.client_closed(tcp);
         }
     }

@@ -16,6 +16,8 @@ use proto::server_side::read_hello;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use xmpp::negotiation::Offer;
+use xmpp::scram::FakeKeys;
 use store::{Engine, Reader, SessionStore, WriteError, Writer, Written};
 
 /// Answers of one commit: per shard, in order.
@@ -73,7 +75,14 @@ impl World {
     fn settings(&mut self) -> Settings {
         let mut s = Settings {
             domains: vec!["sim.example".into()],
-            plaintext: true,
+            offer: Arc::new(Offer {
+                domains: vec!["sim.example".into()],
+                plaintext: true,
+                scram: Vec::new(),
+                plain: true,
+                attempts_max: 3,
+                fake: FakeKeys::new([0; 32], 4_096),
+            }),
             ping_after: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(45),
             ..Settings::default()
@@ -576,5 +585,12 @@ impl World {
             server.links.handle_down(now, link);
         }
         self.after_links();
+    }
+}
+
+impl Server {
+    /// Records in the session store.
+    pub(crate) fn records(&mut self) -> usize {
+        self.sessions.load().map_or(0, |r| r.len())
     }
 }

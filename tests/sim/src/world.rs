@@ -150,6 +150,8 @@ pub(crate) struct World {
     queue: BinaryHeap<Due>,
     seq: u64,
     pub handled: u64,
+    /// How often each kind of event happened.
+    counts: [u64; 32],
 
     pub store: Model,
     /// With `Break::EarlyAnswer`: what has really reached the disk.
@@ -192,6 +194,7 @@ impl World {
             queue: BinaryHeap::new(),
             seq: 0,
             handled: 0,
+            counts: [0; 32],
             store,
             synced: None,
             server: None,
@@ -290,6 +293,7 @@ impl World {
             self.now_us = due.at;
             self.handled += 1;
             let kind = kind_of(&due.ev);
+            self.counts[kind as usize] += 1;
             self.trace.note(due.at ^ (kind << 48));
             self.handle(due.ev);
             if let Some((armed, countdown)) = self.armed
@@ -436,6 +440,8 @@ fn kind_of(ev: &Ev) -> u64 {
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let mut world = World::new(seed, options);
     world.run_through();
+    let counts = world.counts;
+    world.trace.line(world.now_us, world.handled, format_args!("events by kind: {counts:?}"));
     Outcome {
         seed,
         scenario: world.scenario,

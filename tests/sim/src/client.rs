@@ -1,0 +1,646 @@
+//! Clients: what people's programs do, as text on a stream. They log in, chat, change presence, leave politely, drop the
+//! line, vanish, come back on either mux.
+//!
+//! In: bytes of the server. Out: bytes for it; what was seen, for the oracle.
+//! Never: knows anything of the server that a client could not.
+
+use crate::oracle::{Ended, Message, Session};
+use crate::world::{Ev, World};
+use base64::Engine as _;
+use bytes::Bytes;
+use proto::frame::CloseReason;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use store::Engine as _;
+use xmpp::element::Element;
+use xmpp::jid::BareJid;
+use xmpp::stream::{Limits, StreamEvent, StreamParser};
+
+/// The domain of the simulated server.
+pub(crate) const DOMAIN: &str = "sim.example";
+
+/// How far a client has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    Offline,
+    Connecting,
+    /// Header sent, before authentication.
+    Greeting,
+    Authenticating,
+    /// Header sent again.
+    Restarting,
+    Binding,
+    Online,
+    /// Has said `</stream:stream>`.
+    Leaving,
+}
+
+/// One client program: it has its resource for ever.
+pub(crate) struct Client {
+    pub account: usize,
+    pub resource: String,
+    pub state: State,
+    /// Changes with every connection: what was planned for the last one does not happen.
+    pub life: u32,
+    pub tcp: usize,
+    parser: Option<StreamParser>,
+    /// Stream management: wanted, asked for, in force.
+    sm: bool,
+    pub sm_on: bool,
+    sm_asked: bool,
+    /// Stanzas received since `<enabled/>`, sent since `<enable/>`.
+    sm_in: u32,
+    sm_out: u32,
+    /// What it has told everybody of itself, and when its priority allows messages.
+    pub presence: Option<u64>,
+    pub priority: i8,
+    /// What it believes of others: by client.
+    pub belief: BTreeMap<usize, u64>,
+    /// IQs without an answer.
+    pub iqs: u64,
+    next_iq: u64,
+    /// Number of the last message sent.
+    pub seq: u64,
+}
+
+impl World {
+    pub(crate) fn make_accounts(&mut self) {
+        let mut writes = Vec::new();
+        for account in 0..self.plan.accounts {
+            let put = store::Account { jid: bare(account), keys: Vec::new(), disabled: false, created_ms: 1 };
+            writes.push(store::Write::AccountPut { account: put, mode: store::PutMode::Create });
+            for contact in (0..self.plan.accounts).filter(|&c| c != account) {
+                let subscription = match (sees(account, contact), sees(contact, account)) {
+                    (true, true) => store::Subscription::Both,
+                    (true, false) => store::Subscription::To,
+                    (false, true) => store::Subscription::From,
+                    (false, false) => continue,
+                };
+                let item = store::RosterItem {
+                    jid: bare(contact),
+                    name: None,
+                    subscription,
+                    ask: false,
+                    approved: false,
+                    groups: Vec::new(),
+                    version: 0,
+                };
+                let version = contact as u64 + 1;
+                writes.push(store::Write::Roster { owner: bare(account), version, put: Some(item), remove: None });
+            }
+            let resources = if account < self.plan.twins { 2 } else { 1 };
+            for n in 0..resources {
+                self.add_client(account, n);
+            }
+        }
+        let mut writer = self.store.writer().expect("nobody has it yet");
+        writer.commit(&writes).expect("an empty store takes everything");
+        self.store.kill();
+    }
+
+    fn add_client(&mut self, account: usize, n: usize) {
+        let sm = self.rng.permille(550);
+        self.clients.push(Client {
+            account,
+            resource: format!("r{n}"),
+            state: State::Offline,
+            life: 0,
+            tcp: usize::MAX,
+            parser: None,
+            sm,
+            sm_on: false,
+            sm_asked: false,
+            sm_in: 0,
+            sm_out: 0,
+            presence: None,
+            priority: 0,
+            belief: BTreeMap::new(),
+            iqs: 0,
+            next_iq: 0,
+            seq: 0,
+        });
+    }
+
+    // ---- coming and going -----------------------------------------------------------------------------------
+
+    pub(crate) fn login(&mut self, client: usize, life: u32) {
+        let c = &self.clients[client];
+        if c.life != life || c.state != State::Offline || !(self.active || self.gathering) {
+            return;
+        }
+        let mux = self.rng.index(2);
+        let tcp = self.connect(client, mux);
+        let c = &mut self.clients[client];
+        c.state = State::Connecting;
+        c.tcp = tcp;
+        c.life += 1;
+        self.oracle.sessions.push(Session::new(client, c.account));
+    }
+
+    fn login_later(&mut self, client: usize) {
+        let life = self.clients[client].life;
+        let delay = if self.gathering { self.rng.between(50_000, 400_000) } else { self.rng.between(50_000, 3_000_000) };
+        self.after(delay, Ev::Login { client, life });
+    }
+
+    /// Everybody who is away logs in.
+    pub(crate) fn gather(&mut self) {
+        for client in 0..self.clients.len() {
+            match self.clients[client].state {
+                State::Offline => self.login_later(client),
+                State::Online if self.clients[client].presence.is_none() || self.clients[client].priority < 0 => {
+                    self.say_available(client, 0);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn refused(&mut self, tcp: usize) {
+        let client = self.tcps[tcp].client;
+        self.go_offline(client, Ended::Closed);
+        self.login_later(client);
+    }
+
+    fn go_offline(&mut self, client: usize, how: Ended) {
+        let now = self.now_us;
+        let c = &mut self.clients[client];
+        c.state = State::Offline;
+        c.life += 1;
+        c.parser = None;
+        c.presence = None;
+        c.belief.clear();
+        c.iqs = 0;
+        let (tcp, account) = (c.tcp, c.account);
+        self.oracle.end(tcp, account, how, now);
+    }
+
+    pub(crate) fn client_connected(&mut self, tcp: usize) {
+        let client = self.tcps[tcp].client;
+        let c = &mut self.clients[client];
+        if c.tcp != tcp || c.state != State::Connecting {
+            return;
+        }
+        c.state = State::Greeting;
+        c.parser = Some(StreamParser::new(Limits::NONE));
+        c.sm_on = false;
+        c.sm_asked = false;
+        (c.sm_in, c.sm_out) = (0, 0);
+        self.header(client);
+    }
+
+    /// The mux has died under the connection: the client will hear of it soon.
+    pub(crate) fn mux_died(&mut self, tcp: usize) {
+        let now = self.now_us;
+        let account = self.clients[self.tcps[tcp].client].account;
+        self.oracle.end(tcp, account, Ended::MuxDied, now);
+    }
+
+    /// The connection has been closed from the other end.
+    pub(crate) fn client_closed(&mut self, tcp: usize) {
+        let client = self.tcps[tcp].client;
+        self.client_closes(tcp, CloseReason::Normal);
+        if self.clients[client].tcp != tcp {
+            return;
+        }
+        let state = self.clients[client].state;
+        let died = self.tcps[tcp].mux_died;
+        let quiet = self.oracle.kills.is_empty() && self.plan.cuts + self.plan.mux_kills + self.plan.disk_full == 0;
+        match state {
+            State::Offline | State::Leaving => {}
+            State::Online if died => {}
+            State::Online if self.plan.tight && self.oracle.sessions[tcp].error.as_deref() == Some("resource-constraint") => {}
+            State::Online => {
+                let error = self.oracle.sessions[tcp].error.clone();
+                self.fail(format!("client {client} (tcp {tcp}) was logged in and has been disconnected: {error:?}"));
+            }
+            _ if quiet && !self.plan.tight => {
+                let error = self.oracle.sessions[tcp].error.clone();
+                self.fail(format!("client {client} (tcp {tcp}) was disconnected while logging in, though nothing went wrong: {error:?}"));
+            }
+            _ => {}
+        }
+        self.trace.line(self.now_us, tcp as u64, format_args!("client {client} sees the end of tcp {tcp} ({state:?})"));
+        let how = match state {
+            _ if died => Ended::MuxDied,
+            State::Leaving => Ended::Polite,
+            _ => Ended::Closed,
+        };
+        self.go_offline(client, how);
+        self.login_later(client);
+    }
+
+    fn leave(&mut self, client: usize) {
+        self.trace.line(self.now_us, client as u64, format_args!("client {client} logs out"));
+        self.acknowledge(client);
+        self.send(client, "</stream:stream>");
+        let c = &mut self.clients[client];
+        c.state = State::Leaving;
+        c.life += 1;
+        c.presence = None;
+        let tcp = c.tcp;
+        let now = self.now_us;
+        self.oracle.sessions[tcp].left_us = Some(now);
+    }
+
+    /// The program ends without a word; its kernel closes the connection.
+    fn drop_line(&mut self, client: usize) {
+        self.trace.line(self.now_us, client as u64, format_args!("client {client} drops the line"));
+        let tcp = self.clients[client].tcp;
+        self.client_closes(tcp, CloseReason::Normal);
+        self.go_offline(client, Ended::Dropped);
+        self.login_later(client);
+    }
+
+    /// Out of reach: no FIN, no acknowledgement, nothing.
+    fn vanish(&mut self, client: usize) {
+        self.trace.line(self.now_us, client as u64, format_args!("client {client} vanishes"));
+        let tcp = self.clients[client].tcp;
+        self.tcps[tcp].vanished = true;
+        self.oracle.vanished = true;
+        self.go_offline(client, Ended::Vanished);
+        self.login_later(client);
+    }
+
+    // ---- acts -----------------------------------------------------------------------------------------------
+
+    fn act_later(&mut self, client: usize) {
+        let life = self.clients[client].life;
+        let delay = self.rng.delay(self.plan.act_us);
+        self.after(delay, Ev::Act { client, life });
+    }
+
+    pub(crate) fn act(&mut self, client: usize, life: u32) {
+        let c = &self.clients[client];
+        if c.life != life || c.state != State::Online || !self.active {
+            return;
+        }
+        if self.rng.permille(self.plan.vanish_permille) {
+            return self.vanish(client);
+        }
+        match self.rng.below(100) {
+            0..70 => {
+                for _ in 0..self.rng.between(1, 3) {
+                    self.send_message(client);
+                }
+                if self.clients[client].sm_asked && self.rng.permille(400) {
+                    self.send(client, "<r xmlns='urn:xmpp:sm:3'/>");
+                }
+            }
+            70..80 => self.change_presence(client),
+            80..84 => self.ask(client, "<ping xmlns='urn:xmpp:ping'/>"),
+            84..86 => self.ask(client, "<query xmlns='jabber:iq:roster'/>"),
+            86..90 => self.enable_sm(client),
+            90..96 => return self.leave(client),
+            _ => return self.drop_line(client),
+        }
+        self.act_later(client);
+    }
+
+    fn change_presence(&mut self, client: usize) {
+        if self.clients[client].presence.is_some() && self.rng.permille(200) {
+            self.trace.line(self.now_us, client as u64, format_args!("client {client} says it is unavailable"));
+            self.stanza(client, "<presence type='unavailable'/>");
+            let c = &mut self.clients[client];
+            c.presence = None;
+            c.belief.clear();
+            let tcp = c.tcp;
+            self.oracle.sessions[tcp].stop_taking();
+        } else {
+            let priority = if self.rng.permille(150) { -1 } else { self.rng.below(3) as i8 };
+            self.say_available(client, priority);
+        }
+    }
+
+    fn say_available(&mut self, client: usize, priority: i8) {
+        let token = self.rng.draw() >> 32;
+        self.trace.line(self.now_us, token, format_args!("client {client} says t{token}, priority {priority}"));
+        let text = format!("<presence><status>t{token}</status><priority>{priority}</priority></presence>");
+        self.stanza(client, &text);
+        let now = self.now_us;
+        let c = &mut self.clients[client];
+        c.presence = Some(token);
+        c.priority = priority;
+        let session = &mut self.oracle.sessions[c.tcp];
+        if priority >= 0 {
+            session.asked_us.get_or_insert(now);
+        } else {
+            session.stop_taking();
+        }
+    }
+
+    fn ask(&mut self, client: usize, child: &str) {
+        let c = &mut self.clients[client];
+        c.next_iq += 1;
+        c.iqs += 1;
+        let to = if child.contains("ping") { " to='sim.example'" } else { "" };
+        let text = format!("<iq type='get' id='q{}'{to}>{child}</iq>", c.next_iq);
+        self.stanza(client, &text);
+    }
+
+    fn enable_sm(&mut self, client: usize) {
+        let c = &mut self.clients[client];
+        if !c.sm || c.sm_asked {
+            return;
+        }
+        c.sm_asked = true;
+        c.sm_out = 0;
+        self.send(client, "<enable xmlns='urn:xmpp:sm:3'/>");
+    }
+
+    fn send_message(&mut self, client: usize) {
+        let accounts = self.plan.accounts;
+        let own = self.clients[client].account;
+        let nobody = self.rng.permille(15);
+        let mut to_account = self.rng.index(accounts);
+        if to_account == own && !self.rng.permille(100) {
+            to_account = (to_account + 1) % accounts;
+        }
+        let candidates: Vec<usize> = (0..self.clients.len()).filter(|&c| self.clients[c].account == to_account).collect();
+        let full = self.rng.permille(200).then(|| candidates[self.rng.index(candidates.len())]);
+        let normal = self.rng.permille(150);
+        let number = self.oracle.messages.len();
+        let mut text = String::from("<message to='");
+        match (nobody, full) {
+            (true, _) => text.push_str("nobody@sim.example"),
+            (false, None) => text.push_str(bare(to_account).as_str()),
+            (false, Some(c)) => text.push_str(&full_jid(&self.clients[c])),
+        }
+        if !normal {
+            text.push_str("' type='chat");
+        }
+        // Writing to a string does not fail.
+        let _ = write!(text, "' id='m{number}'><body>m{number}</body>");
+        if self.plan.tight && self.rng.permille(300) {
+            text.push_str("<x xmlns='pad'>");
+            text.extend(std::iter::repeat_n('x', self.rng.index(2_500)));
+            text.push_str("</x>");
+        }
+        text.push_str("</message>");
+        self.trace.line(
+            self.now_us,
+            number as u64,
+            format_args!("client {client} sends m{number} to account {to_account}{}{}", if nobody { " (nobody)" } else { "" }, match full {
+                Some(c) => format!(", client {c}"),
+                None => String::new(),
+            }),
+        );
+        self.stanza(client, &text);
+        let c = &mut self.clients[client];
+        c.seq += 1;
+        let message = Message {
+            client,
+            tcp: c.tcp,
+            end: self.tcps[c.tcp].sent,
+            sm_number: c.sm_asked.then_some(c.sm_out),
+            to_account: (!nobody).then_some(to_account),
+            to_client: full.filter(|_| !nobody),
+            normal,
+            seq: c.seq,
+            sent_us: self.now_us,
+            accepted: false,
+            rejected: false,
+            deliveries: Vec::new(),
+        };
+        self.oracle.sent_by_tcp.entry(c.tcp).or_default().push(number);
+        self.oracle.messages.push(message);
+    }
+
+    // ---- the stream -----------------------------------------------------------------------------------------
+
+    fn send(&mut self, client: usize, text: &str) {
+        let tcp = self.clients[client].tcp;
+        self.client_sends(tcp, Bytes::copy_from_slice(text.as_bytes()));
+    }
+
+    fn stanza(&mut self, client: usize, text: &str) {
+        self.clients[client].sm_out += 1;
+        self.send(client, text);
+    }
+
+    fn header(&mut self, client: usize) {
+        self.send(
+            client,
+            "<?xml version='1.0'?><stream:stream to='sim.example' version='1.0' xmlns='jabber:client' \
+             xmlns:stream='http://etherx.jabber.org/streams'>",
+        );
+    }
+
+    pub(crate) fn client_bytes(&mut self, tcp: usize, bytes: Bytes) {
+        let client = self.tcps[tcp].client;
+        if self.clients[client].tcp != tcp {
+            return;
+        }
+        match &mut self.clients[client].parser {
+            Some(parser) => parser.push(bytes),
+            None => return,
+        }
+        loop {
+            let c = &mut self.clients[client];
+            let Some(parser) = c.parser.as_mut().filter(|_| c.tcp == tcp) else { return };
+            match parser.poll() {
+                Ok(Some(StreamEvent::Element(element))) => self.element(client, &element),
+                Ok(Some(StreamEvent::End)) => return,
+                Ok(Some(StreamEvent::Header(_))) => {}
+                Ok(None) => return,
+                Err(error) => return self.fail(format!("client {client} cannot read the server's stream: {error:?}")),
+            }
+        }
+    }
+
+    fn element(&mut self, client: usize, element: &Element) {
+        let c = &mut self.clients[client];
+        if c.sm_on && matches!(element.name(), "message" | "presence" | "iq") {
+            c.sm_in = c.sm_in.wrapping_add(1);
+        }
+        match (element.name(), c.state) {
+            ("features", State::Greeting) => {
+                c.state = State::Authenticating;
+                let token = format!("\0u{}\0secret", c.account);
+                let token = base64::engine::general_purpose::STANDARD.encode(token);
+                let text = format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{token}</auth>");
+                self.send(client, &text);
+            }
+            ("success", State::Authenticating) => {
+                c.state = State::Restarting;
+                if let Some(parser) = &mut c.parser {
+                    parser.reset();
+                }
+                self.header(client);
+            }
+            ("failure", State::Authenticating) => {
+                let what = String::from_utf8_lossy(element.raw()).into_owned();
+                self.fail(format!("client {client} may not log in: {what}"));
+            }
+            ("features", State::Restarting) => {
+                c.state = State::Binding;
+                let text = format!(
+                    "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{}</resource></bind></iq>",
+                    c.resource
+                );
+                self.stanza(client, &text);
+            }
+            ("iq", _) => self.iq(client, element),
+            ("message", _) => self.message(client, element),
+            ("presence", _) => self.presence(client, element),
+            ("enabled", _) => {
+                // A restarted server may say it again: the counts go on.
+                if !c.sm_on {
+                    c.sm_on = true;
+                    c.sm_in = 0;
+                    let tcp = c.tcp;
+                    self.oracle.sessions[tcp].enable();
+                }
+            }
+            ("r", _) => {
+                if self.clients[client].state == State::Online {
+                    self.acknowledge(client);
+                }
+            }
+            ("a", _) => self.server_ack(client, element),
+            ("error", _) => {
+                let condition = element.children().next().map(|c| c.name().to_owned());
+                let tcp = c.tcp;
+                self.trace.line(self.now_us, tcp as u64, format_args!("client {client}: stream error {condition:?}"));
+                self.oracle.sessions[tcp].error = condition;
+            }
+            (name, state) => {
+                let what = format!("client {client} got <{name}> in state {state:?}");
+                self.fail(what);
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, client: usize) {
+        let c = &self.clients[client];
+        if !c.sm_on {
+            return;
+        }
+        let text = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", c.sm_in);
+        let tcp = c.tcp;
+        self.oracle.sessions[tcp].acknowledge();
+        self.send(client, &text);
+    }
+
+    fn server_ack(&mut self, client: usize, element: &Element) {
+        let c = &self.clients[client];
+        let h = element.attr("h").and_then(|h| h.parse::<u32>().ok());
+        match h {
+            Some(h) if h <= c.sm_out => {
+                let tcp = c.tcp;
+                self.accepted_by_sm(tcp, h);
+            }
+            _ => {
+                let sent = c.sm_out;
+                self.fail(format!("client {client} has sent {sent} stanzas, the server acknowledges {h:?}"));
+            }
+        }
+    }
+
+    fn iq(&mut self, client: usize, element: &Element) {
+        let id = element.attr("id").unwrap_or_default().into_owned();
+        let kind = element.attr("type").unwrap_or_default().into_owned();
+        let c = &mut self.clients[client];
+        match (id.as_str(), kind.as_str()) {
+            ("bind", "result") if c.state == State::Binding => self.online(client),
+            ("bind", _) if c.state == State::Binding => {
+                let what = String::from_utf8_lossy(element.raw()).into_owned();
+                self.fail(format!("client {client} cannot bind: {what}"));
+            }
+            (id, "result" | "error") if id.starts_with('q') => c.iqs = c.iqs.saturating_sub(1),
+            (id, "get" | "set") if c.state == State::Online => {
+                let from = element.attr("from").map(|f| format!(" to='{f}'")).unwrap_or_default();
+                let text = format!("<iq type='result' id='{id}'{from}/>");
+                self.stanza(client, &text);
+            }
+            _ => {}
+        }
+    }
+
+    fn online(&mut self, client: usize) {
+        let now = self.now_us;
+        let c = &mut self.clients[client];
+        c.state = State::Online;
+        c.life += 1;
+        let tcp = c.tcp;
+        self.oracle.sessions[tcp].bound_us = Some(now);
+        self.trace.line(now, client as u64, format_args!("client {client} is logged in (tcp {tcp})"));
+        // Resource binding was done before stream management could count.
+        let early = self.rng.permille(700);
+        if early {
+            self.enable_sm(client);
+        }
+        self.ask(client, "<query xmlns='jabber:iq:roster'/>");
+        let priority = if self.rng.permille(50) && self.active { -1 } else { 0 };
+        self.say_available(client, priority);
+        self.act_later(client);
+    }
+
+    fn presence(&mut self, client: usize, element: &Element) {
+        let from = element.attr("from").unwrap_or_default().into_owned();
+        let Some(other) = self.client_of(&from) else { return };
+        let now = self.now_us;
+        let kind = element.attr("type").unwrap_or_default().into_owned();
+        let token = element.content_child("status").and_then(|s| s.text().strip_prefix('t').and_then(|t| t.parse::<u64>().ok()));
+        let c = &mut self.clients[client];
+        if other == client {
+            // The echo: from now on messages to the account are due here.
+            if kind.is_empty() && token == c.presence && c.presence.is_some() && c.priority >= 0 {
+                let tcp = c.tcp;
+                self.oracle.sessions[tcp].taking_us.get_or_insert(now);
+            }
+            return;
+        }
+        if c.presence.is_none() {
+            return;
+        }
+        match (kind.as_str(), token) {
+            ("", Some(token)) => {
+                c.belief.insert(other, token);
+            }
+            ("unavailable", _) => {
+                c.belief.remove(&other);
+            }
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, client: usize, element: &Element) {
+        let id = element.attr("id").unwrap_or_default().into_owned();
+        let Some(number) = id.strip_prefix('m').and_then(|n| n.parse::<usize>().ok()) else { return };
+        if element.attr("type").as_deref() == Some("error") {
+            self.rejected(client, number);
+            return;
+        }
+        let from = element.attr("from").unwrap_or_default().into_owned();
+        let sender = self.oracle.messages.get(number).map(|m| full_jid(&self.clients[m.client]));
+        if sender.as_deref() != Some(from.as_str()) {
+            self.fail(format!("m{number} says it is from {from}"));
+            return;
+        }
+        self.trace.line(self.now_us, number as u64, format_args!("client {client} receives m{number}"));
+        self.delivered(client, number);
+    }
+
+    fn client_of(&self, jid: &str) -> Option<usize> {
+        let rest = jid.strip_prefix('u')?;
+        let (account, rest) = rest.split_once('@')?;
+        let (_, resource) = rest.split_once('/')?;
+        let account: usize = account.parse().ok()?;
+        self.clients.iter().position(|c| c.account == account && c.resource == resource)
+    }
+}
+
+/// The bare JID of an account.
+pub(crate) fn bare(account: usize) -> BareJid {
+    BareJid::parse(&format!("u{account}@{DOMAIN}")).expect("a plain address")
+}
+
+fn full_jid(client: &Client) -> String {
+    format!("u{}@{DOMAIN}/{}", client.account, client.resource)
+}
+
+/// Whether account `a` is subscribed to the presence of `b`: mostly, but not always both ways.
+pub(crate) fn sees(a: usize, b: usize) -> bool {
+    a != b && !((a + 2 * b) % 5 == 3)
+}

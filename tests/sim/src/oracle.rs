@@ -1,0 +1,377 @@
+//! What must be true: kept beside the simulated world, checked as it goes on and at its end.
+//!
+//! In: what clients send and see, what the server claims. Out: failures.
+//! Owns: the life of every message and every session. Never: looks into the server to learn what it should do.
+
+use crate::client::{State, bare, sees};
+use crate::world::World;
+use imserver::event::{AdminEvent, AdminReply, Event, Now};
+use std::collections::BTreeMap;
+use store::Engine as _;
+
+/// One message, from the moment it was sent.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub client: usize,
+    pub tcp: usize,
+    /// Where it ends in the bytes of its connection.
+    pub end: u64,
+    /// Its number for stream management of the sender.
+    pub sm_number: Option<u32>,
+    /// `None`: to nobody.
+    pub to_account: Option<usize>,
+    /// To one resource.
+    pub to_client: Option<usize>,
+    pub normal: bool,
+    /// Number among the messages of its client.
+    pub seq: u64,
+    pub sent_us: u64,
+    /// The server has said that it has it.
+    pub accepted: bool,
+    /// It came back as an error.
+    pub rejected: bool,
+    /// Which connections received it, and when.
+    pub deliveries: Vec<(usize, u64)>,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    Polite,
+    Dropped,
+    Vanished,
+    MuxDied,
+    Closed,
+}
+
+/// One connection of a client, and what it received.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub client: usize,
+    pub account: usize,
+    pub bound_us: Option<u64>,
+    /// When it first asked for messages (sent presence), and since when it has known that it gets them.
+    pub asked_us: Option<u64>,
+    pub taking_us: Option<u64>,
+    pub left_us: Option<u64>,
+    pub ended: Option<(Ended, u64)>,
+    pub error: Option<String>,
+    /// Messages received, in order.
+    pub got: Vec<usize>,
+    /// How many of them it has acknowledged; without stream management TCP does.
+    acked: Option<usize>,
+    /// Highest number seen of each sender.
+    last: BTreeMap<usize, u64>,
+}
+
+impl Session {
+    pub fn new(client: usize, account: usize) -> Self {
+        Self {
+            client,
+            account,
+            bound_us: None,
+            asked_us: None,
+            taking_us: None,
+            left_us: None,
+            ended: None,
+            error: None,
+            got: Vec::new(),
+            acked: None,
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// Stream management begins: what came before was acknowledged by TCP.
+    pub fn enable(&mut self) {
+        self.acked = Some(self.got.len());
+    }
+
+    pub fn acknowledge(&mut self) {
+        self.acked = self.acked.map(|_| self.got.len());
+    }
+
+    pub fn stop_taking(&mut self) {
+        self.taking_us = None;
+    }
+
+    /// The server cannot but know that this session has the message, or will learn it before it learns of its end.
+    fn keeps(&self, number: usize, received_us: u64) -> bool {
+        if matches!(self.ended, Some((Ended::Vanished | Ended::MuxDied | Ended::Closed, _))) {
+            return false;
+        }
+        // After it has said goodbye a client cannot acknowledge any more.
+        if self.left_us.is_some_and(|left| received_us >= left) {
+            return false;
+        }
+        match self.acked {
+            None => true,
+            Some(n) => self.got[..n].contains(&number) || self.ended.is_none() && self.left_us.is_none(),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    pub messages: Vec<Message>,
+    /// By number of their connection.
+    pub sessions: Vec<Session>,
+    /// (mux, boot, connection id) -> connection.
+    pub conns: BTreeMap<(usize, u32, u64), usize>,
+    pub sent_by_tcp: BTreeMap<usize, Vec<usize>>,
+    /// When a session of the account last ended.
+    last_end: Vec<u64>,
+    /// When the server was killed.
+    pub kills: Vec<u64>,
+    pub disk_failed: bool,
+    pub vanished: bool,
+    pub failures: Vec<String>,
+}
+
+impl Oracle {
+    pub fn new(accounts: usize) -> Self {
+        Self {
+            messages: Vec::new(),
+            sessions: Vec::new(),
+            conns: BTreeMap::new(),
+            sent_by_tcp: BTreeMap::new(),
+            last_end: vec![0; accounts],
+            kills: Vec::new(),
+            disk_failed: false,
+            vanished: false,
+            failures: Vec::new(),
+        }
+    }
+
+    pub fn end(&mut self, tcp: usize, account: usize, how: Ended, now: u64) {
+        if let Some(session) = self.sessions.get_mut(tcp)
+            && session.ended.is_none()
+        {
+            session.ended = Some((how, now));
+            self.last_end[account] = now;
+        }
+    }
+}
+
+impl World {
+    /// The server says that input up to here is settled.
+    pub(crate) fn settled(&mut self, tcp: usize, bytes: u64) {
+        let Some(sent) = self.oracle.sent_by_tcp.get(&tcp) else { return };
+        for &number in sent {
+            let message = &mut self.oracle.messages[number];
+            message.accepted |= message.end <= bytes;
+        }
+    }
+
+    /// The server has acknowledged so many stanzas to their sender.
+    pub(crate) fn accepted_by_sm(&mut self, tcp: usize, h: u32) {
+        let Some(sent) = self.oracle.sent_by_tcp.get(&tcp) else { return };
+        for &number in sent {
+            let message = &mut self.oracle.messages[number];
+            message.accepted |= message.sm_number.is_some_and(|n| n <= h);
+        }
+    }
+
+    /// A message has come back as an error.
+    pub(crate) fn rejected(&mut self, client: usize, number: usize) {
+        let now = self.now_us;
+        self.trace.line(now, number as u64, format_args!("client {client} gets m{number} back as an error"));
+        let Some(message) = self.oracle.messages.get_mut(number) else { return };
+        message.rejected = true;
+        let why = message.to_account.is_none() || (message.normal && message.to_client.is_some()) || self.oracle.disk_failed;
+        if message.client != client {
+            self.fail(format!("m{number} came back to client {client}, which has not sent it"));
+        } else if !why {
+            self.fail(format!("m{number} was rejected without a reason"));
+        }
+    }
+
+    /// A client has received a message.
+    pub(crate) fn delivered(&mut self, client: usize, number: usize) {
+        let now = self.now_us;
+        let tcp = self.clients[client].tcp;
+        let account = self.clients[client].account;
+        let twins = self.clients.iter().filter(|c| c.account == account).count() > 1;
+        let oracle = &mut self.oracle;
+        let message = &oracle.messages[number];
+        let mut wrong = Vec::new();
+        if message.to_account != Some(account) {
+            wrong.push(format!("m{number} is not for client {client}"));
+        }
+        let session = &oracle.sessions[tcp];
+        for &(other, at) in &message.deliveries {
+            if other == tcp {
+                wrong.push(format!("m{number} reached client {client} twice in one session (tcp {tcp})"));
+                continue;
+            }
+            // A second session may have it when it asked for messages before the first one had this.
+            let parallel = session.asked_us.is_some_and(|asked| asked <= at);
+            if !parallel && oracle.sessions[other].keeps(number, at) {
+                wrong.push(format!(
+                    "m{number} reached client {client} (tcp {tcp}), though client {} (tcp {other}) had it already",
+                    oracle.sessions[other].client
+                ));
+            }
+        }
+        let rerouted = twins && oracle.last_end[account] >= message.sent_us;
+        let last = session.last.get(&message.client).copied().unwrap_or(0);
+        if message.seq < last && !rerouted {
+            wrong.push(format!("m{number} reached client {client} after a later message of client {}", message.client));
+        }
+        let (from, seq) = (message.client, message.seq);
+        let session = &mut oracle.sessions[tcp];
+        session.last.insert(from, seq.max(last));
+        session.got.push(number);
+        oracle.messages[number].deliveries.push((tcp, now));
+        for text in wrong {
+            self.fail(text);
+        }
+    }
+
+    // ---- the end --------------------------------------------------------------------------------------------
+
+    /// What every client believes of the presence of others is true.
+    pub(crate) fn check_presence(&mut self) {
+        let mut wrong = Vec::new();
+        for (x, client) in self.clients.iter().enumerate() {
+            if client.state != State::Online || client.presence.is_none() {
+                continue;
+            }
+            for (y, other) in self.clients.iter().enumerate() {
+                if x == y {
+                    continue;
+                }
+                let visible = client.account == other.account || sees(client.account, other.account);
+                let truth = other.presence.filter(|_| visible && other.state == State::Online);
+                let belief = client.belief.get(&y).copied();
+                if truth != belief {
+                    wrong.push(format!("client {x} believes of client {y}: {belief:?}; true is {truth:?}"));
+                }
+            }
+        }
+        wrong.into_iter().for_each(|text| self.fail(text));
+    }
+
+    /// Everything else.
+    pub(crate) fn check_all(&mut self) {
+        for client in 0..self.clients.len() {
+            let c = &self.clients[client];
+            if c.state != State::Online {
+                let text = format!("client {client} could not log in: {:?}", c.state);
+                self.fail(text);
+            } else if c.iqs > 0 {
+                let text = format!("client {client} waits for {} answers", c.iqs);
+                self.fail(text);
+            }
+        }
+        let mut wrong = Vec::new();
+        for (number, message) in self.oracle.messages.iter().enumerate() {
+            self.check_message(number, message, &mut wrong);
+        }
+        wrong.into_iter().for_each(|text| self.fail(text));
+        self.check_store();
+        self.check_growth();
+    }
+
+    fn check_message(&self, number: usize, message: &Message, wrong: &mut Vec<String>) {
+        let sender_lives = self.oracle.sessions[message.tcp].ended.is_none();
+        let seen = !message.deliveries.is_empty();
+        if sender_lives && !message.accepted {
+            wrong.push(format!("m{number} was never accepted, though its sender is still there"));
+        }
+        let killed_since = self.oracle.kills.iter().any(|&k| k >= message.sent_us);
+        if message.rejected && seen && !killed_since {
+            wrong.push(format!("m{number} was rejected and delivered"));
+        }
+        let Some(account) = message.to_account else {
+            if sender_lives && !message.rejected {
+                wrong.push(format!("m{number} to nobody did not come back"));
+            }
+            return;
+        };
+        if !message.accepted || message.rejected {
+            return;
+        }
+        // An error may have gone to a session that is no more.
+        let may_be_rejected = self.oracle.disk_failed || (message.normal && message.to_client.is_some());
+        if !seen && (sender_lives || !may_be_rejected) {
+            wrong.push(format!("m{number} was accepted and is lost"));
+            return;
+        }
+        if message.to_client.is_some() || !seen {
+            return;
+        }
+        for (tcp, session) in self.oracle.sessions.iter().enumerate() {
+            let due = session.account == account
+                && session.ended.is_none()
+                && session.taking_us.is_some_and(|since| since < message.sent_us);
+            if due && !message.deliveries.iter().any(|&(t, _)| t == tcp) {
+                wrong.push(format!("m{number} was due to client {} (tcp {tcp}) and did not reach it", session.client));
+            }
+        }
+    }
+
+    fn check_store(&mut self) {
+        let mut reader = self.store.reader().expect("the model has readers");
+        for account in 0..self.plan.accounts {
+            let rows = reader.pending(&bare(account), 0, 1_000).unwrap_or_default();
+            if !rows.is_empty() {
+                let first = String::from_utf8_lossy(&rows[0].payload).into_owned();
+                self.fail(format!("{} messages are pending for account {account}, which is online: {first}", rows.len()));
+            }
+        }
+        let origins = self.store.origin_count();
+        if origins > 0 {
+            self.fail(format!("{origins} origins are never forgotten"));
+        }
+    }
+
+    fn check_growth(&mut self) {
+        let mut wrong = Vec::new();
+        for (n, mux) in self.muxes.iter().enumerate() {
+            let Some(side) = &mux.side else { continue };
+            if side.unsettled_bytes() > 0 || side.retained_bytes() > 0 {
+                wrong.push(format!("mux{n} keeps {} unsettled and {} unacknowledged bytes", side.unsettled_bytes(), side.retained_bytes()));
+            }
+            if side.conn_count() != mux.conns.len() {
+                wrong.push(format!("mux{n} knows {} connections, {} exist", side.conn_count(), mux.conns.len()));
+            }
+        }
+        let online = self.clients.iter().filter(|c| c.state == State::Online).count();
+        match &mut self.server {
+            None => wrong.push("there is no server".into()),
+            Some(server) => {
+                for row in server.links.list() {
+                    if row.retained_bytes > 0 {
+                        wrong.push(format!("the link of {} keeps {} bytes", row.name, row.retained_bytes));
+                    }
+                }
+                let now = Now { mono_ms: u64::MAX / 2, unix_ms: u64::MAX / 2 };
+                let (mut conns, mut sessions) = (0, 0);
+                for it in &mut server.shards {
+                    it.shard.handle(now, Event::Admin(AdminEvent::Status { request: 1 }));
+                    for reply in it.shard.flush(now).admin {
+                        if let AdminReply::Status(_, status) = reply {
+                            conns += status.conns;
+                            sessions += status.sessions;
+                        }
+                    }
+                    if !it.queue.is_empty() {
+                        wrong.push("a shard has not taken all its events".into());
+                    }
+                }
+                if conns != online as u64 || sessions != online as u64 {
+                    wrong.push(format!("{online} clients are online, the server knows {conns} connections and {sessions} sessions"));
+                }
+                if !server.write_queue.is_empty() {
+                    wrong.push("writes are waiting".into());
+                }
+                let records = server.records();
+                if records != online {
+                    wrong.push(format!("{online} clients are online, the session store has {records} records"));
+                }
+            }
+        }
+        wrong.into_iter().for_each(|text| self.fail(text));
+    }
+}
