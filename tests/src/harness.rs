@@ -161,6 +161,8 @@ pub struct Plan {
     pub embedded: bool,
     /// `init --plaintext`.
     pub plaintext: bool,
+    /// `init --listen`; loopback if `None`.
+    pub listen: Option<String>,
     /// Whether the link of the first mux goes through a [`LinkProxy`].
     pub proxied: bool,
     /// Replacements in the written `imserver.toml` and `mux.toml`, before the start.
@@ -173,6 +175,7 @@ impl Default for Plan {
             domain: "localhost".into(),
             embedded: false,
             plaintext: true,
+            listen: None,
             proxied: false,
             edits: Vec::new(),
         }
@@ -215,6 +218,9 @@ impl Site {
         }
         if plan.plaintext {
             command.arg("--plaintext");
+        }
+        if let Some(address) = &plan.listen {
+            command.args(["--listen", address]);
         }
         run(&mut command)?;
         let mut site = Site {
@@ -324,13 +330,12 @@ impl Site {
         Ok(())
     }
 
-    /// Lets clients and administrators in from other addresses than loopback.
-    pub fn listen_everywhere(&self) -> Result<()> {
-        for base in [5222, 5223, 15232] {
-            let here = self.address(base).to_string();
-            let everywhere = format!("0.0.0.0:{}", self.address(base).port());
-            self.edit_somewhere(&format!("\"{here}\""), &format!("\"{everywhere}\""))?;
-        }
+    /// Tells the server of another mux, as `imadmin cert mux` asks the operator to.
+    pub fn allow_mux(&self, name: &str) -> Result<()> {
+        let path = self.path().join("imserver.toml");
+        let before = fs::read_to_string(&path)?;
+        let entry = format!("\n[[mux]]\nname = \"{name}\"\nkinds = [\"c2s\"]\n");
+        fs::write(path, before + &entry)?;
         Ok(())
     }
 
@@ -416,6 +421,7 @@ impl Site {
             .arg("--out")
             .arg(&dir);
         run(&mut command)?;
+        self.allow_mux(name)?;
         let ports = PortBlock::reserve()?;
         let config = dir.join("mux.toml");
         for base in [5222, 5223, 15234] {

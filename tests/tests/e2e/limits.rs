@@ -136,9 +136,8 @@ fn strangers_leave_no_memory_behind() {
             let (_, body) = site.http_get(15234, "/metrics").unwrap();
             let open = body
                 .lines()
-                .filter(|l| !l.starts_with('#') && l.contains("conns") && l.contains("c2s"))
-                .find_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok());
-            open.is_none_or(|n| n < 10.0)
+                .find_map(|l| l.strip_prefix("mux_conns ")?.parse::<f64>().ok());
+            open.expect("the gauge is there") < 10.0
         });
         (site.mux().rss_kib(), site.server().rss_kib())
     };

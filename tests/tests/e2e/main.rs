@@ -6,6 +6,7 @@ mod architecture;
 mod bad_inputs;
 mod clients;
 mod config;
+mod hostile_link;
 mod limits;
 #[cfg(feature = "full")]
 mod many;
