@@ -82,6 +82,8 @@ pub enum Event {
     Adopt(ConnKey, Box<crate::session::Travel>),
     /// The link loop has taken our `LinkCommand::Rehome`; strays have all arrived.
     Rehomed(ConnKey),
+    /// The mux of this name has brought back everything it has: what else it had is lost.
+    ResumeEnd(Arc<str>),
     /// The link is given up: all its connections are lost.
     LinkLost(LinkId),
     /// Writes with a number up to `first + results.len() - 1` are on disk (or have failed).

@@ -309,7 +309,8 @@ impl Links {
                     return down;
                 }
                 // A mux has no administrators, and nothing of this node dials yet.
-                ServerEvent::ResumeEnd | ServerEvent::DialFailed(..) | ServerEvent::Admin(_) | ServerEvent::Drain => {}
+                ServerEvent::ResumeEnd => self.resume_end(id),
+                ServerEvent::DialFailed(..) | ServerEvent::Admin(_) | ServerEvent::Drain => {}
             }
         }
         down
@@ -325,6 +326,13 @@ impl Links {
             }
         }
         link.lost = false;
+    }
+
+    fn resume_end(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(&id) else { return };
+        for n in 0..self.shards {
+            self.events.push((ShardId(n), Event::ResumeEnd(link.name.clone())));
+        }
     }
 
     fn opened(&mut self, id: LinkId, conn: ConnId, mut open: Box<Open>) {

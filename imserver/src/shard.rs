@@ -191,6 +191,7 @@ impl Shard {
                 self.gone.remove(&key);
                 self.fx.links.push(LinkCommand::RehomeDone(key));
             }
+            Event::ResumeEnd(mux) => self.end_orphans(Some(&mux)),
             Event::LinkLost(link) => self.link_lost(link),
             Event::Durable { first, results } => self.on_durable(first, results),
             Event::Read(tag, result) => self.read_done(tag, result),

@@ -555,11 +555,12 @@ impl Shard {
 
     /// A bounced or generated stanza for the server itself.
     fn server_stanza(&mut self, stanza: Box<Routed>) {
-        if matches!(stanza.kind, StanzaKind::Iq(IqType::Get | IqType::Set)) {
-            self.server_iq(stanza);
-        } else {
-            // Messages and presence to the server have no meaning here (RFC 6121 §8.1 leaves them to us): silently taken.
-            self.done(stanza.token);
+        let domain = stanza.to.bare();
+        let situation = Situation { to: To::Domain, ..self.situation(&stanza, &domain, true, false) };
+        match routing::decide(&situation) {
+            Decision::Server => self.server_iq(stanza),
+            Decision::Error(condition) => self.bounce(stanza, condition, None),
+            _ => self.done(stanza.token),
         }
     }
 

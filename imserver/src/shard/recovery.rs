@@ -8,7 +8,7 @@ use super::user::{Holder, Queued};
 use super::{home, Shard};
 use crate::event::*;
 use crate::session::record::Record;
-use crate::session::{Session, Stage};
+use crate::session::Session;
 use proto::frame::{Close, CloseReason, Frame, ListenerKind, Open, Resume, Transport};
 use xmpp::jid::BareJid;
 use xmpp::stream::{Limits, StreamNamespaces, StreamParser};
@@ -124,12 +124,14 @@ impl Shard {
         }
     }
 
-    /// Sessions nobody has brought back in time are lost connections.
-    pub(super) fn end_orphans(&mut self) {
+    /// Sessions nobody has brought back are lost connections: those of this mux, which has brought all it has, or (`None`) those
+    /// of every mux, when the time is over.
+    pub(super) fn end_orphans(&mut self, mux: Option<&str>) {
         let orphans: Vec<u32> = self
             .sessions
             .iter()
-            .filter(|(_, s)| s.key.is_none() && matches!(s.stage, Stage::Bound(_)))
+            .filter(|(_, s)| s.key.is_none())
+            .filter(|(_, s)| s.bound().is_some_and(|b| mux.is_none_or(|m| *b.mux == *m)))
             .map(|(slot, _)| slot as u32)
             .collect();
         for slot in orphans {
@@ -139,7 +141,9 @@ impl Shard {
                 self.floods_of(&account);
             }
         }
-        self.notes.clear();
+        if mux.is_none() {
+            self.notes.clear();
+        }
     }
 
     /// The mux is lost, and with it its connections.

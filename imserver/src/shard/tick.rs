@@ -30,7 +30,7 @@ impl Shard {
         self.forget_ended();
         if self.orphans_until_ms != 0 && now.mono_ms >= self.orphans_until_ms {
             self.orphans_until_ms = 0;
-            self.end_orphans();
+            self.end_orphans(None);
         }
         self.run_local();
     }
