@@ -183,6 +183,8 @@ pub struct Session {
     /// Its last element waits for the directory or for its account to be loaded: parsing stops until then, so that
     /// nothing overtakes it.
     pub paused: bool,
+    /// The record in the session store is older than the session; these elements wait for it.
+    pub record_awaited: Vec<u64>,
     /// The element being handled right now: it waits for nobody else yet.
     in_hand: Option<u64>,
     /// Name of the mux that holds the connection.
@@ -199,9 +201,10 @@ pub struct Session {
     pub ack_pending: bool,
     /// Stream management.
     pub sm: Option<StreamManagement>,
-    /// Output held back between `<enable/>` and `<enabled/>`: both ends count stanzas from there (XEP-0198 §3), so none may
-    /// be on its way in between.
-    enabling: Option<Vec<(Bytes, OutKind)>>,
+    /// Output held back: of a session whose mux has not come back yet after a restart; and between `<enable/>` and
+    /// `<enabled/>`, because both ends count stanzas from there (XEP-0198 §3), so none may be on its way in between.
+    held_back: Option<Vec<(Bytes, OutKind)>>,
+    held_back_bytes: usize,
     /// It has ended, but what it held is not routed again yet: the mux may still tell that the client has it.
     pub holds_for: Option<BareJid>,
 
@@ -240,6 +243,7 @@ impl Session {
     pub fn orphan(open: Box<Open>, parser: StreamParser, bound: Box<Bound>, sm: Option<StreamManagement>, now: Now) -> Self {
         let mut session = Self::build(None, open, parser, Stage::Bound(bound), now);
         session.sm = sm;
+        session.hold_back();
         session
     }
 
@@ -255,6 +259,7 @@ impl Session {
             mux_closed: false,
             switching_tls: false,
             paused: false,
+            record_awaited: Vec::new(),
             in_hand: None,
             mux: std::sync::Arc::default(),
             name: None,
@@ -263,7 +268,8 @@ impl Session {
             dirty: false,
             ack_pending: false,
             sm: None,
-            enabling: None,
+            held_back: None,
+            held_back_bytes: 0,
             holds_for: None,
             input_base: 0,
             next_element: 1,
@@ -489,14 +495,15 @@ impl Session {
 
     /// Sends one element. Never after the end.
     pub fn send(&mut self, bytes: Bytes, kind: OutKind, now: Now, out: &mut Vec<LinkCommand>) {
-        let Some(key) = self.key else { return };
         if matches!(self.stage, Stage::Closing { .. }) || self.mux_closed {
             return;
         }
-        if let Some(held) = &mut self.enabling {
+        if let Some(held) = &mut self.held_back {
+            self.held_back_bytes += bytes.len();
             held.push((bytes, kind));
             return;
         }
+        let Some(key) = self.key else { return };
         self.count_out(bytes.len(), kind, now);
         let frame = Frame::Output(key.conn, Output { bytes, last: true, stanza: kind.stanza, stored: kind.stored.map(StoredId) });
         out.push(LinkCommand::Frame { link: key.link, frame, track: kind.track });
@@ -520,7 +527,8 @@ impl Session {
 
     /// There is room for an element of this size: the window is empty, or not full with it.
     pub fn has_room(&self, len: usize, settings: &Settings) -> bool {
-        self.outstanding_bytes == 0 || self.outstanding_bytes + len <= settings.output_window_bytes
+        let bytes = self.outstanding_bytes + self.held_back_bytes;
+        bytes == 0 || bytes + len <= settings.output_window_bytes
     }
 
     /// Bytes sent and not acknowledged by the client's TCP.
@@ -666,20 +674,23 @@ impl Session {
         });
     }
 
-    /// From here on output waits for [`Session::end_enabling`].
-    pub fn begin_enabling(&mut self) {
-        self.enabling.get_or_insert_with(Vec::new);
+    /// From here on output waits for [`Session::let_go`].
+    pub fn hold_back(&mut self) {
+        self.held_back.get_or_insert_with(Vec::new);
     }
 
     /// Output is held back.
-    pub fn is_enabling(&self) -> bool {
-        self.enabling.is_some()
+    pub fn holds_back(&self) -> bool {
+        self.held_back.is_some()
     }
 
-    /// `answer` goes out, and then what was held back.
-    pub fn end_enabling(&mut self, answer: Bytes, now: Now, out: &mut Vec<LinkCommand>) {
-        let held = self.enabling.take().unwrap_or_default();
-        self.send(answer, OutKind::NONZA, now, out);
+    /// `first` goes out, and then what was held back.
+    pub fn let_go(&mut self, first: Option<Bytes>, now: Now, out: &mut Vec<LinkCommand>) {
+        let held = self.held_back.take().unwrap_or_default();
+        self.held_back_bytes = 0;
+        if let Some(first) = first {
+            self.send(first, OutKind::NONZA, now, out);
+        }
         for (bytes, kind) in held {
             self.send(bytes, kind, now, out);
         }

@@ -46,6 +46,8 @@ enum After {
     Message(Box<Routed>),
     /// Follows a stored message to the same account.
     Stanza(Box<Routed>),
+    /// So does presence for this account.
+    Fan(Arc<PresenceFan>, BareJid),
     /// The bound session may be told so.
     Bound { slot: u32, generation: u32, result: Bytes, number: u64 },
     /// What the element caused is durable.
@@ -386,6 +388,7 @@ impl Shard {
         match what {
             After::Message(stanza) => self.message_stored(stanza, result),
             After::Stanza(stanza) => self.deliver_unstored(stanza),
+            After::Fan(fan, target) => self.fan_out(&fan, &[&target]),
             After::Token(token) => self.done(Some(token)),
             After::Bound { slot, generation, result, number } => {
                 if self.live(slot, generation) {
@@ -421,6 +424,7 @@ impl Shard {
     fn flush_sessions(&mut self) {
         let dirty = std::mem::take(&mut self.dirty);
         for &slot in &dirty {
+            self.flush_record(slot);
             let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
             if !session.dirty {
                 continue;

@@ -169,6 +169,35 @@ impl Shard {
         self.write(Write::Session(record.id, Some(record.encode())))
     }
 
+    /// The element changed something that the record must know: it waits for the record, which is written once at the end of
+    /// the turn, however many elements changed it.
+    pub(super) fn await_record(&mut self, slot: u32, number: u64) {
+        let session = self.session(slot);
+        session.hold(number);
+        session.record_awaited.push(number);
+        self.touch(slot);
+    }
+
+    /// Writes the record if it is older than the session.
+    pub(super) fn flush_record(&mut self, slot: u32) {
+        let awaited = match self.sessions.get_mut(slot as usize) {
+            Some(session) if !session.record_awaited.is_empty() => std::mem::take(&mut session.record_awaited),
+            _ => return,
+        };
+        let write = match self.session(slot).bound() {
+            Some(_) => self.write_record(slot),
+            None => self.write_number,
+        };
+        for number in awaited {
+            let token = self.token(slot, number);
+            if write > self.durable {
+                self.after(write, After::Token(token));
+            } else {
+                self.token_done(token);
+            }
+        }
+    }
+
     /// An element that had to wait for its account's roster.
     pub(super) fn take_again(&mut self, slot: u32, number: u64, element: Element) {
         self.client_stanza(slot, number, element);

@@ -54,9 +54,11 @@ impl Shard {
             Decision::Discard => self.done(stanza.token),
             Decision::Error(condition) => self.bounce(stanza, condition, None),
             _ => {
-                let behind = self.users.get(account).is_some_and(|u| u.last_write > self.durable);
-                if behind {
-                    let write = self.write_number;
+                let (write, durable) = (self.write_number, self.durable);
+                let behind = self.users.get_mut(account).filter(|u| u.last_write > durable);
+                if let Some(user) = behind {
+                    // The queue is in order of writes, so it waits for the last one; and what comes next waits behind it.
+                    user.last_write = write;
                     self.after(write, After::Stanza(stanza));
                 } else {
                     self.deliver_unstored(stanza);

@@ -80,9 +80,8 @@ impl Shard {
         }
         let gone = Gone { jid: bound.jid.clone(), prefix, suffix };
         self.carry_out_plan(slot, &account, &plan, &gone, before.is_some());
-        let write = self.write_record(slot);
-        let token = self.token(slot, number);
-        self.after(write, After::Token(token));
+        self.await_record(slot, number);
+        self.session(slot).done(number);
     }
 
     fn carry_out_plan(&mut self, slot: u32, account: &BareJid, plan: &presence::Plan, said: &Gone, was_available: bool) {
@@ -230,10 +229,7 @@ impl Shard {
             bound.directed.unavailable(&to);
         }
         if bound.directed.entries().len() != before {
-            let write = self.write_record(slot);
-            self.session(slot).hold(number);
-            let token = self.token(slot, number);
-            self.after(write, After::Token(token));
+            self.await_record(slot, number);
         }
         self.send_on(slot, number, element, StanzaKind::Presence(presence_type), Some(to), Retention::Drop);
     }
@@ -241,11 +237,31 @@ impl Shard {
     // ---- arriving ---------------------------------------------------------------------------------------
 
     /// Presence of one for many at home here: one Fanout per link.
-    pub(super) fn presence_fan(&mut self, fan: &PresenceFan, targets: &[BareJid]) {
+    pub(super) fn presence_fan(&mut self, fan: &Arc<PresenceFan>, targets: &[BareJid]) {
+        let mut ready: Vec<&BareJid> = Vec::with_capacity(targets.len());
+        for target in targets {
+            let Some(user) = self.users.get_mut(target).filter(|u| !u.sessions.is_empty()) else { continue };
+            // It never overtakes what came before it: a probe's answer, or a message (RFC 6120 §10.1).
+            if user.loading.is_some() {
+                self.queue_for(target, Queued::Fan(fan.clone()));
+                continue;
+            }
+            if user.last_write > self.durable {
+                user.last_write = self.write_number;
+                self.after(self.write_number, After::Fan(fan.clone(), target.clone()));
+                continue;
+            }
+            ready.push(target);
+        }
+        self.fan_out(fan, &ready);
+    }
+
+    /// Nothing stands before it any more.
+    pub(super) fn fan_out(&mut self, fan: &PresenceFan, targets: &[&BareJid]) {
         let now = self.now;
         let settings = self.settings.clone();
         let mut per_link: HashMap<LinkId, Vec<FanoutTarget>> = HashMap::default();
-        for target in targets {
+        for &target in targets {
             let Some(user) = self.users.get(target) else { continue };
             let insert = to_attribute(target.as_str());
             let len = fan.prefix.len() + insert.len() + fan.suffix.len();
@@ -254,8 +270,10 @@ impl Shard {
                 if session.bound().is_none_or(|b| b.presence.is_none() || !b.ready) {
                     continue;
                 }
-                let Some(key) = session.key else { continue };
-                if session.has_room(len, &settings) && !session.is_enabling() {
+                if let Some(key) = session.key
+                    && session.has_room(len, &settings)
+                    && !session.holds_back()
+                {
                     session.count_out(len, OutKind::STANZA, now);
                     per_link.entry(key.link).or_default().push(FanoutTarget { conn: key.conn, insert: insert.clone(), stored: None });
                     self.status.stanzas_out += 1;

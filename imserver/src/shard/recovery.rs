@@ -101,6 +101,8 @@ impl Shard {
             let assignment = user.assigned.entry(u.position).or_default();
             assignment.holders.push(Holder { slot, sent: true, taken: true });
         }
+        let session = self.sessions.get_mut(slot as usize).expect("it was found");
+        session.let_go(None, now, &mut self.fx.links);
         let mut delivered = Vec::new();
         self.session(slot).drained_at_resume(&mut delivered);
         self.delivered(slot, &delivered);

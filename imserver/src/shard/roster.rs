@@ -107,6 +107,7 @@ impl Shard {
             Queued::Stanza(stanza) => self.stanza_for_nobody(stanza),
             Queued::Subscription(s) if exists => self.subscription(s),
             Queued::Subscription(s) => self.done(s.token),
+            Queued::Fan(fan) => self.presence_fan(&fan, std::slice::from_ref(account)),
             Queued::Probe(from) => self.answer_probe(&from, account),
             Queued::Element { slot, generation, number, element } => {
                 if self.live(slot, generation) && self.session(slot).bound().is_some() {
@@ -296,9 +297,8 @@ impl Shard {
         for change in fetched.missed {
             self.send_stanza(slot, change.push(&format!("missed-{:x}", change.version), jid.as_str()));
         }
-        let write = self.write_record(slot);
-        let token = self.token(slot, number);
-        self.after(write, After::Token(token));
+        self.await_record(slot, number);
+        self.session(slot).done(number);
     }
 
     /// RFC 6121 §2.3 to §2.5.

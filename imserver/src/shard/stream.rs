@@ -224,7 +224,7 @@ impl Shard {
                 if !again {
                     session.enable_sm();
                 }
-                self.session(slot).begin_enabling();
+                self.session(slot).hold_back();
                 let generation = self.generation(slot);
                 let write = self.write_record(slot);
                 self.after(write, After::SmEnabled { slot, generation, number });
@@ -244,7 +244,7 @@ impl Shard {
         } else {
             Bytes::from_static(b"<enabled xmlns='urn:xmpp:sm:3'/>")
         };
-        session.end_enabling(answer, now, &mut self.fx.links);
+        session.let_go(Some(answer), now, &mut self.fx.links);
         session.done(number);
         self.settle(slot);
     }

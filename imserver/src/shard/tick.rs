@@ -155,6 +155,7 @@ impl Shard {
                     }
                     self.finish_paused(slot, number);
                 }
+                Queued::Fan(fan) => self.fan_out(&fan, &[jid]),
                 other => self.done(other.token()),
             }
         }

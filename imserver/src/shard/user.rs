@@ -47,6 +47,8 @@ pub enum Queued {
     Stanza(Box<Routed>),
     /// Subscription presence from elsewhere.
     Subscription(Box<Subscription>),
+    /// Presence of somebody else.
+    Fan(std::sync::Arc<crate::event::PresenceFan>),
     /// A probe, for a restored user whose audience is not known.
     Probe(Jid),
     /// A session's own element: the session is paused until it is handled.

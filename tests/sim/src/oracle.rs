@@ -121,6 +121,8 @@ pub(crate) struct Oracle {
     pub sent_by_tcp: BTreeMap<usize, Vec<usize>>,
     /// When a session of the account last ended.
     last_end: Vec<u64>,
+    /// When one ended without the server's knowing.
+    bad_end: Vec<u64>,
     /// When the server was killed.
     pub kills: Vec<u64>,
     pub disk_failed: bool,
@@ -136,6 +138,7 @@ impl Oracle {
             conns: BTreeMap::new(),
             sent_by_tcp: BTreeMap::new(),
             last_end: vec![0; accounts],
+            bad_end: vec![0; accounts],
             kills: Vec::new(),
             disk_failed: false,
             vanished: false,
@@ -149,6 +152,9 @@ impl Oracle {
         {
             session.ended = Some((how, now));
             self.last_end[account] = now;
+            if matches!(how, Ended::Vanished | Ended::MuxDied) {
+                self.bad_end[account] = now;
+            }
         }
     }
 }
@@ -213,7 +219,8 @@ impl World {
                 ));
             }
         }
-        let rerouted = twins && oracle.last_end[account] >= message.sent_us;
+        // The server learns late of a session that has vanished, and routes again what it held.
+        let rerouted = twins && (oracle.last_end[account] >= message.sent_us || oracle.bad_end[account] > 0);
         let last = session.last.get(&message.client).copied().unwrap_or(0);
         // A session that takes no messages still gets those to its full address, and the rest later.
         let ordered = message.to_client.is_none() || session.taking_us.is_some();
