@@ -41,9 +41,10 @@ fn damaged(db: &Db, position: i64) -> StoreError {
 
 /// The last position written; 0 for an empty log.
 pub(crate) fn last_position(db: &Db) -> Result<u64, StoreError> {
-    let last: Option<i64> = db
-        .conn
-        .query_row("SELECT max(position) FROM log", [], |row| row.get(0))
+    let sql = "SELECT max(position) FROM log";
+    let mut statement = db.conn.prepare_cached(sql).map_err(|e| db.error(e))?;
+    let last: Option<i64> = statement
+        .query_row([], |row| row.get(0))
         .map_err(|e| db.error(e))?;
     Ok(last.unwrap_or(0) as u64)
 }

@@ -227,6 +227,24 @@ impl SqliteReader {
         Ok(())
     }
 
+    /// Finds positions, then loads their rows. The log is read as of before the search, so that a row
+    /// found is there even if it is acknowledged and deleted meanwhile; what is committed meanwhile
+    /// counts as later than this call.
+    fn rows(
+        &self,
+        owner: &BareJid,
+        find: impl FnOnce() -> Result<Vec<Found>, StoreError>,
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        self.log.execute("BEGIN")?;
+        let rows = log::last_position(&self.log).and_then(|last| {
+            let mut found = find()?;
+            found.retain(|row| row.position <= last);
+            self.load(owner, &found)
+        });
+        self.log.rollback();
+        rows
+    }
+
     fn load(&self, owner: &BareJid, found: &[Found]) -> Result<Vec<StoredRow>, StoreError> {
         let mut rows = Vec::with_capacity(found.len());
         for Found { position, pending } in found {
@@ -245,7 +263,6 @@ impl SqliteReader {
                     payload: Bytes::copy_from_slice(message.payload),
                 })
             })?;
-            // A row may have gone since its position was read: acknowledged and deleted meanwhile.
             rows.extend(row.flatten());
         }
         Ok(rows)
@@ -318,18 +335,19 @@ impl Reader for SqliteReader {
         after: u64,
         limit: usize,
     ) -> Result<Vec<StoredRow>, StoreError> {
-        let found = self.pending_positions(owner, after, limit)?;
-        self.load(owner, &found)
+        self.rows(owner, || self.pending_positions(owner, after, limit))
     }
 
     fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError> {
-        let found = self.archive_positions(query)?;
-        self.load(&query.owner, &found)
+        self.rows(&query.owner, || self.archive_positions(query))
     }
 
     fn row(&mut self, owner: &BareJid, position: u64) -> Result<Option<StoredRow>, StoreError> {
-        let found = self.find(owner, position)?;
-        Ok(self.load(owner, found.as_slice())?.pop())
+        let find = || {
+            self.find(owner, position)
+                .map(|found| found.into_iter().collect())
+        };
+        Ok(self.rows(owner, find)?.pop())
     }
 
     fn account(&mut self, jid: &BareJid) -> Result<Option<Account>, StoreError> {
