@@ -256,7 +256,9 @@ impl Shard {
         let settings = self.settings.clone();
         let session = self.session(slot);
         let flooding = session.bound().is_some_and(|b| matches!(b.flood, Flood::Wanted | Flood::Reading));
-        if flooding && matches!(stanza.kind, StanzaKind::Message(_)) {
+        // An answer is not held: who it is for has been told that its question is settled.
+        let answer = !stanza.kind.answerable();
+        if flooding && !answer && matches!(stanza.kind, StanzaKind::Message(_)) {
             // Behind what is stored for this session (RFC 6120 §10.1), within the output window.
             let bound = session.bound_mut().expect("checked above");
             let held: usize = bound.behind_flood.iter().map(Bytes::len).sum();

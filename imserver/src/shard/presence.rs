@@ -410,6 +410,20 @@ impl Shard {
             None => unavailable(&bound.jid),
         };
         self.broadcast(&said);
+        self.tell_siblings(&said);
+    }
+
+    /// The account's other available sessions hear it too.
+    pub(super) fn tell_siblings(&mut self, said: &Gone) {
+        let account = said.jid.bare();
+        let own = join(&said.prefix, &to_attribute(account.as_str()), &said.suffix);
+        let slots = self.users.get(&account).map(|u| u.sessions.clone()).unwrap_or_default();
+        for slot in slots {
+            let hears = self.session(slot).bound().is_some_and(|b| b.presence.is_some() && b.jid != said.jid);
+            if hears {
+                self.give_presence(slot, &Jid::Full(said.jid.clone()), own.clone());
+            }
+        }
     }
 }
 

@@ -167,7 +167,9 @@ impl Shard {
     pub(super) fn rebroadcast_gone(&mut self, jid: &xmpp::jid::FullJid) {
         let back = self.session_of(&xmpp::jid::Jid::Full(jid.clone())).is_some();
         if !back {
-            self.broadcast(&super::presence::unavailable(jid));
+            let gone = super::presence::unavailable(jid);
+            self.broadcast(&gone);
+            self.tell_siblings(&gone);
         }
     }
 }

@@ -180,6 +180,7 @@ impl Shard {
             }
             self.ended.pop_front();
             self.write(Write::Session(id, None));
+            self.write(Write::Store(store::Write::ForgetSession { session: id.0 }));
         }
     }
 }
