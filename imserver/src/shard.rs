@@ -422,8 +422,8 @@ impl Shard {
     // ---- the end of a batch -----------------------------------------------------------------------------
 
     fn flush_sessions(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        for &slot in &dirty {
+        // Flushing one session may touch others.
+        while let Some(slot) = self.dirty.pop() {
             self.flush_record(slot);
             let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
             if !session.dirty {
@@ -446,8 +446,6 @@ impl Shard {
                 self.forget_origins(&session);
             }
         }
-        self.dirty = dirty;
-        self.dirty.clear();
     }
 
     fn flush_users(&mut self) {
