@@ -34,7 +34,6 @@ listen:
     module: ejabberd_c2s
     max_stanza_size: 262144
     shaper: none
-    access: all
     starttls: true
   -
     port: {}
@@ -42,11 +41,7 @@ listen:
     module: ejabberd_c2s
     max_stanza_size: 262144
     shaper: none
-    access: all
     tls: true
-access_rules:
-  all:
-    - allow: all
 shaper_rules:
   max_user_sessions: 10
   max_user_offline_messages: 10000
