@@ -517,7 +517,8 @@ impl World {
             return;
         }
         let text = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", c.sm_in);
-        let tcp = c.tcp;
+        let (tcp, h) = (c.tcp, c.sm_in);
+        self.trace.line(self.now_us, u64::from(h), format_args!("client {client} acknowledges {h}"));
         self.oracle.sessions[tcp].acknowledge();
         self.send(client, &text);
     }

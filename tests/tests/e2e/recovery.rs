@@ -347,6 +347,7 @@ fn a_dead_mux_takes_only_its_own_clients() {
 /// A network namespace with a veth pair into it, gone when dropped.
 pub struct Namespace {
     name: String,
+    outer: String,
     host_address: String,
 }
 
@@ -358,6 +359,7 @@ impl Namespace {
         let host_address = format!("10.77.{index}.1");
         let namespace = Namespace {
             name: name.clone(),
+            outer: outer.clone(),
             host_address: host_address.clone(),
         };
         let ip = |args: &str| run(Command::new("ip").args(args.split(' '))).map(drop);
@@ -389,13 +391,17 @@ impl Namespace {
     }
 
     /// Pulls the cable: packets vanish, nobody is told.
-    pub fn unplug(&self, index: u8) -> Result<()> {
-        run(Command::new("ip").args(["link", "set", &format!("ish{index}"), "down"])).map(drop)
+    pub fn unplug(&self) -> Result<()> {
+        run(Command::new("ip").args(["link", "set", &self.outer, "down"])).map(drop)
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        // The namespace may outlive its name while a dead connection is waited for; the cable goes now.
+        let _ = Command::new("ip")
+            .args(["link", "del", &self.outer])
+            .output();
         let _ = Command::new("ip")
             .args(["netns", "del", &self.name])
             .output();
@@ -438,8 +444,15 @@ fn a_client_that_vanishes_finds_exactly_what_it_missed() {
     sender.chat("chatter0@localhost", "seen").unwrap();
     assert_eq!(vanishing.next_body().unwrap(), "seen");
     vanishing.ping().unwrap();
+    // That the client's TCP has it is known a moment later.
+    wait::until_true(wait::PATIENCE, "nothing waits for the client", || {
+        let shown = site
+            .imadmin_json(["user", "show", "chatter0@localhost"])
+            .unwrap();
+        shown.to_string().contains(r#"["messages waiting",false]"#)
+    });
 
-    namespace.unplug(INDEX).unwrap();
+    namespace.unplug().unwrap();
     for n in 0..50 {
         sender.chat("chatter0@localhost", &n.to_string()).unwrap();
     }
