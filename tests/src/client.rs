@@ -427,7 +427,7 @@ impl Client {
         }
         let deadline = Instant::now() + patience;
         loop {
-            match self.reader.next() {
+            match self.reader.poll() {
                 Ok(Some(item)) => {
                     self.count(&item);
                     return Ok(item);

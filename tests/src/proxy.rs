@@ -58,7 +58,7 @@ impl LinkProxy {
 
     /// Cuts the link until [`LinkProxy::restore`].
     pub fn cut(&self, how: Cut) {
-        let mut state = self.shared.state.lock().unwrap();
+        let mut state = self.shared.state.lock().expect("nobody panics with it");
         state.cut = Some(how);
         if how == Cut::Reset {
             for (a, b) in state.open.drain(..) {
@@ -71,7 +71,7 @@ impl LinkProxy {
 
     /// Lets everything flow again.
     pub fn restore(&self) {
-        self.shared.state.lock().unwrap().cut = None;
+        self.shared.state.lock().expect("nobody panics with it").cut = None;
         self.shared.changed.notify_all();
     }
 
@@ -95,7 +95,7 @@ fn accept_all(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) 
             return;
         }
         let Ok(inbound) = inbound else { continue };
-        if shared.state.lock().unwrap().cut == Some(Cut::Reset) {
+        if shared.state.lock().expect("nobody panics with it").cut == Some(Cut::Reset) {
             continue;
         }
         // A server that is down refuses: so does the proxy, by closing.
@@ -112,16 +112,21 @@ fn accept_all(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) 
                 std::thread::spawn(move || copy(from, to, &shared));
             }
         }
-        shared.state.lock().unwrap().open.push((inbound, outbound));
+        shared
+            .state
+            .lock()
+            .expect("nobody panics with it")
+            .open
+            .push((inbound, outbound));
     }
 }
 
 fn copy(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
     let mut buffer = vec![0; 65536];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
-        let mut state = shared.state.lock().unwrap();
+        let mut state = shared.state.lock().expect("nobody panics with it");
         while state.cut == Some(Cut::Silent) && !shared.stop.load(Ordering::Relaxed) {
-            state = shared.changed.wait(state).unwrap();
+            state = shared.changed.wait(state).expect("nobody panics with it");
         }
         drop(state);
         if to.write_all(&buffer[..n]).is_err() {

@@ -117,16 +117,19 @@ pub fn play_all(scripts: &[Script], stage: &dyn Stage) -> Vec<Outcome> {
         for _ in 0..8 {
             scope.spawn(|| {
                 loop {
-                    let Some(script) = queue.lock().unwrap().pop() else {
+                    let Some(script) = queue.lock().expect("nobody panics with it").pop() else {
                         return;
                     };
                     let outcome = play_one(script, stage);
-                    outcomes.lock().unwrap().push(outcome);
+                    outcomes
+                        .lock()
+                        .expect("nobody panics with it")
+                        .push(outcome);
                 }
             });
         }
     });
-    let mut outcomes = outcomes.into_inner().unwrap();
+    let mut outcomes = outcomes.into_inner().expect("nobody panics with it");
     outcomes.extend(disturbing.into_iter().map(|script| play_one(script, stage)));
     outcomes.sort_by(|a, b| a.name.cmp(&b.name));
     outcomes

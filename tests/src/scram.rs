@@ -63,13 +63,16 @@ impl Hash {
         static KNOWN: OnceLock<Mutex<HashMap<Key, Vec<u8>>>> = OnceLock::new();
         let known = KNOWN.get_or_init(Mutex::default);
         let key = (self, password.to_owned(), salt.to_owned(), iterations);
-        if let Some(found) = known.lock().unwrap().get(&key) {
+        if let Some(found) = known.lock().expect("nobody panics with it").get(&key) {
             return found.clone();
         }
         let mut out = vec![0; self.digest().output_len()];
         let rounds = NonZeroU32::new(iterations.max(1)).expect("at least one");
         pbkdf2::derive(self.pbkdf2(), rounds, salt, password.as_bytes(), &mut out);
-        known.lock().unwrap().insert(key, out.clone());
+        known
+            .lock()
+            .expect("nobody panics with it")
+            .insert(key, out.clone());
         out
     }
 
@@ -84,6 +87,23 @@ impl Hash {
     pub fn hash(self, text: &[u8]) -> Vec<u8> {
         digest::digest(self.digest(), text).as_ref().to_vec()
     }
+}
+
+/// Secrets of one password as `imadmin user import` takes them. With the same salt for everybody, thousands of
+/// clients compute their keys once.
+pub fn import_line(jid: &str, password: &str, salt: &[u8], iterations: u32) -> String {
+    let secret = |hash: Hash, name: &str| {
+        let salted = hash.salted_password(password, salt, iterations);
+        let stored_key = hash.hash(&hash.sign(&salted, b"Client Key"));
+        let server_key = hash.sign(&salted, b"Server Key");
+        let parts = [salt, &stored_key, &server_key].map(|p| BASE64.encode(p));
+        format!("{{{name}}}{iterations},{}", parts.join(","))
+    };
+    let (sha256, sha1) = (
+        secret(Hash::Sha256, "SCRAM-SHA-256"),
+        secret(Hash::Sha1, "SCRAM-SHA-1"),
+    );
+    format!("{jid} {sha256} {sha1}")
 }
 
 /// What the client says about channel binding.

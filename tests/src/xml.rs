@@ -116,7 +116,7 @@ impl Xml {
         parser.push(b"</all>");
         let mut all = Vec::new();
         loop {
-            match parser.next().with_context(|| format!("in: {text}"))? {
+            match parser.poll().with_context(|| format!("in: {text}"))? {
                 Some(Item::Header(_)) => {}
                 Some(Item::Element(element)) => all.push(element),
                 Some(Item::End) => return Ok(all),
@@ -203,8 +203,10 @@ impl Default for StreamReader {
 impl StreamReader {
     /// A reader that expects an optional XML declaration and a stream header.
     pub fn new() -> Self {
-        let mut options = Options::default();
-        options.max_token_length = 1 << 20;
+        let options = Options {
+            max_token_length: 1 << 20,
+            ..Options::default()
+        };
         Self {
             parser: rxml::Parser::with_options(options),
             unread: Vec::new(),
@@ -219,7 +221,7 @@ impl StreamReader {
     }
 
     /// Takes the next complete item, `None` if more bytes are needed.
-    pub fn next(&mut self) -> Result<Option<Item>> {
+    pub fn poll(&mut self) -> Result<Option<Item>> {
         loop {
             let mut rest = &self.unread[..];
             let before = rest.len();
@@ -477,7 +479,7 @@ mod tests {
         let mut items = Vec::new();
         for byte in b"<?xml version='1.0'?><s:stream xmlns:s='http://etherx.jabber.org/streams' xmlns='jabber:client' id='1'> <message><body>a&amp;b</body></message></s:stream>" {
             reader.push(&[*byte]);
-            while let Some(item) = reader.next().unwrap() {
+            while let Some(item) = reader.poll().unwrap() {
                 items.push(item);
             }
         }

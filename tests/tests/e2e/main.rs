@@ -2,6 +2,8 @@
 //!
 //! Feature `full` adds what takes long or needs more than our own processes (`make test-full`).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod architecture;
 mod bad_inputs;
 mod clients;

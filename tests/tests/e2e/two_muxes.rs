@@ -38,15 +38,11 @@ fn users_on_different_muxes_chat_over_one_connection_each() {
     }
     // Everybody writes to everybody, by full and by bare JID.
     let jids: Vec<String> = clients.iter().map(|c| c.jid.clone()).collect();
-    for from in 0..clients.len() {
+    for (from, client) in clients.iter_mut().enumerate() {
         for (to, jid) in jids.iter().enumerate() {
             let bare = jid.split('/').next().unwrap();
-            clients[from]
-                .chat(jid, &format!("full {from} to {to}"))
-                .unwrap();
-            clients[from]
-                .chat(bare, &format!("bare {from} to {to}"))
-                .unwrap();
+            client.chat(jid, &format!("full {from} to {to}")).unwrap();
+            client.chat(bare, &format!("bare {from} to {to}")).unwrap();
         }
     }
     for (to, client) in clients.iter_mut().enumerate() {
