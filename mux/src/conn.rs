@@ -126,40 +126,45 @@ struct Mark {
     element: u64,
 }
 
-/// Which elements end where in the byte stream, until they are acknowledged.
+/// Which elements end where in the byte stream, until they are acknowledged. The first is kept in place: a connection that
+/// answers one at a time needs no heap.
 #[derive(Default, Debug)]
 pub struct Marks {
-    marks: VecDeque<Mark>,
+    first: Option<Mark>,
+    /// Those after `first`; present only while there are any.
+    rest: Option<Box<VecDeque<Mark>>>,
     drained: u64,
 }
-
-/// Marks kept allocated for a connection that answers one at a time.
-const MARKS_KEPT: usize = 4;
 
 impl Marks {
     /// The element with this number ends at this byte.
     pub fn push(&mut self, end: u64, element: u64) {
-        self.marks.push_back(Mark { end, element });
+        let mark = Mark { end, element };
+        if self.first.is_none() {
+            self.first = Some(mark);
+        } else {
+            self.rest.get_or_insert_default().push_back(mark);
+        }
     }
 
     /// So many bytes of the stream are acknowledged. `Some`: that many elements are drained, more than last time.
     pub fn acknowledge(&mut self, bytes: u64) -> Option<u64> {
         let before = self.drained;
-        while let Some(mark) = self.marks.front()
+        while let Some(mark) = self.first
             && mark.end <= bytes
         {
             self.drained = mark.element;
-            self.marks.pop_front();
-        }
-        if self.marks.is_empty() && self.marks.capacity() > MARKS_KEPT {
-            self.marks = VecDeque::with_capacity(MARKS_KEPT);
+            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+            if self.first.is_none() {
+                self.rest = None;
+            }
         }
         (self.drained > before).then_some(self.drained)
     }
 
     /// Nothing outstanding.
     pub fn is_empty(&self) -> bool {
-        self.marks.is_empty()
+        self.first.is_none()
     }
 }
 

@@ -133,7 +133,7 @@ pub fn start(config: Config, transport: LinkTransport) -> Result<Mux, StartError
         return Err(StartError(wrong));
     };
     match crate::sys::raise_open_files() {
-        Ok(files) if files < config.limits.conns_max as u64 + 64 => tracing::warn!(
+        Ok(files) if files < config.limits.conns_max as u64 + 64 => tracing::info!(
             files,
             conns_max = config.limits.conns_max,
             "fewer file descriptors than limits.conns_max: the excess will be refused"
