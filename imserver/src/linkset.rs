@@ -21,6 +21,7 @@ use foldhash::HashMap;
 use proto::frame::*;
 use proto::link::LinkError;
 use proto::server_side::{SendError, ServerEvent, ServerSide, ServerSideConfig};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,8 +62,12 @@ struct LinkState {
     identity: Identity,
     name: Arc<str>,
     conns: HashMap<ConnId, Place>,
-    lost: bool,
+    /// Frames that wait until the mux has acknowledged enough of those before them. What sessions may have outstanding bounds it.
+    backlog: VecDeque<(Frame, bool)>,
 }
+
+/// Bytes of unacknowledged frames above which more wait in the backlog: well below what the link protocol allows.
+const RETAINED_HIGH: usize = 32 * 1024 * 1024;
 
 /// See the module.
 pub struct Links {
@@ -75,7 +80,28 @@ pub struct Links {
     next: u32,
     notes: HashMap<[u8; 16], ShardId>,
     events: Vec<(ShardId, Event)>,
+    down: Vec<(LinkId, LinkError)>,
     violations: u64,
+}
+
+impl LinkState {
+    fn send(&mut self, frame: Frame, track: bool) {
+        let sent = if track { self.side.send_tracked(frame) } else { self.side.send(frame) };
+        match sent {
+            // A connection that has gone in the meantime: its Closed event is on the way to the shard.
+            Ok(()) | Err(SendError::Gone | SendError::Lost) => {}
+            Err(e) => tracing::error!(error = %e, "a shard sent a frame the link does not allow"),
+        }
+    }
+
+    /// Sends what waited, as far as the mux has acknowledged.
+    fn pump(&mut self) {
+        while self.side.retained_bytes() < RETAINED_HIGH
+            && let Some((frame, track)) = self.backlog.pop_front()
+        {
+            self.send(frame, track);
+        }
+    }
 }
 
 impl std::fmt::Debug for Links {
@@ -113,6 +139,7 @@ impl Links {
             next: 1,
             notes: notes.into_iter().map(|n| (n.note.0, n.shard)).collect(),
             events: Vec::new(),
+            down: Vec::new(),
             violations: 0,
         }
     }
@@ -127,8 +154,7 @@ impl Links {
             let link = self.links.get_mut(&id).expect("just found");
             link.side.handle_hello(now, hello)?;
             link.identity = identity;
-            self.drain(id);
-            return Ok(id);
+            return Ok(self.greeted_again(id));
         }
         // The same mux with another boot: the earlier process is dead, and its connections with it.
         let mut dead: Vec<LinkId> =
@@ -143,7 +169,7 @@ impl Links {
         let id = LinkId(self.next);
         self.next += 1;
         let name: Arc<str> = identity.name.as_str().into();
-        self.links.insert(id, LinkState { side, identity, name, conns: HashMap::default(), lost: false });
+        self.links.insert(id, LinkState { side, identity, name, conns: HashMap::default(), backlog: VecDeque::new() });
         self.drain(id);
         Ok(id)
     }
@@ -164,18 +190,17 @@ impl Links {
         }
     }
 
-    /// Acts on what is due. Returns links whose transport must be closed.
+    /// Acts on what is due. Returns links whose transport must be closed. To be called every turn.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<(LinkId, LinkError)> {
         let mut ids: Vec<LinkId> = self.links.keys().copied().collect();
         ids.sort_unstable();
-        let mut down = Vec::new();
         for id in ids {
-            self.links.get_mut(&id).expect("listed").side.handle_timeout(now);
-            if let Some(e) = self.drain(id) {
-                down.push((id, e));
+            if let Some(link) = self.links.get_mut(&id) {
+                link.side.handle_timeout(now);
             }
+            self.drain(id);
         }
-        down
+        std::mem::take(&mut self.down)
     }
 
     /// When to call [`Links::handle_timeout`].
@@ -198,11 +223,10 @@ impl Links {
         match command {
             LinkCommand::Frame { link, frame, track } => {
                 let state = self.links.get_mut(&link)?;
-                let sent = if track { state.side.send_tracked(frame) } else { state.side.send(frame) };
-                match sent {
-                    // A connection that has gone in the meantime: its Closed event is on the way to the shard.
-                    Ok(()) | Err(SendError::Gone | SendError::Lost) => {}
-                    Err(e) => tracing::error!(error = %e, "a shard sent a frame the link does not allow"),
+                if state.backlog.is_empty() && state.side.retained_bytes() < RETAINED_HIGH {
+                    state.send(frame, track);
+                } else {
+                    state.backlog.push_back((frame, track));
                 }
                 Some(link)
             }
@@ -284,8 +308,10 @@ impl Links {
         }
     }
 
-    fn drain(&mut self, id: LinkId) -> Option<LinkError> {
-        let mut down = None;
+    fn drain(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.pump();
+        }
         while let Some(event) = self.links.get_mut(&id).and_then(|l| l.side.poll_event()) {
             match event {
                 ServerEvent::Up { continued } => self.up(id, continued),
@@ -303,29 +329,44 @@ impl Links {
                 ServerEvent::SettledTaken { conn, settled_stanzas } => {
                     self.hand(id, conn, |key| Event::SettledTaken(key, settled_stanzas));
                 }
-                ServerEvent::Down(e) => down = Some(e),
+                ServerEvent::Down(e) => self.down.push((id, e)),
                 ServerEvent::Lost => {
                     self.lose(id);
-                    return down;
+                    return;
                 }
                 // A mux has no administrators, and nothing of this node dials yet.
                 ServerEvent::ResumeEnd => self.resume_end(id),
                 ServerEvent::DialFailed(..) | ServerEvent::Admin(_) | ServerEvent::Drain => {}
             }
         }
-        down
     }
 
     fn up(&mut self, id: LinkId, continued: bool) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        tracing::info!(mux = %link.name, link = id.0, continued, "mux linked");
-        if !continued && !link.conns.is_empty() {
-            link.conns.clear();
-            for n in 0..self.shards {
-                self.events.push((ShardId(n), Event::LinkLost(id)));
-            }
+        if let Some(link) = self.links.get(&id) {
+            tracing::info!(mux = %link.name, link = id.0, continued, "mux linked");
         }
-        link.lost = false;
+    }
+
+    /// The same boot has greeted again. If the link begins anew its connections are gone, and it gets a new number: what shards
+    /// still send for the old one must not reach a connection that is resumed.
+    fn greeted_again(&mut self, id: LinkId) -> LinkId {
+        let mut id = id;
+        let first = self.links.get_mut(&id).and_then(|l| l.side.poll_event());
+        if let Some(ServerEvent::Up { continued }) = first {
+            if !continued && let Some(mut link) = self.links.remove(&id) {
+                for n in 0..self.shards {
+                    self.events.push((ShardId(n), Event::LinkLost(id)));
+                }
+                link.conns.clear();
+                link.backlog.clear();
+                id = LinkId(self.next);
+                self.next += 1;
+                self.links.insert(id, link);
+            }
+            self.up(id, continued);
+        }
+        self.drain(id);
+        id
     }
 
     fn resume_end(&mut self, id: LinkId) {

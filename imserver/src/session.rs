@@ -106,6 +106,12 @@ pub struct Bound {
     pub flood: Flood,
     /// Positions up to this have been read for it.
     pub cursor: u64,
+    /// Since when it takes messages (unix ms); 0: it does not.
+    pub taking_since_unix_ms: u64,
+    /// Brought back after a restart, and has not read yet what it was owed when the server was killed.
+    pub catching_up: bool,
+    /// Positions from here on must be read again, when the page under way has come.
+    pub reread: Option<u64>,
     /// Bound result is on its way to disk; nothing may be sent before.
     pub ready: bool,
     /// Legacy pings we sent: the id counter.

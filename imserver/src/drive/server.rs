@@ -42,9 +42,9 @@ pub struct Server {
     asks: Sender<Ask>,
     link_waker: Arc<mio::Waker>,
     link_thread: Option<JoinHandle<()>>,
-    shard_threads: Vec<JoinHandle<()>>,
-    writer_thread: Option<JoinHandle<()>>,
     embedded: Option<mux::Mux>,
+    /// Its index and checkpoint threads, and the lock on the directory, live as long as this.
+    _engine: Arc<dyn Engine>,
 }
 
 impl std::fmt::Debug for Server {
@@ -83,7 +83,7 @@ impl Server {
         let records = load_records(session_store.as_mut())?;
         let live: Vec<u64> = records.iter().map(|r| r.id.0).collect();
         writer.commit(&[store::Write::RetainSessions { sessions: live }])?;
-        let fake = FakeKeys::new(fake_secret(&engine), config.auth.scram_iterations);
+        let fake = FakeKeys::new(engine.login_secret(), config.auth.scram_iterations);
         let settings = Arc::new(settings_of(&config, &fake));
         let count = shard_count(&config);
 
@@ -135,10 +135,9 @@ impl Server {
         .context("the link loop cannot be set up")?;
 
         let store_writer = StoreWriter { writer, sessions: session_store, shards: to_shards(), direct: direct_rx };
-        let writer_thread = spawn("store-writer", move || store_writer.run(&write_rx))?;
+        spawn("store-writer", move || store_writer.run(&write_rx))?;
         spawn_workers("reader", &engine, &read_rx, &to_shards, config.auth.scram_iterations)?;
         spawn_workers("directory", &engine, &look_rx, &to_shards, config.auth.scram_iterations)?;
-        let mut shard_threads = Vec::new();
         for (n, (shard, input)) in built.into_iter().zip(shard_inputs).enumerate() {
             let outlets = Outlets {
                 links: Outbox::new(link_tx.clone()),
@@ -149,7 +148,7 @@ impl Server {
                 looks: Outbox::new(look_tx.clone()),
                 admin: admin_tx.clone(),
             };
-            shard_threads.push(spawn(&format!("shard-{n}"), move || shards::run(ShardId(n as u16), shard, &input, outlets))?);
+            spawn(&format!("shard-{n}"), move || shards::run(ShardId(n as u16), shard, &input, outlets))?;
         }
         drop(write_tx);
         let link_thread = spawn("links", move || link_loop.run())?;
@@ -180,9 +179,8 @@ impl Server {
             asks: ask_tx,
             link_waker,
             link_thread: Some(link_thread),
-            shard_threads,
-            writer_thread: Some(writer_thread),
             embedded,
+            _engine: engine,
         })
     }
 
@@ -313,17 +311,6 @@ fn start_embedded(
         Ok(theirs)
     };
     mux::start(mux_config.clone(), mux::LinkTransport::Connect(Box::new(connect))).context("the embedded mux cannot be started")
-}
-
-/// The secret that salts of unknown users are made from: the store's own, so that it outlives restarts.
-fn fake_secret(engine: &Arc<dyn Engine>) -> [u8; 32] {
-    let key = engine.position_key();
-    let mut secret = [0; 32];
-    for (n, part) in secret.chunks_exact_mut(8).enumerate() {
-        // Positions that are never reached, so their ids are never shown.
-        part.copy_from_slice(&key.encode(u64::MAX - n as u64).to_be_bytes());
-    }
-    secret
 }
 
 fn scram_hash(mechanism: Mechanism) -> Option<ScramHash> {

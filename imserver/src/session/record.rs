@@ -10,7 +10,7 @@ use proto::frame::NoteKey;
 use xmpp::jid::{FullJid, Jid};
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 /// A record as it is stored.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct Record {
     pub presence: Option<Available>,
     /// When that last changed (unix ms).
     pub presence_changed_unix_ms: u64,
+    /// Since when it takes messages (unix ms); 0: it does not.
+    pub taking_since_unix_ms: u64,
     /// When the session ended (unix ms); kept for a while so that nobody keeps a ghost.
     pub ended_unix_ms: Option<u64>,
     /// Entities that had directed presence.
@@ -68,6 +70,7 @@ impl Record {
             put(&mut b, &p.suffix);
         }
         b.put_u64(self.presence_changed_unix_ms);
+        b.put_u64(self.taking_since_unix_ms);
         b.put_u64(self.ended_unix_ms.map_or(0, |t| t.max(1)));
         b.put_u32(self.directed.len() as u32);
         for jid in &self.directed {
@@ -97,6 +100,7 @@ impl Record {
             None
         };
         let presence_changed_unix_ms = u64_of(&mut b)?;
+        let taking_since_unix_ms = u64_of(&mut b)?;
         let ended = u64_of(&mut b)?;
         let count = (b.len() >= 4).then(|| b.get_u32())?;
         let mut directed = Vec::new();
@@ -115,6 +119,7 @@ impl Record {
             interested,
             presence,
             presence_changed_unix_ms,
+            taking_since_unix_ms,
             ended_unix_ms: (ended != 0).then_some(ended),
             directed,
         })
@@ -141,6 +146,9 @@ impl Record {
             directed: crate::presence::Directed::new(self.directed),
             flood,
             cursor: 0,
+            taking_since_unix_ms: self.taking_since_unix_ms,
+            catching_up: flood == Flood::Wanted,
+            reread: None,
             ready: true,
             pings: 0,
             held_presence: Vec::new(),
@@ -189,6 +197,7 @@ mod tests {
             interested: true,
             presence: Some(Available { priority: -3, prefix: Bytes::from_static(b"<p to='"), suffix: Bytes::from_static(b"'/>") }),
             presence_changed_unix_ms: 5,
+            taking_since_unix_ms: 4,
             ended_unix_ms: Some(6),
             directed: vec![Jid::parse("nurse@capulet.lit").expect("a JID")],
         }

@@ -6,7 +6,7 @@
 use super::{After, Shard};
 use crate::event::*;
 use crate::session::record::Record;
-use crate::session::{Session, Stage};
+use crate::session::{Flood, Session, Stage};
 use bytes::{BufMut, Bytes, BytesMut};
 use proto::frame::CloseReason;
 use xmpp::element::Element;
@@ -121,6 +121,14 @@ impl Shard {
             user.used_ms = now.mono_ms;
         }
         self.notes.remove(&record.note.0);
+        let bound = self.session(slot).bound_mut().expect("the caller has seen it");
+        bound.catching_up = false;
+        if matches!(bound.flood, Flood::Wanted | Flood::Reading) {
+            // What it had not read yet may be there for it alone.
+            let from = bound.cursor + 1;
+            self.reread(&account, from);
+        }
+        self.resume_clearing(&account);
         let session = self.session(slot);
         let may_tell = session.key.is_some() && !session.mux_closed;
         let holds = self.users.get(&account).is_some_and(|u| u.assigned.values().any(|a| a.holders.iter().any(|h| h.slot == slot)));
@@ -158,6 +166,7 @@ impl Shard {
             interested: bound.interested,
             presence: bound.presence.clone(),
             presence_changed_unix_ms: bound.presence_changed_unix_ms,
+            taking_since_unix_ms: bound.taking_since_unix_ms,
             ended_unix_ms: None,
             directed: bound.directed.entries().to_vec(),
         }
@@ -226,11 +235,5 @@ impl Shard {
         session.paused = false;
         session.done(number);
         self.parse(slot);
-    }
-
-    /// What follows the session's last write.
-    pub(super) fn after_last_write(&mut self, what: After) {
-        let write = self.write_number;
-        self.after(write, what);
     }
 }

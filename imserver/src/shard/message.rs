@@ -6,13 +6,13 @@
 use super::user::{Assignment, Holder, Queued};
 use super::{After, Shard};
 use crate::event::*;
-use crate::routing::{self, Decision, IqType, Recipients, Resources, Situation, StanzaKind, To};
-use crate::session::{Flood, OutKind, Unacked};
+use crate::routing::{self, Decision, Recipients, Resources, Situation, StanzaKind, To};
+use crate::session::{Flood, OutKind, Session, Unacked};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use store::{Append, Written};
 use xmpp::error::StanzaError;
-use xmpp::jid::{BareJid, Jid};
+use xmpp::jid::BareJid;
 
 /// Slots of the sessions of one account: nearly always a few.
 type SmallSlots = SmallVec<[u32; 4]>;
@@ -277,13 +277,15 @@ impl Shard {
     /// The client of this session has acknowledged these.
     pub(super) fn clear_marks(&mut self, slot: u32, delivered: &[Unacked]) {
         let Some(account) = self.account_of(slot) else { return };
+        let waits = self.clearing_waits(&account);
         let Some(user) = self.users.get_mut(&account) else { return };
         let mut deferred = Vec::new();
         for &unacked in delivered {
             let Some(assignment) = user.assigned.get_mut(&unacked.position) else { continue };
             assignment.acked = true;
+            assignment.had.push(slot);
             assignment.holders.retain(|h| h.slot != slot);
-            if assignment.may_clear() {
+            if assignment.may_clear() && !waits {
                 assignment.clearing = true;
                 user.acks.push(unacked.position);
             } else if !assignment.clearing {
@@ -314,16 +316,40 @@ impl Shard {
     pub(super) fn taken(&mut self, key: ConnKey, position: u64) {
         let Some(slot) = self.slot_of(key) else { return };
         let Some(account) = self.account_of(slot) else { return };
+        let waits = self.clearing_waits(&account);
         let Some(user) = self.users.get_mut(&account) else { return };
         let Some(assignment) = user.assigned.get_mut(&position) else { return };
         for h in assignment.holders.iter_mut().filter(|h| h.slot == slot) {
             h.taken = true;
         }
-        if assignment.may_clear() {
+        if assignment.may_clear() && !waits {
             assignment.clearing = true;
             user.acks.push(position);
             self.mark_user(&account);
         }
+    }
+
+    /// After a restart: what one session has acknowledged may be owed to another that is still to be resumed, or to read.
+    fn clearing_waits(&self, account: &BareJid) -> bool {
+        let Some(user) = self.users.get(account) else { return false };
+        let catching_up =
+            |&s: &u32| self.sessions.get(s as usize).and_then(Session::bound).is_some_and(|b| b.catching_up);
+        user.sessions.iter().any(catching_up) || self.has_orphans(account)
+    }
+
+    /// Nothing may stand in the way of clearing any more.
+    pub(super) fn resume_clearing(&mut self, account: &BareJid) {
+        if self.clearing_waits(account) {
+            return;
+        }
+        let Some(user) = self.users.get_mut(account) else { return };
+        for (&position, assignment) in &mut user.assigned {
+            if assignment.may_clear() {
+                assignment.clearing = true;
+                user.acks.push(position);
+            }
+        }
+        self.mark_user(account);
     }
 
     /// Writes the acknowledgements of an account gathered in this batch.
@@ -436,6 +462,12 @@ impl Shard {
             return;
         }
         bound.flood = Flood::Wanted;
+        if let Some(from) = bound.reread.take() {
+            // It was read too early.
+            bound.cursor = bound.cursor.min(from - 1);
+            self.continue_flood(slot);
+            return;
+        }
         // The store did not answer: the tick tries again.
         let Some(rows) = rows else { return };
         let account = bound.account.clone();
@@ -454,10 +486,7 @@ impl Shard {
         let session = self.session(slot);
         let bound = session.bound_mut().expect("it was bound");
         if complete && last_position <= bound.cursor {
-            bound.flood = Flood::Live;
-            for bytes in std::mem::take(&mut bound.behind_flood) {
-                self.send_stanza(slot, bytes);
-            }
+            self.go_live(slot);
         } else if complete {
             // Committed after the page was read, or held by others: what is left is behind `last_position`.
             bound.cursor = bound.cursor.max(0);
@@ -482,10 +511,21 @@ impl Shard {
         } else {
             let bound = self.session(slot).bound_mut().expect("it was bound");
             bound.cursor = last_position;
-            bound.flood = Flood::Live;
-            for bytes in std::mem::take(&mut bound.behind_flood) {
-                self.send_stanza(slot, bytes);
-            }
+            self.go_live(slot);
+        }
+    }
+
+    /// Everything stored has been sent.
+    fn go_live(&mut self, slot: u32) {
+        let bound = self.session(slot).bound_mut().expect("it was bound");
+        bound.flood = Flood::Live;
+        let account = bound.account.clone();
+        let caught_up = std::mem::take(&mut bound.catching_up);
+        for bytes in std::mem::take(&mut bound.behind_flood) {
+            self.send_stanza(slot, bytes);
+        }
+        if caught_up {
+            self.resume_clearing(&account);
         }
     }
 
@@ -493,27 +533,39 @@ impl Shard {
     fn flood_row(&mut self, slot: u32, account: &BareJid, row: store::StoredRow) -> bool {
         let settings = self.settings.clone();
         let position = row.position;
-        let owed = {
+        let bound = self.session(slot).bound().expect("it was bound");
+        let catching_up = bound.catching_up;
+        // It was one of those the message went to, or should have gone to, before the restart.
+        let was_due = catching_up
+            && bound.taking_since_unix_ms != 0
+            && row.time_ms >= bound.taking_since_unix_ms
+            && routing::recipient(&row.payload).is_some_and(|to| to.resourcepart().is_none());
+        let (owed, assigned) = {
             let user = self.users.get_mut(account).expect("it has a session");
             user.last_position = user.last_position.max(position);
             match user.assigned.get(&position) {
-                None => true,
-                Some(Assignment { clearing: true, .. }) => false,
-                Some(a) => a.holders.iter().any(|h| h.slot == slot && !h.sent) || (a.holders.is_empty() && !a.acked),
+                None => (true, false),
+                Some(Assignment { clearing: true, .. }) => (false, true),
+                Some(a) if a.holders.iter().any(|h| h.slot == slot) => (a.holders.iter().any(|h| h.slot == slot && !h.sent), true),
+                Some(a) if was_due && !a.had.contains(&slot) => (true, true),
+                Some(a) => (a.holders.is_empty() && !a.acked, false),
             }
         };
+        // Nobody's yet, and addressed to another session that is still to read it: that one takes it.
         let for_other = || {
             let to = routing::recipient(&row.payload);
-            to.is_some_and(|to| self.session_of(&to).is_some_and(|s| s != slot))
+            let other = to.and_then(|to| self.session_of(&to)).filter(|&s| s != slot);
+            let other = other.and_then(|s| self.sessions.get(s as usize)).and_then(Session::bound);
+            other.is_some_and(|b| b.takes_messages() && b.cursor < position)
         };
-        if owed && !for_other() {
+        if owed && (assigned || !for_other()) {
             let bytes = routing::with_delay(&row.payload, account.domainpart(), row.time_ms);
             let session = self.session(slot);
             if !session.has_room(bytes.len(), &settings) || session.unacked.len() >= settings.unacknowledged_max {
                 return false;
             }
-            self.hold(account, position, Holder { slot, sent: true, taken: true });
-            self.send(slot, bytes, OutKind::stored(position));
+            self.hold(account, position, Holder { slot, sent: true, taken: !catching_up });
+            self.send(slot, bytes, OutKind { track: catching_up, ..OutKind::stored(position) });
         }
         let bound = self.session(slot).bound_mut().expect("it was bound");
         bound.cursor = bound.cursor.max(position);
@@ -522,6 +574,7 @@ impl Shard {
 
     /// A session has ended: what it held and nobody else has is routed again.
     pub(super) fn release_held(&mut self, slot: u32, account: &BareJid) {
+        let waits = self.clearing_waits(account);
         let Some(user) = self.users.get_mut(account) else { return };
         let mut lowest = None;
         let mut clear = Vec::new();
@@ -530,7 +583,7 @@ impl Shard {
                 continue;
             }
             assignment.holders.retain(|h| h.slot != slot);
-            if assignment.may_clear() {
+            if assignment.may_clear() && !waits {
                 assignment.clearing = true;
                 clear.push(position);
             } else if assignment.holders.is_empty() && !assignment.acked {
@@ -539,20 +592,23 @@ impl Shard {
         }
         user.acks.extend_from_slice(&clear);
         user.assigned.retain(|_, a| a.acked || a.clearing || !a.holders.is_empty());
-        let slots = user.sessions.clone();
         self.mark_user(account);
         if let Some(position) = lowest {
-            for other in slots.into_iter().filter(|s| *s != slot) {
-                let bound = self.session(other).bound_mut();
-                if let Some(bound) = bound
-                    && bound.takes_messages()
-                {
-                    bound.cursor = bound.cursor.min(position - 1);
-                    if bound.flood != Flood::Reading {
-                        bound.flood = Flood::Wanted;
-                        self.continue_flood(other);
-                    }
-                }
+            self.reread(account, position);
+        }
+    }
+
+    /// The sessions that take messages read again what is pending from this position on.
+    pub(super) fn reread(&mut self, account: &BareJid, from: u64) {
+        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        for slot in slots {
+            let Some(bound) = self.session(slot).bound_mut().filter(|b| b.takes_messages()) else { continue };
+            if bound.flood == Flood::Reading {
+                bound.reread = Some(bound.reread.map_or(from, |r| r.min(from)));
+            } else {
+                bound.cursor = bound.cursor.min(from - 1);
+                bound.flood = Flood::Wanted;
+                self.continue_flood(slot);
             }
         }
     }
@@ -571,10 +627,5 @@ impl Shard {
     /// The bare or full address, for the queue of a user that is being loaded.
     pub(super) fn fail_queued_stanza(&mut self, stanza: Box<Routed>) {
         self.bounce(stanza, StanzaError::ResourceConstraint, Some("The account could not be loaded in time; try again"));
-    }
-
-    /// For tests and admin: whether this address has a session here.
-    pub(super) fn is_connected(&self, to: &Jid) -> bool {
-        self.session_of(to).is_some()
     }
 }

@@ -75,13 +75,21 @@ impl Shard {
             _ => None,
         };
         bound.presence_changed_unix_ms = now.unix_ms;
+        let mut caught_up = false;
         if !bound.takes_messages() {
             bound.flood = Flood::Off;
+            bound.taking_since_unix_ms = 0;
+            caught_up = std::mem::take(&mut bound.catching_up);
+        } else if bound.taking_since_unix_ms == 0 {
+            bound.taking_since_unix_ms = now.unix_ms;
         }
         let gone = Gone { jid: bound.jid.clone(), prefix, suffix };
         self.carry_out_plan(slot, &account, &plan, &gone, before.is_some());
         self.await_record(slot, number);
         self.session(slot).done(number);
+        if caught_up {
+            self.resume_clearing(&account);
+        }
     }
 
     fn carry_out_plan(&mut self, slot: u32, account: &BareJid, plan: &presence::Plan, said: &Gone, was_available: bool) {

@@ -140,6 +140,7 @@ impl Shard {
             let account = self.session(slot).bound().map(|b| b.account.clone());
             self.end_session(slot, None, CloseReason::SocketError);
             if let Some(account) = account {
+                self.resume_clearing(&account);
                 self.floods_of(&account);
             }
         }

@@ -18,7 +18,7 @@ use xmpp::stanza::{Direction, Rewrite, is_reserved};
 impl Shard {
     pub(super) fn user(&mut self, account: &BareJid) -> &mut User {
         let now = self.now.mono_ms;
-        let user = self.users.entry(account.clone()).or_insert_with(|| User::new(account.clone(), now));
+        let user = self.users.entry(account.clone()).or_insert_with(|| User::new(now));
         user.used_ms = now;
         user
     }

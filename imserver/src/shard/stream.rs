@@ -78,6 +78,9 @@ impl Shard {
     fn element(&mut self, slot: u32, element: Element) {
         let now = self.now;
         let is_stanza = element.stanza_kind().is_some();
+        if self.bound_again(slot, &element) {
+            return;
+        }
         let number = self.session(slot).begin_element(is_stanza, now);
         if is_stanza {
             self.status.stanzas_in += 1;
@@ -88,6 +91,22 @@ impl Shard {
             // RFC 6120 §4.9.3.24.
             self.stream_error(slot, StreamError::UnsupportedStanzaType);
         }
+    }
+
+    /// Binding was done before the server was restarted, but not settled: the client may have no answer yet. It was not counted
+    /// as a stanza then, and is not now.
+    fn bound_again(&mut self, slot: u32, element: &Element) -> bool {
+        let now = self.now;
+        let session = self.session(slot);
+        let again = session.resumed && session.stanza_number() == 0 && element.name() == "iq" && element.child("bind", ns::BIND).is_some();
+        if again {
+            let number = session.begin_element(false, now);
+            let jid = session.bound().expect("only bound sessions get here").jid.clone();
+            let id = element.attr("id").unwrap_or_default();
+            self.send_stanza(slot, xmpp::negotiation::bind_result(&id, &jid));
+            self.session(slot).done(number);
+        }
+        again
     }
 
     pub(super) fn client_stanza(&mut self, slot: u32, number: u64, element: Element) {

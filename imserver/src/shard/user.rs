@@ -27,6 +27,8 @@ pub struct Assignment {
     pub holders: Vec<Holder>,
     /// A session has acknowledged it.
     pub acked: bool,
+    /// Sessions that have.
+    pub had: Vec<u32>,
     /// The write that clears the mark is under way: nobody may be sent it again.
     pub clearing: bool,
     /// The mark is cleared on disk; kept while a page that was read before may still bring the message.
@@ -104,8 +106,6 @@ pub struct Loading {
 /// See the module.
 #[derive(Debug)]
 pub struct User {
-    /// The account.
-    pub jid: BareJid,
     /// Slots of its sessions.
     pub sessions: Vec<u32>,
     /// Slots of sessions that have ended while they held messages, and whose mux has not said its last word.
@@ -136,9 +136,8 @@ pub struct User {
 
 impl User {
     /// An account of which nothing is known yet.
-    pub fn new(jid: BareJid, now_ms: u64) -> Self {
+    pub fn new(now_ms: u64) -> Self {
         Self {
-            jid,
             sessions: Vec::new(),
             closing: Vec::new(),
             roster: None,
