@@ -213,7 +213,11 @@ impl MuxSide {
         // Counts are absolute: one below what is known says nothing new.
         let settled_bytes = marks.settled_bytes.max(state.settled_bytes);
         let settled_stanzas = marks.settled_stanzas.max(state.settled_stanzas);
-        let forget_stanzas = marks.forget_stanzas.max(state.forget_stanzas);
+        let mut forget_stanzas = marks.forget_stanzas.max(state.forget_stanzas);
+        if state.is_over() {
+            // What came after the client had gone was not counted.
+            forget_stanzas = forget_stanzas.min(state.stanzas);
+        }
         if settled_bytes > state.input_bytes {
             return Err(LinkError::Count("settled_bytes", conn));
         }
