@@ -132,6 +132,10 @@ struct Mark {
 pub struct Marks {
     first: Option<Mark>,
     /// Those after `first`; present only while there are any.
+    #[expect(
+        clippy::box_collection,
+        reason = "three words less in each of many idle connections"
+    )]
     rest: Option<Box<VecDeque<Mark>>>,
     drained: u64,
 }
@@ -323,10 +327,7 @@ mod tests {
             marks.push(1000 + n, 10 + n);
         }
         assert_eq!(marks.acknowledge(2000), Some(109));
-        assert!(
-            marks.marks.capacity() <= MARKS_KEPT,
-            "an idle connection keeps no long queue"
-        );
+        assert!(marks.rest.is_none(), "an idle connection keeps no queue");
     }
 
     #[test]
