@@ -1,8 +1,11 @@
 # Everything from a fresh clone: each target installs what it needs (Rust and a C compiler are taken as given).
 
-.PHONY: run build release deps deps-full lint deny test test-full sim bench soak clean
+.PHONY: run build release deps deps-bench lint deny test test-full sim fuzz bench clean
 
 CARGO ?= cargo
+SIM_FIRST ?= 1
+SIM_SEEDS ?= 10000
+FUZZ_SECONDS ?= 60
 
 run: ## build, set up a demo under var/, start one imserver and one mux; Ctrl-C stops both
 	@scripts/demo
@@ -13,11 +16,11 @@ build:
 release:
 	$(CARGO) build --workspace --bins --release
 
-deps: ## what `make test` needs
+deps: ## what the tests need from Debian, PyPI and npm
 	@tests/install.sh
 
-deps-full: ## what `make test-full` and `make bench` need
-	@tests/install.sh --full
+deps-bench: ## what `make bench` needs: ejabberd and Prosody
+	@bench/install.sh
 
 lint:
 	$(CARGO) fmt --all -- --check
@@ -27,19 +30,20 @@ deny: ## licences, bans and sources of every dependency (installs cargo-deny if 
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check bans licenses sources
 
-test: deps ## what every commit must pass
-	$(CARGO) build --workspace --bins
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+test: deps lint build ## what every commit must pass
 	$(CARGO) test --workspace
 
-test-full: deps-full test ## the rest: foreign servers, long simulation, many clients
-	ISTHMUS_TEST_FULL=1 $(CARGO) test -p isthmus-tests -- --nocapture
-	SIM_SEEDS=10000 $(MAKE) sim
+test-full: test ## and Prosody as a judge of the scripts, 15,000 clients, a long simulation
+	$(CARGO) test -p isthmus-tests --features full
+	$(MAKE) sim deny
 
-sim: ## the simulation, SIM_SEEDS seeds (10,000) from SIM_FIRST (1); a failing seed is printed and replays with SIM_FIRST=n SIM_SEEDS=1
-	$(CARGO) run --release -q -p isthmus-sim -- --first $${SIM_FIRST:-1} --seeds $${SIM_SEEDS:-10000}
+sim: ## the simulation: SIM_SEEDS seeds from SIM_FIRST; a failing seed is printed and replays with SIM_FIRST=n SIM_SEEDS=1
+	$(CARGO) run --release -q -p isthmus-sim --bin sim -- --first $(SIM_FIRST) --seeds $(SIM_SEEDS)
 
-bench: deps-full release ## side by side with ejabberd and Prosody; prints ratios of one run
+fuzz: ## every fuzz target for FUZZ_SECONDS (installs cargo-fuzz if it is not there)
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+bench: deps-bench release ## side by side with ejabberd and Prosody; prints the ratios of one run
 	$(CARGO) run --release -q -p isthmus-bench -- compare
 
 clean:
