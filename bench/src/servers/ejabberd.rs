@@ -33,6 +33,7 @@ listen:
     ip: "127.0.0.1"
     module: ejabberd_c2s
     max_stanza_size: 262144
+    backlog: 1024
     shaper: none
     starttls: true
   -
@@ -40,6 +41,7 @@ listen:
     ip: "127.0.0.1"
     module: ejabberd_c2s
     max_stanza_size: 262144
+    backlog: 1024
     shaper: none
     tls: true
 shaper_rules:
