@@ -432,7 +432,8 @@ fn believed(identity: &Identity, mut facts: Box<TlsFacts>) -> Box<TlsFacts> {
     facts
 }
 
-fn key_of(event: &Event) -> Option<ConnKey> {
+/// The connection an event is about.
+pub(crate) fn key_of(event: &Event) -> Option<ConnKey> {
     match event {
         Event::Opened(key, ..)
         | Event::Resumed(key, ..)

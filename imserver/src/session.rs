@@ -158,6 +158,17 @@ pub enum Stage {
     },
 }
 
+/// An ended session that may still hold messages: whose, and which connection of which mux it was.
+#[derive(Debug)]
+pub struct Holding {
+    /// The account.
+    pub account: BareJid,
+    /// The mux.
+    pub mux: std::sync::Arc<str>,
+    /// The mux's id of the connection.
+    pub conn: u64,
+}
+
 /// A session on its way to another shard: the whole of it.
 #[derive(Debug)]
 pub struct Travel {
@@ -212,7 +223,7 @@ pub struct Session {
     held_back: Option<Vec<(Bytes, OutKind)>>,
     held_back_bytes: usize,
     /// It has ended, but what it held is not routed again yet: the mux may still tell that the client has it.
-    pub holds_for: Option<BareJid>,
+    pub holds_for: Option<Box<Holding>>,
 
     input_base: u64,
     next_element: u64,
@@ -302,6 +313,15 @@ impl Session {
         match &self.stage {
             Stage::Bound(b) => Some(b),
             _ => None,
+        }
+    }
+
+    /// It is, or was, this connection of this mux.
+    pub fn is_conn_of(&self, mux: &str, conn: u64) -> bool {
+        match (self.bound(), &self.holds_for) {
+            (Some(b), _) => *b.mux == *mux && b.conn == conn,
+            (None, Some(h)) => *h.mux == *mux && h.conn == conn,
+            (None, None) => false,
         }
     }
 
@@ -565,27 +585,23 @@ impl Session {
         if self.outstanding.is_empty() && self.outstanding.capacity() > 8 {
             self.outstanding.shrink_to(0);
         }
-        if self.sm.is_none() {
-            while let Some(u) = self.unacked.front() {
-                if u.element > elements {
-                    break;
-                }
-                delivered.push(*u);
-                self.unacked.pop_front();
-            }
-            self.shrink_unacked();
+        self.deliver_drained(delivered);
+        self.shrink_unacked();
+    }
+
+    /// What the client's TCP has acknowledged is delivered; under stream management only what was sent before it began.
+    fn deliver_drained(&mut self, delivered: &mut Vec<Unacked>) {
+        let stanza_max = self.sm.map_or(u64::MAX, |sm| sm.out_base);
+        while let Some(u) = self.unacked.front().filter(|u| u.element <= self.drained && u.stanza <= stanza_max) {
+            delivered.push(*u);
+            self.unacked.pop_front();
         }
     }
 
     /// After a Resume: what the mux still held although the client's TCP had acknowledged it is delivered (without stream
     /// management).
     pub fn drained_at_resume(&mut self, delivered: &mut Vec<Unacked>) {
-        if self.sm.is_none() {
-            while let Some(u) = self.unacked.front().filter(|u| u.element <= self.drained) {
-                delivered.push(*u);
-                self.unacked.pop_front();
-            }
-        }
+        self.deliver_drained(delivered);
     }
 
     /// The client has acknowledged stanzas: `h` of `<a/>`. `None`: it says more than was sent.

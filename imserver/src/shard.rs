@@ -219,6 +219,12 @@ impl Shard {
         self.next_tick_ms
     }
 
+    /// Name of the session on a connection.
+    pub fn name_of(&self, key: ConnKey) -> Option<SessionId> {
+        let slot = self.slot_of(key)?;
+        self.sessions.get(slot as usize)?.name
+    }
+
     /// The connection has been given to another shard, and the link loop may not have noticed yet.
     pub(crate) fn has_given_away(&self, key: ConnKey) -> bool {
         self.gone.contains(&key)
@@ -433,7 +439,7 @@ impl Shard {
                 session.request_ack(self.now, &mut self.fx.links);
             }
             let over = session.flush(&self.settings, self.credit, &mut self.fx.links);
-            let orphaned_end = session.key.is_none() && matches!(session.stage, crate::session::Stage::Closing { .. });
+            let orphaned_end = session.key.is_none() && session.holds_for.is_none() && matches!(session.stage, crate::session::Stage::Closing { .. });
             if over {
                 let key = session.key;
                 let session = self.remove_session(slot);

@@ -4,14 +4,18 @@ use super::links::LinkBatch;
 use super::lookups::Job;
 use super::queue::Outbox;
 use super::writer::WriteBatch;
-use crate::event::{AdminReply, Effects, Event, ShardId};
+use crate::event::{AdminReply, Effects, Event, SessionId, ShardId, Write};
 use crate::shard::Shard;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How soon a shard tries again to send what did not fit.
 const RETRY: Duration = Duration::from_millis(1);
+
+/// How long the last write of a failed shard may take.
+const LAST_WRITE: Duration = Duration::from_millis(500);
 
 /// Events handled before effects are handed on: bounds latency under load.
 const EVENTS_PER_TURN: usize = 4_096;
@@ -57,7 +61,11 @@ pub fn run(id: ShardId, mut shard: Shard, events: &Receiver<Vec<Event>>, mut out
                 while let Some(batch) = next {
                     taken += batch.len();
                     for event in batch {
-                        shard.handle(now, event);
+                        let key = crate::linkset::key_of(&event);
+                        let handled = catch_unwind(AssertUnwindSafe(|| shard.handle(now, event)));
+                        if handled.is_err() {
+                            outlets.give_up(id, key.and_then(|k| shard.name_of(k)));
+                        }
                     }
                     next = if taken < EVENTS_PER_TURN { events.try_recv().ok() } else { None };
                 }
@@ -78,6 +86,18 @@ pub fn run(id: ShardId, mut shard: Shard, events: &Receiver<Vec<Event>>, mut out
 }
 
 impl Outlets {
+    /// The shard has failed at an event: a defect of ours. Its state cannot be trusted, so the process ends as by `kill -9`; what
+    /// is accepted is on disk, muxes keep their clients, and whoever supervises us starts us again. The session whose input did
+    /// it is struck out first, or it would do it again.
+    fn give_up(&mut self, id: ShardId, culprit: Option<SessionId>) -> ! {
+        tracing::error!(shard = id.0, session = ?culprit, "a shard has failed (a defect of this program): the server ends and can be started again");
+        if let Some(name) = culprit {
+            self.writer.send(WriteBatch { shard: id, writes: vec![Write::Session(name, None)] });
+            std::thread::sleep(LAST_WRITE);
+        }
+        std::process::abort();
+    }
+
     fn hand_on(&mut self, id: ShardId, effects: Effects) {
         if !effects.writes.is_empty() {
             self.writer.send(WriteBatch { shard: id, writes: effects.writes });

@@ -6,7 +6,7 @@
 use super::{After, Shard};
 use crate::event::*;
 use crate::session::record::Record;
-use crate::session::{Flood, Session, Stage};
+use crate::session::{Flood, Holding, Session, Stage};
 use bytes::{BufMut, Bytes, BytesMut};
 use proto::frame::CloseReason;
 use xmpp::element::Element;
@@ -58,6 +58,9 @@ impl Shard {
     /// The connection now belongs to this shard.
     pub(super) fn adopt(&mut self, key: ConnKey, session: Session) {
         debug_assert_eq!(session.key, Some(key));
+        if matches!(session.stage, Stage::Negotiating(_)) {
+            self.negotiating += 1;
+        }
         let slot = self.insert_session(session);
         self.session(slot).dirty = false;
         self.touch(slot);
@@ -87,6 +90,9 @@ impl Shard {
         if matches!(self.session(slot).stage, Stage::Closing { .. }) {
             self.touch(slot);
             return;
+        }
+        if matches!(self.session(slot).stage, Stage::Negotiating(_)) {
+            self.negotiating = self.negotiating.saturating_sub(1);
         }
         if self.session(slot).bound().is_some() {
             self.end_bound(slot);
@@ -120,7 +126,8 @@ impl Shard {
             user.sessions.retain(|&s| s != slot);
             user.used_ms = now.mono_ms;
         }
-        self.notes.remove(&record.note.0);
+        // Its mux will bring it back, or say that it has nothing more to bring.
+        let awaited = self.session(slot).key.is_none() && self.notes.contains_key(&record.note.0);
         let bound = self.session(slot).bound_mut().expect("the caller has seen it");
         bound.catching_up = false;
         if matches!(bound.flood, Flood::Wanted | Flood::Reading) {
@@ -132,10 +139,11 @@ impl Shard {
         let session = self.session(slot);
         let may_tell = session.key.is_some() && !session.mux_closed;
         let holds = self.users.get(&account).is_some_and(|u| u.assigned.values().any(|a| a.holders.iter().any(|h| h.slot == slot)));
-        if may_tell && holds {
+        if awaited || may_tell && holds {
             // The mux says what the client's TCP has acknowledged before it says that the connection is closed: only then
             // is known what must be routed again.
-            self.session(slot).holds_for = Some(account.clone());
+            let holding = Holding { account: account.clone(), mux: record.mux.as_str().into(), conn: record.conn };
+            self.session(slot).holds_for = Some(Box::new(holding));
             self.user(&account).closing.push(slot);
         } else {
             self.release_held(slot, &account);
@@ -144,7 +152,8 @@ impl Shard {
 
     /// The mux has told everything about an ended session: what it held and nobody has is routed again.
     pub(super) fn release_closing(&mut self, slot: u32) {
-        let Some(account) = self.session(slot).holds_for.take() else { return };
+        let Some(holding) = self.session(slot).holds_for.take() else { return };
+        let account = holding.account;
         self.user(&account).closing.retain(|&s| s != slot);
         self.release_held(slot, &account);
         self.floods_of(&account);

@@ -301,9 +301,9 @@ impl Shard {
     }
 
     /// Whose messages the session holds.
-    fn account_of(&mut self, slot: u32) -> Option<BareJid> {
+    pub(super) fn account_of(&mut self, slot: u32) -> Option<BareJid> {
         let session = self.session(slot);
-        session.bound().map(|b| b.account.clone()).or_else(|| session.holds_for.clone())
+        session.bound().map(|b| b.account.clone()).or_else(|| session.holds_for.as_ref().map(|h| h.account.clone()))
     }
 
     /// What the mux may forget is to be worked out again when this batch's acknowledgements are on disk.

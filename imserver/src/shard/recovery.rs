@@ -8,7 +8,7 @@ use super::user::{Holder, Queued};
 use super::{home, Shard};
 use crate::event::*;
 use crate::session::record::Record;
-use crate::session::Session;
+use crate::session::{Holding, Session};
 use proto::frame::{Close, CloseReason, Frame, ListenerKind, Open, Resume, Transport};
 use xmpp::jid::BareJid;
 use xmpp::stream::{Limits, StreamNamespaces, StreamParser};
@@ -30,6 +30,8 @@ impl Shard {
                 if recent(ended) {
                     self.load(&record.jid.bare());
                     self.queue_for(&record.jid.bare(), Queued::RebroadcastGone(record.jid.clone()));
+                    places.push(NotePlace { note: record.note, shard: self.id });
+                    self.restore_ended(record);
                 }
                 continue;
             }
@@ -72,15 +74,29 @@ impl Shard {
         }
     }
 
+    /// A session that had ended, but whose mux may still know what its client has got.
+    fn restore_ended(&mut self, record: Record) {
+        let note = record.note;
+        let (bound, sm) = record.bound();
+        let holding = Holding { account: bound.account.clone(), mux: bound.mux.clone(), conn: bound.conn };
+        let account = bound.account.clone();
+        let name = bound.id;
+        let mut session = Session::orphan(Box::new(unknown_open()), StreamParser::new(self.limits(true)), bound, sm, self.now);
+        session.name = Some(name);
+        session.holds_for = Some(Box::new(holding));
+        session.close(bytes::Bytes::new(), CloseReason::Normal);
+        let slot = self.insert_session(session);
+        self.notes.insert(note.0, slot);
+        let user = self.user(&account);
+        user.exists = true;
+        user.closing.push(slot);
+    }
+
     /// A mux brings back a connection.
     pub(super) fn resumed(&mut self, key: ConnKey, resume: Resume, mux: &str) {
         let known = resume.note.and_then(|n| self.notes.get(&n.0).copied());
-        let good = known.filter(|&slot| {
-            self.sessions
-                .get(slot as usize)
-                .and_then(Session::bound)
-                .is_some_and(|b| &*b.mux == mux && b.conn == key.conn.0)
-        });
+        let good =
+            known.filter(|&slot| self.sessions.get(slot as usize).is_some_and(|s| s.is_conn_of(mux, key.conn.0)));
         let Some(slot) = good else {
             let close = Close { last: bytes::Bytes::new(), reason: CloseReason::NotResumable };
             self.fx.links.push(LinkCommand::Frame { link: key.link, frame: Frame::Close(key.conn, close), track: false });
@@ -94,8 +110,8 @@ impl Shard {
         session.resume(key, &resume);
         session.active_ms = now.mono_ms;
         session.open = Box::new(resume.open.clone());
-        let account = session.bound().expect("checked above").account.clone();
         let held = session.unacked.clone();
+        let account = self.account_of(slot).expect("checked above");
         let user = self.user(&account);
         for u in held {
             let assignment = user.assigned.entry(u.position).or_default();
@@ -107,6 +123,7 @@ impl Shard {
         self.session(slot).drained_at_resume(&mut delivered);
         self.delivered(slot, &delivered);
         self.touch(slot);
+        self.resume_clearing(&account);
         self.floods_of(&account);
     }
 
@@ -129,14 +146,19 @@ impl Shard {
     /// Sessions nobody has brought back are lost connections: those of this mux, which has brought all it has, or (`None`) those
     /// of every mux, when the time is over.
     pub(super) fn end_orphans(&mut self, mux: Option<&str>) {
-        let orphans: Vec<u32> = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| s.key.is_none())
-            .filter(|(_, s)| s.bound().is_some_and(|b| mux.is_none_or(|m| *b.mux == *m)))
-            .map(|(slot, _)| slot as u32)
-            .collect();
+        let theirs = |s: &Session| {
+            let of = s.bound().map(|b| &b.mux).or_else(|| s.holds_for.as_ref().map(|h| &h.mux));
+            of.is_some_and(|of| mux.is_none_or(|m| **of == *m))
+        };
+        let orphans: Vec<u32> =
+            self.sessions.iter().filter(|(_, s)| s.key.is_none() && theirs(s)).map(|(slot, _)| slot as u32).collect();
+        self.notes.retain(|_, slot| !orphans.contains(slot));
         for slot in orphans {
+            if self.session(slot).holds_for.is_some() {
+                self.release_closing(slot);
+                self.touch(slot);
+                continue;
+            }
             let account = self.session(slot).bound().map(|b| b.account.clone());
             self.end_session(slot, None, CloseReason::SocketError);
             if let Some(account) = account {
