@@ -1,4 +1,4 @@
-//! The one system call that tests need and std does not offer.
+//! The two system calls that tests need and std does not offer.
 
 use std::fs::File;
 use std::io;
@@ -12,4 +12,24 @@ pub fn enter_namespace(namespace: &File) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Raises the limit of open files to what the system allows, for this process and those it starts; returns it.
+#[allow(unsafe_code, reason = "setrlimit(2) has no safe wrapper in std")]
+pub fn raise_file_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls only touch `limit`, which outlives them.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        limit.rlim_cur = limit.rlim_max;
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
 }

@@ -10,7 +10,6 @@ mod clients;
 mod config;
 mod hostile_link;
 mod limits;
-#[cfg(feature = "full")]
 mod many;
 #[cfg(feature = "full")]
 mod prosody;

@@ -1,6 +1,6 @@
 //! 15,000 clients logged in at once through one link; each gets a message.
 
-use isthmus_tests::client::{Account, Client, Endpoint, Transport};
+use isthmus_tests::client::{Account, Client, Endpoint, Sasl, Transport};
 use isthmus_tests::harness::{Plan, Site, run};
 use isthmus_tests::scram;
 use std::time::{Duration, Instant};
@@ -9,6 +9,8 @@ const COUNT: usize = 15_000;
 const THREADS: usize = 8;
 
 fn log_in(site: &Site, people: &[Account], first: usize) -> Vec<Client> {
+    // The accounts have no secret for SHA-512.
+    let sasl = Sasl::Mechanism("SCRAM-SHA-256".into());
     people
         .iter()
         .enumerate()
@@ -19,7 +21,7 @@ fn log_in(site: &Site, people: &[Account], first: usize) -> Vec<Client> {
                 from: Some([127, 0, 0, last].into()),
                 ..site.endpoint(Transport::Plain)
             };
-            let mut client = Client::login(&endpoint, person, Some("x")).unwrap();
+            let mut client = Client::login_with(&endpoint, person, Some("x"), &sasl).unwrap();
             client.patience = Duration::from_secs(120);
             client
         })
@@ -34,6 +36,11 @@ fn fifteen_thousand_clients_through_one_link() {
             password: "password".into(),
         })
         .collect();
+    let files = isthmus_tests::sys::raise_file_limit().unwrap();
+    assert!(
+        files > COUNT as u64 + 1000,
+        "only {files} open files are allowed here (ulimit -Hn)"
+    );
     let mut site = Site::start(&Plan::default(), &[]).unwrap();
     let file = site.scratch("people.txt");
     let lines: Vec<String> = people
