@@ -54,6 +54,8 @@ pub struct StreamManagement {
     pub in_base: u64,
     /// Output stanzas when it was enabled.
     pub out_base: u64,
+    /// Number of the output element that is `<enabled/>`.
+    pub enabled_element: u64,
     /// Output stanzas the client has acknowledged, counted like `stanzas_out`.
     pub acked: u64,
     /// When we asked with `<r/>` and have had no answer.
@@ -246,8 +248,10 @@ pub struct Session {
     uncleared: Vec<Unacked>,
     /// Output stanzas whose acknowledgement is on disk.
     forget_stanzas: u64,
-    /// Acknowledgement writes under way: (write number, output stanza number they cover).
-    acks_in_flight: VecDeque<(u64, u64)>,
+    /// Acknowledgement writes under way: (write number, output stanza number they cover, last `<a/>` they carry out).
+    acks_in_flight: VecDeque<(u64, u64, u64)>,
+    /// Input elements `<a/>` whose acknowledgements are not on disk.
+    ack_elements: VecDeque<u64>,
 }
 
 impl Session {
@@ -305,6 +309,7 @@ impl Session {
             uncleared: Vec::new(),
             forget_stanzas: 0,
             acks_in_flight: VecDeque::new(),
+            ack_elements: VecDeque::new(),
         }
     }
 
@@ -349,6 +354,8 @@ impl Session {
         self.marks = Marks { settled_bytes: r.settled_bytes, settled_stanzas: r.settled_stanzas, ..Marks::default() };
         self.unacked = r.held.iter().map(|h| Unacked { element: h.element, stanza: h.stanza, position: h.id.0 }).collect();
         self.forget_stanzas = r.held.first().map_or(r.stanzas, |h| h.stanza - 1);
+        // The mux has not taken <enabled/>: nothing is counted yet, and <enable/> will come again.
+        self.sm = self.sm.filter(|sm| sm.enabled_element <= r.elements);
         if let Some(sm) = &mut self.sm {
             sm.acked = sm.acked.max(sm.out_base).min(self.stanzas_out);
             sm.requested_ms = None;
@@ -663,17 +670,27 @@ impl Session {
     /// The write with this number puts on disk that stanzas up to `stanza` are acknowledged.
     pub fn ack_written(&mut self, write: u64) {
         let stanza = self.acknowledged_stanzas();
-        self.acks_in_flight.push_back((write, stanza));
+        let element = self.ack_elements.back().copied().unwrap_or(0);
+        self.acks_in_flight.push_back((write, stanza, element));
+    }
+
+    /// This `<a/>` is settled when what it acknowledges is on disk.
+    pub fn ack_element(&mut self, number: u64) {
+        self.ack_elements.push_back(number);
     }
 
     /// Writes up to this number are on disk.
     pub fn ack_durable(&mut self, write: u64) {
-        while let Some(&(w, stanza)) = self.acks_in_flight.front() {
+        while let Some(&(w, stanza, element)) = self.acks_in_flight.front() {
             if w > write {
                 break;
             }
             self.forget_stanzas = self.forget_stanzas.max(stanza);
             self.acks_in_flight.pop_front();
+            while let Some(number) = self.ack_elements.front().copied().filter(|&n| n <= element) {
+                self.ack_elements.pop_front();
+                self.done(number);
+            }
         }
         if self.acks_in_flight.is_empty() && self.acks_in_flight.capacity() > 8 {
             self.acks_in_flight.shrink_to(0);
@@ -691,6 +708,8 @@ impl Session {
         self.sm = Some(StreamManagement {
             in_base: self.stanzas_in,
             out_base: self.stanzas_out,
+            // Nothing is sent in between.
+            enabled_element: self.elements_out + 1,
             acked: self.stanzas_out,
             ..StreamManagement::default()
         });

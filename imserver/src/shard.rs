@@ -405,7 +405,7 @@ impl Shard {
                 debug_assert_eq!(w, write);
                 if self.live(slot, generation) {
                     self.session(slot).ack_durable(write);
-                    self.touch(slot);
+                    self.settle(slot);
                 }
             }
             After::Cleared(account, positions) => self.cleared_durable(&account, &positions, failed),

@@ -29,8 +29,8 @@ pub struct Record {
     pub since_unix_ms: u64,
     /// Namespaces of its stream header.
     pub namespaces: Bytes,
-    /// Stream management: settled input and output stanzas when it was enabled.
-    pub sm: Option<(u64, u64)>,
+    /// Stream management: settled input and output stanzas when it was enabled, and the number of the element `<enabled/>`.
+    pub sm: Option<(u64, u64, u64)>,
     /// Has asked for the roster.
     pub interested: bool,
     /// Its presence.
@@ -58,9 +58,10 @@ impl Record {
         b.put_u64(self.since_unix_ms);
         put(&mut b, &self.namespaces);
         b.put_u8(u8::from(self.sm.is_some()));
-        if let Some((i, o)) = self.sm {
+        if let Some((i, o, e)) = self.sm {
             b.put_u64(i);
             b.put_u64(o);
+            b.put_u64(e);
         }
         b.put_u8(u8::from(self.interested));
         b.put_u8(u8::from(self.presence.is_some()));
@@ -92,7 +93,7 @@ impl Record {
         let jid = FullJid::parse(&string(&mut b)?).ok()?;
         let since_unix_ms = u64_of(&mut b)?;
         let namespaces = take(&mut b)?;
-        let sm = if u8_of(&mut b)? == 1 { Some((u64_of(&mut b)?, u64_of(&mut b)?)) } else { None };
+        let sm = if u8_of(&mut b)? == 1 { Some((u64_of(&mut b)?, u64_of(&mut b)?, u64_of(&mut b)?)) } else { None };
         let interested = u8_of(&mut b)? == 1;
         let presence = if u8_of(&mut b)? == 1 {
             Some(Available { priority: u8_of(&mut b)? as i8, prefix: take(&mut b)?, suffix: take(&mut b)? })
@@ -127,7 +128,7 @@ impl Record {
 
     /// The session it describes, without its connection. It has to be resumed before it takes anything.
     pub fn bound(self) -> (Box<Bound>, Option<StreamManagement>) {
-        let sm = self.sm.map(|(in_base, out_base)| StreamManagement { in_base, out_base, acked: out_base, ..StreamManagement::default() });
+        let sm = self.sm.map(|(in_base, out_base, enabled_element)| StreamManagement { in_base, out_base, enabled_element, acked: out_base, ..StreamManagement::default() });
         let flood = match &self.presence {
             Some(p) if p.priority >= 0 => Flood::Wanted,
             _ => Flood::Off,
@@ -193,7 +194,7 @@ mod tests {
             jid: FullJid::parse("romeo@montague.lit/orchard").expect("a JID"),
             since_unix_ms: 1,
             namespaces: Bytes::from_static(b"ns"),
-            sm: Some((3, 4)),
+            sm: Some((3, 4, 5)),
             interested: true,
             presence: Some(Available { priority: -3, prefix: Bytes::from_static(b"<p to='"), suffix: Bytes::from_static(b"'/>") }),
             presence_changed_unix_ms: 5,

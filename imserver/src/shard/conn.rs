@@ -122,6 +122,8 @@ impl Shard {
         self.write(Write::Session(record.id, Some(record.encode())));
         self.ended.push_back((now.mono_ms + self.settings.mux_lost.as_millis() as u64, record.id));
         let account = record.jid.bare();
+        // What it has acknowledged is written, and its Close waits for that.
+        self.flush_user_acks(&account);
         if let Some(user) = self.users.get_mut(&account) {
             user.sessions.retain(|&s| s != slot);
             user.used_ms = now.mono_ms;
@@ -171,7 +173,7 @@ impl Shard {
             jid: bound.jid.clone(),
             since_unix_ms: bound.since_unix_ms,
             namespaces: session.parser.namespaces().to_bytes().into(),
-            sm: session.sm.map(|sm| (sm.in_base, sm.out_base)),
+            sm: session.sm.map(|sm| (sm.in_base, sm.out_base, sm.enabled_element)),
             interested: bound.interested,
             presence: bound.presence.clone(),
             presence_changed_unix_ms: bound.presence_changed_unix_ms,

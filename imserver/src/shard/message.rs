@@ -380,7 +380,7 @@ impl Shard {
                 if write <= self.durable {
                     session.ack_written(write);
                     session.ack_durable(write);
-                    self.touch(slot);
+                    self.settle(slot);
                 } else {
                     session.ack_written(write);
                     self.after(write, After::Acked { slot, generation, write });

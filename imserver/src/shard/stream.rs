@@ -225,8 +225,14 @@ impl Shard {
                         if session.acknowledged(h, &mut delivered).is_none() {
                             return self.handled_too_high(slot, h, sent);
                         }
-                        session.done(number);
                         self.delivered(slot, &delivered);
+                        let session = self.session(slot);
+                        if !delivered.is_empty() && session.ack_pending {
+                            // Settled when it is on disk: until then the mux keeps it, for a server that has forgotten.
+                            session.ack_element(number);
+                        } else {
+                            session.done(number);
+                        }
                         self.continue_flood(slot);
                     }
                     (true, None) => self.stream_error(slot, StreamError::BadFormat),
@@ -237,13 +243,15 @@ impl Shard {
                 let session = self.session(slot);
                 // A restarted server takes an <enable/> again that it had handled and not settled.
                 let again = session.resumed && session.sm.is_some_and(|sm| sm.in_base == session.stanza_number());
-                if session.sm.is_some() && !again {
+                if again {
+                    // The mux has taken <enabled/>.
+                    return session.done(number);
+                }
+                if session.sm.is_some() {
                     return self.sm_failed(slot, number, "unexpected-request");
                 }
-                if !again {
-                    session.enable_sm();
-                }
-                self.session(slot).hold_back();
+                session.enable_sm();
+                session.hold_back();
                 let generation = self.generation(slot);
                 let write = self.write_record(slot);
                 self.after(write, After::SmEnabled { slot, generation, number });
