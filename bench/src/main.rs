@@ -63,7 +63,7 @@ enum Command {
         #[command(flatten)]
         server: ServerArgs,
         /// Sessions.
-        #[arg(long, default_value_t = 10_000)]
+        #[arg(long, default_value_t = 15_000)]
         sessions: usize,
         /// Contacts of each (a server started by us gets them).
         #[arg(long, default_value_t = 0)]
@@ -107,7 +107,7 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         pairs: usize,
         /// Idle sessions.
-        #[arg(long, default_value_t = 10_000)]
+        #[arg(long, default_value_t = 15_000)]
         sessions: usize,
         /// Seconds of each measurement.
         #[arg(long, default_value_t = 10.0)]
