@@ -145,6 +145,7 @@ pub enum Write {
 
 /// For the link loop.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every command is a frame: a box for it would be one more allocation each")]
 pub enum LinkCommand {
     /// Send this frame on this link. With `track`, the shard wants `Event::Taken`.
     Frame {
@@ -220,6 +221,8 @@ pub struct PresenceFan {
     pub prefix: Bytes,
     /// Bytes behind it.
     pub suffix: Bytes,
+    /// It says that `from` is available.
+    pub available: bool,
 }
 
 /// A presence of type subscribe, subscribed, unsubscribe or unsubscribed.

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use foldhash::{HashMap, HashSet};
 use slab::Slab;
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use user::User;
 use xmpp::error::StanzaError;
@@ -34,9 +34,8 @@ use xmpp::jid::{BareJid, Jid};
 
 /// The shard of an account. The same in every run: a fixed hash of the prepared address.
 pub fn home(account: &BareJid, shards: u16) -> ShardId {
-    let mut h = foldhash::quality::FixedState::with_seed(0x1574).build_hasher();
-    account.as_str().hash(&mut h);
-    ShardId((h.finish() % u64::from(shards)) as u16)
+    let hash = foldhash::quality::FixedState::with_seed(0x1574).hash_one(account.as_str());
+    ShardId((hash % u64::from(shards)) as u16)
 }
 
 /// What waits for a write.
@@ -491,6 +490,7 @@ impl Shard {
     }
 
     /// Answers a stanza with an error, to its sender, and settles it. Errors and results are never answered.
+    #[expect(clippy::boxed_local, reason = "stanzas travel boxed")]
     fn bounce(&mut self, stanza: Box<Routed>, condition: StanzaError, text: Option<&str>) {
         if let Some(bytes) = crate::routing::error_reply(&stanza.bytes, condition, text)
             && self.settings.serves(stanza.from.domainpart())

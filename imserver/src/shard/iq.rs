@@ -95,6 +95,7 @@ impl Shard {
     }
 
     /// The answer goes to the sender, and with it the settling.
+    #[expect(clippy::boxed_local, reason = "stanzas travel boxed")]
     fn reply(&mut self, stanza: Box<Routed>, bytes: Bytes) {
         let reply = Routed {
             kind: StanzaKind::Iq(IqType::Result),

@@ -162,7 +162,7 @@ impl Shard {
         let Some(user) = self.users.get_mut(&account) else { return };
         user.last_position = user.last_position.max(position);
         // A page read for a flood may have been quicker than this answer.
-        let known = user.assigned.get(&position).is_some();
+        let known = user.assigned.contains_key(&position);
         let Decision::Deliver { to, .. } = routing::decide(&self.situation(stanza, &account, true, true)) else { return };
         let exact = self.session_of(&stanza.to);
         let targets = self.recipients(&account, to, exact);
@@ -489,7 +489,6 @@ impl Shard {
             self.go_live(slot);
         } else if complete {
             // Committed after the page was read, or held by others: what is left is behind `last_position`.
-            bound.cursor = bound.cursor.max(0);
             self.continue_flood_after(slot, last_position);
         } else {
             self.continue_flood(slot);

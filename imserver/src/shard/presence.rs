@@ -83,7 +83,7 @@ impl Shard {
         } else if bound.taking_since_unix_ms == 0 {
             bound.taking_since_unix_ms = now.unix_ms;
         }
-        let gone = Gone { jid: bound.jid.clone(), prefix, suffix };
+        let gone = Gone { jid: bound.jid.clone(), prefix, suffix, available: bound.presence.is_some() };
         self.carry_out_plan(slot, &account, &plan, &gone, before.is_some());
         self.await_record(slot, number);
         self.session(slot).done(number);
@@ -105,6 +105,9 @@ impl Shard {
                 if plan.echo {
                     self.give_presence(slot, &Jid::Full(said.jid.clone()), own.clone());
                 }
+            } else if available.is_none() && plan.siblings && !said.available && self.session(sibling).key.is_none() {
+                // Still to be resumed: see `fan_out`.
+                self.give_presence(sibling, &Jid::Full(said.jid.clone()), own.clone());
             } else if let Some(other) = available {
                 if plan.siblings {
                     self.give_presence(sibling, &Jid::Full(said.jid.clone()), own.clone());
@@ -148,7 +151,12 @@ impl Shard {
     }
 
     fn fan(&mut self, said: &Gone, per_shard: HashMap<ShardId, Vec<BareJid>>) {
-        let fan = Arc::new(PresenceFan { from: said.jid.clone(), prefix: said.prefix.clone(), suffix: said.suffix.clone() });
+        let fan = Arc::new(PresenceFan {
+            from: said.jid.clone(),
+            prefix: said.prefix.clone(),
+            suffix: said.suffix.clone(),
+            available: said.available,
+        });
         let mut shards: Vec<(ShardId, Vec<BareJid>)> = per_shard.into_iter().collect();
         shards.sort_by_key(|(s, _)| *s);
         for (shard, targets) in shards {
@@ -166,7 +174,7 @@ impl Shard {
             let Some(bound) = self.session(slot).bound() else { continue };
             let Some(presence) = &bound.presence else { continue };
             let said = if available {
-                Gone { jid: bound.jid.clone(), prefix: presence.prefix.clone(), suffix: presence.suffix.clone() }
+                Gone { jid: bound.jid.clone(), prefix: presence.prefix.clone(), suffix: presence.suffix.clone(), available: true }
             } else {
                 unavailable(&bound.jid)
             };
@@ -275,7 +283,9 @@ impl Shard {
             let len = fan.prefix.len() + insert.len() + fan.suffix.len();
             for slot in user.sessions.clone() {
                 let session = self.sessions.get_mut(slot as usize).expect("users know only live slots");
-                if session.bound().is_none_or(|b| b.presence.is_none() || !b.ready) {
+                // One that is still to be resumed may have been available: its presence was not written, and will come again.
+                let may_hear = !fan.available && session.key.is_none();
+                if session.bound().is_none_or(|b| b.presence.is_none() && !may_hear || !b.ready) {
                     continue;
                 }
                 if let Some(key) = session.key
@@ -405,7 +415,7 @@ impl Shard {
         let plan = presence::on_broadcast(before, Said::Lost);
         if plan.audience && self.users.get(&account).is_some_and(|u| u.audience.is_none()) {
             self.load(&account);
-            self.queue_for(&account, Queued::Unavailable(Box::new(Gone { jid: said.jid.clone(), prefix: said.prefix.clone(), suffix: said.suffix.clone() })));
+            self.queue_for(&account, Queued::Unavailable(Box::new(Gone { jid: said.jid.clone(), prefix: said.prefix.clone(), suffix: said.suffix.clone(), available: said.available })));
         }
         self.carry_out_plan(slot, &account, &plan, &said, before.is_some());
     }
@@ -414,7 +424,7 @@ impl Shard {
     pub(super) fn say_again(&mut self, slot: u32) {
         let Some(bound) = self.session(slot).bound() else { return };
         let said = match &bound.presence {
-            Some(p) => Gone { jid: bound.jid.clone(), prefix: p.prefix.clone(), suffix: p.suffix.clone() },
+            Some(p) => Gone { jid: bound.jid.clone(), prefix: p.prefix.clone(), suffix: p.suffix.clone(), available: true },
             None => unavailable(&bound.jid),
         };
         self.broadcast(&said);
@@ -427,7 +437,9 @@ impl Shard {
         let own = join(&said.prefix, &to_attribute(account.as_str()), &said.suffix);
         let slots = self.users.get(&account).map(|u| u.sessions.clone()).unwrap_or_default();
         for slot in slots {
-            let hears = self.session(slot).bound().is_some_and(|b| b.presence.is_some() && b.jid != said.jid);
+            let session = self.session(slot);
+            let may_hear = !said.available && session.key.is_none();
+            let hears = session.bound().is_some_and(|b| (b.presence.is_some() || may_hear) && b.jid != said.jid);
             if hears {
                 self.give_presence(slot, &Jid::Full(said.jid.clone()), own.clone());
             }
@@ -441,7 +453,7 @@ pub(super) fn unavailable(jid: &FullJid) -> Gone {
     prefix.extend_from_slice(b"<presence type='unavailable' from='");
     escape_into(&mut prefix, jid.as_str());
     prefix.push(b'\'');
-    Gone { jid: jid.clone(), prefix: prefix.into(), suffix: Bytes::from_static(b"/>") }
+    Gone { jid: jid.clone(), prefix: prefix.into(), suffix: Bytes::from_static(b"/>"), available: false }
 }
 
 /// ` to='...'`, as it goes between prefix and suffix.

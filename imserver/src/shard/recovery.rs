@@ -109,7 +109,7 @@ impl Shard {
         let session = self.session(slot);
         session.resume(key, &resume);
         session.active_ms = now.mono_ms;
-        session.open = Box::new(resume.open.clone());
+        *session.open = resume.open.clone();
         let held = session.unacked.clone();
         let account = self.account_of(slot).expect("checked above");
         let user = self.user(&account);
@@ -188,8 +188,10 @@ impl Shard {
 
     /// Says again what was said of a session that has ended shortly before the restart.
     pub(super) fn rebroadcast_gone(&mut self, jid: &xmpp::jid::FullJid) {
-        let back = self.session_of(&xmpp::jid::Jid::Full(jid.clone())).is_some();
-        if !back {
+        // A session of the same name says itself how it is.
+        let slot = self.session_of(&xmpp::jid::Jid::Full(jid.clone()));
+        let back = slot.and_then(|s| self.sessions.get(s as usize)).and_then(Session::bound);
+        if back.is_none_or(|b| b.presence.is_none()) {
             let gone = super::presence::unavailable(jid);
             self.broadcast(&gone);
             self.tell_siblings(&gone);

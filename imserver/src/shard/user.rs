@@ -81,6 +81,8 @@ pub struct Gone {
     pub prefix: bytes::Bytes,
     /// And behind it.
     pub suffix: bytes::Bytes,
+    /// It says that the session is available.
+    pub available: bool,
 }
 
 impl Queued {
