@@ -243,7 +243,10 @@ impl World {
             && (oracle.last_end[account] >= message.sent_us || oracle.bad_end[account] > 0 || killed && !was_due);
         let last = session.last.get(&message.client).copied().unwrap_or(0);
         // A session that takes no messages still gets those to its full address, and the rest later.
-        let ordered = message.to_client.is_none() || session.taking_us.is_some();
+        let ordered = match message.to_client {
+            None => true,
+            Some(to) => to == client && session.taking_us.is_some(),
+        };
         if message.seq < last && ordered && !rerouted {
             wrong.push(format!("m{number} reached client {client} after a later message of client {}", message.client));
         }
