@@ -197,6 +197,8 @@ pub struct Session {
     pub asked_ms: Option<u64>,
     /// The mux has sent Close.
     pub mux_closed: bool,
+    /// With this reason, while what the client had sent before is still to be taken.
+    pub close_reason: Option<CloseReason>,
     /// StartTls has been sent and Secured has not come: any input is an injection.
     pub switching_tls: bool,
     /// Its last element waits for the directory or for its account to be loaded: parsing stops until then, so that
@@ -214,6 +216,8 @@ pub struct Session {
     pub origins_forgotten: u64,
     /// It was brought back after a restart: elements may come that were handled before.
     pub resumed: bool,
+    /// It had ended before the restart: what it had sent is taken, then it ends again.
+    pub ended_before: bool,
     /// In `Shard::dirty`.
     pub dirty: bool,
     /// The client has acknowledged something that is not on disk yet.
@@ -278,6 +282,7 @@ impl Session {
             opened_ms: now.mono_ms,
             asked_ms: None,
             mux_closed: false,
+            close_reason: None,
             switching_tls: false,
             paused: false,
             record_awaited: Vec::new(),
@@ -286,6 +291,7 @@ impl Session {
             name: None,
             origins_forgotten: 0,
             resumed: false,
+            ended_before: false,
             dirty: false,
             ack_pending: false,
             sm: None,
@@ -562,6 +568,12 @@ impl Session {
     pub fn has_room(&self, len: usize, settings: &Settings) -> bool {
         let bytes = self.outstanding_bytes + self.held_back_bytes;
         bytes == 0 || bytes + len <= settings.output_window_bytes
+    }
+
+    /// The client has not taken what it was sent: nothing more is taken from it either, or one that asks and never reads the
+    /// answers makes us hold them all.
+    pub fn is_full(&self, output_window_bytes: usize) -> bool {
+        self.outstanding_bytes + self.held_back_bytes >= output_window_bytes
     }
 
     /// Bytes sent and not acknowledged by the client's TCP.

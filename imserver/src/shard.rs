@@ -441,14 +441,13 @@ impl Shard {
             let orphaned_end = session.key.is_none() && session.holds_for.is_none() && matches!(session.stage, crate::session::Stage::Closing { .. });
             if over {
                 let key = session.key;
-                let session = self.remove_session(slot);
-                self.forget_origins(&session);
+                // Its origins go with its record: the mux may not have taken our Close, and bring everything again.
+                self.remove_session(slot);
                 if let Some(key) = key {
                     self.fx.links.push(LinkCommand::Forget(key));
                 }
             } else if orphaned_end && session_settled(self.sessions.get(slot as usize)) {
-                let session = self.remove_session(slot);
-                self.forget_origins(&session);
+                self.remove_session(slot);
             }
         }
     }

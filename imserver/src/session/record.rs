@@ -10,7 +10,7 @@ use proto::frame::NoteKey;
 use xmpp::jid::{FullJid, Jid};
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 /// A record as it is stored.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub struct Record {
     pub taking_since_unix_ms: u64,
     /// When the session ended (unix ms); kept for a while so that nobody keeps a ghost.
     pub ended_unix_ms: Option<u64>,
+    /// The client ended it: what it had sent before is still taken.
+    pub ended_by_client: bool,
     /// Entities that had directed presence.
     pub directed: Vec<Jid>,
 }
@@ -73,6 +75,7 @@ impl Record {
         b.put_u64(self.presence_changed_unix_ms);
         b.put_u64(self.taking_since_unix_ms);
         b.put_u64(self.ended_unix_ms.map_or(0, |t| t.max(1)));
+        b.put_u8(u8::from(self.ended_by_client));
         b.put_u32(self.directed.len() as u32);
         for jid in &self.directed {
             put(&mut b, jid.as_str().as_bytes());
@@ -103,6 +106,7 @@ impl Record {
         let presence_changed_unix_ms = u64_of(&mut b)?;
         let taking_since_unix_ms = u64_of(&mut b)?;
         let ended = u64_of(&mut b)?;
+        let ended_by_client = u8_of(&mut b)? == 1;
         let count = (b.len() >= 4).then(|| b.get_u32())?;
         let mut directed = Vec::new();
         for _ in 0..count {
@@ -122,6 +126,7 @@ impl Record {
             presence_changed_unix_ms,
             taking_since_unix_ms,
             ended_unix_ms: (ended != 0).then_some(ended),
+            ended_by_client,
             directed,
         })
     }
@@ -200,6 +205,7 @@ mod tests {
             presence_changed_unix_ms: 5,
             taking_since_unix_ms: 4,
             ended_unix_ms: Some(6),
+            ended_by_client: true,
             directed: vec![Jid::parse("nurse@capulet.lit").expect("a JID")],
         }
     }

@@ -33,6 +33,10 @@ impl Shard {
             self.release_held_presence(slot);
         }
         self.continue_flood(slot);
+        if self.session(slot).parser.buffered() > 0 {
+            // It may have been full.
+            self.parse(slot);
+        }
     }
 
     /// The mux has taken our word that input up to this stanza is settled: it will not come again.
@@ -50,7 +54,13 @@ impl Shard {
     /// The mux has closed the connection. What has been taken from it is still settled.
     pub(super) fn conn_closed(&mut self, key: ConnKey, reason: CloseReason) {
         let Some(slot) = self.slot_of(key) else { return };
-        self.session(slot).mux_closed = true;
+        let session = self.session(slot);
+        session.mux_closed = true;
+        if session.paused && session.bound().is_some() {
+            // It sent more than has been taken: that comes first.
+            session.close_reason = Some(reason);
+            return;
+        }
         self.release_closing(slot);
         self.end_session(slot, None, reason);
     }
@@ -95,7 +105,8 @@ impl Shard {
             self.negotiating = self.negotiating.saturating_sub(1);
         }
         if self.session(slot).bound().is_some() {
-            self.end_bound(slot);
+            let by_client = error.is_none() && (reason == CloseReason::Normal || self.session(slot).mux_closed);
+            self.end_bound(slot, by_client);
         }
         let header = self.missing_header(slot, error.is_some());
         let session = self.session(slot);
@@ -113,11 +124,12 @@ impl Shard {
     }
 
     /// The account's part of the end: others are told, what it held is routed again, its record is kept for a while.
-    fn end_bound(&mut self, slot: u32) {
+    fn end_bound(&mut self, slot: u32, by_client: bool) {
         self.say_gone(slot);
         let now = self.now;
         let mut record = self.record(slot);
         record.ended_unix_ms = Some(now.unix_ms);
+        record.ended_by_client = by_client;
         record.presence = None;
         self.write(Write::Session(record.id, Some(record.encode())));
         self.ended.push_back((now.mono_ms + self.settings.mux_lost.as_millis() as u64, record.id));
@@ -139,9 +151,12 @@ impl Shard {
         }
         self.resume_clearing(&account);
         let session = self.session(slot);
+        let session_holds = session.holds_for.is_some();
         let may_tell = session.key.is_some() && !session.mux_closed;
         let holds = self.users.get(&account).is_some_and(|u| u.assigned.values().any(|a| a.holders.iter().any(|h| h.slot == slot)));
-        if awaited || may_tell && holds {
+        if session_holds {
+            // It had ended before: its mux has brought it back, or is awaited.
+        } else if awaited || may_tell && holds {
             // The mux says what the client's TCP has acknowledged before it says that the connection is closed: only then
             // is known what must be routed again.
             let holding = Holding { account: account.clone(), mux: record.mux.as_str().into(), conn: record.conn };
@@ -179,6 +194,7 @@ impl Shard {
             presence_changed_unix_ms: bound.presence_changed_unix_ms,
             taking_since_unix_ms: bound.taking_since_unix_ms,
             ended_unix_ms: None,
+            ended_by_client: false,
             directed: bound.directed.entries().to_vec(),
         }
     }
@@ -221,13 +237,6 @@ impl Shard {
     /// An element that had to wait for its account's roster.
     pub(super) fn take_again(&mut self, slot: u32, number: u64, element: Element) {
         self.client_stanza(slot, number, element);
-    }
-
-    /// The session is over on both ends: nothing of it will be sent again.
-    pub(super) fn forget_origins(&mut self, session: &Session) {
-        if let Some(name) = session.name {
-            self.write(Write::Store(store::Write::ForgetSession { session: name.0 }));
-        }
     }
 
     /// The bound session is known to the store: the mux and the client may know of it.

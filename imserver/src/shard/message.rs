@@ -436,7 +436,8 @@ impl Shard {
         let session = self.session(slot);
         let busy = session.outstanding_bytes() > settings.output_window_bytes / 2
             || session.unacked.len() >= settings.unacknowledged_max / 2
-            || session.key.is_none();
+            || session.key.is_none()
+            || session.ended_before;
         let Some(bound) = session.bound() else { return };
         if bound.flood != Flood::Wanted || busy || !bound.ready {
             return;

@@ -47,15 +47,7 @@ impl Shard {
 
     fn restore_session(&mut self, record: Record, recent: impl Fn(u64) -> bool) {
         let note = record.note;
-        let limits = self.limits(true);
-        let parser = match StreamNamespaces::from_bytes(&record.namespaces) {
-            Some(namespaces) => {
-                let mut parser = StreamParser::new(limits);
-                parser.resume_after_header(namespaces);
-                parser
-            }
-            None => return,
-        };
+        let Some(parser) = self.parser_of(&record) else { return };
         let say_again = recent(record.presence_changed_unix_ms);
         let (bound, sm) = record.bound();
         let account = bound.account.clone();
@@ -74,17 +66,30 @@ impl Shard {
         }
     }
 
-    /// A session that had ended, but whose mux may still know what its client has got.
+    /// A parser that goes on in the middle of the session's stream.
+    fn parser_of(&self, record: &Record) -> Option<StreamParser> {
+        let namespaces = StreamNamespaces::from_bytes(&record.namespaces)?;
+        let mut parser = StreamParser::new(self.limits(true));
+        parser.resume_after_header(namespaces);
+        Some(parser)
+    }
+
+    /// A session that had ended, but whose mux may still know what its client has got, and keep what it had sent.
     fn restore_ended(&mut self, record: Record) {
-        let note = record.note;
+        let (note, by_client) = (record.note, record.ended_by_client);
+        let Some(parser) = self.parser_of(&record) else { return };
         let (bound, sm) = record.bound();
         let holding = Holding { account: bound.account.clone(), mux: bound.mux.clone(), conn: bound.conn };
         let account = bound.account.clone();
         let name = bound.id;
-        let mut session = Session::orphan(Box::new(unknown_open()), StreamParser::new(self.limits(true)), bound, sm, self.now);
+        let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
         session.name = Some(name);
         session.holds_for = Some(Box::new(holding));
-        session.close(bytes::Bytes::new(), CloseReason::Normal);
+        if by_client {
+            session.ended_before = true;
+        } else {
+            session.close(bytes::Bytes::new(), CloseReason::Normal);
+        }
         let slot = self.insert_session(session);
         self.notes.insert(note.0, slot);
         let user = self.user(&account);
@@ -154,12 +159,8 @@ impl Shard {
             self.sessions.iter().filter(|(_, s)| s.key.is_none() && theirs(s)).map(|(slot, _)| slot as u32).collect();
         self.notes.retain(|_, slot| !orphans.contains(slot));
         for slot in orphans {
-            if self.session(slot).holds_for.is_some() {
-                self.release_closing(slot);
-                self.touch(slot);
-                continue;
-            }
-            let account = self.session(slot).bound().map(|b| b.account.clone());
+            let account = self.account_of(slot);
+            self.release_closing(slot);
             self.end_session(slot, None, CloseReason::SocketError);
             if let Some(account) = account {
                 self.resume_clearing(&account);

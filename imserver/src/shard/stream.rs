@@ -29,12 +29,14 @@ impl Shard {
         self.parse(slot);
     }
 
-    /// Takes elements from the parser until there are no more, one has to be waited for, or the session ends or moves.
+    /// Takes elements from the parser until there are no more, one has to be waited for, the client has too much to take, or the
+    /// session ends or moves.
     pub(super) fn parse(&mut self, slot: u32) {
         let generation = self.generation(slot);
+        let output_window = self.settings.output_window_bytes;
         while self.live(slot, generation) {
             let session = self.session(slot);
-            if session.paused || matches!(session.stage, Stage::Closing { .. }) {
+            if session.paused || session.is_full(output_window) || matches!(session.stage, Stage::Closing { .. }) {
                 break;
             }
             match session.parser.poll() {
@@ -54,6 +56,12 @@ impl Shard {
         }
         if self.live(slot, generation) {
             self.settle(slot);
+            let session = self.session(slot);
+            if !session.paused && let Some(reason) = session.close_reason.take() {
+                // The client had gone; now everything it had sent is taken.
+                self.release_closing(slot);
+                self.end_session(slot, None, reason);
+            }
         }
     }
 

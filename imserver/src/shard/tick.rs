@@ -61,6 +61,10 @@ impl Shard {
                 if session.key.is_none() {
                     return;
                 }
+                if session.ended_before {
+                    self.end_session(slot, None, CloseReason::Normal);
+                    return;
+                }
                 let wants_flood = bound.flood == Flood::Wanted;
                 let unacknowledged = session.sm.is_some() && !session.unacked.is_empty();
                 let asked = session.asked_ms.is_some();

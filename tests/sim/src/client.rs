@@ -67,8 +67,16 @@ impl World {
     pub(crate) fn make_accounts(&mut self) {
         let mut writes = Vec::new();
         for account in 0..self.plan.accounts {
-            let put = store::Account { jid: bare(account), keys: Vec::new(), disabled: false, created_ms: 1 };
-            writes.push(store::Write::AccountPut { account: put, mode: store::PutMode::Create });
+            let put = store::Account {
+                jid: bare(account),
+                keys: Vec::new(),
+                disabled: false,
+                created_ms: 1,
+            };
+            writes.push(store::Write::AccountPut {
+                account: put,
+                mode: store::PutMode::Create,
+            });
             for contact in (0..self.plan.accounts).filter(|&c| c != account) {
                 let subscription = match (sees(account, contact), sees(contact, account)) {
                     (true, true) => store::Subscription::Both,
@@ -86,7 +94,12 @@ impl World {
                     version: 0,
                 };
                 let version = contact as u64 + 1;
-                writes.push(store::Write::Roster { owner: bare(account), version, put: Some(item), remove: None });
+                writes.push(store::Write::Roster {
+                    owner: bare(account),
+                    version,
+                    put: Some(item),
+                    remove: None,
+                });
             }
             let resources = if account < self.plan.twins { 2 } else { 1 };
             for n in 0..resources {
@@ -94,7 +107,9 @@ impl World {
             }
         }
         let mut writer = self.store.writer().expect("nobody has it yet");
-        writer.commit(&writes).expect("an empty store takes everything");
+        writer
+            .commit(&writes)
+            .expect("an empty store takes everything");
         self.store.kill();
     }
 
@@ -139,7 +154,11 @@ impl World {
 
     fn login_later(&mut self, client: usize) {
         let life = self.clients[client].life;
-        let delay = if self.gathering { self.rng.between(50_000, 400_000) } else { self.rng.between(50_000, 3_000_000) };
+        let delay = if self.gathering {
+            self.rng.between(50_000, 400_000)
+        } else {
+            self.rng.between(50_000, 3_000_000)
+        };
         self.after(delay, Ev::Login { client, life });
     }
 
@@ -148,7 +167,10 @@ impl World {
         for client in 0..self.clients.len() {
             match self.clients[client].state {
                 State::Offline => self.login_later(client),
-                State::Online if self.clients[client].presence.is_none() || self.clients[client].priority < 0 => {
+                State::Online
+                    if self.clients[client].presence.is_none()
+                        || self.clients[client].priority < 0 =>
+                {
                     self.say_available(client, 0);
                 }
                 _ => {}
@@ -205,14 +227,20 @@ impl World {
         }
         let state = self.clients[client].state;
         let died = self.tcps[tcp].mux_died;
-        let quiet = self.oracle.kills.is_empty() && self.plan.cuts + self.plan.mux_kills + self.plan.disk_full == 0;
+        let quiet = self.oracle.kills.is_empty()
+            && self.plan.cuts + self.plan.mux_kills + self.plan.disk_full == 0;
         match state {
             State::Offline | State::Leaving => {}
             State::Online if died => {}
-            State::Online if self.plan.tight && self.oracle.sessions[tcp].error.as_deref() == Some("resource-constraint") => {}
+            State::Online
+                if self.plan.tight
+                    && self.oracle.sessions[tcp].error.as_deref()
+                        == Some("resource-constraint") => {}
             State::Online => {
                 let error = self.oracle.sessions[tcp].error.clone();
-                self.fail(format!("client {client} (tcp {tcp}) was logged in and has been disconnected: {error:?}"));
+                self.fail(format!(
+                    "client {client} (tcp {tcp}) was logged in and has been disconnected: {error:?}"
+                ));
             }
             _ if quiet && !self.plan.tight => {
                 let error = self.oracle.sessions[tcp].error.clone();
@@ -220,7 +248,11 @@ impl World {
             }
             _ => {}
         }
-        self.trace.line(self.now_us, tcp as u64, format_args!("client {client} sees the end of tcp {tcp} ({state:?})"));
+        self.trace.line(
+            self.now_us,
+            tcp as u64,
+            format_args!("client {client} sees the end of tcp {tcp} ({state:?})"),
+        );
         let how = match state {
             _ if died => Ended::MuxDied,
             State::Leaving => Ended::Polite,
@@ -231,7 +263,11 @@ impl World {
     }
 
     fn leave(&mut self, client: usize) {
-        self.trace.line(self.now_us, client as u64, format_args!("client {client} logs out"));
+        self.trace.line(
+            self.now_us,
+            client as u64,
+            format_args!("client {client} logs out"),
+        );
         self.acknowledge(client);
         self.send(client, "</stream:stream>");
         let c = &mut self.clients[client];
@@ -245,7 +281,11 @@ impl World {
 
     /// The program ends without a word; its kernel closes the connection.
     fn drop_line(&mut self, client: usize) {
-        self.trace.line(self.now_us, client as u64, format_args!("client {client} drops the line"));
+        self.trace.line(
+            self.now_us,
+            client as u64,
+            format_args!("client {client} drops the line"),
+        );
         let tcp = self.clients[client].tcp;
         self.client_closes(tcp, CloseReason::Normal);
         self.go_offline(client, Ended::Dropped);
@@ -254,7 +294,11 @@ impl World {
 
     /// Out of reach: no FIN, no acknowledgement, nothing.
     fn vanish(&mut self, client: usize) {
-        self.trace.line(self.now_us, client as u64, format_args!("client {client} vanishes"));
+        self.trace.line(
+            self.now_us,
+            client as u64,
+            format_args!("client {client} vanishes"),
+        );
         let tcp = self.clients[client].tcp;
         self.tcps[tcp].vanished = true;
         self.oracle.vanished = true;
@@ -299,7 +343,11 @@ impl World {
 
     fn change_presence(&mut self, client: usize) {
         if self.clients[client].presence.is_some() && self.rng.permille(200) {
-            self.trace.line(self.now_us, client as u64, format_args!("client {client} says it is unavailable"));
+            self.trace.line(
+                self.now_us,
+                client as u64,
+                format_args!("client {client} says it is unavailable"),
+            );
             self.stanza(client, "<presence type='unavailable'/>");
             let c = &mut self.clients[client];
             c.presence = None;
@@ -307,15 +355,25 @@ impl World {
             let tcp = c.tcp;
             self.oracle.sessions[tcp].stop_taking();
         } else {
-            let priority = if self.rng.permille(150) { -1 } else { self.rng.below(3) as i8 };
+            let priority = if self.rng.permille(150) {
+                -1
+            } else {
+                self.rng.below(3) as i8
+            };
             self.say_available(client, priority);
         }
     }
 
     fn say_available(&mut self, client: usize, priority: i8) {
         let token = self.rng.draw() >> 32;
-        self.trace.line(self.now_us, token, format_args!("client {client} says t{token}, priority {priority}"));
-        let text = format!("<presence><status>t{token}</status><priority>{priority}</priority></presence>");
+        self.trace.line(
+            self.now_us,
+            token,
+            format_args!("client {client} says t{token}, priority {priority}"),
+        );
+        let text = format!(
+            "<presence><status>t{token}</status><priority>{priority}</priority></presence>"
+        );
         self.stanza(client, &text);
         let now = self.now_us;
         let c = &mut self.clients[client];
@@ -333,7 +391,11 @@ impl World {
         let c = &mut self.clients[client];
         c.next_iq += 1;
         c.iqs += 1;
-        let to = if child.contains("ping") { " to='sim.example'" } else { "" };
+        let to = if child.contains("ping") {
+            " to='sim.example'"
+        } else {
+            ""
+        };
         let text = format!("<iq type='get' id='q{}'{to}>{child}</iq>", c.next_iq);
         self.stanza(client, &text);
     }
@@ -356,8 +418,13 @@ impl World {
         if to_account == own && !self.rng.permille(100) {
             to_account = (to_account + 1) % accounts;
         }
-        let candidates: Vec<usize> = (0..self.clients.len()).filter(|&c| self.clients[c].account == to_account).collect();
-        let full = self.rng.permille(200).then(|| candidates[self.rng.index(candidates.len())]);
+        let candidates: Vec<usize> = (0..self.clients.len())
+            .filter(|&c| self.clients[c].account == to_account)
+            .collect();
+        let full = self
+            .rng
+            .permille(200)
+            .then(|| candidates[self.rng.index(candidates.len())]);
         let normal = self.rng.permille(150);
         let number = self.oracle.messages.len();
         let mut text = String::from("<message to='");
@@ -380,10 +447,14 @@ impl World {
         self.trace.line(
             self.now_us,
             number as u64,
-            format_args!("client {client} sends m{number} to account {to_account}{}{}", if nobody { " (nobody)" } else { "" }, match full {
-                Some(c) => format!(", client {c}"),
-                None => String::new(),
-            }),
+            format_args!(
+                "client {client} sends m{number} to account {to_account}{}{}",
+                if nobody { " (nobody)" } else { "" },
+                match full {
+                    Some(c) => format!(", client {c}"),
+                    None => String::new(),
+                }
+            ),
         );
         self.stanza(client, &text);
         let c = &mut self.clients[client];
@@ -402,7 +473,11 @@ impl World {
             rejected: false,
             deliveries: Vec::new(),
         };
-        self.oracle.sent_by_tcp.entry(c.tcp).or_default().push(number);
+        self.oracle
+            .sent_by_tcp
+            .entry(c.tcp)
+            .or_default()
+            .push(number);
         self.oracle.messages.push(message);
     }
 
@@ -437,13 +512,19 @@ impl World {
         }
         loop {
             let c = &mut self.clients[client];
-            let Some(parser) = c.parser.as_mut().filter(|_| c.tcp == tcp) else { return };
+            let Some(parser) = c.parser.as_mut().filter(|_| c.tcp == tcp) else {
+                return;
+            };
             match parser.poll() {
                 Ok(Some(StreamEvent::Element(element))) => self.element(client, &element),
                 Ok(Some(StreamEvent::End)) => return,
                 Ok(Some(StreamEvent::Header(_))) => {}
                 Ok(None) => return,
-                Err(error) => return self.fail(format!("client {client} cannot read the server's stream: {error:?}")),
+                Err(error) => {
+                    return self.fail(format!(
+                        "client {client} cannot read the server's stream: {error:?}"
+                    ));
+                }
             }
         }
     }
@@ -458,7 +539,9 @@ impl World {
                 c.state = State::Authenticating;
                 let token = format!("\0u{}\0secret", c.account);
                 let token = base64::engine::general_purpose::STANDARD.encode(token);
-                let text = format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{token}</auth>");
+                let text = format!(
+                    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{token}</auth>"
+                );
                 self.send(client, &text);
             }
             ("success", State::Authenticating) => {
@@ -501,7 +584,11 @@ impl World {
             ("error", _) => {
                 let condition = element.children().next().map(|c| c.name().to_owned());
                 let tcp = c.tcp;
-                self.trace.line(self.now_us, tcp as u64, format_args!("client {client}: stream error {condition:?}"));
+                self.trace.line(
+                    self.now_us,
+                    tcp as u64,
+                    format_args!("client {client}: stream error {condition:?}"),
+                );
                 self.oracle.sessions[tcp].error = condition;
             }
             (name, state) => {
@@ -518,7 +605,11 @@ impl World {
         }
         let text = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", c.sm_in);
         let (tcp, h) = (c.tcp, c.sm_in);
-        self.trace.line(self.now_us, u64::from(h), format_args!("client {client} acknowledges {h}"));
+        self.trace.line(
+            self.now_us,
+            u64::from(h),
+            format_args!("client {client} acknowledges {h}"),
+        );
         self.oracle.sessions[tcp].acknowledge();
         self.send(client, &text);
     }
@@ -533,7 +624,9 @@ impl World {
             }
             _ => {
                 let sent = c.sm_out;
-                self.fail(format!("client {client} has sent {sent} stanzas, the server acknowledges {h:?}"));
+                self.fail(format!(
+                    "client {client} has sent {sent} stanzas, the server acknowledges {h:?}"
+                ));
             }
         }
     }
@@ -550,7 +643,10 @@ impl World {
             }
             (id, "result" | "error") if id.starts_with('q') => c.iqs = c.iqs.saturating_sub(1),
             (id, "get" | "set") if c.state == State::Online => {
-                let from = element.attr("from").map(|f| format!(" to='{f}'")).unwrap_or_default();
+                let from = element
+                    .attr("from")
+                    .map(|f| format!(" to='{f}'"))
+                    .unwrap_or_default();
                 let text = format!("<iq type='result' id='{id}'{from}/>");
                 self.stanza(client, &text);
             }
@@ -565,24 +661,38 @@ impl World {
         c.life += 1;
         let tcp = c.tcp;
         self.oracle.sessions[tcp].bound_us = Some(now);
-        self.trace.line(now, client as u64, format_args!("client {client} is logged in (tcp {tcp})"));
+        self.trace.line(
+            now,
+            client as u64,
+            format_args!("client {client} is logged in (tcp {tcp})"),
+        );
         // Resource binding was done before stream management could count.
         let early = self.rng.permille(700);
         if early {
             self.enable_sm(client);
         }
         self.ask(client, "<query xmlns='jabber:iq:roster'/>");
-        let priority = if self.rng.permille(50) && self.active { -1 } else { 0 };
+        let priority = if self.rng.permille(50) && self.active {
+            -1
+        } else {
+            0
+        };
         self.say_available(client, priority);
         self.act_later(client);
     }
 
     fn presence(&mut self, client: usize, element: &Element) {
         let from = element.attr("from").unwrap_or_default().into_owned();
-        let Some(other) = self.client_of(&from) else { return };
+        let Some(other) = self.client_of(&from) else {
+            return;
+        };
         let now = self.now_us;
         let kind = element.attr("type").unwrap_or_default().into_owned();
-        let token = element.content_child("status").and_then(|s| s.text().strip_prefix('t').and_then(|t| t.parse::<u64>().ok()));
+        let token = element.content_child("status").and_then(|s| {
+            s.text()
+                .strip_prefix('t')
+                .and_then(|t| t.parse::<u64>().ok())
+        });
         let c = &mut self.clients[client];
         if other == client {
             // The echo: from now on messages to the account are due here.
@@ -608,18 +718,28 @@ impl World {
 
     fn message(&mut self, client: usize, element: &Element) {
         let id = element.attr("id").unwrap_or_default().into_owned();
-        let Some(number) = id.strip_prefix('m').and_then(|n| n.parse::<usize>().ok()) else { return };
+        let Some(number) = id.strip_prefix('m').and_then(|n| n.parse::<usize>().ok()) else {
+            return;
+        };
         if element.attr("type").as_deref() == Some("error") {
             self.rejected(client, number);
             return;
         }
         let from = element.attr("from").unwrap_or_default().into_owned();
-        let sender = self.oracle.messages.get(number).map(|m| full_jid(&self.clients[m.client]));
+        let sender = self
+            .oracle
+            .messages
+            .get(number)
+            .map(|m| full_jid(&self.clients[m.client]));
         if sender.as_deref() != Some(from.as_str()) {
             self.fail(format!("m{number} says it is from {from}"));
             return;
         }
-        self.trace.line(self.now_us, number as u64, format_args!("client {client} receives m{number}"));
+        self.trace.line(
+            self.now_us,
+            number as u64,
+            format_args!("client {client} receives m{number}"),
+        );
         self.delivered(client, number);
     }
 
@@ -628,7 +748,9 @@ impl World {
         let (account, rest) = rest.split_once('@')?;
         let (_, resource) = rest.split_once('/')?;
         let account: usize = account.parse().ok()?;
-        self.clients.iter().position(|c| c.account == account && c.resource == resource)
+        self.clients
+            .iter()
+            .position(|c| c.account == account && c.resource == resource)
     }
 }
 

@@ -41,11 +41,15 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let options = Options {
         scenario: match &arguments.scenario {
-            Some(name) => Some(Scenario::from_name(name).ok_or_else(|| anyhow::anyhow!("no scenario `{name}`"))?),
+            Some(name) => Some(
+                Scenario::from_name(name).ok_or_else(|| anyhow::anyhow!("no scenario `{name}`"))?,
+            ),
             None => None,
         },
         broken: match &arguments.broken {
-            Some(name) => Some(Break::from_name(name).ok_or_else(|| anyhow::anyhow!("no break `{name}`"))?),
+            Some(name) => {
+                Some(Break::from_name(name).ok_or_else(|| anyhow::anyhow!("no break `{name}`"))?)
+            }
             None => None,
         },
         keep: arguments.verbose,
@@ -59,12 +63,18 @@ fn main() -> anyhow::Result<ExitCode> {
     for _ in 0..arguments.threads.max(1) {
         let (next, totals, options) = (next.clone(), totals.clone(), options.clone());
         let failures_max = arguments.failures;
-        threads.push(std::thread::spawn(move || work(&next, end, &totals, &options, failures_max)));
+        threads.push(std::thread::spawn(move || {
+            work(&next, end, &totals, &options, failures_max)
+        }));
     }
     for thread in threads {
-        thread.join().map_err(|_| anyhow::anyhow!("a run panicked; its seed is in the line above"))?;
+        thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("a run panicked; its seed is in the line above"))?;
     }
-    let totals = totals.lock().map_err(|_| anyhow::anyhow!("a run panicked"))?;
+    let totals = totals
+        .lock()
+        .map_err(|_| anyhow::anyhow!("a run panicked"))?;
     let seconds = start.elapsed().as_secs_f64();
     println!(
         "{} seeds, {} failed, {} messages, {} deliveries, {} events, {:.1} s, {:.0} seeds/s; {:?}",
@@ -77,7 +87,11 @@ fn main() -> anyhow::Result<ExitCode> {
         totals.seeds as f64 / seconds,
         totals.scenarios,
     );
-    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if totals.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 #[derive(Default)]
@@ -103,7 +117,9 @@ fn work(next: &AtomicU64, end: u64, totals: &Mutex<Totals>, options: &Options, f
                 std::panic::resume_unwind(panic);
             }
         };
-        let Ok(mut totals) = totals.lock() else { return };
+        let Ok(mut totals) = totals.lock() else {
+            return;
+        };
         totals.seeds += 1;
         totals.messages += outcome.messages;
         totals.deliveries += outcome.deliveries;
@@ -112,14 +128,33 @@ fn work(next: &AtomicU64, end: u64, totals: &Mutex<Totals>, options: &Options, f
         if !outcome.failures.is_empty() {
             totals.failed += 1;
             // Once more, with notes.
-            let again = if options.keep { outcome } else { sim::run(seed, &Options { keep: true, ..options.clone() }) };
+            let again = if options.keep {
+                outcome
+            } else {
+                sim::run(
+                    seed,
+                    &Options {
+                        keep: true,
+                        ..options.clone()
+                    },
+                )
+            };
             println!("seed {seed} ({}) failed:", again.scenario.name());
             if !options.print {
                 again.lines.iter().for_each(|line| println!("  {line}"));
             }
-            again.failures.iter().for_each(|failure| println!("  FAILED: {failure}"));
-            let broken = options.broken.map(|b| format!(" --break {}", b.name())).unwrap_or_default();
-            let scenario = options.scenario.map(|s| format!(" --scenario {}", s.name())).unwrap_or_default();
+            again
+                .failures
+                .iter()
+                .for_each(|failure| println!("  FAILED: {failure}"));
+            let broken = options
+                .broken
+                .map(|b| format!(" --break {}", b.name()))
+                .unwrap_or_default();
+            let scenario = options
+                .scenario
+                .map(|s| format!(" --scenario {}", s.name()))
+                .unwrap_or_default();
             println!("  again: sim --first {seed} --seeds 1{scenario}{broken} --verbose");
             if totals.failed >= failures_max {
                 next.store(end, Ordering::Relaxed);

@@ -58,8 +58,9 @@ pub(crate) struct Tcp {
     pub vanished: bool,
     /// The mux has died under it.
     pub mux_died: bool,
-    /// Bytes the client has sent.
+    /// Bytes the client has sent, and the mux has taken over.
     pub sent: u64,
+    pub arrived: u64,
     /// What the mux has not read yet.
     inbox: BytesMut,
     fin: Option<CloseReason>,
@@ -105,7 +106,11 @@ impl World {
         m.timer = u64::MAX;
         m.dialling = false;
         let number = m.boot;
-        self.trace.line(self.now_us, 0x20, format_args!("mux{mux} boot {number} starts"));
+        self.trace.line(
+            self.now_us,
+            0x20,
+            format_args!("mux{mux} boot {number} starts"),
+        );
         self.dial_later(mux, 5_000);
     }
 
@@ -119,14 +124,34 @@ impl World {
         let conns = std::mem::take(&mut m.conns);
         let transport = m.transport.take();
         let boot = m.boot;
-        self.trace.line(self.now_us, 0x21, format_args!("mux{mux} boot {boot} is killed with {} connections", conns.len()));
+        self.trace.line(
+            self.now_us,
+            0x21,
+            format_args!(
+                "mux{mux} boot {boot} is killed with {} connections",
+                conns.len()
+            ),
+        );
         if let Some(transport) = transport {
             self.transports[transport].mux_open = false;
             self.break_transport(transport);
-            let delay = if self.rng.permille(200) { 20_000_000 } else { self.rng.delay(5_000) };
-            self.after(delay, Ev::LinkGone { transport, at_server: true });
+            let delay = if self.rng.permille(200) {
+                20_000_000
+            } else {
+                self.rng.delay(5_000)
+            };
+            self.after(
+                delay,
+                Ev::LinkGone {
+                    transport,
+                    at_server: true,
+                },
+            );
         }
         for tcp in 0..self.tcps.len() {
+            if self.tcps[tcp].mux == mux && self.tcps[tcp].boot == boot {
+                self.oracle.sessions[tcp].mux_died_us = Some(self.now_us);
+            }
             if self.tcps[tcp].mux == mux && self.tcps[tcp].boot == boot && self.tcps[tcp].mux_open {
                 self.tcps[tcp].mux_open = false;
                 self.tcps[tcp].mux_died = true;
@@ -180,7 +205,11 @@ impl World {
             last_to_server: 0,
             last_to_mux: 0,
         });
-        self.trace.line(self.now_us, transport as u64, format_args!("mux{mux} dials: transport {transport}"));
+        self.trace.line(
+            self.now_us,
+            transport as u64,
+            format_args!("mux{mux} dials: transport {transport}"),
+        );
         let m = &mut self.muxes[mux];
         m.transport = Some(transport);
         m.side.as_mut().expect("it lives").handle_link_up(now);
@@ -198,15 +227,31 @@ impl World {
             self.break_transport(transport);
             if !silent {
                 let (a, b) = (self.rng.delay(10_000), self.rng.delay(10_000));
-                self.after(a, Ev::LinkGone { transport, at_server: true });
-                self.after(b, Ev::LinkGone { transport, at_server: false });
+                self.after(
+                    a,
+                    Ev::LinkGone {
+                        transport,
+                        at_server: true,
+                    },
+                );
+                self.after(
+                    b,
+                    Ev::LinkGone {
+                        transport,
+                        at_server: false,
+                    },
+                );
             }
         }
     }
 
     pub(crate) fn mend(&mut self, mux: usize) {
         let m = &mut self.muxes[mux];
-        m.cuts = if self.active { m.cuts.saturating_sub(1) } else { 0 };
+        m.cuts = if self.active {
+            m.cuts.saturating_sub(1)
+        } else {
+            0
+        };
         m.cut = m.cuts > 0;
     }
 
@@ -222,13 +267,28 @@ impl World {
         }
         self.trace.note(bytes.len() as u64);
         while !bytes.is_empty() {
-            let piece = if self.rng.permille(250) { bytes.split_to(1 + self.rng.index(bytes.len())) } else { std::mem::take(&mut bytes) };
+            let piece = if self.rng.permille(250) {
+                bytes.split_to(1 + self.rng.index(bytes.len()))
+            } else {
+                std::mem::take(&mut bytes)
+            };
             let delay = self.rng.delay(300);
             let t = &mut self.transports[transport];
-            let last = if to_server { &mut t.last_to_server } else { &mut t.last_to_mux };
+            let last = if to_server {
+                &mut t.last_to_server
+            } else {
+                &mut t.last_to_mux
+            };
             *last = (self.now_us + delay).max(*last);
             let at = *last;
-            self.at(at, Ev::LinkBytes { transport, to_server, bytes: piece });
+            self.at(
+                at,
+                Ev::LinkBytes {
+                    transport,
+                    to_server,
+                    bytes: piece,
+                },
+            );
         }
     }
 
@@ -248,12 +308,16 @@ impl World {
             return;
         }
         let now = self.instant();
-        let Some(side) = &mut self.muxes[mux].side else { return };
+        let Some(side) = &mut self.muxes[mux].side else {
+            return;
+        };
         let t = &mut self.transports[transport];
         t.mux_in.extend_from_slice(bytes);
         let result = side.handle_link_bytes(now, &mut t.mux_in);
         if let Err(error) = result {
-            self.fail(format!("mux{mux} refuses link bytes of the server: {error}"));
+            self.fail(format!(
+                "mux{mux} refuses link bytes of the server: {error}"
+            ));
             self.close_at_mux(transport);
         }
         self.after_mux(mux);
@@ -276,7 +340,13 @@ impl World {
         let (mux, boot) = (t.mux, t.boot);
         self.break_transport(transport);
         let delay = self.rng.delay(5_000);
-        self.after(delay, Ev::LinkGone { transport, at_server: true });
+        self.after(
+            delay,
+            Ev::LinkGone {
+                transport,
+                at_server: true,
+            },
+        );
         let m = &mut self.muxes[mux];
         if m.boot != boot || m.transport != Some(transport) {
             return;
@@ -308,13 +378,19 @@ impl World {
             self.mux_event(mux, event);
         }
         if let Some(transport) = self.muxes[mux].transport {
-            while let Some(bytes) = self.muxes[mux].side.as_mut().and_then(MuxSide::poll_link_output) {
+            while let Some(bytes) = self.muxes[mux]
+                .side
+                .as_mut()
+                .and_then(MuxSide::poll_link_output)
+            {
                 self.send_on(transport, true, bytes);
             }
         }
         let base = self.base;
         let m = &mut self.muxes[mux];
-        let Some(due) = m.side.as_ref().and_then(MuxSide::poll_timeout) else { return };
+        let Some(due) = m.side.as_ref().and_then(MuxSide::poll_timeout) else {
+            return;
+        };
         let at = due.saturating_duration_since(base).as_micros() as u64;
         if at < m.timer {
             m.timer = at;
@@ -326,7 +402,11 @@ impl World {
     fn mux_event(&mut self, mux: usize, event: MuxEvent) {
         match event {
             MuxEvent::Accepting(yes) => self.muxes[mux].accepting = yes,
-            MuxEvent::Output { conn, bytes, element } => {
+            MuxEvent::Output {
+                conn,
+                bytes,
+                element,
+            } => {
                 if let Some(&tcp) = self.muxes[mux].conns.get(&conn) {
                     self.write_client(tcp, bytes, element);
                 }
@@ -336,8 +416,17 @@ impl World {
                     self.read_client(tcp);
                 }
             }
-            MuxEvent::Close { conn, last, element, reason } => {
-                self.trace.line(self.now_us, conn.0, format_args!("mux{mux} is to close {conn:?}: {reason:?}"));
+            MuxEvent::Close {
+                conn,
+                last,
+                element,
+                reason,
+            } => {
+                self.trace.line(
+                    self.now_us,
+                    conn.0,
+                    format_args!("mux{mux} is to close {conn:?}: {reason:?}"),
+                );
                 if let Some(&tcp) = self.muxes[mux].conns.get(&conn) {
                     self.write_client(tcp, last, element);
                     let at = self.tcps[tcp].last_to_client;
@@ -345,7 +434,11 @@ impl World {
                 }
             }
             MuxEvent::Forget { conn, reason } => {
-                self.trace.line(self.now_us, conn.0, format_args!("mux{mux} forgets {conn:?}: {reason:?}"));
+                self.trace.line(
+                    self.now_us,
+                    conn.0,
+                    format_args!("mux{mux} forgets {conn:?}: {reason:?}"),
+                );
                 if let Some(tcp) = self.muxes[mux].conns.remove(&conn) {
                     self.tcps[tcp].mux_open = false;
                     let at = self.tcps[tcp].last_to_client;
@@ -353,10 +446,18 @@ impl World {
                 }
             }
             MuxEvent::LinkUp { continued, .. } => {
-                self.trace.line(self.now_us, u64::from(continued), format_args!("mux{mux} linked, continued {continued}"));
+                self.trace.line(
+                    self.now_us,
+                    u64::from(continued),
+                    format_args!("mux{mux} linked, continued {continued}"),
+                );
             }
             MuxEvent::LinkFailed(error) => {
-                self.trace.line(self.now_us, 0x22, format_args!("mux{mux}: link failed: {error}"));
+                self.trace.line(
+                    self.now_us,
+                    0x22,
+                    format_args!("mux{mux}: link failed: {error}"),
+                );
                 if let Some(transport) = self.muxes[mux].transport {
                     self.close_at_mux(transport);
                 }
@@ -381,6 +482,7 @@ impl World {
             vanished: false,
             mux_died: false,
             sent: 0,
+            arrived: 0,
             inbox: BytesMut::new(),
             fin: None,
             acked: 0,
@@ -407,7 +509,11 @@ impl World {
             dial: None,
         };
         let m = &mut self.muxes[mux];
-        let opened = m.side.as_mut().filter(|_| m.accepting).and_then(|side| side.open(now, open).ok());
+        let opened = m
+            .side
+            .as_mut()
+            .filter(|_| m.accepting)
+            .and_then(|side| side.open(now, open).ok());
         match opened {
             Some(conn) => {
                 m.conns.insert(conn, tcp);
@@ -417,7 +523,11 @@ impl World {
                 t.boot = boot;
                 t.mux_open = true;
                 self.oracle.conns.insert((mux, boot, conn.0), tcp);
-                self.trace.line(self.now_us, conn.0, format_args!("client {client} is connected to mux{mux} as {conn:?}, tcp {tcp}"));
+                self.trace.line(
+                    self.now_us,
+                    conn.0,
+                    format_args!("client {client} is connected to mux{mux} as {conn:?}, tcp {tcp}"),
+                );
                 self.client_connected(tcp);
                 self.after_mux(mux);
             }
@@ -437,7 +547,11 @@ impl World {
     pub(crate) fn client_sends(&mut self, tcp: usize, mut bytes: Bytes) {
         self.tcps[tcp].sent += bytes.len() as u64;
         while !bytes.is_empty() {
-            let piece = if self.rng.permille(150) { bytes.split_to(1 + self.rng.index(bytes.len())) } else { std::mem::take(&mut bytes) };
+            let piece = if self.rng.permille(150) {
+                bytes.split_to(1 + self.rng.index(bytes.len()))
+            } else {
+                std::mem::take(&mut bytes)
+            };
             let delay = self.rng.delay(800);
             let t = &mut self.tcps[tcp];
             t.last_to_mux = (self.now_us + delay).max(t.last_to_mux);
@@ -468,9 +582,13 @@ impl World {
     fn read_client(&mut self, tcp: usize) {
         let now = self.instant();
         let t = &mut self.tcps[tcp];
-        let (Some(conn), true) = (t.conn, t.mux_open) else { return };
+        let (Some(conn), true) = (t.conn, t.mux_open) else {
+            return;
+        };
         let m = &mut self.muxes[t.mux];
-        let Some(side) = m.side.as_mut().filter(|_| m.boot == t.boot) else { return };
+        let Some(side) = m.side.as_mut().filter(|_| m.boot == t.boot) else {
+            return;
+        };
         while !t.inbox.is_empty() {
             let room = side.input_room(conn).min(t.inbox.len());
             if room == 0 {
@@ -478,6 +596,7 @@ impl World {
             }
             let bytes = t.inbox.split_to(room);
             side.input(now, conn, &bytes, false);
+            t.arrived += bytes.len() as u64;
         }
         if let Some(reason) = t.fin.take() {
             // What was acknowledged is told before the end.
@@ -512,7 +631,14 @@ impl World {
         }
         t.last_to_client = (self.now_us + delay).max(t.last_to_client);
         let at = t.last_to_client;
-        self.at(at, Ev::ToClient { tcp, bytes, element });
+        self.at(
+            at,
+            Ev::ToClient {
+                tcp,
+                bytes,
+                element,
+            },
+        );
     }
 
     pub(crate) fn to_client(&mut self, tcp: usize, bytes: Bytes, element: u64) {
@@ -531,7 +657,13 @@ impl World {
         let t = &self.tcps[tcp];
         if t.vanished && t.mux_open {
             // Nobody acknowledges: the mux gives the socket up after a while.
-            self.after(3_000_000, Ev::ToMuxFin { tcp, reason: CloseReason::SocketError });
+            self.after(
+                3_000_000,
+                Ev::ToMuxFin {
+                    tcp,
+                    reason: CloseReason::SocketError,
+                },
+            );
         } else if t.client_open && !t.vanished {
             self.client_closed(tcp);
         }
@@ -542,7 +674,9 @@ impl World {
         let now = self.instant();
         let t = &mut self.tcps[tcp];
         t.acked = t.acked.max(element);
-        let (Some(conn), true) = (t.conn, t.mux_open) else { return };
+        let (Some(conn), true) = (t.conn, t.mux_open) else {
+            return;
+        };
         let mux = t.mux;
         if t.acked > t.told {
             t.told = t.acked;

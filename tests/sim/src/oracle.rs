@@ -56,6 +56,8 @@ pub(crate) struct Session {
     pub left_us: Option<u64>,
     pub ended: Option<(Ended, u64)>,
     pub error: Option<String>,
+    /// When its mux died, also after its end.
+    pub mux_died_us: Option<u64>,
     /// Messages received, in order.
     pub got: Vec<usize>,
     /// How many of them it has acknowledged; without stream management TCP does.
@@ -75,6 +77,7 @@ impl Session {
             left_us: None,
             ended: None,
             error: None,
+            mux_died_us: None,
             got: Vec::new(),
             acked: None,
             last: BTreeMap::new(),
@@ -96,7 +99,16 @@ impl Session {
 
     /// The server cannot but know that this session has the message, or will learn it before it learns of its end.
     fn keeps(&self, number: usize, received_us: u64) -> bool {
-        if matches!(self.ended, Some((Ended::Vanished | Ended::MuxDied | Ended::Closed, _))) {
+        if matches!(
+            self.ended,
+            Some((Ended::Vanished | Ended::MuxDied | Ended::Closed, _))
+        ) {
+            return false;
+        }
+        // The mux may have died with the news.
+        if let (Some((_, ended)), Some(died)) = (self.ended, self.mux_died_us)
+            && died <= ended + 20_000_000
+        {
             return false;
         }
         // After it has said goodbye a client cannot acknowledge any more.
@@ -105,7 +117,9 @@ impl Session {
         }
         match self.acked {
             None => true,
-            Some(n) => self.got[..n].contains(&number) || self.ended.is_none() && self.left_us.is_none(),
+            Some(n) => {
+                self.got[..n].contains(&number) || self.ended.is_none() && self.left_us.is_none()
+            }
         }
     }
 }
@@ -150,15 +164,35 @@ impl Oracle {
     /// session of the account was owed the message, so that its mark could not be cleared (DESIGN idea 5). It comes again.
     fn forgotten(&self, tcp: usize, number: usize, at: u64) -> bool {
         let session = &self.sessions[tcp];
-        let Some((_, ended)) = session.ended else { return false };
-        let write = if self.disk_failed { 10_000_000 } else { 2_000_000 };
-        if self.kills.iter().any(|&k| k + 500_000 >= ended && k <= ended + write) {
+        let Some((_, ended)) = session.ended else {
+            return false;
+        };
+        let write = if self.disk_failed {
+            10_000_000
+        } else {
+            2_000_000
+        };
+        if self
+            .kills
+            .iter()
+            .any(|&k| k + 500_000 >= ended && k <= ended + write)
+        {
             return true;
         }
-        let Some(&kill) = self.kills.iter().rev().find(|&&k| k >= at) else { return false };
-        let had = |t: usize| self.messages[number].deliveries.iter().any(|&(d, when)| d == t && when <= kill);
+        let Some(&kill) = self.kills.iter().rev().find(|&&k| k >= at) else {
+            return false;
+        };
+        let had = |t: usize| {
+            self.messages[number]
+                .deliveries
+                .iter()
+                .any(|&(d, when)| d == t && when <= kill)
+        };
         self.sessions.iter().enumerate().any(|(t, other)| {
-            let alive = other.bound_us.is_some_and(|b| b <= at) && other.ended.is_none_or(|(how, e)| e > at || how == Ended::Vanished);
+            let alive = other.bound_us.is_some_and(|b| b <= at)
+                && other
+                    .ended
+                    .is_none_or(|(how, e)| e > at || how == Ended::Vanished);
             t != tcp && other.account == session.account && alive && !had(t)
         })
     }
@@ -179,7 +213,9 @@ impl Oracle {
 impl World {
     /// The server says that input up to here is settled.
     pub(crate) fn settled(&mut self, tcp: usize, bytes: u64) {
-        let Some(sent) = self.oracle.sent_by_tcp.get(&tcp) else { return };
+        let Some(sent) = self.oracle.sent_by_tcp.get(&tcp) else {
+            return;
+        };
         for &number in sent {
             let message = &mut self.oracle.messages[number];
             message.accepted |= message.end <= bytes;
@@ -188,7 +224,9 @@ impl World {
 
     /// The server has acknowledged so many stanzas to their sender.
     pub(crate) fn accepted_by_sm(&mut self, tcp: usize, h: u32) {
-        let Some(sent) = self.oracle.sent_by_tcp.get(&tcp) else { return };
+        let Some(sent) = self.oracle.sent_by_tcp.get(&tcp) else {
+            return;
+        };
         for &number in sent {
             let message = &mut self.oracle.messages[number];
             message.accepted |= message.sm_number.is_some_and(|n| n <= h);
@@ -198,12 +236,22 @@ impl World {
     /// A message has come back as an error.
     pub(crate) fn rejected(&mut self, client: usize, number: usize) {
         let now = self.now_us;
-        self.trace.line(now, number as u64, format_args!("client {client} gets m{number} back as an error"));
-        let Some(message) = self.oracle.messages.get_mut(number) else { return };
+        self.trace.line(
+            now,
+            number as u64,
+            format_args!("client {client} gets m{number} back as an error"),
+        );
+        let Some(message) = self.oracle.messages.get_mut(number) else {
+            return;
+        };
         message.rejected = true;
-        let why = message.to_account.is_none() || (message.normal && message.to_client.is_some()) || self.oracle.disk_failed;
+        let why = message.to_account.is_none()
+            || (message.normal && message.to_client.is_some())
+            || self.oracle.disk_failed;
         if message.client != client {
-            self.fail(format!("m{number} came back to client {client}, which has not sent it"));
+            self.fail(format!(
+                "m{number} came back to client {client}, which has not sent it"
+            ));
         } else if !why {
             self.fail(format!("m{number} was rejected without a reason"));
         }
@@ -224,12 +272,17 @@ impl World {
         let session = &oracle.sessions[tcp];
         for &(other, at) in &message.deliveries {
             if other == tcp {
-                wrong.push(format!("m{number} reached client {client} twice in one session (tcp {tcp})"));
+                wrong.push(format!(
+                    "m{number} reached client {client} twice in one session (tcp {tcp})"
+                ));
                 continue;
             }
             // A second session may have it when it asked for messages before the first one had this.
             let parallel = session.asked_us.is_some_and(|asked| asked <= at);
-            if !parallel && oracle.sessions[other].keeps(number, at) && !oracle.forgotten(other, number, at) {
+            if !parallel
+                && oracle.sessions[other].keeps(number, at)
+                && !oracle.forgotten(other, number, at)
+            {
                 wrong.push(format!(
                     "m{number} reached client {client} (tcp {tcp}), though client {} (tcp {other}) had it already",
                     oracle.sessions[other].client
@@ -238,9 +291,13 @@ impl World {
         }
         // The server learns late of a session that has vanished, and routes again what it held.
         let killed = oracle.kills.iter().any(|&k| k >= message.sent_us);
-        let was_due = session.asked_us.is_some_and(|asked| asked < message.sent_us);
+        let was_due = session
+            .asked_us
+            .is_some_and(|asked| asked < message.sent_us);
         let rerouted = twins
-            && (oracle.last_end[account] >= message.sent_us || oracle.bad_end[account] > 0 || killed && !was_due);
+            && (oracle.last_end[account] >= message.sent_us
+                || oracle.bad_end[account] > 0
+                || killed && !was_due);
         let last = session.last.get(&message.client).copied().unwrap_or(0);
         // A session that takes no messages still gets those to its full address, and the rest later.
         let ordered = match message.to_client {
@@ -248,7 +305,10 @@ impl World {
             Some(to) => to == client && session.taking_us.is_some(),
         };
         if message.seq < last && ordered && !rerouted {
-            wrong.push(format!("m{number} reached client {client} after a later message of client {}", message.client));
+            wrong.push(format!(
+                "m{number} reached client {client} after a later message of client {}",
+                message.client
+            ));
         }
         let (from, seq) = (message.client, message.seq);
         let session = &mut oracle.sessions[tcp];
@@ -275,11 +335,16 @@ impl World {
                 if x == y {
                     continue;
                 }
-                let visible = client.account == other.account || sees(client.account, other.account);
-                let truth = other.presence.filter(|_| visible && other.state == State::Online);
+                let visible =
+                    client.account == other.account || sees(client.account, other.account);
+                let truth = other
+                    .presence
+                    .filter(|_| visible && other.state == State::Online);
                 let belief = client.belief.get(&y).copied();
                 if truth != belief {
-                    wrong.push(format!("client {x} believes of client {y}: {belief:?}; true is {truth:?}"));
+                    wrong.push(format!(
+                        "client {x} believes of client {y}: {belief:?}; true is {truth:?}"
+                    ));
                 }
             }
         }
@@ -310,9 +375,27 @@ impl World {
         let sender_lives = self.oracle.sessions[message.tcp].ended.is_none();
         let seen = !message.deliveries.is_empty();
         if sender_lives && !message.accepted {
-            wrong.push(format!("m{number} was never accepted, though its sender is still there"));
+            wrong.push(format!(
+                "m{number} was never accepted, though its sender is still there"
+            ));
         }
         let killed_since = self.oracle.kills.iter().any(|&k| k >= message.sent_us);
+        // It reached a mux that lives: nothing can take it away any more.
+        let kept = self.tcps[message.tcp].arrived >= message.end
+            && self.oracle.sessions[message.tcp].mux_died_us.is_none();
+        // Unless the client came back so soon that its new session replaced the old one first.
+        let replaced = match self.oracle.sessions[message.tcp].ended {
+            None => false,
+            Some((Ended::Closed, _)) => true,
+            Some((_, at)) => self.oracle.sessions[message.tcp + 1..].iter().any(|s| {
+                s.client == message.client && s.bound_us.is_some_and(|b| b < at + 40_000_000)
+            }),
+        };
+        if kept && !replaced && !message.accepted && !message.rejected {
+            wrong.push(format!(
+                "m{number} reached a mux that lives, and was never accepted"
+            ));
+        }
         if message.rejected && seen && !killed_since {
             wrong.push(format!("m{number} was rejected and delivered"));
         }
@@ -326,7 +409,8 @@ impl World {
             return;
         }
         // An error may have gone to a session that is no more.
-        let may_be_rejected = self.oracle.disk_failed || (message.normal && message.to_client.is_some());
+        let may_be_rejected =
+            self.oracle.disk_failed || (message.normal && message.to_client.is_some());
         if !seen && (sender_lives || !may_be_rejected) {
             wrong.push(format!("m{number} was accepted and is lost"));
             return;
@@ -337,9 +421,14 @@ impl World {
         for (tcp, session) in self.oracle.sessions.iter().enumerate() {
             let due = session.account == account
                 && session.ended.is_none()
-                && session.taking_us.is_some_and(|since| since < message.sent_us);
+                && session
+                    .taking_us
+                    .is_some_and(|since| since < message.sent_us);
             if due && !message.deliveries.iter().any(|&(t, _)| t == tcp) {
-                wrong.push(format!("m{number} was due to client {} (tcp {tcp}) and did not reach it", session.client));
+                wrong.push(format!(
+                    "m{number} was due to client {} (tcp {tcp}) and did not reach it",
+                    session.client
+                ));
             }
         }
     }
@@ -350,7 +439,10 @@ impl World {
             let rows = reader.pending(&bare(account), 0, 1_000).unwrap_or_default();
             if !rows.is_empty() {
                 let first = String::from_utf8_lossy(&rows[0].payload).into_owned();
-                self.fail(format!("{} messages are pending for account {account}, which is online: {first}", rows.len()));
+                self.fail(format!(
+                    "{} messages are pending for account {account}, which is online: {first}",
+                    rows.len()
+                ));
             }
         }
         let origins = self.store.origin_count();
@@ -366,25 +458,44 @@ impl World {
         for (n, mux) in self.muxes.iter().enumerate() {
             let Some(side) = &mux.side else { continue };
             if side.unsettled_bytes() > 0 || side.retained_bytes() > 0 {
-                wrong.push(format!("mux{n} keeps {} unsettled and {} unacknowledged bytes", side.unsettled_bytes(), side.retained_bytes()));
+                wrong.push(format!(
+                    "mux{n} keeps {} unsettled and {} unacknowledged bytes",
+                    side.unsettled_bytes(),
+                    side.retained_bytes()
+                ));
             }
             if side.conn_count() != mux.conns.len() {
-                wrong.push(format!("mux{n} knows {} connections, {} exist", side.conn_count(), mux.conns.len()));
+                wrong.push(format!(
+                    "mux{n} knows {} connections, {} exist",
+                    side.conn_count(),
+                    mux.conns.len()
+                ));
             }
         }
-        let online = self.clients.iter().filter(|c| c.state == State::Online).count();
+        let online = self
+            .clients
+            .iter()
+            .filter(|c| c.state == State::Online)
+            .count();
         match &mut self.server {
             None => wrong.push("there is no server".into()),
             Some(server) => {
                 for row in server.links.list() {
                     if row.retained_bytes > 0 {
-                        wrong.push(format!("the link of {} keeps {} bytes", row.name, row.retained_bytes));
+                        wrong.push(format!(
+                            "the link of {} keeps {} bytes",
+                            row.name, row.retained_bytes
+                        ));
                     }
                 }
-                let now = Now { mono_ms: u64::MAX / 2, unix_ms: u64::MAX / 2 };
+                let now = Now {
+                    mono_ms: u64::MAX / 2,
+                    unix_ms: u64::MAX / 2,
+                };
                 let (mut conns, mut sessions) = (0, 0);
                 for it in &mut server.shards {
-                    it.shard.handle(now, Event::Admin(AdminEvent::Status { request: 1 }));
+                    it.shard
+                        .handle(now, Event::Admin(AdminEvent::Status { request: 1 }));
                     for reply in it.shard.flush(now).admin {
                         if let AdminReply::Status(_, status) = reply {
                             conns += status.conns;
@@ -403,7 +514,9 @@ impl World {
                 }
                 let records = server.records();
                 if records != online {
-                    wrong.push(format!("{online} clients are online, the session store has {records} records"));
+                    wrong.push(format!(
+                        "{online} clients are online, the session store has {records} records"
+                    ));
                 }
             }
         }

@@ -6,7 +6,10 @@
 use crate::breaks::Break;
 use crate::world::{Ev, Fault, UNIX_BASE_MS, World};
 use bytes::{Bytes, BytesMut};
-use imserver::event::{Effects, Event, LinkCommand, LinkId, Look, LookResult, LookTag, Now, Read, ReadResult, ReadTag, ShardId, Write};
+use imserver::event::{
+    Effects, Event, LinkCommand, LinkId, Look, LookResult, LookTag, Now, Read, ReadResult, ReadTag,
+    ShardId, Write,
+};
 use imserver::linkset::{Identity, Links};
 use imserver::session::record::Record;
 use imserver::settings::Settings;
@@ -16,9 +19,9 @@ use proto::server_side::read_hello;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use store::{Engine, Reader, SessionStore, WriteError, Writer, Written};
 use xmpp::negotiation::Offer;
 use xmpp::scram::FakeKeys;
-use store::{Engine, Reader, SessionStore, WriteError, Writer, Written};
 
 /// Answers of one commit: per shard, in order.
 pub(crate) type Answers = Vec<(usize, Event)>;
@@ -69,7 +72,10 @@ pub(crate) struct Server {
 impl World {
     fn now(&self) -> Now {
         let started = self.server.as_ref().map_or(self.now_us, |s| s.started_us);
-        Now { mono_ms: 1_000 + (self.now_us - started) / 1_000, unix_ms: UNIX_BASE_MS + self.now_us / 1_000 }
+        Now {
+            mono_ms: 1_000 + (self.now_us - started) / 1_000,
+            unix_ms: UNIX_BASE_MS + self.now_us / 1_000,
+        }
     }
 
     fn settings(&mut self) -> Settings {
@@ -101,13 +107,18 @@ impl World {
         }
         let Some(server) = self.boot() else {
             // The disk takes nothing: whoever starts services tries again.
-            self.trace.line(self.now_us, 0x10, format_args!("the server cannot start"));
+            self.trace
+                .line(self.now_us, 0x10, format_args!("the server cannot start"));
             self.store.kill();
             self.after(400_000, Ev::Fault(Fault::StartServer));
             return;
         };
         self.run = server.run;
-        self.trace.line(self.now_us, 0x11, format_args!("server run {} starts", server.run));
+        self.trace.line(
+            self.now_us,
+            0x11,
+            format_args!("server run {} starts", server.run),
+        );
         self.server = Some(server);
         for shard in 0..usize::from(self.plan.shards) {
             self.plan_tick(shard);
@@ -122,20 +133,37 @@ impl World {
         let mut sessions = self.store.session_store().expect("the last run is dead");
         let mut writer = self.store.writer().expect("the last run is dead");
         let loaded = sessions.load().expect("the model reads");
-        let records: Vec<Record> = loaded.into_iter().filter_map(|(_, bytes)| Record::decode(bytes)).collect();
+        let records: Vec<Record> = loaded
+            .into_iter()
+            .filter_map(|(_, bytes)| Record::decode(bytes))
+            .collect();
         let mut live: Vec<u64> = records.iter().map(|r| r.id.0).collect();
         if self.broken == Some(Break::LoseOrigins) {
             live.clear();
         }
-        writer.commit(&[store::Write::RetainSessions { sessions: live }]).ok()?;
-        let now = Now { mono_ms: 1_000, unix_ms: UNIX_BASE_MS + self.now_us / 1_000 };
+        writer
+            .commit(&[store::Write::RetainSessions { sessions: live }])
+            .ok()?;
+        let now = Now {
+            mono_ms: 1_000,
+            unix_ms: UNIX_BASE_MS + self.now_us / 1_000,
+        };
         let count = self.plan.shards;
         let mut shards = Vec::new();
         let mut notes = Vec::new();
         for id in 0..count {
-            let config = ShardConfig { id: ShardId(id), shards: count, epoch, settings: settings.clone() };
+            let config = ShardConfig {
+                id: ShardId(id),
+                shards: count,
+                epoch,
+                settings: settings.clone(),
+            };
             let mut chance = self.rng.fork();
-            let mut shard = Shard::new(config, Box::new(move |out: &mut [u8]| chance.fill(out)), now);
+            let mut shard = Shard::new(
+                config,
+                Box::new(move |out: &mut [u8]| chance.fill(out)),
+                now,
+            );
             notes.extend(shard.restore(now, records.clone()));
             shards.push(ShardBox {
                 shard,
@@ -152,7 +180,14 @@ impl World {
         let mut boot = [0; 16];
         self.rng.fill(&mut boot);
         let store_id = StoreId(self.store.store_id().0);
-        let links = Links::new("sim".into(), BootId(boot), store_id, count, settings.mux_lost, notes);
+        let links = Links::new(
+            "sim".into(),
+            BootId(boot),
+            store_id,
+            count,
+            settings.mux_lost,
+            notes,
+        );
         Some(Server {
             run,
             started_us: self.now_us,
@@ -175,8 +210,14 @@ impl World {
 
     /// kill -9: what was not committed is gone, and so is everything in memory.
     pub(crate) fn kill_server(&mut self) {
-        let Some(server) = self.server.take() else { return };
-        self.trace.line(self.now_us, 0x12, format_args!("server run {} is killed", server.run));
+        let Some(server) = self.server.take() else {
+            return;
+        };
+        self.trace.line(
+            self.now_us,
+            0x12,
+            format_args!("server run {} is killed", server.run),
+        );
         self.oracle.kills.push(self.now_us);
         if let Some(synced) = self.synced.take() {
             self.store = synced;
@@ -185,9 +226,19 @@ impl World {
         for &transport in server.transports.values() {
             self.break_transport(transport);
             let delay = self.rng.delay(5_000);
-            self.after(delay, Ev::LinkGone { transport, at_server: false });
+            self.after(
+                delay,
+                Ev::LinkGone {
+                    transport,
+                    at_server: false,
+                },
+            );
         }
-        let delay = if self.rng.permille(400) { self.rng.between(1_000, 50_000) } else { self.rng.between(50_000, 4_000_000) };
+        let delay = if self.rng.permille(400) {
+            self.rng.between(1_000, 50_000)
+        } else {
+            self.rng.between(50_000, 4_000_000)
+        };
         self.after(delay, Ev::Fault(Fault::StartServer));
     }
 
@@ -199,7 +250,9 @@ impl World {
 
     pub(crate) fn to_shard(&mut self, run: u32, shard: usize, events: Vec<Event>) {
         let delay = self.rng.delay(60);
-        let Some(server) = self.server(run) else { return };
+        let Some(server) = self.server(run) else {
+            return;
+        };
         let it = &mut server.shards[shard];
         it.queue.push_back(events);
         if !it.turn {
@@ -209,7 +262,9 @@ impl World {
     }
 
     fn plan_tick(&mut self, shard: usize) {
-        let Some(server) = &mut self.server else { return };
+        let Some(server) = &mut self.server else {
+            return;
+        };
         let run = server.run;
         let it = &mut server.shards[shard];
         let at = server.started_us + (it.shard.poll_timeout() - 1_000) * 1_000;
@@ -221,7 +276,10 @@ impl World {
 
     pub(crate) fn shard_tick(&mut self, run: u32, shard: usize) {
         let now_us = self.now_us;
-        if self.server(run).is_some_and(|s| s.shards[shard].tick_at == now_us) {
+        if self
+            .server(run)
+            .is_some_and(|s| s.shards[shard].tick_at == now_us)
+        {
             self.turn(shard, 0);
         }
     }
@@ -233,7 +291,9 @@ impl World {
         let batches = if self.rng.permille(500) { 1 } else { 16 };
         self.turn(shard, batches);
         let delay = self.rng.delay(60);
-        let Some(server) = self.server(run) else { return };
+        let Some(server) = self.server(run) else {
+            return;
+        };
         let it = &mut server.shards[shard];
         it.turn = !it.queue.is_empty();
         if it.turn {
@@ -244,10 +304,14 @@ impl World {
     fn turn(&mut self, shard: usize, batches: usize) {
         let now = self.now();
         let credit = !self.rng.permille(if self.plan.tight { 100 } else { 5 });
-        let Some(server) = &mut self.server else { return };
+        let Some(server) = &mut self.server else {
+            return;
+        };
         let it = &mut server.shards[shard];
         for _ in 0..batches {
-            let Some(batch) = it.queue.pop_front() else { break };
+            let Some(batch) = it.queue.pop_front() else {
+                break;
+            };
             for event in batch {
                 it.shard.handle(now, event);
             }
@@ -264,14 +328,28 @@ impl World {
     }
 
     fn hand_on(&mut self, shard: usize, effects: Effects) {
-        let Some(run) = self.server.as_ref().map(|s| s.run) else { return };
-        self.trace.note(effects.links.len() as u64 ^ (effects.writes.len() as u64) << 16 ^ (effects.shards.len() as u64) << 32);
+        let Some(run) = self.server.as_ref().map(|s| s.run) else {
+            return;
+        };
+        self.trace.note(
+            effects.links.len() as u64
+                ^ (effects.writes.len() as u64) << 16
+                ^ (effects.shards.len() as u64) << 32,
+        );
         if !effects.writes.is_empty() {
             let at = self.way(|s| &mut s.shards[shard].to_writer);
-            self.at(at, Ev::ToWriter { run, shard, writes: effects.writes });
+            self.at(
+                at,
+                Ev::ToWriter {
+                    run,
+                    shard,
+                    writes: effects.writes,
+                },
+            );
         }
         if !effects.shards.is_empty() {
-            let mut per_shard: Vec<Vec<Event>> = (0..self.plan.shards).map(|_| Vec::new()).collect();
+            let mut per_shard: Vec<Vec<Event>> =
+                (0..self.plan.shards).map(|_| Vec::new()).collect();
             for (to, msg) in effects.shards {
                 if self.broken == Some(Break::LosePresence)
                     && matches!(msg, imserver::event::ShardMsg::Presence(..))
@@ -284,43 +362,86 @@ impl World {
             for (to, events) in per_shard.into_iter().enumerate() {
                 if !events.is_empty() {
                     let at = self.way(|s| &mut s.shards[shard].to_shards[to]);
-                    self.at(at, Ev::ToShard { run, shard: to, events });
+                    self.at(
+                        at,
+                        Ev::ToShard {
+                            run,
+                            shard: to,
+                            events,
+                        },
+                    );
                 }
             }
         }
         for (tag, read) in effects.reads {
             let delay = self.disk_delay(150);
-            self.after(delay, Ev::ReadRun { run, shard, tag, read });
+            self.after(
+                delay,
+                Ev::ReadRun {
+                    run,
+                    shard,
+                    tag,
+                    read,
+                },
+            );
         }
         for (tag, look) in effects.looks {
             let delay = self.rng.delay(500);
-            self.after(delay, Ev::LookRun { run, shard, tag, look });
+            self.after(
+                delay,
+                Ev::LookRun {
+                    run,
+                    shard,
+                    tag,
+                    look,
+                },
+            );
         }
         if !effects.links.is_empty() {
             let at = self.way(|s| &mut s.shards[shard].to_links);
-            self.at(at, Ev::ToLinks { run, shard, commands: effects.links });
+            self.at(
+                at,
+                Ev::ToLinks {
+                    run,
+                    shard,
+                    commands: effects.links,
+                },
+            );
         }
     }
 
     /// When the next thing on this way arrives: never before the last one.
     fn way(&mut self, last: impl FnOnce(&mut Server) -> &mut u64) -> u64 {
-        let delay = if self.rng.permille(10) { self.rng.below(20_000) } else { self.rng.delay(30) };
+        let delay = if self.rng.permille(10) {
+            self.rng.below(20_000)
+        } else {
+            self.rng.delay(30)
+        };
         let at = self.now_us + delay;
-        let server = self.server.as_mut().expect("only a running server has ways");
+        let server = self
+            .server
+            .as_mut()
+            .expect("only a running server has ways");
         let last = last(server);
         *last = at.max(*last);
         *last
     }
 
     fn disk_delay(&mut self, typical_us: u64) -> u64 {
-        if self.disk_slow { self.rng.between(10_000, 900_000) } else { self.rng.delay(typical_us) }
+        if self.disk_slow {
+            self.rng.between(10_000, 900_000)
+        } else {
+            self.rng.delay(typical_us)
+        }
     }
 
     // ---- the store ------------------------------------------------------------------------------------------
 
     pub(crate) fn to_writer(&mut self, run: u32, shard: usize, writes: Vec<Write>) {
         let delay = self.rng.delay(40);
-        let Some(server) = self.server(run) else { return };
+        let Some(server) = self.server(run) else {
+            return;
+        };
         server.write_queue.push_back(Batch { shard, writes });
         if !server.writing {
             server.writing = true;
@@ -333,12 +454,15 @@ impl World {
         let broken = self.broken;
         let mut chance = self.rng.fork();
         let delay = self.disk_delay(700);
-        let Some(server) = self.server(run) else { return };
+        let Some(server) = self.server(run) else {
+            return;
+        };
         server.committing = server.write_queue.drain(..).collect();
         let mut records: Vec<(u64, Option<Bytes>)> = Vec::new();
         for write in server.committing.iter().flat_map(|b| &b.writes) {
             if let Write::Session(id, record) = write {
-                let skip = broken == Some(Break::SkipRecords) && record.is_some() && chance.permille(100);
+                let skip =
+                    broken == Some(Break::SkipRecords) && record.is_some() && chance.permille(100);
                 if !skip {
                     records.push((id.0, record.clone()));
                 }
@@ -353,23 +477,34 @@ impl World {
 
     pub(crate) fn writer_commit(&mut self, run: u32) {
         let broken = self.broken;
-        let Some(server) = self.server(run) else { return };
+        let Some(server) = self.server(run) else {
+            return;
+        };
         let batches = std::mem::take(&mut server.committing);
         let writes: Vec<store::Write> = batches
             .iter()
             .flat_map(|b| &b.writes)
             .filter_map(|w| match w {
                 Write::Store(store::Write::Ack { owner, .. }) if broken == Some(Break::DropAck) => {
-                    Some(store::Write::Ack { owner: owner.clone(), positions: Vec::new() })
+                    Some(store::Write::Ack {
+                        owner: owner.clone(),
+                        positions: Vec::new(),
+                    })
                 }
                 Write::Store(w) => Some(w.clone()),
                 Write::Session(..) => None,
             })
             .collect();
-        let stored = if writes.is_empty() { Ok(Vec::new()) } else { server.writer.commit(&writes) };
+        let stored = if writes.is_empty() {
+            Ok(Vec::new())
+        } else {
+            server.writer.commit(&writes)
+        };
         let mut results = match stored {
             Ok(results) => results.into_iter(),
-            Err(e) => vec![Written::Failed(WriteError::Store(Arc::new(e))); writes.len()].into_iter(),
+            Err(e) => {
+                vec![Written::Failed(WriteError::Store(Arc::new(e))); writes.len()].into_iter()
+            }
         };
         let session_result = server.sessions_result.clone();
         let mut answers: Answers = Vec::new();
@@ -386,7 +521,11 @@ impl World {
             server.numbers[batch.shard] += results.len() as u64;
             answers.push((batch.shard, Event::Durable { first, results }));
         }
-        self.trace.line(self.now_us, writes.len() as u64, format_args!("commit of {} writes", writes.len()));
+        self.trace.line(
+            self.now_us,
+            writes.len() as u64,
+            format_args!("commit of {} writes", writes.len()),
+        );
         if let Some(synced) = &mut self.synced {
             // Broken: the answers are given, but only now and then does anything reach the disk.
             if self.rng.permille(300) {
@@ -403,10 +542,19 @@ impl World {
         }
         for (shard, event) in answers {
             let at = self.way(|s| &mut s.shards[shard].from_writer);
-            self.at(at, Ev::ToShard { run, shard, events: vec![event] });
+            self.at(
+                at,
+                Ev::ToShard {
+                    run,
+                    shard,
+                    events: vec![event],
+                },
+            );
         }
         let delay = self.rng.delay(40);
-        let Some(server) = self.server(run) else { return };
+        let Some(server) = self.server(run) else {
+            return;
+        };
         server.writing = !server.write_queue.is_empty();
         if server.writing {
             self.after(delay, Ev::WriterTurn { run });
@@ -415,14 +563,36 @@ impl World {
 
     pub(crate) fn read_run(&mut self, run: u32, shard: usize, tag: ReadTag, read: Read) {
         let delay = self.rng.delay(120);
-        let Some(server) = self.server(run) else { return };
+        let Some(server) = self.server(run) else {
+            return;
+        };
         let result = match read {
-            Read::User(owner) => server.reader.user(&owner).map(|u| ReadResult::User(u.map(Box::new))),
-            Read::Pending { owner, after, limit } => server.reader.pending(&owner, after, limit).map(ReadResult::Pending),
-            Read::VCard(owner) => server.reader.vcard(&owner).map(|v| ReadResult::VCard(Some(v))),
+            Read::User(owner) => server
+                .reader
+                .user(&owner)
+                .map(|u| ReadResult::User(u.map(Box::new))),
+            Read::Pending {
+                owner,
+                after,
+                limit,
+            } => server
+                .reader
+                .pending(&owner, after, limit)
+                .map(ReadResult::Pending),
+            Read::VCard(owner) => server
+                .reader
+                .vcard(&owner)
+                .map(|v| ReadResult::VCard(Some(v))),
         };
         let result = result.unwrap_or_else(|e| ReadResult::Failed(e.to_string()));
-        self.after(delay, Ev::ToShard { run, shard, events: vec![Event::Read(tag, result)] });
+        self.after(
+            delay,
+            Ev::ToShard {
+                run,
+                shard,
+                events: vec![Event::Read(tag, result)],
+            },
+        );
     }
 
     pub(crate) fn look_run(&mut self, run: u32, shard: usize, tag: LookTag, look: Look) {
@@ -449,9 +619,18 @@ impl World {
 
     /// What the server says is settled is accepted from that moment on.
     fn look_at(&mut self, command: &mut LinkCommand) {
-        let LinkCommand::Frame { link, frame: Frame::Marks(conn, marks), .. } = command else { return };
+        let LinkCommand::Frame {
+            link,
+            frame: Frame::Marks(conn, marks),
+            ..
+        } = command
+        else {
+            return;
+        };
         let server = self.server.as_ref().expect("it runs");
-        let Some(&(mux, boot)) = server.link_of.get(link) else { return };
+        let Some(&(mux, boot)) = server.link_of.get(link) else {
+            return;
+        };
         if self.broken == Some(Break::SettleEarly)
             && let Some(&input) = server.input.get(&(*link, conn.0))
         {
@@ -466,7 +645,9 @@ impl World {
 
     /// Hands on what the links have for the shards, and sends what they have for the muxes.
     fn after_links(&mut self) {
-        let Some(server) = &mut self.server else { return };
+        let Some(server) = &mut self.server else {
+            return;
+        };
         let run = server.run;
         let mut per_shard: Vec<Vec<Event>> = server.shards.iter().map(|_| Vec::new()).collect();
         for (shard, mut event) in server.links.take_events() {
@@ -475,10 +656,13 @@ impl World {
                     if self.broken == Some(Break::ForgetHeld) {
                         resume.held.clear();
                     }
-                    server.input.insert((key.link, key.conn.0), resume.settled_bytes);
+                    server
+                        .input
+                        .insert((key.link, key.conn.0), resume.settled_bytes);
                 }
                 Event::Input(key, input) => {
-                    *server.input.entry((key.link, key.conn.0)).or_default() += input.bytes.len() as u64;
+                    *server.input.entry((key.link, key.conn.0)).or_default() +=
+                        input.bytes.len() as u64;
                 }
                 _ => {}
             }
@@ -500,8 +684,12 @@ impl World {
     }
 
     fn plan_links_timer(&mut self) {
-        let Some(server) = &mut self.server else { return };
-        let Some(due) = server.links.poll_timeout() else { return };
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        let Some(due) = server.links.poll_timeout() else {
+            return;
+        };
         let at = due.saturating_duration_since(self.base).as_micros() as u64;
         if at < server.links_timer {
             server.links_timer = at;
@@ -512,14 +700,20 @@ impl World {
 
     pub(crate) fn links_timer(&mut self, run: u32) {
         let (now, now_us) = (self.instant(), self.now_us);
-        let Some(server) = self.server(run) else { return };
+        let Some(server) = self.server(run) else {
+            return;
+        };
         if server.links_timer > now_us {
             return;
         }
         server.links_timer = u64::MAX;
         let down = server.links.handle_timeout(now);
         for (link, error) in down {
-            self.trace.line(now_us, 0x13, format_args!("server: link {} is dead: {error}", link.0));
+            self.trace.line(
+                now_us,
+                0x13,
+                format_args!("server: link {} is dead: {error}", link.0),
+            );
             if let Some(&transport) = self.server.as_ref().and_then(|s| s.transports.get(&link)) {
                 self.close_at_server(transport);
             }
@@ -537,19 +731,38 @@ impl World {
         let result = self.take_input(now, transport, mux, boot, &mut input);
         self.transports[transport].server_in = input;
         if let Err(reason) = result {
-            self.fail(format!("the server refuses link bytes of mux {mux}: {reason}"));
+            self.fail(format!(
+                "the server refuses link bytes of mux {mux}: {reason}"
+            ));
             self.close_at_server(transport);
         }
         self.after_links();
     }
 
-    fn take_input(&mut self, now: std::time::Instant, transport: usize, mux: usize, boot: u32, input: &mut BytesMut) -> Result<(), String> {
-        let Some(server) = &mut self.server else { return Ok(()) };
+    fn take_input(
+        &mut self,
+        now: std::time::Instant,
+        transport: usize,
+        mux: usize,
+        boot: u32,
+        input: &mut BytesMut,
+    ) -> Result<(), String> {
+        let Some(server) = &mut self.server else {
+            return Ok(());
+        };
         if self.transports[transport].link.is_none() {
-            let Some(hello) = read_hello(input).map_err(|e| e.to_string())? else { return Ok(()) };
-            let identity =
-                Identity { name: hello.name.clone(), kinds: vec![ListenerKind::C2s], trust_client_certificates: false };
-            let link = server.links.hello(now, identity, hello).map_err(|e| e.to_string())?;
+            let Some(hello) = read_hello(input).map_err(|e| e.to_string())? else {
+                return Ok(());
+            };
+            let identity = Identity {
+                name: hello.name.clone(),
+                kinds: vec![ListenerKind::C2s],
+                trust_client_certificates: false,
+            };
+            let link = server
+                .links
+                .hello(now, identity, hello)
+                .map_err(|e| e.to_string())?;
             let old = server.transports.insert(link, transport);
             server.link_of.insert(link, (mux, boot));
             self.transports[transport].link = Some(link);
@@ -563,7 +776,10 @@ impl World {
         }
         let link = self.transports[transport].link.expect("set above");
         let server = self.server.as_mut().expect("it runs");
-        server.links.handle_bytes(now, link, input).map_err(|e| e.to_string())
+        server
+            .links
+            .handle_bytes(now, link, input)
+            .map_err(|e| e.to_string())
     }
 
     /// The transport is at an end, as the server sees it.
@@ -576,8 +792,16 @@ impl World {
         let (link, run) = (t.link, t.run);
         self.break_transport(transport);
         let delay = self.rng.delay(5_000);
-        self.after(delay, Ev::LinkGone { transport, at_server: false });
-        let Some(server) = self.server(run) else { return };
+        self.after(
+            delay,
+            Ev::LinkGone {
+                transport,
+                at_server: false,
+            },
+        );
+        let Some(server) = self.server(run) else {
+            return;
+        };
         if let Some(link) = link
             && server.transports.get(&link) == Some(&transport)
         {

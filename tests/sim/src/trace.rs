@@ -19,12 +19,19 @@ pub struct Trace {
 impl Trace {
     /// `keep`: the last lines are kept. `print`: each is printed at once.
     pub fn new(keep: bool, print: bool) -> Self {
-        Self { hash: 0xCBF2_9CE4_8422_2325, keep, print, lines: VecDeque::new() }
+        Self {
+            hash: 0xCBF2_9CE4_8422_2325,
+            keep,
+            print,
+            lines: VecDeque::new(),
+        }
     }
 
     /// One number more in the hash.
     pub fn note(&mut self, n: u64) {
-        self.hash = (self.hash ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
+        self.hash = (self.hash ^ n)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(23);
     }
 
     /// One line, and its numbers in the hash.

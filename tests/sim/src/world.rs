@@ -68,31 +68,104 @@ pub struct Outcome {
 #[derive(Debug)]
 pub(crate) enum Ev {
     // Threads of the server.
-    ToShard { run: u32, shard: usize, events: Vec<Event> },
-    ShardTurn { run: u32, shard: usize },
-    ShardTick { run: u32, shard: usize },
-    ToWriter { run: u32, shard: usize, writes: Vec<imserver::event::Write> },
-    WriterTurn { run: u32 },
-    WriterCommit { run: u32 },
-    WriterAnswer { run: u32, answers: Answers },
-    ToLinks { run: u32, shard: usize, commands: Vec<LinkCommand> },
-    ReadRun { run: u32, shard: usize, tag: ReadTag, read: Read },
-    LookRun { run: u32, shard: usize, tag: LookTag, look: Look },
-    LinksTimer { run: u32 },
+    ToShard {
+        run: u32,
+        shard: usize,
+        events: Vec<Event>,
+    },
+    ShardTurn {
+        run: u32,
+        shard: usize,
+    },
+    ShardTick {
+        run: u32,
+        shard: usize,
+    },
+    ToWriter {
+        run: u32,
+        shard: usize,
+        writes: Vec<imserver::event::Write>,
+    },
+    WriterTurn {
+        run: u32,
+    },
+    WriterCommit {
+        run: u32,
+    },
+    WriterAnswer {
+        run: u32,
+        answers: Answers,
+    },
+    ToLinks {
+        run: u32,
+        shard: usize,
+        commands: Vec<LinkCommand>,
+    },
+    ReadRun {
+        run: u32,
+        shard: usize,
+        tag: ReadTag,
+        read: Read,
+    },
+    LookRun {
+        run: u32,
+        shard: usize,
+        tag: LookTag,
+        look: Look,
+    },
+    LinksTimer {
+        run: u32,
+    },
     // Links.
-    LinkBytes { transport: usize, to_server: bool, bytes: Bytes },
-    LinkGone { transport: usize, at_server: bool },
-    MuxDial { mux: usize, boot: u32 },
-    MuxTimer { mux: usize, boot: u32 },
+    LinkBytes {
+        transport: usize,
+        to_server: bool,
+        bytes: Bytes,
+    },
+    LinkGone {
+        transport: usize,
+        at_server: bool,
+    },
+    MuxDial {
+        mux: usize,
+        boot: u32,
+    },
+    MuxTimer {
+        mux: usize,
+        boot: u32,
+    },
     // Client connections.
-    ToMux { tcp: usize, bytes: Bytes },
-    ToMuxFin { tcp: usize, reason: CloseReason },
-    ToClient { tcp: usize, bytes: Bytes, element: u64 },
-    ToClientFin { tcp: usize },
-    Acked { tcp: usize, element: u64 },
-    Connected { tcp: usize },
-    Act { client: usize, life: u32 },
-    Login { client: usize, life: u32 },
+    ToMux {
+        tcp: usize,
+        bytes: Bytes,
+    },
+    ToMuxFin {
+        tcp: usize,
+        reason: CloseReason,
+    },
+    ToClient {
+        tcp: usize,
+        bytes: Bytes,
+        element: u64,
+    },
+    ToClientFin {
+        tcp: usize,
+    },
+    Acked {
+        tcp: usize,
+        element: u64,
+    },
+    Connected {
+        tcp: usize,
+    },
+    Act {
+        client: usize,
+        life: u32,
+    },
+    Login {
+        client: usize,
+        life: u32,
+    },
     // The world.
     Fault(Fault),
     Quiet,
@@ -104,12 +177,25 @@ pub(crate) enum Ev {
 pub(crate) enum Fault {
     KillServer,
     /// Kills at the n-th event of a kind from now on.
-    Arm { kind: u64, countdown: u64 },
+    Arm {
+        kind: u64,
+        countdown: u64,
+    },
     StartServer,
-    Cut { mux: usize, silent: bool, for_us: u64 },
-    Mend { mux: usize },
-    KillMux { mux: usize },
-    StartMux { mux: usize },
+    Cut {
+        mux: usize,
+        silent: bool,
+        for_us: u64,
+    },
+    Mend {
+        mux: usize,
+    },
+    KillMux {
+        mux: usize,
+    },
+    StartMux {
+        mux: usize,
+    },
     DiskFull(bool),
     DiskSlow(bool),
 }
@@ -228,12 +314,17 @@ impl World {
     /// Lets something happen then.
     pub fn at(&mut self, at: u64, ev: Ev) {
         self.seq += 1;
-        self.queue.push(Due { at: at.max(self.now_us), seq: self.seq, ev });
+        self.queue.push(Due {
+            at: at.max(self.now_us),
+            seq: self.seq,
+            ev,
+        });
     }
 
     /// Something is wrong.
     pub fn fail(&mut self, text: String) {
-        self.trace.line(self.now_us, 0xFA11, format_args!("*** {text}"));
+        self.trace
+            .line(self.now_us, 0xFA11, format_args!("*** {text}"));
         self.oracle.failures.push(text);
     }
 
@@ -254,9 +345,16 @@ impl World {
         let mut kill_at = self.rng.between(from, to);
         for _ in 0..plan.kills {
             // Some come in a row, before the server has recovered from the last.
-            kill_at = if self.rng.permille(350) { kill_at + self.rng.below(900_000) } else { self.rng.between(from, to) };
+            kill_at = if self.rng.permille(350) {
+                kill_at + self.rng.below(900_000)
+            } else {
+                self.rng.between(from, to)
+            };
             let fault = if self.rng.permille(600) {
-                Fault::Arm { kind: self.rng.below(6), countdown: self.rng.below(40) }
+                Fault::Arm {
+                    kind: self.rng.below(6),
+                    countdown: self.rng.below(40),
+                }
             } else {
                 Fault::KillServer
             };
@@ -266,8 +364,19 @@ impl World {
             let at = self.rng.between(from, to);
             let mux = self.rng.index(2);
             let silent = self.rng.permille(250);
-            let for_us = if self.rng.permille(700) { self.rng.between(1_000, 1_500_000) } else { self.rng.between(1_000_000, 8_000_000) };
-            self.at(at, Ev::Fault(Fault::Cut { mux, silent, for_us }));
+            let for_us = if self.rng.permille(700) {
+                self.rng.between(1_000, 1_500_000)
+            } else {
+                self.rng.between(1_000_000, 8_000_000)
+            };
+            self.at(
+                at,
+                Ev::Fault(Fault::Cut {
+                    mux,
+                    silent,
+                    for_us,
+                }),
+            );
         }
         for _ in 0..plan.mux_kills {
             let at = self.rng.between(from, to);
@@ -325,17 +434,42 @@ impl World {
             Ev::WriterTurn { run } => self.writer_turn(run),
             Ev::WriterCommit { run } => self.writer_commit(run),
             Ev::WriterAnswer { run, answers } => self.writer_answer(run, answers),
-            Ev::ToLinks { run, shard, commands } => self.to_links(run, shard, commands),
-            Ev::ReadRun { run, shard, tag, read } => self.read_run(run, shard, tag, read),
-            Ev::LookRun { run, shard, tag, look } => self.look_run(run, shard, tag, look),
+            Ev::ToLinks {
+                run,
+                shard,
+                commands,
+            } => self.to_links(run, shard, commands),
+            Ev::ReadRun {
+                run,
+                shard,
+                tag,
+                read,
+            } => self.read_run(run, shard, tag, read),
+            Ev::LookRun {
+                run,
+                shard,
+                tag,
+                look,
+            } => self.look_run(run, shard, tag, look),
             Ev::LinksTimer { run } => self.links_timer(run),
-            Ev::LinkBytes { transport, to_server, bytes } => self.link_bytes(transport, to_server, &bytes),
-            Ev::LinkGone { transport, at_server } => self.link_gone(transport, at_server),
+            Ev::LinkBytes {
+                transport,
+                to_server,
+                bytes,
+            } => self.link_bytes(transport, to_server, &bytes),
+            Ev::LinkGone {
+                transport,
+                at_server,
+            } => self.link_gone(transport, at_server),
             Ev::MuxDial { mux, boot } => self.mux_dial(mux, boot),
             Ev::MuxTimer { mux, boot } => self.mux_timer(mux, boot),
             Ev::ToMux { tcp, bytes } => self.to_mux(tcp, bytes),
             Ev::ToMuxFin { tcp, reason } => self.to_mux_fin(tcp, reason),
-            Ev::ToClient { tcp, bytes, element } => self.to_client(tcp, bytes, element),
+            Ev::ToClient {
+                tcp,
+                bytes,
+                element,
+            } => self.to_client(tcp, bytes, element),
             Ev::ToClientFin { tcp } => self.to_client_fin(tcp),
             Ev::Acked { tcp, element } => self.acked(tcp, element),
             Ev::Connected { tcp } => self.connected(tcp),
@@ -352,17 +486,26 @@ impl World {
     fn fault(&mut self, fault: Fault) {
         let mends = matches!(
             fault,
-            Fault::StartServer | Fault::StartMux { .. } | Fault::Mend { .. } | Fault::DiskFull(false) | Fault::DiskSlow(false)
+            Fault::StartServer
+                | Fault::StartMux { .. }
+                | Fault::Mend { .. }
+                | Fault::DiskFull(false)
+                | Fault::DiskSlow(false)
         );
         if !self.active && !mends {
             return;
         }
-        self.trace.line(self.now_us, 0xF, format_args!("fault {fault:?}"));
+        self.trace
+            .line(self.now_us, 0xF, format_args!("fault {fault:?}"));
         match fault {
             Fault::KillServer => self.kill_server(),
             Fault::Arm { kind, countdown } => self.armed = Some((ARMED[kind as usize], countdown)),
             Fault::StartServer => self.start_server(),
-            Fault::Cut { mux, silent, for_us } => self.cut(mux, silent, for_us),
+            Fault::Cut {
+                mux,
+                silent,
+                for_us,
+            } => self.cut(mux, silent, for_us),
             Fault::Mend { mux } => self.mend(mux),
             Fault::KillMux { mux } => self.kill_mux(mux),
             Fault::StartMux { mux } => self.start_mux(mux),
@@ -376,7 +519,11 @@ impl World {
 
     /// The active part is over: all faults are healed, and everything calms down.
     fn quiet(&mut self) {
-        self.trace.line(self.now_us, 0x01, format_args!("quiet: all faults are mended"));
+        self.trace.line(
+            self.now_us,
+            0x01,
+            format_args!("quiet: all faults are mended"),
+        );
         self.active = false;
         self.armed = None;
         self.disk_slow = false;
@@ -385,7 +532,11 @@ impl World {
             self.mend(mux);
         }
         // Vanished clients must be noticed, lost muxes given up.
-        let wait = if self.oracle.vanished { 110_000_000 } else { 45_000_000 };
+        let wait = if self.oracle.vanished {
+            110_000_000
+        } else {
+            45_000_000
+        };
         self.after(wait, Ev::End);
     }
 
@@ -408,7 +559,11 @@ impl World {
             return;
         }
         self.gathering = true;
-        self.trace.line(self.now_us, 0x02, format_args!("gathering: everybody logs in"));
+        self.trace.line(
+            self.now_us,
+            0x02,
+            format_args!("gathering: everybody logs in"),
+        );
         self.gather();
         self.after(33_000_000, Ev::End);
     }
@@ -453,14 +608,23 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     let mut world = World::new(seed, options);
     world.run_through();
     let counts = world.counts;
-    world.trace.line(world.now_us, world.handled, format_args!("events by kind: {counts:?}"));
+    world.trace.line(
+        world.now_us,
+        world.handled,
+        format_args!("events by kind: {counts:?}"),
+    );
     Outcome {
         seed,
         scenario: world.scenario,
         failures: std::mem::take(&mut world.oracle.failures),
         hash: world.trace.hash(),
         messages: world.oracle.messages.len(),
-        deliveries: world.oracle.messages.iter().map(|m| m.deliveries.len()).sum(),
+        deliveries: world
+            .oracle
+            .messages
+            .iter()
+            .map(|m| m.deliveries.len())
+            .sum(),
         events: world.handled,
         lines: world.trace.into_lines(),
     }
