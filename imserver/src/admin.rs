@@ -8,10 +8,15 @@
 //! Never: trusts the client to have checked anything; prints a secret.
 
 mod commands;
+#[cfg(test)]
+mod tests;
 
 pub use commands::{COMMANDS, Command};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+/// Longest reply: the frame an administrator's end takes, less its head.
+const REPLY_BYTES_MAX: usize = proto::limits::FRAME_BYTES_MIN as usize - 1_024;
 
 /// A request.
 #[derive(Debug, Deserialize)]
@@ -51,7 +56,7 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
-    /// `bad-request`, `not-found`, `exists`, `forbidden`, `unavailable`.
+    /// `bad-request`, `not-found`, `exists`, `unavailable`, `too-long`.
     pub code: &'static str,
     /// One clear sentence.
     pub text: String,
@@ -125,7 +130,7 @@ pub fn handle(backend: &dyn Backend, who: &str, json: &[u8]) -> Vec<u8> {
             }
             (command.run)(backend, &Args(&request.args))
         }
-        None => Err(Refusal::new("bad-request", format!("no such command: {}", request.command))),
+        None => Err(Refusal::new("bad-request", format!("no such command: {}", quoted(&request.command)))),
     };
     encode(request.id, result)
 }
@@ -135,7 +140,13 @@ fn encode(id: u64, result: Result<Answer, Refusal>) -> Vec<u8> {
         Ok(answer) => json!({"id": id, "ok": answer}),
         Err(refusal) => json!({"id": id, "error": refusal}),
     };
-    reply.to_string().into_bytes()
+    let bytes = reply.to_string().into_bytes();
+    if bytes.len() > REPLY_BYTES_MAX {
+        // Tables are cut into pages; what is too long all the same must not cost the administrator the link.
+        let text = "the answer is too long to be sent; what was asked for has been done";
+        return json!({"id": id, "error": Refusal::new("too-long", text)}).to_string().into_bytes();
+    }
+    bytes
 }
 
 /// Arguments as they may stand in a log: without passwords and long lists.
@@ -146,6 +157,14 @@ fn loggable(args: &Map<String, Value>) -> String {
         .map(|(k, v)| format!("{k}={v}"))
         .collect();
     shown.join(" ")
+}
+
+/// A text of somebody else's, as it may stand in a reply: visible, and not at any length.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
 }
 
 /// Arguments of one request.

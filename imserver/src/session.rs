@@ -573,7 +573,7 @@ impl Session {
     /// The client has not taken what it was sent: nothing more is taken from it either, or one that asks and never reads the
     /// answers makes us hold them all.
     pub fn is_full(&self, output_window_bytes: usize) -> bool {
-        self.outstanding_bytes + self.held_back_bytes >= output_window_bytes
+        !self.mux_closed && self.outstanding_bytes + self.held_back_bytes >= output_window_bytes
     }
 
     /// Bytes sent and not acknowledged by the client's TCP.

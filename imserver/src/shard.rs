@@ -51,6 +51,8 @@ enum After {
     Bound { slot: u32, generation: u32, result: Bytes, number: u64 },
     /// What the element caused is durable.
     Token(Token),
+    /// A roster has changed: what follows from it.
+    Steps(Box<roster::Steps>),
     /// Acknowledgements of this session are on disk.
     Acked { slot: u32, generation: u32, write: u64 },
     /// The marks of these positions are cleared.
@@ -395,6 +397,7 @@ impl Shard {
             After::Stanza(stanza) => self.deliver_unstored(stanza),
             After::Fan(fan, target) => self.fan_out(&fan, &[&target]),
             After::Token(token) => self.done(Some(token)),
+            After::Steps(steps) => self.take_steps(*steps, failed),
             After::Bound { slot, generation, result, number } => {
                 if self.live(slot, generation) {
                     self.bound_durable(slot, result, number, failed);

@@ -1,6 +1,6 @@
 //! The commands: a row each, with what it does. To add one: a row, a function, and its words in `admin-cli`.
 
-use super::{Answer, Args, Backend, Refusal};
+use super::{Answer, Args, Backend, Refusal, quoted};
 use serde_json::{Value, json};
 use store::{Account, PutMode, Write, WriteError, Written};
 use xmpp::jid::BareJid;
@@ -8,8 +8,14 @@ use xmpp::scram::{ScramHash, ScramKeys, derive};
 
 /// Rows of one page.
 const PAGE: usize = 500;
-/// Lines of one import request.
-const IMPORT_LINES_MAX: usize = 5_000;
+/// Bytes of its rows, well under the longest reply: resources and names can be a thousand bytes each.
+const PAGE_BYTES: usize = 64 * 1024;
+/// Lines of one import request: a problem with each of them still fits into one reply.
+const IMPORT_LINES_MAX: usize = 500;
+/// Bytes of what is said about one of them.
+const PROBLEM_BYTES_MAX: usize = 160;
+/// Bytes of resources that `user show` lists.
+const RESOURCES_BYTES: usize = 16 * 1024;
 /// Rows dropped at once when an account is removed.
 const DROP_SLICE: usize = 1_000;
 
@@ -38,14 +44,40 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "status", changes: false, run: status },
 ];
 
+fn address(text: &str) -> Result<BareJid, Refusal> {
+    BareJid::parse(text).map_err(|e| Refusal::new("bad-request", format!("{} is no address: {e}", quoted(text))))
+}
+
+/// A page of a table: rows until there are enough or they are long enough.
+fn page<T>(
+    columns: Vec<&'static str>,
+    items: Vec<T>,
+    cursor: impl Fn(&T) -> String,
+    row: impl Fn(&T) -> Vec<Value>,
+) -> Answer {
+    let full = items.len() == PAGE;
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    for item in &items {
+        let row = row(item);
+        bytes += row.iter().map(|v| v.to_string().len() + 1).sum::<usize>();
+        rows.push(row);
+        if bytes > PAGE_BYTES {
+            break;
+        }
+    }
+    let next = (full || rows.len() < items.len()).then(|| items.get(rows.len().wrapping_sub(1)).map(cursor)).flatten();
+    Answer::Table { columns, rows, next }
+}
+
 /// An address of an account that may be here.
 fn account_jid(backend: &dyn Backend, text: &str) -> Result<BareJid, Refusal> {
-    let jid = BareJid::parse(text).map_err(|e| Refusal::new("bad-request", format!("{text:?} is no address: {e}")))?;
+    let jid = address(text)?;
     if jid.localpart().is_none() {
-        return Err(Refusal::new("bad-request", format!("{text:?} has no name before the @")));
+        return Err(Refusal::new("bad-request", format!("{} has no name before the @", quoted(text))));
     }
     if !backend.domains().iter().any(|d| d == jid.domainpart()) {
-        return Err(Refusal::new("bad-request", format!("{} is not served here", jid.domainpart())));
+        return Err(Refusal::new("bad-request", format!("{} is not served here", quoted(jid.domainpart()))));
     }
     Ok(jid)
 }
@@ -135,18 +167,27 @@ fn user_import(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
                 numbers.push(n);
                 writes.push(Write::AccountPut { account, mode: PutMode::Create });
             }
-            Err(refusal) => rows.push(vec![json!(n), json!(refusal.text)]),
+            Err(refusal) => rows.push(problem(n, &refusal)),
         }
     }
     if !writes.is_empty() {
         for (n, written) in numbers.into_iter().zip(backend.write(writes)?) {
             if let Written::Failed(e) = written {
-                rows.push(vec![json!(n), json!(refusal(&e).text)]);
+                rows.push(problem(n, &refusal(&e)));
             }
         }
     }
     rows.sort_by_key(|r| r[0].as_u64());
     Ok(Answer::Table { columns: vec!["line", "problem"], rows, next: None })
+}
+
+fn problem(line: u64, refusal: &Refusal) -> Vec<Value> {
+    let mut text = refusal.text.clone();
+    if text.len() > PROBLEM_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(PROBLEM_BYTES_MAX));
+        text.push_str("...");
+    }
+    vec![json!(line), json!(text)]
 }
 
 fn import_line(backend: &dyn Backend, line: &str) -> Result<Account, Refusal> {
@@ -167,14 +208,12 @@ fn import_line(backend: &dyn Backend, line: &str) -> Result<Account, Refusal> {
 }
 
 fn user_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
-    let after = args.optional_text("after")?.map(|a| account_jid(backend, a)).transpose()?;
-    let page = backend.accounts(args.optional_text("domain")?, after.as_ref(), PAGE)?;
-    let next = (page.len() == PAGE).then(|| page.last().map(|a| a.jid.as_str().to_owned())).flatten();
-    let rows = page
-        .into_iter()
-        .map(|a| vec![json!(a.jid.as_str()), json!(stamp(a.created_ms)), json!(a.disabled)])
-        .collect();
-    Ok(Answer::Table { columns: vec!["jid", "created", "disabled"], rows, next })
+    // The cursor may be of a domain that is no longer served: its accounts are still there.
+    let after = args.optional_text("after")?.map(address).transpose()?;
+    let found = backend.accounts(args.optional_text("domain")?, after.as_ref(), PAGE)?;
+    let columns = vec!["jid", "created", "disabled"];
+    let row = |a: &store::AccountEntry| vec![json!(a.jid.as_str()), json!(stamp(a.created_ms)), json!(a.disabled)];
+    Ok(page(columns, found, |a| a.jid.as_str().to_owned(), row))
 }
 
 fn user_show(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
@@ -184,7 +223,17 @@ fn user_show(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> 
     let user = backend.user(&jid)?.ok_or_else(not_found)?;
     let sessions = backend.sessions(Some(&jid), None, PAGE)?;
     let mechanisms: Vec<&str> = account.keys.iter().map(|k| k.hash.mechanism()).collect();
-    let resources: Vec<&str> = sessions.iter().map(|s| s.jid.resourcepart()).collect();
+    let mut resources = String::new();
+    for session in &sessions {
+        if resources.len() > RESOURCES_BYTES {
+            resources.push_str(" ...");
+            break;
+        }
+        if !resources.is_empty() {
+            resources.push(' ');
+        }
+        resources.push_str(session.jid.resourcepart());
+    }
     let rows = vec![
         vec![json!("jid"), json!(jid.as_str())],
         vec![json!("created"), json!(stamp(account.created_ms))],
@@ -194,7 +243,7 @@ fn user_show(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> 
         vec![json!("subscription requests"), json!(user.requests.len())],
         vec![json!("messages waiting"), json!(user.pending)],
         vec![json!("sessions"), json!(sessions.len())],
-        vec![json!("resources"), json!(resources.join(" "))],
+        vec![json!("resources"), json!(resources)],
     ];
     Ok(Answer::Table { columns: vec!["what", "value"], rows, next: None })
 }
@@ -207,24 +256,20 @@ fn session_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusa
         }
         None => None,
     };
-    let page = backend.sessions(account.as_ref(), after, PAGE)?;
-    let next = (page.len() == PAGE).then(|| page.last().map(|s| s.id.0.to_string())).flatten();
-    let rows = page
-        .into_iter()
-        .map(|s| {
-            vec![
-                json!(s.jid.as_str()),
-                json!(s.transport),
-                json!(s.peer.ip().to_string()),
-                s.priority.map_or(Value::Null, |p| json!(p)),
-                json!(stamp(s.since_unix_ms)),
-                json!(s.unacknowledged),
-                json!(s.id.0.to_string()),
-            ]
-        })
-        .collect();
+    let found = backend.sessions(account.as_ref(), after, PAGE)?;
+    let row = |s: &crate::event::SessionInfo| {
+        vec![
+            json!(s.jid.as_str()),
+            json!(s.transport),
+            json!(s.peer.ip().to_string()),
+            s.priority.map_or(Value::Null, |p| json!(p)),
+            json!(stamp(s.since_unix_ms)),
+            json!(s.unacknowledged),
+            json!(s.id.0.to_string()),
+        ]
+    };
     let columns = vec!["jid", "transport", "address", "priority", "since", "unacknowledged", "id"];
-    Ok(Answer::Table { columns, rows, next })
+    Ok(page(columns, found, |s| s.id.0.to_string(), row))
 }
 
 fn session_kick(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {

@@ -498,7 +498,8 @@ fn read_some(t: &mut Transport, scratch: &mut [u8]) -> io::Result<usize> {
 /// Writes what is queued. True: all of it is out and something was written.
 fn write_some(t: &mut Transport) -> io::Result<bool> {
     if let Some(tls) = &mut t.tls {
-        let any = !t.output.is_empty();
+        // What TLS still held counts: once it is out, the caller must look for more, or it would wait for the next event.
+        let any = !t.output.is_empty() || tls.wants_write();
         for bytes in t.output.drain(..) {
             tls.writer().write_all(&bytes)?;
         }

@@ -56,9 +56,10 @@ impl Shard {
         let Some(slot) = self.slot_of(key) else { return };
         let session = self.session(slot);
         session.mux_closed = true;
-        if session.paused && session.bound().is_some() {
-            // It sent more than has been taken: that comes first.
+        if session.bound().is_some() && (session.paused || session.parser.buffered() > 0) {
+            // It sent more than has been taken: that comes first. What it did not read does not hold that up any more.
             session.close_reason = Some(reason);
+            self.parse(slot);
             return;
         }
         self.release_closing(slot);
@@ -136,6 +137,7 @@ impl Shard {
         let account = record.jid.bare();
         // What it has acknowledged is written, and its Close waits for that.
         self.flush_user_acks(&account);
+        self.await_acks(slot);
         if let Some(user) = self.users.get_mut(&account) {
             user.sessions.retain(|&s| s != slot);
             user.used_ms = now.mono_ms;

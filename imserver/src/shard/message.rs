@@ -372,19 +372,23 @@ impl Shard {
             self.after(write, After::Cleared(account.clone(), positions));
         }
         // Everything acknowledged up to here is on disk when the last write is.
-        let write = self.write_number;
         for slot in slots {
-            let generation = self.generation(slot);
-            let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
-            if std::mem::take(&mut session.ack_pending) {
-                if write <= self.durable {
-                    session.ack_written(write);
-                    session.ack_durable(write);
-                    self.settle(slot);
-                } else {
-                    session.ack_written(write);
-                    self.after(write, After::Acked { slot, generation, write });
-                }
+            self.await_acks(slot);
+        }
+    }
+
+    /// What the session has acknowledged is on disk when the last write is.
+    pub(super) fn await_acks(&mut self, slot: u32) {
+        let write = self.write_number;
+        let generation = self.generation(slot);
+        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        if std::mem::take(&mut session.ack_pending) {
+            session.ack_written(write);
+            if write <= self.durable {
+                session.ack_durable(write);
+                self.settle(slot);
+            } else {
+                self.after(write, After::Acked { slot, generation, write });
             }
         }
     }

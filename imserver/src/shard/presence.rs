@@ -112,8 +112,9 @@ impl Shard {
                 if plan.siblings {
                     self.give_presence(sibling, &Jid::Full(said.jid.clone()), own.clone());
                 }
-                if plan.siblings_presence {
-                    let from = self.session(sibling).bound().expect("checked above").jid.clone();
+                // What it was given just now may have been more than it may leave untaken: then it is gone.
+                let from = self.session(sibling).bound().map(|b| b.jid.clone());
+                if plan.siblings_presence && let Some(from) = from {
                     self.give_presence(slot, &Jid::Full(from), join(&other.prefix, &to_account, &other.suffix));
                 }
             }
@@ -211,7 +212,8 @@ impl Shard {
     }
 
     fn probe_contacts(&mut self, slot: u32, account: &BareJid) {
-        let from = Jid::Full(self.session(slot).bound().expect("it has said that it is available").jid.clone());
+        // Its own echo may have been more than it may leave untaken: then it is gone.
+        let Some(from) = self.session(slot).bound().map(|b| Jid::Full(b.jid.clone())) else { return };
         let Some(roster) = self.users.get(account).and_then(|u| u.roster.as_ref()) else { return };
         let mut per_shard: HashMap<ShardId, Vec<BareJid>> = HashMap::default();
         for contact in roster.probed().filter(|c| self.settings.serves(c.domainpart())) {

@@ -50,7 +50,7 @@ impl Shard {
         let Some(parser) = self.parser_of(&record) else { return };
         let say_again = recent(record.presence_changed_unix_ms);
         let (bound, sm) = record.bound();
-        let account = bound.account.clone();
+        let (account, jid) = (bound.account.clone(), bound.jid.clone());
         let name = bound.id;
         let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
         session.name = Some(name);
@@ -62,7 +62,7 @@ impl Shard {
         user.sessions.push(slot);
         if say_again {
             self.load(&account);
-            self.queue_for(&account, Queued::Rebroadcast(slot, generation));
+            self.queue_for(&account, Queued::Rebroadcast(slot, generation, jid));
         }
     }
 

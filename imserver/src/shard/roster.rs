@@ -15,6 +15,17 @@ use xmpp::error::StanzaError;
 use xmpp::jid::{BareJid, Jid};
 use xmpp::stanza::{Direction, Rewrite, is_reserved};
 
+/// What a change of a roster leads to, once it is on disk.
+#[derive(Debug)]
+pub(super) struct Steps {
+    account: BareJid,
+    contact: BareJid,
+    steps: &'static [Step],
+    change: Option<Change>,
+    stanza: Option<(Kind, Bytes)>,
+    token: Option<Token>,
+}
+
 impl Shard {
     pub(super) fn user(&mut self, account: &BareJid) -> &mut User {
         let now = self.now.mono_ms;
@@ -120,9 +131,11 @@ impl Shard {
                     self.parse(slot);
                 }
             }
-            Queued::Rebroadcast(slot, generation) => {
-                if self.live(slot, generation) {
+            Queued::Rebroadcast(slot, generation, jid) => {
+                if self.live(slot, generation) && self.session(slot).bound().is_some() {
                     self.say_again(slot);
+                } else {
+                    self.rebroadcast_gone(&jid);
                 }
             }
             Queued::RebroadcastGone(jid) => self.rebroadcast_gone(&jid),
@@ -156,9 +169,14 @@ impl Shard {
         }
         let items_max = self.settings.roster_items_max;
         let now_ms = self.now.unix_ms;
+        let again = self.session(slot).resumed;
         let user = self.user(&account);
         let roster = user.roster.as_mut().expect("just checked");
-        let outcome = subscription::outbound(roster.state(&contact), kind);
+        let outcome = if again {
+            subscription::outbound_again(roster.state(&contact), kind)
+        } else {
+            subscription::outbound(roster.state(&contact), kind)
+        };
         if outcome.steps.contains(&Step::Push) && !roster.has_room_for(&contact, items_max) {
             return self.refuse(slot, number, &element, StanzaError::ResourceConstraint);
         }
@@ -211,19 +229,58 @@ impl Shard {
     ) {
         for write in applied.writes(account, contact) {
             let number = self.write(Write::Store(write));
-            if let Some(token) = token {
-                self.session(token.slot).hold(token.element);
-                self.after(number, After::Token(token));
+            self.user(account).last_write = number;
+        }
+        if let Some(token) = token {
+            self.session(token.slot).hold(token.element);
+        }
+        let steps = Box::new(Steps {
+            account: account.clone(),
+            contact: contact.clone(),
+            steps: outcome.steps,
+            change: applied.change.clone(),
+            stanza,
+            token,
+        });
+        // Nobody is shown what is not on disk: a crash must not leave one side knowing what the other has forgotten.
+        if self.write_number > self.durable {
+            let number = self.write_number;
+            self.after(number, After::Steps(steps));
+        } else {
+            self.take_steps(*steps, false);
+        }
+    }
+
+    /// What was to be stored for them is on disk (or `failed`: then they are not taken, and the roster is read again).
+    pub(super) fn take_steps(&mut self, steps: Steps, failed: bool) {
+        let Steps { account, contact, steps, change, stanza, token } = steps;
+        if failed {
+            if let Some(user) = self.users.get_mut(&account) {
+                user.roster = None;
             }
+        } else {
+            let user = self.user(&account);
+            if let Some(roster) = &user.roster {
+                user.audience = Some(roster.audience().cloned().collect());
+            }
+            self.take_each(&account, &contact, steps, change.as_ref(), stanza.as_ref(), token);
         }
-        let user = self.user(account);
-        if let Some(roster) = &user.roster {
-            user.audience = Some(roster.audience().cloned().collect());
-        }
-        for step in outcome.steps {
+        self.done(token);
+    }
+
+    fn take_each(
+        &mut self,
+        account: &BareJid,
+        contact: &BareJid,
+        steps: &[Step],
+        change: Option<&Change>,
+        stanza: Option<&(Kind, Bytes)>,
+        token: Option<Token>,
+    ) {
+        for step in steps {
             match step {
                 Step::Route => {
-                    if let Some((kind, bytes)) = &stanza {
+                    if let Some((kind, bytes)) = stanza {
                         self.subscribe_to(account, contact, *kind, bytes.clone(), token);
                     }
                 }
@@ -232,12 +289,12 @@ impl Shard {
                     self.subscribe_to(account, contact, *kind, bytes, token);
                 }
                 Step::DeliverAvailable | Step::DeliverInterested => {
-                    if let Some((_, bytes)) = &stanza {
+                    if let Some((_, bytes)) = stanza {
                         self.show_subscription(account, bytes, *step == Step::DeliverInterested);
                     }
                 }
                 Step::Push => {
-                    if let Some(change) = &applied.change {
+                    if let Some(change) = change {
                         self.push_roster(account, change);
                     }
                 }
@@ -251,7 +308,9 @@ impl Shard {
         if !self.settings.serves(contact.domainpart()) {
             return;
         }
-        if let Some(token) = token {
+        if let Some(token) = token
+            && self.live(token.slot, token.generation)
+        {
             self.session(token.slot).hold(token.element);
         }
         let s = Subscription { kind, from: account.clone(), to: contact.clone(), bytes, token };
@@ -307,6 +366,7 @@ impl Shard {
         let items_max = self.settings.roster_items_max;
         let now_ms = self.now.unix_ms;
         let token = self.token(slot, number);
+        let again = self.session(slot).resumed;
         let roster = self.user(&account).roster.as_mut().expect("the caller has loaded it");
         let done = match set {
             crate::iq::roster::Set::Put { jid, name, groups } => {
@@ -316,7 +376,11 @@ impl Shard {
                 })
             }
             crate::iq::roster::Set::Remove { jid } => {
-                roster.remove(&jid, now_ms).map(|(outcome, applied)| (jid, outcome, applied))
+                match roster.remove(&jid, now_ms) {
+                    // A restarted server may get a removal again that it has carried out (DESIGN §3, replay).
+                    Err(StanzaError::ItemNotFound) if again => Ok((jid, subscription::REMOVE_AGAIN, Applied::default())),
+                    removed => removed.map(|(outcome, applied)| (jid, outcome, applied)),
+                }
             }
         };
         match done {

@@ -65,7 +65,7 @@ pub enum Queued {
         element: Box<xmpp::element::Element>,
     },
     /// Presence that a restart must say again: the session in this slot (its current presence).
-    Rebroadcast(u32, u32),
+    Rebroadcast(u32, u32, xmpp::jid::FullJid),
     /// Presence that a restart must say again: this full JID is gone.
     RebroadcastGone(xmpp::jid::FullJid),
     /// A session has ended while the audience was unknown.

@@ -1,0 +1,460 @@
+//! Every command over the store in memory, and what a reply may never do: break the link, or name a secret.
+
+use super::*;
+use crate::event::{LinkId, SessionId, SessionInfo};
+use crate::linkset::MuxInfo;
+use std::sync::Mutex;
+use store::model::Model;
+use store::{Engine as _, Reader, Writer};
+use xmpp::jid::{BareJid, FullJid};
+use xmpp::scram::{ScramHash, derive};
+
+/// The store is real (in memory); sessions and muxes are lists.
+struct Site {
+    writer: Mutex<Box<dyn Writer>>,
+    reader: Mutex<Box<dyn Reader>>,
+    domains: Vec<String>,
+    sessions: Mutex<Vec<SessionInfo>>,
+    removed: Mutex<Vec<BareJid>>,
+}
+
+impl Site {
+    fn new() -> Site {
+        let model = Model::new();
+        Site {
+            writer: Mutex::new(model.writer().unwrap()),
+            reader: Mutex::new(model.reader().unwrap()),
+            domains: vec!["a.example".into(), "b.example".into()],
+            sessions: Mutex::default(),
+            removed: Mutex::default(),
+        }
+    }
+
+    fn ask(&self, command: &str, args: Value) -> Value {
+        let request = json!({"id": 7, "command": command, "args": args}).to_string();
+        let reply = handle(self, "tester", request.as_bytes());
+        assert!(
+            reply.len() <= REPLY_BYTES_MAX,
+            "{command}: {} bytes",
+            reply.len()
+        );
+        let reply: Value = serde_json::from_slice(&reply).unwrap();
+        assert_eq!(reply["id"], 7);
+        reply
+    }
+
+    fn ok(&self, command: &str, args: Value) -> Value {
+        let reply = self.ask(command, args);
+        assert!(reply.get("error").is_none(), "{command}: {reply}");
+        reply["ok"].clone()
+    }
+
+    fn code(&self, command: &str, args: Value) -> String {
+        let reply = self.ask(command, args);
+        reply["error"]["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{command}: {reply}"))
+            .to_owned()
+    }
+
+    fn import(&self, lines: &[String]) -> Vec<(u64, String)> {
+        let numbered: Vec<Value> = lines
+            .iter()
+            .enumerate()
+            .map(|(n, line)| json!([n + 1, line]))
+            .collect();
+        let answer = self.ok("user import", json!({"lines": numbered}));
+        answer["rows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| (r[0].as_u64().unwrap(), r[1].as_str().unwrap().to_owned()))
+            .collect()
+    }
+
+    /// All rows of a table, page by page, and how many pages it took.
+    fn all(&self, command: &str) -> (Vec<Vec<Value>>, usize) {
+        let mut rows = Vec::new();
+        let mut after = Value::Null;
+        for pages in 1..1_000 {
+            let answer = self.ok(command, json!({"after": after}));
+            let columns = answer["columns"].as_array().unwrap().len();
+            for row in answer["rows"].as_array().unwrap() {
+                rows.push(row.as_array().unwrap().clone());
+                assert_eq!(rows.last().unwrap().len(), columns);
+            }
+            match answer.get("next") {
+                Some(next) => after = next.clone(),
+                None => return (rows, pages),
+            }
+        }
+        panic!("{command} never ends");
+    }
+
+    fn keys(&self, jid: &str) -> Vec<xmpp::scram::ScramKeys> {
+        let jid = BareJid::parse(jid).unwrap();
+        let account = self.reader.lock().unwrap().account(&jid).unwrap();
+        account.map(|a| a.keys).unwrap_or_default()
+    }
+
+    fn bind(&self, id: u64, jid: &str) {
+        self.sessions.lock().unwrap().push(SessionInfo {
+            id: SessionId(id),
+            jid: FullJid::parse(jid).unwrap(),
+            peer: "192.0.2.1:40000".parse().unwrap(),
+            transport: "tls",
+            priority: None,
+            since_unix_ms: 0,
+            link: Some(LinkId(1)),
+            unacknowledged: 0,
+        });
+    }
+}
+
+fn store_refusal(e: store::StoreError) -> Refusal {
+    Refusal::new("unavailable", e.to_string())
+}
+
+impl Backend for Site {
+    fn domains(&self) -> Vec<String> {
+        self.domains.clone()
+    }
+    fn scram_iterations(&self) -> u32 {
+        4_096
+    }
+    fn salt(&self) -> Vec<u8> {
+        vec![7; 16]
+    }
+    fn now_unix_ms(&self) -> u64 {
+        1_700_000_000_000
+    }
+    fn write(&self, writes: Vec<store::Write>) -> Result<Vec<store::Written>, Refusal> {
+        self.writer
+            .lock()
+            .unwrap()
+            .commit(&writes)
+            .map_err(store_refusal)
+    }
+    fn account(&self, jid: &BareJid) -> Result<Option<store::Account>, Refusal> {
+        self.reader
+            .lock()
+            .unwrap()
+            .account(jid)
+            .map_err(store_refusal)
+    }
+    fn accounts(
+        &self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<store::AccountEntry>, Refusal> {
+        self.reader
+            .lock()
+            .unwrap()
+            .accounts(domain, after, limit)
+            .map_err(store_refusal)
+    }
+    fn user(&self, jid: &BareJid) -> Result<Option<store::UserData>, Refusal> {
+        self.reader.lock().unwrap().user(jid).map_err(store_refusal)
+    }
+    fn rows(&self, jid: &BareJid, limit: usize) -> Result<Vec<u64>, Refusal> {
+        let rows = self.reader.lock().unwrap().pending(jid, 0, limit);
+        rows.map(|rows| rows.into_iter().map(|r| r.position).collect())
+            .map_err(store_refusal)
+    }
+    fn sessions(
+        &self,
+        account: Option<&BareJid>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<SessionPage, Refusal> {
+        let sessions = self.sessions.lock().unwrap();
+        Ok(sessions
+            .iter()
+            .filter(|s| account.is_none_or(|a| s.jid.bare() == *a))
+            .filter(|s| after.is_none_or(|after| s.id.0 > after))
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+    fn kick(&self, account: &BareJid, resource: Option<&str>) -> Result<usize, Refusal> {
+        let mut sessions = self.sessions.lock().unwrap();
+        let before = sessions.len();
+        sessions.retain(|s| {
+            s.jid.bare() != *account || resource.is_some_and(|r| r != s.jid.resourcepart())
+        });
+        Ok(before - sessions.len())
+    }
+    fn account_removed(&self, account: &BareJid) {
+        self.removed.lock().unwrap().push(account.clone());
+    }
+    fn muxes(&self) -> Result<Vec<MuxInfo>, Refusal> {
+        Ok(vec![MuxInfo {
+            name: "mux1".into(),
+            link: LinkId(1),
+            up: true,
+            conns: 3,
+            retained_bytes: 10,
+        }])
+    }
+    fn status(&self) -> Result<Vec<(&'static str, Value)>, Refusal> {
+        Ok(vec![("server", json!("main"))])
+    }
+}
+
+#[test]
+fn an_account_is_added_shown_changed_and_removed() {
+    let site = Site::new();
+    let jid = json!({"jid": "Alice@A.example"});
+    let with = |password: &str| json!({"jid": "alice@a.example", "password": password});
+    assert_eq!(
+        site.ok("user add", with("one"))["text"],
+        "alice@a.example added"
+    );
+    assert_eq!(site.code("user add", with("one")), "exists");
+    assert_eq!(site.keys("alice@a.example").len(), 3, "one for each hash");
+
+    let shown = site.ok("user show", jid.clone());
+    let value = |what: &str| {
+        let rows = shown["rows"].as_array().unwrap();
+        rows.iter().find(|r| r[0] == what).unwrap()[1].clone()
+    };
+    assert_eq!(value("jid"), "alice@a.example");
+    assert_eq!(value("created"), "2023-11-14T22:13:20Z");
+    assert_eq!(
+        value("mechanisms"),
+        "SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1"
+    );
+
+    let before = site.keys("alice@a.example");
+    site.ok("user passwd", with("two"));
+    assert_ne!(site.keys("alice@a.example"), before);
+    site.ok("user del", jid.clone());
+    assert_eq!(
+        *site.removed.lock().unwrap(),
+        [BareJid::parse("alice@a.example").unwrap()]
+    );
+    for (command, args) in [
+        ("user show", jid.clone()),
+        ("user passwd", with("x")),
+        ("user del", jid),
+    ] {
+        assert_eq!(site.code(command, args), "not-found", "{command}");
+    }
+}
+
+#[test]
+fn wrong_requests_are_refused_with_a_reason() {
+    let site = Site::new();
+    for (command, args, says) in [
+        (
+            "user frobnicate",
+            json!({}),
+            "no such command: \"user frobnicate\"",
+        ),
+        ("user add", json!({}), "`jid` is missing"),
+        ("user add", json!({"jid": 5}), "`jid` must be a string"),
+        (
+            "user add",
+            json!({"jid": "a@a.example"}),
+            "`password` is missing",
+        ),
+        (
+            "user add",
+            json!({"jid": "a@a.example", "password": ""}),
+            "the password is empty",
+        ),
+        (
+            "user add",
+            json!({"jid": "a@a.example", "password": "a\u{7}b"}),
+            "cannot be used",
+        ),
+        (
+            "user add",
+            json!({"jid": "a.example", "password": "x"}),
+            "no name before the @",
+        ),
+        (
+            "user add",
+            json!({"jid": "a@c.example", "password": "x"}),
+            "\"c.example\" is not served here",
+        ),
+        (
+            "user add",
+            json!({"jid": "a@a.example/r", "password": "x"}),
+            "is no address",
+        ),
+        (
+            "user add",
+            json!({"jid": "x".repeat(100_000), "password": "x"}),
+            "...",
+        ),
+        (
+            "user import",
+            json!({"lines": ["a@a.example x"]}),
+            "array of [number, line]",
+        ),
+        ("user import", json!({}), "array of [number, line]"),
+        ("session list", json!({"after": "x"}), "not a session id"),
+        (
+            "session kick",
+            json!({"jid": "nobody@a.example"}),
+            "no such session",
+        ),
+    ] {
+        let reply = site.ask(command, args);
+        let text = reply["error"]["text"].as_str().unwrap_or_default();
+        assert!(text.contains(says), "{command}: {reply}");
+        assert!(text.len() < 200, "{command}: {text}");
+    }
+    for raw in [
+        &b""[..],
+        b"\xff",
+        b"[]",
+        b"{\"id\":1}",
+        b"{\"id\":1,\"command\":\"status\",\"x\":1}",
+    ] {
+        let reply: Value = serde_json::from_slice(&handle(&site, "tester", raw)).unwrap();
+        assert_eq!(reply["error"]["code"], "bad-request", "{reply}");
+    }
+}
+
+#[test]
+fn an_import_loads_what_is_right_and_names_what_is_not() {
+    let site = Site::new();
+    let secrets = |hash| {
+        derive(hash, "pass word", &[9; 16], 4_096)
+            .unwrap()
+            .to_string()
+    };
+    let (sha1, sha256) = (secrets(ScramHash::Sha1), secrets(ScramHash::Sha256));
+    let lines: Vec<String> = [
+        "one@a.example pass word".to_owned(),
+        format!("two@b.example {sha256}"),
+        format!("three@a.example {sha1} {sha256}"),
+        "four@a.example".to_owned(),
+        "five@c.example pw".to_owned(),
+        "@a.example pw".to_owned(),
+        "six@a.example {SCRAM-SHA-256}4096,x,y,z".to_owned(),
+        "one@a.example again".to_owned(),
+        "seven@a.example\tpw\r".to_owned(),
+    ]
+    .into();
+    let problems = site.import(&lines);
+    let numbers: Vec<u64> = problems.iter().map(|p| p.0).collect();
+    assert_eq!(numbers, [4, 5, 6, 7, 8], "{problems:?}");
+    assert_eq!(problems[4].1, "the account exists already");
+    assert!(
+        !problems.iter().any(|p| p.1.contains("pw")),
+        "a password is shown: {problems:?}"
+    );
+    // A space belongs to the password, and secrets are taken as they are.
+    assert_eq!(
+        site.keys("two@b.example"),
+        [sha256.parse::<xmpp::scram::ScramKeys>().unwrap()]
+    );
+    assert_eq!(site.keys("three@a.example").len(), 2);
+    let one = site
+        .keys("one@a.example")
+        .into_iter()
+        .find(|k| k.hash == ScramHash::Sha256);
+    assert_eq!(
+        one.unwrap(),
+        derive(ScramHash::Sha256, "pass word", &[7; 16], 4_096).unwrap()
+    );
+    assert_eq!(
+        site.all("user list").0.len(),
+        4,
+        "one, two, three and seven"
+    );
+}
+
+#[test]
+fn a_reply_never_outgrows_a_frame() {
+    // A problem with every line of the largest import, each as wordy as can be.
+    let site = Site::new();
+    for line in [
+        "no-space".to_owned(),
+        format!("\u{1}{}@a.example x", "\u{1}".repeat(180)),
+        format!("x@{} x", "long.".repeat(40)),
+        format!("{}@a.example x", "\u{1F600}".repeat(50)),
+    ] {
+        let lines = vec![line; 500];
+        assert_eq!(site.import(&lines).len(), 500);
+    }
+    let more: Vec<Value> = (0..501).map(|n| json!([n, "x"])).collect();
+    assert_eq!(
+        site.code("user import", json!({"lines": more})),
+        "bad-request"
+    );
+    // Resources are the clients' choice.
+    for id in 1..=700 {
+        let resource = "\"".repeat(1_023);
+        site.bind(
+            id,
+            &format!("{}{id}@a.example/{resource}", "l".repeat(1_000)),
+        );
+    }
+    let (rows, pages) = site.all("session list");
+    assert!(pages > 2, "{pages}");
+    let ids: Vec<String> = rows
+        .iter()
+        .map(|r| r[6].as_str().unwrap().to_owned())
+        .collect();
+    let want: Vec<String> = (1..=700).map(|id| id.to_string()).collect();
+    assert_eq!(ids, want);
+}
+
+#[test]
+fn lists_page_through_everything_once() {
+    let site = Site::new();
+    for n in 0..3 {
+        let lines: Vec<String> = (0..400)
+            .map(|i| format!("user{:04}@{}.example {{SCRAM-SHA-1}}4096,AAAA,AAAAAAAAAAAAAAAAAAAAAAAAAAA=,AAAAAAAAAAAAAAAAAAAAAAAAAAA=", n * 400 + i, if n == 2 { "b" } else { "a" }))
+            .collect();
+        assert_eq!(site.import(&lines), []);
+    }
+    let (rows, pages) = site.all("user list");
+    assert_eq!((rows.len(), pages), (1_200, 3));
+    let mut names: Vec<&str> = rows.iter().map(|r| r[0].as_str().unwrap()).collect();
+    names.dedup();
+    assert_eq!(names.len(), 1_200);
+    let answer = site.ok("user list", json!({"domain": "b.example"}));
+    assert_eq!(answer["rows"].as_array().unwrap().len(), 400);
+    assert!(answer.get("next").is_none());
+    // Accounts of a domain that was taken out of the configuration are still listed.
+    let mut site = site;
+    site.domains = vec!["b.example".into()];
+    assert_eq!(site.all("user list").0.len(), 1_200);
+}
+
+#[test]
+fn sessions_are_ended_all_or_one() {
+    let site = Site::new();
+    for (id, resource) in ["phone", "desk", "a/b"].iter().enumerate() {
+        site.bind(id as u64 + 1, &format!("alice@a.example/{resource}"));
+    }
+    site.bind(9, "bob@a.example/x");
+    let mine = site.ok("session list", json!({"jid": "alice@a.example"}));
+    assert_eq!(mine["rows"].as_array().unwrap().len(), 3);
+    let kick = |jid: &str| site.ok("session kick", json!({"jid": jid}))["text"].clone();
+    assert_eq!(kick("alice@a.example/a/b"), "1 session ended");
+    assert_eq!(kick("alice@a.example"), "2 sessions ended");
+    assert_eq!(site.all("session list").0.len(), 1);
+}
+
+#[test]
+fn muxes_and_numbers_are_tables() {
+    let site = Site::new();
+    assert_eq!(site.all("mux list").0.len(), 1);
+    assert_eq!(
+        site.ok("status", json!({}))["rows"],
+        json!([["server", "main"]])
+    );
+}
+
+#[test]
+fn secrets_stay_out_of_the_log() {
+    let args = json!({"jid": "a@b", "password": "hidden", "lines": [[1, "a@b hidden"]]});
+    assert_eq!(loggable(args.as_object().unwrap()), "jid=\"a@b\"");
+}
