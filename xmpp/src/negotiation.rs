@@ -11,19 +11,20 @@
 //! Never: looks anything up itself; tells an unknown user from a wrong password; lets a stanza through before log-in.
 
 use crate::element::Element;
-use crate::error::StreamError;
-use crate::jid::BareJid;
+use crate::error::{StanzaError, StreamError};
+use crate::jid::{BareJid, Jid};
 use crate::ns;
 use crate::sasl::{self, Exchange, Failure, Step};
 use crate::scram::{BindingType, FakeKeys, ScramHash, ScramKeys, TlsFacts};
-use crate::stream::{StreamEvent, StreamHeader};
+use crate::stream::{Limits, StreamEvent, StreamHeader};
 use bytes::Bytes;
+use std::fmt;
 use std::sync::Arc;
 
-/// Bytes of one element before log-in: the longest SASL message has a few hundred.
-pub const ELEMENT_BYTES_MAX: usize = 10 * 1024;
+/// Bytes of one element before log-in, unless configured otherwise: the longest SASL message has a few hundred. The parser keeps to it.
+pub const ELEMENT_BYTES_MAX: usize = Limits::BEFORE_LOGIN.element_bytes_max as usize;
 
-/// Time to log in. A client on a bad line needs about ten round trips.
+/// Time to log in, unless configured otherwise: a client on a bad line needs about ten round trips. The caller keeps to it.
 pub const LOGIN_SECONDS: u64 = 30;
 
 /// What a server offers. One object for all negotiations.
@@ -43,8 +44,7 @@ pub struct Offer {
     pub fake: FakeKeys,
 }
 
-/// What is to be done, in order.
-#[derive(Debug)]
+/// What is to be done, in order. `Debug` does not print passwords.
 pub enum Action {
     /// Send this: header, features, SASL element.
     Send(Bytes),
@@ -71,6 +71,23 @@ pub enum Action {
     Close(StreamError),
     /// The client has ended the stream.
     End,
+}
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
+            Self::StartTls(_) => f.write_str("StartTls"),
+            Self::Restart => f.write_str("Restart"),
+            Self::LookScram(account, hash) => write!(f, "LookScram({account:?}, {hash})"),
+            Self::LookPassword(account, _) => write!(f, "LookPassword({account:?}, ..)"),
+            Self::Authenticated(account) => write!(f, "Authenticated({account:?})"),
+            Self::Bind { resource, id } => write!(f, "Bind({resource:?}, {id:?})"),
+            Self::Failed => f.write_str("Failed"),
+            Self::Close(error) => write!(f, "Close({error:?})"),
+            Self::End => f.write_str("End"),
+        }
+    }
 }
 
 /// What the directory says of an account's keys.
@@ -123,13 +140,20 @@ pub struct Negotiation {
     account: Option<BareJid>,
     attempts: usize,
     header_sent: bool,
-    lang: Option<String>,
 }
 
 impl Negotiation {
     /// A new connection. `tls`: TLS came before the first byte.
     pub fn new(offer: Arc<Offer>, tls: Option<TlsFacts>) -> Self {
-        Self { offer, state: State::Header, tls, domain: None, account: None, attempts: 0, header_sent: false, lang: None }
+        Self {
+            offer,
+            state: State::Header,
+            tls,
+            domain: None,
+            account: None,
+            attempts: 0,
+            header_sent: false,
+        }
     }
 
     /// The account that has logged in.
@@ -144,7 +168,13 @@ impl Negotiation {
 
     /// The header that must come before a stream error when none has been sent.
     pub fn error_header(&self, random: &mut dyn FnMut(&mut [u8])) -> Bytes {
-        header_bytes(self.domain.as_deref().or(self.offer.domains.first().map(String::as_str)), None, random)
+        header_bytes(
+            self.domain
+                .as_deref()
+                .or(self.offer.domains.first().map(String::as_str)),
+            None,
+            random,
+        )
     }
 
     /// Handles one event of the parser.
@@ -170,10 +200,18 @@ impl Negotiation {
             return vec![Action::Close(StreamError::NotWellFormed)];
         }
         self.header_sent = true;
-        let to = header.to.as_deref().and_then(|to| BareJid::parse(to).ok()).filter(|j| j.localpart().is_none());
-        let served = to.as_ref().filter(|j| self.offer.domains.iter().any(|d| d == j.domainpart()));
+        let to = header
+            .to
+            .as_deref()
+            .and_then(|to| BareJid::parse(to).ok())
+            .filter(|j| j.localpart().is_none());
+        let served = to
+            .as_ref()
+            .filter(|j| self.offer.domains.iter().any(|d| d == j.domainpart()));
         let reply = header_bytes(
-            served.map(BareJid::domainpart).or(self.offer.domains.first().map(String::as_str)),
+            served
+                .map(BareJid::domainpart)
+                .or(self.offer.domains.first().map(String::as_str)),
             header.from.as_deref(),
             random,
         );
@@ -186,19 +224,25 @@ impl Negotiation {
         }
         let Some(served) = served else {
             // RFC 6120 §4.7.2: without `to` nobody can say which domain is meant.
-            let error = if header.to.is_none() || to.is_none() { StreamError::ImproperAddressing } else { StreamError::HostUnknown };
+            let error = if header.to.is_none() || to.is_none() {
+                StreamError::ImproperAddressing
+            } else {
+                StreamError::HostUnknown
+            };
             return refuse(error);
         };
         match &self.domain {
-            Some(domain) if domain != served.domainpart() => return refuse(StreamError::HostUnknown),
+            Some(domain) if domain != served.domainpart() => {
+                return refuse(StreamError::HostUnknown);
+            }
             _ => self.domain = Some(served.domainpart().to_owned()),
         }
+        // RFC 6120 §4.7.1: once logged in, a client may say who it is, and nothing else.
         if let (Some(from), Some(account)) = (&header.from, &self.account)
-            && BareJid::parse(from.split('/').next().unwrap_or_default()).is_ok_and(|f| f != *account)
+            && !Jid::parse(from).is_ok_and(|f| f.bare() == *account)
         {
             return refuse(StreamError::InvalidFrom);
         }
-        self.lang = header.lang.clone();
         let features = if self.account.is_some() {
             self.state = State::Bind;
             bind_features()
@@ -244,7 +288,10 @@ impl Negotiation {
     }
 
     fn binding_types(&self) -> Vec<BindingType> {
-        self.tls.as_ref().map(|t| t.binding_types().collect()).unwrap_or_default()
+        self.tls
+            .as_ref()
+            .map(|t| t.binding_types().collect())
+            .unwrap_or_default()
     }
 
     fn plus_offered(&self) -> bool {
@@ -254,9 +301,17 @@ impl Negotiation {
     /// Names of the mechanisms offered on this connection now.
     fn mechanisms(&self) -> Vec<String> {
         let plus = self.plus_offered();
-        let with_plus = self.offer.scram.iter().filter(|_| plus).map(|h| format!("{}-PLUS", h.mechanism()));
+        let with_plus = self
+            .offer
+            .scram
+            .iter()
+            .filter(|_| plus)
+            .map(|h| format!("{}-PLUS", h.mechanism()));
         let without = self.offer.scram.iter().map(|h| h.mechanism().to_owned());
-        with_plus.chain(without).chain(self.offer.plain.then(|| "PLAIN".to_owned())).collect()
+        with_plus
+            .chain(without)
+            .chain(self.offer.plain.then(|| "PLAIN".to_owned()))
+            .collect()
     }
 
     // ---- elements ---------------------------------------------------------------------------------------
@@ -267,14 +322,20 @@ impl Negotiation {
             (ns::SASL, name) => self.sasl(name, element),
             (ns::SM, "enable" | "resume") if matches!(self.state, State::Bind) => {
                 // XEP-0198 §3: only after binding; §5: there is nothing to resume.
-                let condition = if element.name() == "resume" { "item-not-found" } else { "unexpected-request" };
+                let condition = if element.name() == "resume" {
+                    "item-not-found"
+                } else {
+                    "unexpected-request"
+                };
                 vec![Action::Send(Bytes::from(format!(
                     "<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
                 )))]
             }
             (ns::CLIENT, "iq") if matches!(self.state, State::Bind) => self.bind(element),
             // RFC 6120 §4.9.3.12 and §7.1: no stanza before log-in, and none but binding before it.
-            (ns::CLIENT, "iq" | "message" | "presence") => vec![Action::Close(StreamError::NotAuthorized)],
+            (ns::CLIENT, "iq" | "message" | "presence") => {
+                vec![Action::Close(StreamError::NotAuthorized)]
+            }
             _ => vec![Action::Close(StreamError::UnsupportedStanzaType)],
         }
     }
@@ -283,12 +344,16 @@ impl Negotiation {
         // RFC 6120 §5.4.2.2: failure ends the stream.
         if self.tls.is_some() || !matches!(self.state, State::Features) {
             return vec![
-                Action::Send(Bytes::from_static(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")),
+                Action::Send(Bytes::from_static(
+                    b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
+                )),
                 Action::End,
             ];
         }
         self.state = State::Tls;
-        vec![Action::StartTls(Bytes::from_static(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"))]
+        vec![Action::StartTls(Bytes::from_static(
+            b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
+        ))]
     }
 
     fn sasl(&mut self, name: &str, element: &Element) -> Vec<Action> {
@@ -308,6 +373,9 @@ impl Negotiation {
     }
 
     fn auth(&mut self, element: &Element) -> Vec<Action> {
+        if element.children().len() > 0 {
+            return self.fail(Failure::MalformedRequest);
+        }
         let mechanism = element.attr("mechanism").unwrap_or_default().into_owned();
         if !self.mechanisms().contains(&mechanism) {
             return self.fail(Failure::InvalidMechanism);
@@ -318,14 +386,18 @@ impl Negotiation {
         let exchange = Exchange::new(&mechanism, domain, self.plus_offered(), self.tls.clone());
         if text.is_empty() {
             self.state = State::Challenge(Box::new(exchange));
-            return vec![Action::Send(Bytes::from_static(b"<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"))];
+            return vec![Action::Send(Bytes::from_static(
+                b"<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>",
+            ))];
         }
         self.step(exchange, &text)
     }
 
     fn response(&mut self, exchange: Exchange, element: &Element) -> Vec<Action> {
-        let text = element.text().into_owned();
-        self.step(exchange, &text)
+        if element.children().len() > 0 {
+            return self.fail(Failure::MalformedRequest);
+        }
+        self.step(exchange, &element.text())
     }
 
     fn step(&mut self, mut exchange: Exchange, base64: &str) -> Vec<Action> {
@@ -345,23 +417,30 @@ impl Negotiation {
 
     /// The directory's answer to [`Action::LookScram`].
     pub fn keys(&mut self, keys: Keys, random: &mut dyn FnMut(&mut [u8])) -> Vec<Action> {
-        let State::Keys(mut exchange) = std::mem::replace(&mut self.state, State::Features) else { return Vec::new() };
+        let State::Keys(mut exchange) = std::mem::replace(&mut self.state, State::Features) else {
+            return Vec::new();
+        };
+        // Made in every case, so that the time taken does not tell who exists.
+        let fake = exchange.fake_keys(&self.offer.fake);
         let challenge = match &keys {
             Keys::Found(keys) => exchange.challenge(keys, true, false, random),
             Keys::Disabled(keys) => exchange.challenge(keys, true, true, random),
-            Keys::None => {
-                let fake = exchange.fake_keys(&self.offer.fake);
-                exchange.challenge(&fake, false, false, random)
-            }
+            Keys::None => exchange.challenge(&fake, false, false, random),
             Keys::TemporaryFailure => return self.fail(Failure::TemporaryAuthFailure),
         };
         self.state = State::Challenge(exchange);
-        vec![Action::Send(Bytes::from(format!("<challenge xmlns='{}'>{}</challenge>", ns::SASL, sasl::encode(&challenge))))]
+        vec![Action::Send(Bytes::from(format!(
+            "<challenge xmlns='{}'>{}</challenge>",
+            ns::SASL,
+            sasl::encode(&challenge)
+        )))]
     }
 
     /// The directory's answer to [`Action::LookPassword`].
     pub fn password(&mut self, check: PasswordCheck) -> Vec<Action> {
-        let State::Password(account) = std::mem::replace(&mut self.state, State::Features) else { return Vec::new() };
+        let State::Password(account) = std::mem::replace(&mut self.state, State::Features) else {
+            return Vec::new();
+        };
         match check {
             PasswordCheck::Right => self.succeed(account, None),
             PasswordCheck::Wrong => self.fail(Failure::NotAuthorized),
@@ -380,10 +459,18 @@ impl Negotiation {
         self.account = Some(account.clone());
         self.state = State::Restart;
         let success = match last {
-            Some(last) => format!("<success xmlns='{}'>{}</success>", ns::SASL, sasl::encode(&last)),
+            Some(last) => format!(
+                "<success xmlns='{}'>{}</success>",
+                ns::SASL,
+                sasl::encode(&last)
+            ),
             None => format!("<success xmlns='{}'/>", ns::SASL),
         };
-        vec![Action::Authenticated(account), Action::Send(Bytes::from(success)), Action::Restart]
+        vec![
+            Action::Authenticated(account),
+            Action::Send(Bytes::from(success)),
+            Action::Restart,
+        ]
     }
 
     fn fail(&mut self, failure: Failure) -> Vec<Action> {
@@ -398,11 +485,28 @@ impl Negotiation {
     }
 
     fn bind(&mut self, element: &Element) -> Vec<Action> {
-        let id = element.attr("id").map(|i| i.into_owned());
-        let bind = element.child("bind", ns::BIND);
+        // RFC 6120 §7.1: nothing goes to anybody else before a resource is bound.
+        let elsewhere = element.attr("to").is_some_and(|to| {
+            BareJid::parse(&to).ok().is_none_or(|to| {
+                Some(&to) != self.account.as_ref()
+                    && (to.localpart().is_some() || Some(to.domainpart()) != self.domain.as_deref())
+            })
+        });
+        let id = element
+            .attr("id")
+            .filter(|id| !id.is_empty())
+            .map(|i| i.into_owned());
+        let bind = element.child("bind", ns::BIND).filter(|_| !elsewhere);
         match (id, bind, element.attr("type").as_deref()) {
+            (Some(id), Some(_), Some("get")) => {
+                vec![Action::Send(bind_error(&id, StanzaError::BadRequest, None))]
+            }
             (Some(id), Some(bind), Some("set")) => {
-                let resource = bind.tree().child("resource", ns::BIND).map(|r| r.text().into_owned()).filter(|r| !r.is_empty());
+                let resource = bind
+                    .tree()
+                    .child("resource", ns::BIND)
+                    .map(|r| r.text().into_owned())
+                    .filter(|r| !r.is_empty());
                 self.state = State::Done;
                 vec![Action::Bind { resource, id }]
             }
@@ -429,7 +533,7 @@ pub fn bind_result(id: &str, jid: &crate::jid::FullJid) -> Bytes {
 }
 
 /// The refusal of a bind request (RFC 6120 §7.6.2, §7.7.2).
-pub fn bind_error(id: &str, condition: crate::error::StanzaError, text: Option<&str>) -> Bytes {
+pub fn bind_error(id: &str, condition: StanzaError, text: Option<&str>) -> Bytes {
     let mut out = Vec::new();
     out.extend_from_slice(b"<iq type='error' id='");
     crate::node::escape_into(&mut out, id);

@@ -4,9 +4,13 @@
 //! Never: accepts an identity other than the one authenticated; answers an unknown user differently from a wrong password.
 
 use crate::jid::BareJid;
-use crate::scram::{BASE64, ClientFirst, FakeKeys, ScramError, ScramHash, ScramKeys, ScramServer, TlsFacts, saslprep};
+use crate::scram::{
+    BASE64, ClientFirst, FakeKeys, ScramError, ScramHash, ScramKeys, ScramServer, TlsFacts,
+    saslprep,
+};
 use base64::Engine as _;
 use bytes::Bytes;
+use std::fmt;
 
 /// Longest message of a client, in bytes after base64. SCRAM with the longest names and nonces stays under 4 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 6 * 1024;
@@ -48,7 +52,9 @@ impl Failure {
             Self::NotAuthorized => "not-authorized",
             Self::TemporaryAuthFailure => "temporary-auth-failure",
         };
-        Bytes::from(format!("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><{condition}/></failure>"))
+        Bytes::from(format!(
+            "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><{condition}/></failure>"
+        ))
     }
 
     /// It counts as a failed attempt: everything but an outage of ours.
@@ -57,8 +63,7 @@ impl Failure {
     }
 }
 
-/// What comes next.
-#[derive(Debug)]
+/// What comes next. `Debug` does not print the password.
 pub enum Step {
     /// The keys of this account are needed, then [`Exchange::challenge`].
     NeedKeys(BareJid, ScramHash),
@@ -66,6 +71,16 @@ pub enum Step {
     NeedPassword(BareJid, String),
     /// The client is who it says, and is told this.
     Success(BareJid, String),
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeedKeys(account, hash) => write!(f, "NeedKeys({account:?}, {hash})"),
+            Self::NeedPassword(account, _) => write!(f, "NeedPassword({account:?}, ..)"),
+            Self::Success(account, _) => write!(f, "Success({account:?}, ..)"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -98,7 +113,13 @@ impl Exchange {
             Some(hash) => Mechanism::ScramFirst { hash, plus },
             None => Mechanism::Plain,
         };
-        Self { mechanism, domain, plus_offered, tls, account: None }
+        Self {
+            mechanism,
+            domain,
+            plus_offered,
+            tls,
+            account: None,
+        }
     }
 
     /// Handles a message of the client.
@@ -125,7 +146,8 @@ impl Exchange {
     fn plain(&mut self, message: &[u8]) -> Result<Step, Failure> {
         let text = std::str::from_utf8(message).map_err(|_| Failure::MalformedRequest)?;
         let mut parts = text.split('\0');
-        let (Some(authzid), Some(authcid), Some(password), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(authzid), Some(authcid), Some(password), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(Failure::MalformedRequest);
         };
@@ -133,7 +155,8 @@ impl Exchange {
             return Err(Failure::MalformedRequest);
         }
         let authcid = saslprep(authcid).map_err(|_| Failure::NotAuthorized)?;
-        let account = BareJid::from_parts(Some(&authcid), &self.domain).map_err(|_| Failure::NotAuthorized)?;
+        let account = BareJid::from_parts(Some(&authcid), &self.domain)
+            .map_err(|_| Failure::NotAuthorized)?;
         check_authzid(Some(authzid).filter(|a| !a.is_empty()), &account)?;
         // An empty password is never right, and must not even reach a directory (an LDAP bind would succeed).
         if password.is_empty() {
@@ -142,18 +165,21 @@ impl Exchange {
         Ok(Step::NeedPassword(account, password.to_owned()))
     }
 
-    fn scram_first(&mut self, hash: ScramHash, plus: bool, message: &[u8]) -> Result<Step, Failure> {
-        let first = ClientFirst::parse(hash, plus, self.plus_offered, self.tls.as_ref(), message).map_err(failure)?;
-        // A name that is no localpart is nobody's, and goes the way of unknown users.
-        let account = BareJid::from_parts(Some(first.username()), &self.domain).ok();
-        if let Some(account) = &account {
-            check_authzid(first.authzid(), account)?;
-        } else {
-            return Err(Failure::NotAuthorized);
-        }
-        self.account = account.clone();
+    fn scram_first(
+        &mut self,
+        hash: ScramHash,
+        plus: bool,
+        message: &[u8],
+    ) -> Result<Step, Failure> {
+        let first = ClientFirst::parse(hash, plus, self.plus_offered, self.tls.as_ref(), message)
+            .map_err(failure)?;
+        // A name that is no localpart cannot be anybody's, whoever asks.
+        let account = BareJid::from_parts(Some(first.username()), &self.domain)
+            .map_err(|_| Failure::NotAuthorized)?;
+        check_authzid(first.authzid(), &account)?;
+        self.account = Some(account.clone());
         self.mechanism = Mechanism::ScramKeys(first);
-        Ok(Step::NeedKeys(account.expect("checked above"), hash))
+        Ok(Step::NeedKeys(account, hash))
     }
 
     /// Keys that no password fits, for the account this exchange asks about.
@@ -166,7 +192,13 @@ impl Exchange {
     }
 
     /// The keys are there: the challenge.
-    pub fn challenge(&mut self, keys: &ScramKeys, genuine: bool, disabled: bool, random: &mut dyn FnMut(&mut [u8])) -> String {
+    pub fn challenge(
+        &mut self,
+        keys: &ScramKeys,
+        genuine: bool,
+        disabled: bool,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> String {
         match std::mem::replace(&mut self.mechanism, Mechanism::Done) {
             Mechanism::ScramKeys(first) => {
                 let (server, challenge) = first.challenge(keys, genuine, random);
@@ -184,7 +216,9 @@ impl Exchange {
 /// RFC 6120 §6.3.8: an identity to act as must be the account itself.
 fn check_authzid(authzid: Option<&str>, account: &BareJid) -> Result<(), Failure> {
     match authzid {
-        Some(authzid) if BareJid::parse(authzid).ok().as_ref() != Some(account) => Err(Failure::InvalidAuthzid),
+        Some(authzid) if BareJid::parse(authzid).ok().as_ref() != Some(account) => {
+            Err(Failure::InvalidAuthzid)
+        }
         _ => Ok(()),
     }
 }

@@ -86,7 +86,8 @@ impl ScramHash {
     /// HMAC over the parts one after another.
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Digest {
         fn mac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Digest {
-            let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
+            let mut mac =
+                <M as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
             for part in parts {
                 mac.update(part);
             }
@@ -101,7 +102,10 @@ impl ScramHash {
 
     /// `Hi` of RFC 5802 §2.2, that is PBKDF2 with one block. `iterations` of 0 counts as 1.
     pub(crate) fn hi(self, password: &[u8], salt: &[u8], iterations: u32) -> Digest {
-        let mut out = Digest { bytes: [0; 64], len: self.output_bytes() as u8 };
+        let mut out = Digest {
+            bytes: [0; 64],
+            len: self.output_bytes() as u8,
+        };
         let slot = &mut out.bytes[..self.output_bytes()];
         match self {
             Self::Sha1 => pbkdf2::pbkdf2_hmac::<Sha1>(password, salt, iterations, slot),
@@ -129,7 +133,10 @@ impl Digest {
     fn new(slice: &[u8]) -> Self {
         let mut bytes = [0; 64];
         bytes[..slice.len()].copy_from_slice(slice);
-        Self { bytes, len: slice.len() as u8 }
+        Self {
+            bytes,
+            len: slice.len() as u8,
+        }
     }
 
     /// `self XOR other`, as long as `self`; bytes `other` lacks count as 0.
@@ -174,7 +181,9 @@ impl BindingType {
 
     /// The type with this registered name, if it is one of ours.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::TlsExporter, Self::TlsServerEndPoint].into_iter().find(|kind| kind.name() == name)
+        [Self::TlsExporter, Self::TlsServerEndPoint]
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
 }
 

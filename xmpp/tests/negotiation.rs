@@ -1,6 +1,7 @@
 //! Log-in as data: what a client sends, what it gets, over plain TCP, after STARTTLS and over direct TLS.
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use std::sync::Arc;
 use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
@@ -82,7 +83,8 @@ impl Server {
                     continue;
                 }
                 Action::LookScram(account, hash) => {
-                    let keys = || Arc::new(derive(hash, "secret", b"0123456789abcdef", 4096).unwrap());
+                    let keys =
+                        || Arc::new(derive(hash, "secret", b"0123456789abcdef", 4096).unwrap());
                     let answer = match account.localpart().unwrap() {
                         "romeo" => Keys::Found(keys()),
                         "tybalt" => Keys::Disabled(keys()),
@@ -93,12 +95,13 @@ impl Server {
                 }
                 Action::LookPassword(account, password) => {
                     let right = password == "secret";
-                    self.negotiation.password(match account.localpart().unwrap() {
-                        "romeo" if right => PasswordCheck::Right,
-                        "tybalt" if right => PasswordCheck::Disabled,
-                        "nurse" => PasswordCheck::TemporaryFailure,
-                        _ => PasswordCheck::Wrong,
-                    })
+                    self.negotiation
+                        .password(match account.localpart().unwrap() {
+                            "romeo" if right => PasswordCheck::Right,
+                            "tybalt" if right => PasswordCheck::Disabled,
+                            "nurse" => PasswordCheck::TemporaryFailure,
+                            _ => PasswordCheck::Wrong,
+                        })
                 }
                 Action::Authenticated(account) => {
                     self.account = Some(account);
@@ -124,7 +127,11 @@ impl Server {
 }
 
 fn tls() -> TlsFacts {
-    TlsFacts { version: 0x0304, exporter: Some([3; 32]), server_end_point: Some(Bytes::from_static(&[4; 32])) }
+    TlsFacts {
+        version: 0x0304,
+        exporter: Some([3; 32]),
+        server_end_point: Some(Bytes::from_static(&[4; 32])),
+    }
 }
 
 fn base64(data: &[u8]) -> String {
@@ -133,24 +140,47 @@ fn base64(data: &[u8]) -> String {
 }
 
 fn auth(mechanism: &str, data: &[u8]) -> String {
-    format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{mechanism}'>{}</auth>", base64(data))
+    format!(
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{mechanism}'>{}</auth>",
+        base64(data)
+    )
 }
 
 #[test]
 fn headers_that_are_refused() {
-    let stream = |attributes: &str| format!("<stream:stream xmlns:stream='http://etherx.jabber.org/streams' {attributes}>");
+    let stream = |attributes: &str| {
+        format!("<stream:stream xmlns:stream='http://etherx.jabber.org/streams' {attributes}>")
+    };
     for (header, error) in [
-        (stream("xmlns='jabber:client' to='nowhere.lit' version='1.0'"), StreamError::HostUnknown),
-        (stream("xmlns='jabber:client' version='1.0'"), StreamError::ImproperAddressing),
-        (stream("xmlns='jabber:client' to='@' version='1.0'"), StreamError::ImproperAddressing),
-        (stream("xmlns='jabber:client' to='verona.lit'"), StreamError::UnsupportedVersion),
-        (stream("xmlns='jabber:server' to='verona.lit' version='1.0'"), StreamError::InvalidNamespace),
+        (
+            stream("xmlns='jabber:client' to='nowhere.lit' version='1.0'"),
+            StreamError::HostUnknown,
+        ),
+        (
+            stream("xmlns='jabber:client' version='1.0'"),
+            StreamError::ImproperAddressing,
+        ),
+        (
+            stream("xmlns='jabber:client' to='@' version='1.0'"),
+            StreamError::ImproperAddressing,
+        ),
+        (
+            stream("xmlns='jabber:client' to='verona.lit'"),
+            StreamError::UnsupportedVersion,
+        ),
+        (
+            stream("xmlns='jabber:server' to='verona.lit' version='1.0'"),
+            StreamError::InvalidNamespace,
+        ),
     ] {
         let mut server = Server::new(false, None);
         let sent = server.feed(&header);
         assert_eq!(server.closed, Some(Some(error)), "{header}");
         // RFC 6120 §4.9.1.2: a header comes before the error.
-        assert!(sent.starts_with("<?xml version='1.0'?><stream:stream "), "{sent}");
+        assert!(
+            sent.starts_with("<?xml version='1.0'?><stream:stream "),
+            "{sent}"
+        );
     }
 }
 
@@ -158,7 +188,10 @@ fn headers_that_are_refused() {
 fn without_tls_only_starttls_is_offered() {
     let mut server = Server::new(false, None);
     let features = server.feed(HEADER);
-    assert!(features.contains("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>"));
+    assert!(
+        features
+            .contains("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>")
+    );
     assert!(!features.contains("<mechanism>"));
     let failure = server.feed(&auth("PLAIN", b"\0romeo\0secret"));
     assert!(failure.contains("<encryption-required/>"), "{failure}");
@@ -169,15 +202,26 @@ fn without_tls_only_starttls_is_offered() {
 fn starttls_comes_once_and_forgets_what_was_before() {
     let mut server = Server::new(true, None);
     server.feed(HEADER);
-    assert!(server.feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").contains("<proceed"));
+    assert!(
+        server
+            .feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+            .contains("<proceed")
+    );
     assert!(server.starttls);
     server.negotiation.secured(tls());
     server.parser.reset();
     let features = server.feed(HEADER);
     assert!(!features.contains("starttls"));
     assert!(features.contains("<mechanism>SCRAM-SHA-256-PLUS</mechanism>"));
-    assert!(features.contains("<channel-binding type='tls-exporter'/>"), "XEP-0440");
-    assert!(server.feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").contains("<failure"));
+    assert!(
+        features.contains("<channel-binding type='tls-exporter'/>"),
+        "XEP-0440"
+    );
+    assert!(
+        server
+            .feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+            .contains("<failure")
+    );
     assert_eq!(server.closed, Some(None));
 }
 
@@ -185,9 +229,24 @@ fn starttls_comes_once_and_forgets_what_was_before() {
 fn plain_logs_in_and_binds() {
     let mut server = Server::new(false, Some(tls()));
     server.feed(HEADER);
-    assert!(server.feed(&auth("PLAIN", b"\0romeo\0secret")).contains("<success"));
-    assert_eq!(server.account.as_ref().map(|a| a.as_str().to_owned()).as_deref(), Some("romeo@verona.lit"));
-    assert!(server.feed(HEADER).contains("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"));
+    assert!(
+        server
+            .feed(&auth("PLAIN", b"\0romeo\0secret"))
+            .contains("<success")
+    );
+    assert_eq!(
+        server
+            .account
+            .as_ref()
+            .map(|a| a.as_str().to_owned())
+            .as_deref(),
+        Some("romeo@verona.lit")
+    );
+    assert!(
+        server
+            .feed(HEADER)
+            .contains("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>")
+    );
     server.feed("<iq type='set' id='b1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>orchard</resource></bind></iq>");
     assert_eq!(server.bound, Some((Some("orchard".into()), "b1".into())));
 }
@@ -201,20 +260,39 @@ fn failures_say_what_they_may_say() {
         ("PLAIN", b"\0tybalt\0secret", "account-disabled"),
         ("PLAIN", b"\0tybalt\0wrong", "not-authorized"),
         ("PLAIN", b"\0nurse\0secret", "temporary-auth-failure"),
-        ("PLAIN", b"juliet@verona.lit\0romeo\0secret", "invalid-authzid"),
+        (
+            "PLAIN",
+            b"juliet@verona.lit\0romeo\0secret",
+            "invalid-authzid",
+        ),
         ("PLAIN", b"romeo\0secret", "malformed-request"),
         ("PLAIN", b"\0\0secret", "malformed-request"),
         ("CRAM-MD5", b"x", "invalid-mechanism"),
         ("SCRAM-SHA-256", b"n,,n=romeo", "malformed-request"),
-        ("SCRAM-SHA-256", b"n,,m=x,n=romeo,r=abc", "malformed-request"),
+        (
+            "SCRAM-SHA-256",
+            b"n,,m=x,n=romeo,r=abc",
+            "malformed-request",
+        ),
         ("SCRAM-SHA-256", b"y,,n=romeo,r=abc", "not-authorized"),
-        ("SCRAM-SHA-256", b"n,a=juliet@verona.lit,n=romeo,r=abc", "invalid-authzid"),
-        ("SCRAM-SHA-256-PLUS", b"p=tls-unique,,n=romeo,r=abc", "not-authorized"),
+        (
+            "SCRAM-SHA-256",
+            b"n,a=juliet@verona.lit,n=romeo,r=abc",
+            "invalid-authzid",
+        ),
+        (
+            "SCRAM-SHA-256-PLUS",
+            b"p=tls-unique,,n=romeo,r=abc",
+            "not-authorized",
+        ),
     ] {
         let mut server = Server::new(false, Some(tls()));
         server.feed(HEADER);
         let sent = server.feed(&auth(mechanism, data));
-        assert!(sent.contains(&format!("<{condition}/>")), "{mechanism} {data:?}: {sent}");
+        assert!(
+            sent.contains(&format!("<{condition}/>")),
+            "{mechanism} {data:?}: {sent}"
+        );
         assert!(server.account.is_none());
     }
 }
@@ -233,11 +311,19 @@ fn three_failures_end_the_stream() {
 
 #[test]
 fn stanzas_before_login_and_a_second_auth_end_the_stream() {
-    for stanza in ["<message to='juliet@verona.lit'/>", "<presence/>", "<iq type='get' id='1'/>"] {
+    for stanza in [
+        "<message to='juliet@verona.lit'/>",
+        "<presence/>",
+        "<iq type='get' id='1'/>",
+    ] {
         let mut server = Server::new(false, Some(tls()));
         server.feed(HEADER);
         server.feed(stanza);
-        assert_eq!(server.closed, Some(Some(StreamError::NotAuthorized)), "{stanza}");
+        assert_eq!(
+            server.closed,
+            Some(Some(StreamError::NotAuthorized)),
+            "{stanza}"
+        );
     }
     let mut server = Server::new(false, Some(tls()));
     server.feed(HEADER);
@@ -261,16 +347,32 @@ fn a_host_or_identity_changed_at_the_restart_is_refused() {
     assert_eq!(server.closed, Some(Some(StreamError::InvalidFrom)));
 }
 
-fn scram(server: &mut Server, mechanism: &str, user: &str, password: &str, binding: ClientBinding) -> String {
+fn scram(
+    server: &mut Server,
+    mechanism: &str,
+    user: &str,
+    password: &str,
+    binding: ClientBinding,
+) -> String {
     let hash = ScramHash::from_mechanism(mechanism.trim_end_matches("-PLUS")).unwrap();
     let mut client = ScramClient::new(hash, user, password, None, binding, "clientnonce");
     server.feed(HEADER);
     let challenge = server.feed(&auth(mechanism, client.first_message().as_bytes()));
-    let Some(text) = challenge.strip_prefix("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>") else { return challenge };
+    let Some(text) = challenge.strip_prefix("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>")
+    else {
+        return challenge;
+    };
     use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.decode(text.trim_end_matches("</challenge>")).unwrap();
-    let answer = client.handle_challenge(std::str::from_utf8(&text).unwrap()).unwrap();
-    server.feed(&format!("<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>", base64(answer.as_bytes())))
+    let text = base64::engine::general_purpose::STANDARD
+        .decode(text.trim_end_matches("</challenge>"))
+        .unwrap();
+    let answer = client
+        .handle_challenge(std::str::from_utf8(&text).unwrap())
+        .unwrap();
+    server.feed(&format!(
+        "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>",
+        base64(answer.as_bytes())
+    ))
 }
 
 #[test]
@@ -281,18 +383,559 @@ fn scram_with_every_hash_and_binding() {
         let other = ClientBinding::Bind(BindingType::TlsExporter, vec![9; 32]);
         let plus = format!("{hash}-PLUS");
         for (mechanism, user, password, binding, expected) in [
-            (hash, "romeo", "secret", ClientBinding::Unsupported, "<success"),
-            (hash, "romeo", "wrong", ClientBinding::Unsupported, "<not-authorized/>"),
-            (hash, "nobody", "secret", ClientBinding::Unsupported, "<not-authorized/>"),
-            (hash, "tybalt", "secret", ClientBinding::Unsupported, "<account-disabled/>"),
-            (hash, "tybalt", "wrong", ClientBinding::Unsupported, "<not-authorized/>"),
+            (
+                hash,
+                "romeo",
+                "secret",
+                ClientBinding::Unsupported,
+                "<success",
+            ),
+            (
+                hash,
+                "romeo",
+                "wrong",
+                ClientBinding::Unsupported,
+                "<not-authorized/>",
+            ),
+            (
+                hash,
+                "nobody",
+                "secret",
+                ClientBinding::Unsupported,
+                "<not-authorized/>",
+            ),
+            (
+                hash,
+                "tybalt",
+                "secret",
+                ClientBinding::Unsupported,
+                "<account-disabled/>",
+            ),
+            (
+                hash,
+                "tybalt",
+                "wrong",
+                ClientBinding::Unsupported,
+                "<not-authorized/>",
+            ),
             (plus.as_str(), "romeo", "secret", exporter, "<success"),
             (plus.as_str(), "romeo", "secret", end_point, "<success"),
             (plus.as_str(), "romeo", "secret", other, "<not-authorized/>"),
         ] {
             let mut server = Server::new(false, Some(tls()));
             let sent = scram(&mut server, mechanism, user, password, binding);
-            assert!(sent.contains(expected), "{mechanism} {user} {password}: {sent}");
+            assert!(
+                sent.contains(expected),
+                "{mechanism} {user} {password}: {sent}"
+            );
         }
+    }
+}
+
+/// One line of a script: what the client sends, a part of what it gets (None: nothing at all).
+type Line<'a> = (&'a str, Option<&'a str>);
+
+/// How a script ends.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Outcome {
+    Open,
+    Ended,
+    Closed(StreamError),
+}
+
+fn outcome(server: &Server) -> Outcome {
+    match server.closed {
+        None => Outcome::Open,
+        Some(None) => Outcome::Ended,
+        Some(Some(error)) => Outcome::Closed(error),
+    }
+}
+
+/// A server that has been sent its header over plain TCP (SASL allowed there), after STARTTLS, over direct TLS.
+fn transports() -> [(&'static str, Server); 3] {
+    let mut starttls = Server::new(false, None);
+    starttls.feed(HEADER);
+    starttls.feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+    starttls.negotiation.secured(tls());
+    starttls.parser.reset();
+    let mut all = [
+        ("plain TCP", Server::new(true, None)),
+        ("STARTTLS", starttls),
+        ("direct TLS", Server::new(false, Some(tls()))),
+    ];
+    for (_, server) in &mut all {
+        assert!(
+            server
+                .feed(HEADER)
+                .contains("<mechanism>SCRAM-SHA-256</mechanism>")
+        );
+    }
+    all
+}
+
+const GOOD: &str =
+    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHJvbWVvAHNlY3JldA==</auth>";
+
+#[test]
+fn bad_logins_are_answered_alike_on_every_transport() {
+    use Outcome::{Closed, Ended, Open};
+    const SCRAM: &str = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>biwsbj1yb21lbyxyPWFiYw==</auth>";
+    const ABORT: &str = "<abort xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>";
+    let bind = |attributes: &str| {
+        format!("<iq {attributes}><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
+    };
+    let (bind_get, bind_other, bind_nameless) = (
+        bind("type='get' id='1'"),
+        bind("type='set' id='1' to='juliet@verona.lit'"),
+        bind("type='set'"),
+    );
+    let from = |from: &str| HEADER.replace(" to=", &format!(" from='{from}' to="));
+    let (garbage, own) = (from("@@"), from("ROMEO@verona.lit/x"));
+    let long = format!(
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}</auth>",
+        "A".repeat(9000)
+    );
+    let too_long = format!(
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}</auth>",
+        "A".repeat(11_000)
+    );
+    let plain = |text: &str| auth("PLAIN", text.as_bytes());
+    let (address, resource, foreign) = (
+        plain("\0romeo@verona.lit\0secret"),
+        plain("\0romeo/x\0secret"),
+        plain("romeo@mantua.lit\0romeo\0secret"),
+    );
+    let (own_id, own_full) = (
+        plain("Romeo@Verona.lit\0ROMEO\0secret"),
+        plain("romeo@verona.lit/x\0romeo\0secret"),
+    );
+    let more = plain("\0romeo\0secret\0x");
+    let rows: Vec<(&str, Vec<Line<'_>>, Outcome)> = vec![
+        ("good", vec![(GOOD, Some("<success"))], Open),
+        (
+            "bad base64",
+            vec![(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHJv!</auth>",
+                Some("<incorrect-encoding/>"),
+            )],
+            Open,
+        ),
+        (
+            "base64 unpadded",
+            vec![(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHJvbWVvAHNlY3JldA</auth>",
+                Some("<incorrect-encoding/>"),
+            )],
+            Open,
+        ),
+        (
+            "base64 with spare bits",
+            vec![(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHJvbWVvAHNlY3JldB==</auth>",
+                Some("<incorrect-encoding/>"),
+            )],
+            Open,
+        ),
+        (
+            "base64 with a line break",
+            vec![(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHJvbWVv\nAHNlY3JldA==</auth>",
+                Some("<incorrect-encoding/>"),
+            )],
+            Open,
+        ),
+        (
+            "empty initial response",
+            vec![(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>=</auth>",
+                Some("<malformed-request/>"),
+            )],
+            Open,
+        ),
+        (
+            "empty initial response of SCRAM",
+            vec![(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>=</auth>",
+                Some("<malformed-request/>"),
+            )],
+            Open,
+        ),
+        (
+            "no initial response",
+            vec![
+                (
+                    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'/>",
+                    Some("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"),
+                ),
+                (
+                    "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>AHJvbWVvAHNlY3JldA==</response>",
+                    Some("<success"),
+                ),
+            ],
+            Open,
+        ),
+        (
+            "a child in it",
+            vec![(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHJvbWVvAHNlY3JldA==<x/></auth>",
+                Some("<malformed-request/>"),
+            )],
+            Open,
+        ),
+        (
+            "longer than any message",
+            vec![(&long, Some("<malformed-request/>"))],
+            Open,
+        ),
+        (
+            "longer than an element may be",
+            vec![(&too_long, None)],
+            Closed(StreamError::PolicyViolation),
+        ),
+        (
+            "no mechanism",
+            vec![(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>AHJv</auth>",
+                Some("<invalid-mechanism/>"),
+            )],
+            Open,
+        ),
+        (
+            "small letters",
+            vec![(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='plain'>AHJv</auth>",
+                Some("<invalid-mechanism/>"),
+            )],
+            Open,
+        ),
+        (
+            "the address as name",
+            vec![(&address, Some("<not-authorized/>"))],
+            Open,
+        ),
+        (
+            "a slash in the name",
+            vec![(&resource, Some("<not-authorized/>"))],
+            Open,
+        ),
+        (
+            "the identity of another domain",
+            vec![(&foreign, Some("<invalid-authzid/>"))],
+            Open,
+        ),
+        ("the own identity", vec![(&own_id, Some("<success"))], Open),
+        (
+            "the own identity with a resource",
+            vec![(&own_full, Some("<invalid-authzid/>"))],
+            Open,
+        ),
+        (
+            "a fourth part",
+            vec![(&more, Some("<malformed-request/>"))],
+            Open,
+        ),
+        (
+            "abort",
+            vec![
+                (SCRAM, Some("<challenge")),
+                (ABORT, Some("<aborted/>")),
+                (GOOD, Some("<success")),
+            ],
+            Open,
+        ),
+        (
+            "abort of nothing",
+            vec![(ABORT, Some("<malformed-request/>"))],
+            Open,
+        ),
+        (
+            "abort loop",
+            vec![
+                (SCRAM, Some("<challenge")),
+                (ABORT, Some("<aborted/>")),
+                (SCRAM, Some("<challenge")),
+                (ABORT, Some("<aborted/>")),
+                (SCRAM, Some("<challenge")),
+                (ABORT, Some("<aborted/>")),
+            ],
+            Closed(StreamError::PolicyViolation),
+        ),
+        (
+            "response to nothing",
+            vec![(
+                "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>",
+                Some("<malformed-request/>"),
+            )],
+            Open,
+        ),
+        (
+            "a second auth in an exchange",
+            vec![(SCRAM, Some("<challenge")), (GOOD, None)],
+            Closed(StreamError::NotAuthorized),
+        ),
+        (
+            "starttls in an exchange",
+            vec![
+                (SCRAM, Some("<challenge")),
+                (
+                    "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
+                    Some("<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"),
+                ),
+            ],
+            Ended,
+        ),
+        (
+            "a stanza in an exchange",
+            vec![(SCRAM, Some("<challenge")), ("<presence/>", None)],
+            Closed(StreamError::NotAuthorized),
+        ),
+        (
+            "a stanza",
+            vec![("<message to='juliet@verona.lit'/>", None)],
+            Closed(StreamError::NotAuthorized),
+        ),
+        (
+            "binding first",
+            vec![(
+                "<iq type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>",
+                None,
+            )],
+            Closed(StreamError::NotAuthorized),
+        ),
+        (
+            "an unknown element",
+            vec![("<x xmlns='urn:example'/>", None)],
+            Closed(StreamError::UnsupportedStanzaType),
+        ),
+        (
+            "stream management first",
+            vec![("<enable xmlns='urn:xmpp:sm:3'/>", None)],
+            Closed(StreamError::UnsupportedStanzaType),
+        ),
+        (
+            "a second auth after success",
+            vec![
+                (GOOD, Some("<success")),
+                (HEADER, Some("<bind ")),
+                (GOOD, None),
+            ],
+            Closed(StreamError::NotAuthorized),
+        ),
+        (
+            "starttls after success",
+            vec![
+                (GOOD, Some("<success")),
+                (HEADER, Some("<bind ")),
+                (
+                    "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
+                    Some("<failure"),
+                ),
+            ],
+            Ended,
+        ),
+        (
+            "somebody else at the restart",
+            vec![
+                (GOOD, Some("<success")),
+                (&garbage, Some("<stream:stream ")),
+            ],
+            Closed(StreamError::InvalidFrom),
+        ),
+        (
+            "the same at the restart",
+            vec![(GOOD, Some("<success")), (&own, Some("<bind "))],
+            Open,
+        ),
+        (
+            "a stanza before binding",
+            vec![
+                (GOOD, Some("<success")),
+                (HEADER, Some("<bind ")),
+                ("<presence/>", None),
+            ],
+            Closed(StreamError::NotAuthorized),
+        ),
+        (
+            "binding asked for, not set",
+            vec![
+                (GOOD, Some("<success")),
+                (HEADER, Some("<bind ")),
+                (&bind_get, Some("<bad-request ")),
+            ],
+            Open,
+        ),
+        (
+            "binding at another",
+            vec![
+                (GOOD, Some("<success")),
+                (HEADER, Some("<bind ")),
+                (&bind_other, None),
+            ],
+            Closed(StreamError::NotAuthorized),
+        ),
+        (
+            "binding without an id",
+            vec![
+                (GOOD, Some("<success")),
+                (HEADER, Some("<bind ")),
+                (&bind_nameless, None),
+            ],
+            Closed(StreamError::NotAuthorized),
+        ),
+        (
+            "stream management before binding",
+            vec![
+                (GOOD, Some("<success")),
+                (HEADER, Some("<bind ")),
+                (
+                    "<enable xmlns='urn:xmpp:sm:3'/>",
+                    Some("<unexpected-request "),
+                ),
+            ],
+            Open,
+        ),
+        (
+            "resumption of nothing",
+            vec![
+                (GOOD, Some("<success")),
+                (HEADER, Some("<bind ")),
+                (
+                    "<resume xmlns='urn:xmpp:sm:3' previd='x' h='0'/>",
+                    Some("<item-not-found "),
+                ),
+            ],
+            Open,
+        ),
+        (
+            "a header in mid-stream",
+            vec![(
+                "<stream:stream xmlns:stream='http://etherx.jabber.org/streams'/>",
+                None,
+            )],
+            Closed(StreamError::UnsupportedStanzaType),
+        ),
+    ];
+    for (what, script, expected) in &rows {
+        for (transport, mut server) in transports() {
+            for (line, part) in script {
+                let sent = server.feed(line);
+                match part {
+                    Some(part) => assert!(sent.contains(part), "{what}, {transport}: {sent:?}"),
+                    None => assert_eq!(sent, "", "{what}, {transport}"),
+                }
+            }
+            assert_eq!(outcome(&server), *expected, "{what}, {transport}");
+            assert_eq!(
+                server.account.is_some(),
+                script.iter().any(|(_, part)| *part == Some("<success")),
+                "{what}, {transport}"
+            );
+        }
+    }
+}
+
+/// BAD_INPUTS 23: the challenge has the same shape, and is the same each time but for the nonce.
+#[test]
+fn unknown_users_are_challenged_like_known_ones() {
+    let challenge = |name: &str| {
+        let mut server = Server::new(true, None);
+        server.feed(HEADER);
+        let sent = server.feed(&auth(
+            "SCRAM-SHA-256",
+            format!("n,,n={name},r=abc").as_bytes(),
+        ));
+        let text = sent
+            .strip_prefix("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>")
+            .expect("a challenge")
+            .trim_end_matches("</challenge>");
+        use base64::Engine as _;
+        String::from_utf8(
+            base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .unwrap(),
+        )
+        .unwrap()
+    };
+    let (known, unknown) = (challenge("romeo"), challenge("nobody"));
+    assert_eq!(unknown, challenge("nobody"));
+    assert_eq!(unknown, challenge("NOBODY"), "the prepared name decides");
+    assert_ne!(unknown, challenge("somebody"));
+    assert_eq!(known.len(), unknown.len());
+    assert_eq!(
+        known.rsplit(',').next(),
+        unknown.rsplit(',').next(),
+        "iterations"
+    );
+}
+
+/// RFC 6120 §4.7.3: each stream has an id nobody can guess.
+#[test]
+fn stream_ids_are_32_hexadecimal_digits_of_the_random_source() {
+    let mut n = 0;
+    let mut count = move |out: &mut [u8]| {
+        n += 1;
+        out.fill(n);
+    };
+    let server = Server::new(false, None);
+    for expected in [
+        "id='01010101010101010101010101010101'",
+        "id='02020202020202020202020202020202'",
+    ] {
+        let header = server.negotiation.error_header(&mut count);
+        assert!(std::str::from_utf8(&header).unwrap().contains(expected));
+    }
+}
+
+#[test]
+fn a_negotiation_can_move_to_another_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Negotiation>();
+    is_send::<Action>();
+    assert!(
+        size_of::<Negotiation>() <= 256,
+        "{}",
+        size_of::<Negotiation>()
+    );
+}
+
+/// Pieces a hostile client might send in any order.
+fn piece() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec!["auth", "response", "abort", "success", "x"]);
+    let mechanism = prop::sample::select(vec![
+        "PLAIN",
+        "SCRAM-SHA-1",
+        "SCRAM-SHA-256-PLUS",
+        "SCRAM-SHA-512",
+        "X",
+    ]);
+    let message = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..40),
+        "(n|y|p=tls-exporter|p=x),(a=x)?,(m=x,)?(n=[a-z=,]{0,5})?,r=[a-z]{0,4}(,x=y)?"
+            .prop_map(String::into_bytes),
+        "c=(biws|eSws|x),r=[a-z]{0,4}(,p=(AAAA|x))?".prop_map(String::into_bytes),
+        "[a-z@]{0,4}\0(romeo|[a-z]{0,3})\0(wrong|[a-z]{0,3})".prop_map(String::into_bytes),
+    ];
+    let sasl = (name, mechanism, message, any::<bool>()).prop_map(|(name, mechanism, message, broken)| {
+        let text = if broken { "=!".to_owned() } else { base64(&message) };
+        format!("<{name} xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{mechanism}'>{text}</{name}>")
+    });
+    prop_oneof![
+        8 => sasl,
+        1 => Just(HEADER.to_owned()),
+        1 => Just("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>".to_owned()),
+        1 => Just("<iq type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>x</resource></bind></iq>".to_owned()),
+        1 => "[ -~]{0,20}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_order_of_pieces_panics_or_logs_anybody_in(secured in any::<bool>(), pieces in proptest::collection::vec(piece(), 0..12)) {
+        let mut server = Server::new(!secured, secured.then(tls));
+        server.feed(HEADER);
+        for piece in &pieces {
+            server.feed(piece);
+        }
+        prop_assert!(server.account.is_none() && server.bound.is_none());
     }
 }

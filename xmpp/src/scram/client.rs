@@ -5,6 +5,7 @@ use super::{
     saslprep,
 };
 use base64::Engine as _;
+use std::fmt;
 use subtle::ConstantTimeEq;
 
 /// What a client says about channel binding.
@@ -22,7 +23,7 @@ pub enum ClientBinding {
 ///
 /// [`first_message`](Self::first_message), then [`handle_challenge`](Self::handle_challenge), then
 /// [`handle_success`](Self::handle_success).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ScramClient {
     hash: ScramHash,
     password: String,
@@ -31,6 +32,12 @@ pub struct ScramClient {
     binding_data: Vec<u8>,
     bare: String,
     server_signature: Option<Digest>,
+}
+
+impl fmt::Debug for ScramClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ScramClient({}, ..)", self.hash)
+    }
 }
 
 impl ScramClient {
@@ -48,7 +55,9 @@ impl ScramClient {
             ClientBinding::NotOffered => ("y".to_owned(), Vec::new()),
             ClientBinding::Bind(kind, data) => (format!("p={}", kind.name()), data),
         };
-        let authzid = authzid.map(|a| format!("a={}", message::escape(a))).unwrap_or_default();
+        let authzid = authzid
+            .map(|a| format!("a={}", message::escape(a)))
+            .unwrap_or_default();
         let username = saslprep(username).map_or_else(|_| username.to_owned(), |u| u.into_owned());
         Self {
             hash,
@@ -96,7 +105,9 @@ impl ScramClient {
         if !(ITERATIONS_MIN..=ITERATIONS_MAX).contains(&first.iterations) {
             return Err(ScramError::Iterations);
         }
-        let salt = BASE64.decode(first.salt).map_err(|_| ScramError::Malformed("salt"))?;
+        let salt = BASE64
+            .decode(first.salt)
+            .map_err(|_| ScramError::Malformed("salt"))?;
         let salted = salted(&salt, first.iterations)?;
         let binding = [self.gs2_header.as_bytes(), &self.binding_data].concat();
         let without_proof = format!("c={},r={}", BASE64.encode(binding), first.nonce);
@@ -106,7 +117,10 @@ impl ScramClient {
         let signature = self.hash.hmac(&stored_key, &[auth_message.as_bytes()]);
         let server_key = self.hash.hmac(&salted, &[b"Server Key"]);
         self.server_signature = Some(self.hash.hmac(&server_key, &[auth_message.as_bytes()]));
-        Ok(format!("{without_proof},p={}", BASE64.encode(&*client_key.xor(&signature))))
+        Ok(format!(
+            "{without_proof},p={}",
+            BASE64.encode(&*client_key.xor(&signature))
+        ))
     }
 
     /// Checks `server-final-message`: only the server that has our keys can have made it.
@@ -117,9 +131,13 @@ impl ScramClient {
         if message.starts_with("e=") {
             return Err(ScramError::Refused);
         }
-        let verifier = message.strip_prefix("v=").ok_or(ScramError::Malformed("verifier"))?;
+        let verifier = message
+            .strip_prefix("v=")
+            .ok_or(ScramError::Malformed("verifier"))?;
         let verifier = verifier.split(',').next().unwrap_or("");
-        let given = BASE64.decode(verifier).map_err(|_| ScramError::Malformed("verifier"))?;
+        let given = BASE64
+            .decode(verifier)
+            .map_err(|_| ScramError::Malformed("verifier"))?;
         match &self.server_signature {
             Some(ours) if bool::from(ours.ct_eq(&given)) => Ok(()),
             _ => Err(ScramError::Proof),
@@ -130,5 +148,9 @@ impl ScramClient {
 /// The salted password (RFC 5802 §3), for a cache in front of [`ScramClient::handle_challenge_salted`].
 pub fn salted_password(hash: ScramHash, password: &str, salt: &[u8], iterations: u32) -> Digest {
     let prepared = saslprep(password);
-    hash.hi(prepared.as_deref().unwrap_or(password).as_bytes(), salt, iterations)
+    hash.hi(
+        prepared.as_deref().unwrap_or(password).as_bytes(),
+        salt,
+        iterations,
+    )
 }

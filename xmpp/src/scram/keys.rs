@@ -40,7 +40,11 @@ pub struct ScramKeys {
 
 impl fmt::Debug for ScramKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ScramKeys({}, {} iterations, ..)", self.hash, self.iterations)
+        write!(
+            f,
+            "ScramKeys({}, {} iterations, ..)",
+            self.hash, self.iterations
+        )
     }
 }
 
@@ -125,7 +129,13 @@ impl FakeKeys {
         let part = |label: &str| {
             ScramHash::Sha512.hmac(
                 &self.secret,
-                &[label.as_bytes(), b"\0", hash.mechanism().as_bytes(), b"\0", user.as_bytes()],
+                &[
+                    label.as_bytes(),
+                    b"\0",
+                    hash.mechanism().as_bytes(),
+                    b"\0",
+                    user.as_bytes(),
+                ],
             )
         };
         ScramKeys {
@@ -204,16 +214,20 @@ impl FromStr for ScramKeys {
             let (front, back) = rest.split_once('$').ok_or(E::Form)?;
             let (iterations, salt) = front.split_once(':').ok_or(E::Form)?;
             let (stored, server) = back.split_once(':').ok_or(E::Form)?;
-            (mechanism, [Some(iterations), Some(salt), Some(stored), Some(server)])
+            (
+                mechanism,
+                [Some(iterations), Some(salt), Some(stored), Some(server)],
+            )
         };
         let [Some(iterations), Some(salt), Some(stored), Some(server)] = parts else {
             return Err(E::Form);
         };
-        let hash = ScramHash::from_mechanism(mechanism).ok_or(if mechanism.starts_with("SCRAM-") {
-            E::Mechanism
-        } else {
-            E::Form
-        })?;
+        let hash =
+            ScramHash::from_mechanism(mechanism).ok_or(if mechanism.starts_with("SCRAM-") {
+                E::Mechanism
+            } else {
+                E::Form
+            })?;
         let iterations = iterations
             .parse::<u32>()
             .ok()
@@ -225,8 +239,18 @@ impl FromStr for ScramKeys {
             .filter(|salt| (1..=SALT_BYTES_MAX).contains(&salt.len()))
             .ok_or(E::Salt)?;
         let key = |text: &str| {
-            BASE64.decode(text).ok().filter(|key| key.len() == hash.output_bytes()).ok_or(E::Key)
+            BASE64
+                .decode(text)
+                .ok()
+                .filter(|key| key.len() == hash.output_bytes())
+                .ok_or(E::Key)
         };
-        Ok(Self { hash, salt, iterations, stored_key: key(stored)?, server_key: key(server)? })
+        Ok(Self {
+            hash,
+            salt,
+            iterations,
+            stored_key: key(stored)?,
+            server_key: key(server)?,
+        })
     }
 }

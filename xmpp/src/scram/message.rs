@@ -39,7 +39,9 @@ pub(super) fn parse_client_first(message: &str) -> Result<ClientFirstMessage<'_>
         _ => match flag.strip_prefix("p=") {
             Some(name)
                 if !name.is_empty()
-                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-') =>
+                    && name
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-') =>
             {
                 BindingFlag::Required(name)
             }
@@ -63,7 +65,14 @@ pub(super) fn parse_client_first(message: &str) -> Result<ClientFirstMessage<'_>
     for extension in attributes {
         check_extension(extension)?;
     }
-    Ok(ClientFirstMessage { flag, authzid, gs2_header, bare, username, nonce })
+    Ok(ClientFirstMessage {
+        flag,
+        authzid,
+        gs2_header,
+        bare,
+        username,
+        nonce,
+    })
 }
 
 /// `client-final-message`.
@@ -90,7 +99,12 @@ pub(super) fn parse_client_final(message: &str) -> Result<ClientFinalMessage<'_>
     for extension in attributes {
         check_extension(extension)?;
     }
-    Ok(ClientFinalMessage { binding, nonce, proof, without_proof })
+    Ok(ClientFinalMessage {
+        binding,
+        nonce,
+        proof,
+        without_proof,
+    })
 }
 
 /// `server-first-message`.
@@ -121,7 +135,11 @@ pub(super) fn parse_server_first(message: &str) -> Result<ServerFirstMessage<'_>
     for extension in attributes {
         check_extension(extension)?;
     }
-    Ok(ServerFirstMessage { nonce, salt, iterations })
+    Ok(ServerFirstMessage {
+        nonce,
+        salt,
+        iterations,
+    })
 }
 
 /// The value of `attribute`, which must start with `name` (such as `r=`) and not be empty.
@@ -140,9 +158,7 @@ fn value<'a>(
 /// hide behind the first).
 fn check_extension(attribute: &str) -> Result<(), ScramError> {
     match attribute.as_bytes() {
-        [name, b'=', _, ..]
-            if name.is_ascii_alphabetic() && !b"anmrcsipve".contains(name) =>
-        {
+        [name, b'=', _, ..] if name.is_ascii_alphabetic() && !b"anmrcsipve".contains(name) => {
             Ok(())
         }
         _ => Err(ScramError::Malformed("extension")),
@@ -151,7 +167,10 @@ fn check_extension(attribute: &str) -> Result<(), ScramError> {
 
 /// Printable ASCII without the comma, and not longer than anyone needs.
 fn check_nonce(nonce: &str) -> Result<(), ScramError> {
-    if nonce.len() <= NONCE_BYTES_MAX && nonce.bytes().all(|b| matches!(b, 0x21..=0x2B | 0x2D..=0x7E))
+    if nonce.len() <= NONCE_BYTES_MAX
+        && nonce
+            .bytes()
+            .all(|b| matches!(b, 0x21..=0x2B | 0x2D..=0x7E))
     {
         Ok(())
     } else {
@@ -173,7 +192,11 @@ fn unescape(name: &str) -> Result<Cow<'_, str>, ScramError> {
     for part in parts {
         let (c, rest) = match part.strip_prefix("2C") {
             Some(rest) => (',', rest),
-            None => ('=', part.strip_prefix("3D").ok_or(ScramError::Malformed("escape in a name"))?),
+            None => (
+                '=',
+                part.strip_prefix("3D")
+                    .ok_or(ScramError::Malformed("escape in a name"))?,
+            ),
         };
         out.push(c);
         out.push_str(rest);

@@ -36,7 +36,13 @@ pub fn saslprep(text: &str) -> Result<Cow<'_, str>, PrepError> {
     let prepared: String = text
         .chars()
         .filter(|&c| !tables::commonly_mapped_to_nothing(c))
-        .map(|c| if tables::non_ascii_space_character(c) { ' ' } else { c })
+        .map(|c| {
+            if tables::non_ascii_space_character(c) {
+                ' '
+            } else {
+                c
+            }
+        })
         .nfkc()
         .collect();
     if prepared.is_empty() {

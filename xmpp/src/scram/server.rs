@@ -51,8 +51,7 @@ impl ClientFirst {
         tls: Option<&TlsFacts>,
         message: &[u8],
     ) -> Result<Self, ScramError> {
-        let text =
-            std::str::from_utf8(message).map_err(|_| ScramError::Malformed("not UTF-8"))?;
+        let text = std::str::from_utf8(message).map_err(|_| ScramError::Malformed("not UTF-8"))?;
         let first = message::parse_client_first(text)?;
         let binding = match first.flag {
             BindingFlag::Unsupported | BindingFlag::NotOffered if plus => {
@@ -65,7 +64,9 @@ impl ClientFirst {
                 .and_then(|kind| tls?.binding(kind))
                 .ok_or(ScramError::BindingType)?,
         };
-        let username = saslprep(&first.username).map_err(|_| ScramError::BadUsername)?.into_owned();
+        let username = saslprep(&first.username)
+            .map_err(|_| ScramError::BadUsername)?
+            .into_owned();
         let nonce_at = first.nonce.as_ptr() as usize - first.bare.as_ptr() as usize;
         Ok(Self {
             hash,
@@ -104,13 +105,25 @@ impl ClientFirst {
         let mut bytes = [0; NONCE_RANDOM_BYTES];
         random(&mut bytes);
         // A multiple of 3 bytes: no padding. Base64 has no comma.
+        self.challenge_with_nonce(keys, genuine, &BASE64.encode(bytes))
+    }
+
+    /// `ours` is the server's half of the nonce.
+    pub(super) fn challenge_with_nonce(
+        self,
+        keys: &ScramKeys,
+        genuine: bool,
+        ours: &str,
+    ) -> (ScramServer, String) {
         let nonce = format!(
-            "{}{}",
-            &self.bare[self.nonce_at..self.nonce_at + self.nonce_len],
-            BASE64.encode(bytes)
+            "{}{ours}",
+            &self.bare[self.nonce_at..self.nonce_at + self.nonce_len]
         );
-        let server_first =
-            format!("r={nonce},s={},i={}", BASE64.encode(&keys.salt), keys.iterations);
+        let server_first = format!(
+            "r={nonce},s={},i={}",
+            BASE64.encode(&keys.salt),
+            keys.iterations
+        );
         let server = ScramServer {
             hash: self.hash,
             genuine,
@@ -150,14 +163,14 @@ impl ScramServer {
     /// # Errors
     /// [`ScramError`]; `Proof` also for every user who does not exist.
     pub fn finish(self, message: &[u8]) -> Result<String, ScramError> {
-        let text =
-            std::str::from_utf8(message).map_err(|_| ScramError::Malformed("not UTF-8"))?;
+        let text = std::str::from_utf8(message).map_err(|_| ScramError::Malformed("not UTF-8"))?;
         let last = message::parse_client_final(text)?;
         let binding = BASE64
             .decode(last.binding)
             .map_err(|_| ScramError::Malformed("channel binding"))?;
-        let proof =
-            BASE64.decode(last.proof).map_err(|_| ScramError::Malformed("proof"))?;
+        let proof = BASE64
+            .decode(last.proof)
+            .map_err(|_| ScramError::Malformed("proof"))?;
         if proof.len() != self.hash.output_bytes() {
             return Err(ScramError::Malformed("proof"));
         }
