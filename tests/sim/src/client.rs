@@ -695,6 +695,10 @@ impl World {
         });
         let c = &mut self.clients[client];
         if other == client {
+            if kind == "unavailable" {
+                // What came before was for who it was before: from here on nobody tells it anything.
+                c.belief.clear();
+            }
             // The echo: from now on messages to the account are due here.
             if kind.is_empty() && token == c.presence && c.presence.is_some() && c.priority >= 0 {
                 let tcp = c.tcp;
