@@ -137,7 +137,15 @@ impl Conn {
     /// Starts to connect.
     pub fn connect(target: &Target, user: usize) -> io::Result<Conn> {
         let stream = TcpStream::connect(target.address)?;
-        Ok(Conn { stream, tls: None, state: State::Connecting, user, input: Vec::new(), output: Vec::new(), scram: None })
+        Ok(Conn {
+            stream,
+            tls: None,
+            state: State::Connecting,
+            user,
+            input: Vec::new(),
+            output: Vec::new(),
+            scram: None,
+        })
     }
 
     /// For registration with a poll.
@@ -172,13 +180,18 @@ impl Conn {
                 self.start_tls(target)?;
             }
             self.header(target);
-            self.state = if target.transport == Transport::Starttls { State::FeaturesBeforeTls } else { State::FeaturesBeforeLogin };
+            self.state = if target.transport == Transport::Starttls {
+                State::FeaturesBeforeTls
+            } else {
+                State::FeaturesBeforeLogin
+            };
         }
         self.flush()
     }
 
     fn start_tls(&mut self, target: &Target) -> anyhow::Result<()> {
-        let name = rustls_pki_types::ServerName::try_from(target.domain.clone()).context("domain")?;
+        let name =
+            rustls_pki_types::ServerName::try_from(target.domain.clone()).context("domain")?;
         let mut tls = ClientConnection::new(target.tls.clone(), name)?;
         tls.set_buffer_limit(None);
         self.tls = Some(Box::new(tls));
@@ -265,7 +278,10 @@ impl Conn {
 
     /// Takes input up to and with the first of `ends`.
     fn take_until(&mut self, ends: &[&[u8]]) -> Option<Vec<u8>> {
-        let end = ends.iter().filter_map(|e| memmem::find(&self.input, e).map(|at| at + e.len())).min()?;
+        let end = ends
+            .iter()
+            .filter_map(|e| memmem::find(&self.input, e).map(|at| at + e.len()))
+            .min()?;
         let taken = self.input[..end].to_vec();
         self.input.drain(..end);
         Some(taken)
@@ -281,7 +297,11 @@ impl Conn {
             }
         }
         if !self.is_ready() {
-            for bad in [b"<stream:error".as_slice(), b"<failure", b"</stream:stream>"] {
+            for bad in [
+                b"<stream:error".as_slice(),
+                b"<failure",
+                b"</stream:stream>",
+            ] {
                 if memmem::find(&self.input, bad).is_some() {
                     bail!("{:?}: {}", self.state, String::from_utf8_lossy(&self.input));
                 }
@@ -295,12 +315,15 @@ impl Conn {
             State::Connecting | State::Ready => {}
             State::FeaturesBeforeTls => {
                 if self.take_until(&[b"</stream:features>"]).is_some() {
-                    self.output.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+                    self.output
+                        .extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
                     self.state = State::Proceed;
                 }
             }
             State::Proceed => {
-                if memmem::find(&self.input, b"<proceed").is_some() && self.take_until(&[b"/>", b"</proceed>"]).is_some() {
+                if memmem::find(&self.input, b"<proceed").is_some()
+                    && self.take_until(&[b"/>", b"</proceed>"]).is_some()
+                {
                     self.flush()?;
                     self.start_tls(target)?;
                     self.header(target);
@@ -316,15 +339,25 @@ impl Conn {
                 if let Some(challenge) = self.take_until(&[b"</challenge>"]) {
                     let challenge = String::from_utf8(base64_decode(inner(&challenge))?)?;
                     let hash = target.mechanism.hash().context("a challenge to PLAIN")?;
-                    let scram = self.scram.as_mut().context("a challenge without an exchange")?;
-                    let last = scram.handle_challenge_salted(&challenge, |salt, iterations| Ok(salted.get(hash, salt, iterations)))?;
-                    let response = format!("<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>", base64_encode(last.as_bytes()));
+                    let scram = self
+                        .scram
+                        .as_mut()
+                        .context("a challenge without an exchange")?;
+                    let last = scram.handle_challenge_salted(&challenge, |salt, iterations| {
+                        Ok(salted.get(hash, salt, iterations))
+                    })?;
+                    let response = format!(
+                        "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>",
+                        base64_encode(last.as_bytes())
+                    );
                     self.output.extend_from_slice(response.as_bytes());
                     self.state = State::Success;
                 }
             }
             State::Success => {
-                if memmem::find(&self.input, b"<success").is_some() && self.take_until(&[b"</success>", b"/>"]).is_some() {
+                if memmem::find(&self.input, b"<success").is_some()
+                    && self.take_until(&[b"</success>", b"/>"]).is_some()
+                {
                     self.scram = None;
                     self.header(target);
                     self.state = State::FeaturesAfterLogin;
@@ -350,7 +383,10 @@ impl Conn {
             State::Pinged => {
                 if let Some(at) = memmem::find(&self.input, b"bench-ping") {
                     let rest = &self.input[at..];
-                    let end = [b"</iq>".as_slice(), b"/>"].iter().filter_map(|e| memmem::find(rest, e).map(|n| at + n + e.len())).min();
+                    let end = [b"</iq>".as_slice(), b"/>"]
+                        .iter()
+                        .filter_map(|e| memmem::find(rest, e).map(|n| at + n + e.len()))
+                        .min();
                     if let Some(end) = end {
                         self.input.drain(..end);
                         self.input.shrink_to(0);
@@ -378,11 +414,21 @@ impl Conn {
             Some(hash) => {
                 let mut random = [0; 18];
                 getrandom::fill(&mut random).expect("the system has a random source");
-                let scram = ScramClient::new(hash, &user, PASSWORD, None, ClientBinding::Unsupported, &base64_encode(&random));
+                let scram = ScramClient::new(
+                    hash,
+                    &user,
+                    PASSWORD,
+                    None,
+                    ClientBinding::Unsupported,
+                    &base64_encode(&random),
+                );
                 let first = base64_encode(scram.first_message().as_bytes());
                 self.scram = Some(Box::new(scram));
                 self.state = State::Challenge;
-                format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{}'>{first}</auth>", hash.mechanism())
+                format!(
+                    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{}'>{first}</auth>",
+                    hash.mechanism()
+                )
             }
         };
         self.output.extend_from_slice(auth.as_bytes());
@@ -394,9 +440,14 @@ impl Conn {
             return;
         }
         if target.entrance == Entrance::RosterAndPresence {
-            self.output.extend_from_slice(b"<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>");
+            self.output.extend_from_slice(
+                b"<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>",
+            );
         }
-        let rest = format!("<presence/><iq type='get' id='bench-ping' to='{}'><ping xmlns='urn:xmpp:ping'/></iq>", target.domain);
+        let rest = format!(
+            "<presence/><iq type='get' id='bench-ping' to='{}'><ping xmlns='urn:xmpp:ping'/></iq>",
+            target.domain
+        );
         self.output.extend_from_slice(rest.as_bytes());
         self.state = State::Pinged;
     }
@@ -416,5 +467,7 @@ fn base64_encode(bytes: &[u8]) -> String {
 
 fn base64_decode(text: &[u8]) -> anyhow::Result<Vec<u8>> {
     use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.decode(text).context("base64")
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .context("base64")
 }

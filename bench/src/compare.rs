@@ -118,8 +118,15 @@ impl Which {
 /// Runs everything.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let disk = disk::run(&options.dir)?;
-    println!("disk: {:.0} syncs/s, p99 {:.2} ms", disk.syncs_per_s, disk.latency.p99_ms);
-    let mut report = Report { commit: isthmus::version(), disk, servers: BTreeMap::new() };
+    println!(
+        "disk: {:.0} syncs/s, p99 {:.2} ms",
+        disk.syncs_per_s, disk.latency.p99_ms
+    );
+    let mut report = Report {
+        commit: isthmus::version(),
+        disk,
+        servers: BTreeMap::new(),
+    };
     for which in &options.servers {
         let mut figures = Figures::default();
         for what in &options.loads {
@@ -127,7 +134,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
             if let Err(e) = load(*which, *what, options, &mut figures) {
                 crate::fleet::check_stop()?;
                 println!("{} {what:?}: FAILED: {e:#}", which.name());
-                figures.failed.insert(format!("{what:?}").to_lowercase(), format!("{e:#}"));
+                figures
+                    .failed
+                    .insert(format!("{what:?}").to_lowercase(), format!("{e:#}"));
             }
         }
         report.servers.insert(*which, figures);
@@ -136,7 +145,14 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
 }
 
 fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> anyhow::Result<()> {
-    let mut setup = Setup { accounts: options.pairs * 2, contacts: 0, archive: false, stored: 0, core: options.core, dir: options.dir.clone() };
+    let mut setup = Setup {
+        accounts: options.pairs * 2,
+        contacts: 0,
+        archive: false,
+        stored: 0,
+        core: options.core,
+        dir: options.dir.clone(),
+    };
     let mut start = |setup: &Setup| -> anyhow::Result<Server> {
         let server = which.start(setup, &options.bin)?;
         figures.version.clone_from(&server.version);
@@ -147,16 +163,30 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
             setup.accounts = 10_000;
             let server = start(&setup)?;
             let target = server.target(Transport::Plain, Mechanism::ScramSha1, Entrance::Bind)?;
-            let result = login::run(target, &server.processes(), setup.accounts, 64, options.seconds)?;
+            let result = login::run(
+                target,
+                &server.processes(),
+                setup.accounts,
+                64,
+                options.seconds,
+            )?;
             print_login(which.name(), &result);
             figures.login = Some(result);
         }
         What::Idle => {
-            for (name, transport, contacts) in [("plain", Transport::Plain, 0), ("tls", Transport::Tls, 0), ("plain, 50 contacts", Transport::Plain, 50)] {
+            for (name, transport, contacts) in [
+                ("plain", Transport::Plain, 0),
+                ("tls", Transport::Tls, 0),
+                ("plain, 50 contacts", Transport::Plain, 50),
+            ] {
                 setup.accounts = options.sessions;
                 setup.contacts = contacts;
                 let server = start(&setup)?;
-                let entrance = if contacts > 0 { Entrance::RosterAndPresence } else { Entrance::Presence };
+                let entrance = if contacts > 0 {
+                    Entrance::RosterAndPresence
+                } else {
+                    Entrance::Presence
+                };
                 let target = server.target(transport, Mechanism::ScramSha1, entrance)?;
                 let result = idle::run(target, &server.processes(), options.sessions, 100)?;
                 print_idle(which.name(), name, &result);
@@ -167,11 +197,15 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
             setup.archive = what == What::Archive;
             setup.stored = if setup.archive { options.stored } else { 0 };
             let server = start(&setup)?;
-            let target = server.target(Transport::Plain, Mechanism::ScramSha1, Entrance::Presence)?;
+            let target =
+                server.target(Transport::Plain, Mechanism::ScramSha1, Entrance::Presence)?;
             let processes = server.processes();
             let mut chat = Chat::log_in(target, &processes, plan(options))?;
             for outstanding in [16, 1] {
-                let name = format!("archive {}, {outstanding} outstanding", if setup.archive { "on" } else { "off" });
+                let name = format!(
+                    "archive {}, {outstanding} outstanding",
+                    if setup.archive { "on" } else { "off" }
+                );
                 let result = chat.closed(outstanding)?;
                 print_chat(which.name(), &name, &result);
                 figures.chat.insert(name, result);
@@ -179,7 +213,8 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
         }
         What::Open => {
             let server = start(&setup)?;
-            let target = server.target(Transport::Plain, Mechanism::ScramSha1, Entrance::Presence)?;
+            let target =
+                server.target(Transport::Plain, Mechanism::ScramSha1, Entrance::Presence)?;
             let processes = server.processes();
             let mut chat = Chat::log_in(target, &processes, plan(options))?;
             for rate in [1_000.0, 20_000.0] {
@@ -194,7 +229,12 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
 }
 
 fn plan(options: &Options) -> Plan {
-    Plan { pairs: options.pairs, warm_up_s: 2.0, seconds: options.seconds, address: options.address }
+    Plan {
+        pairs: options.pairs,
+        warm_up_s: 2.0,
+        seconds: options.seconds,
+        address: options.address,
+    }
 }
 
 /// One line.
@@ -207,7 +247,11 @@ pub fn print_login(server: &str, r: &LoginResult) {
 
 /// One line.
 pub fn print_idle(server: &str, name: &str, r: &IdleResult) {
-    let parts: Vec<String> = r.by_process.iter().map(|(n, k)| format!("{n} {k:.2}")).collect();
+    let parts: Vec<String> = r
+        .by_process
+        .iter()
+        .map(|(n, k)| format!("{n} {k:.2}"))
+        .collect();
     println!(
         "{server:<9} idle, {name}: {:.2} KiB each of {} ({}), second half {:.2} KiB each; before {:.1} MiB; log-ins took {:.1} s",
         r.kib_each,
@@ -221,7 +265,11 @@ pub fn print_idle(server: &str, name: &str, r: &IdleResult) {
 
 /// One line.
 pub fn print_chat(server: &str, name: &str, r: &ChatResult) {
-    let parts: Vec<String> = r.by_process.iter().map(|(n, s)| format!("{n} {s:.1}")).collect();
+    let parts: Vec<String> = r
+        .by_process
+        .iter()
+        .map(|(n, s)| format!("{n} {s:.1}"))
+        .collect();
     println!(
         "{server:<9} chat, {name}: {:.0}/s, {:.1} CPU s per million ({}; {:.0} % kernel), ms p50 {:.1} p90 {:.1} p99 {:.1} p99.9 {:.1} max {:.1}; missing {}; {:.2} sleeps per message; generator {:.1} s of CPU",
         r.per_s,
@@ -259,32 +307,73 @@ pub fn print_table(report: &Report) {
     let order: Vec<Which> = report.servers.keys().copied().collect();
     let mut rows = Vec::new();
     let mut row = |what: &str, bar: Bar, value: &dyn Fn(Which, &Figures) -> Option<f64>| {
-        let values: Vec<Option<f64>> = order.iter().map(|w| value(*w, &report.servers[w])).collect();
+        let values: Vec<Option<f64>> = order
+            .iter()
+            .map(|w| value(*w, &report.servers[w]))
+            .collect();
         if values.iter().any(Option::is_some) {
-            rows.push(Row { what: what.into(), values, bar });
+            rows.push(Row {
+                what: what.into(),
+                values,
+                bar,
+            });
         }
     };
     for outstanding in [16, 1] {
         let off = format!("archive off, {outstanding} outstanding");
         let on = format!("archive on, {outstanding} outstanding");
-        row(&format!("CPU s per million, {off}"), Bar::AtMostShare(0.25), &|_, f| f.chat.get(&off).map(|c| c.cpu_s_per_million));
-        row(&format!("  same, ours archived with messages stored, theirs off, {outstanding} outstanding"), Bar::AtMostShare(0.5), &|w, f| {
-            f.chat.get(if w == Which::Isthmus { &on } else { &off }).map(|c| c.cpu_s_per_million)
+        row(
+            &format!("CPU s per million, {off}"),
+            Bar::AtMostShare(0.25),
+            &|_, f| f.chat.get(&off).map(|c| c.cpu_s_per_million),
+        );
+        row(
+            &format!(
+                "  same, ours archived with messages stored, theirs off, {outstanding} outstanding"
+            ),
+            Bar::AtMostShare(0.5),
+            &|w, f| {
+                f.chat
+                    .get(if w == Which::Isthmus { &on } else { &off })
+                    .map(|c| c.cpu_s_per_million)
+            },
+        );
+        row(&format!("  same, {on}"), Bar::None, &|_, f| {
+            f.chat.get(&on).map(|c| c.cpu_s_per_million)
         });
-        row(&format!("  same, {on}"), Bar::None, &|_, f| f.chat.get(&on).map(|c| c.cpu_s_per_million));
-        row(&format!("messages/s, {off}"), Bar::None, &|_, f| f.chat.get(&off).map(|c| c.per_s));
-        row(&format!("messages/s, {on}"), Bar::None, &|_, f| f.chat.get(&on).map(|c| c.per_s));
+        row(&format!("messages/s, {off}"), Bar::None, &|_, f| {
+            f.chat.get(&off).map(|c| c.per_s)
+        });
+        row(&format!("messages/s, {on}"), Bar::None, &|_, f| {
+            f.chat.get(&on).map(|c| c.per_s)
+        });
     }
     for rate in [1_000, 20_000] {
         let name = format!("open loop, {rate} messages/s");
-        row(&format!("p50 ms, {name}"), Bar::None, &|_, f| f.chat.get(&name).map(|c| c.latency.p50_ms));
-        row(&format!("p99 ms, {name}"), Bar::None, &|_, f| f.chat.get(&name).map(|c| c.latency.p99_ms));
-        row(&format!("CPU s per million, {name}"), Bar::None, &|_, f| f.chat.get(&name).map(|c| c.cpu_s_per_million));
+        row(&format!("p50 ms, {name}"), Bar::None, &|_, f| {
+            f.chat.get(&name).map(|c| c.latency.p50_ms)
+        });
+        row(&format!("p99 ms, {name}"), Bar::None, &|_, f| {
+            f.chat.get(&name).map(|c| c.latency.p99_ms)
+        });
+        row(&format!("CPU s per million, {name}"), Bar::None, &|_, f| {
+            f.chat.get(&name).map(|c| c.cpu_s_per_million)
+        });
     }
-    row("SCRAM log-ins/s", Bar::AtLeastTimes(3.0), &|_, f| f.login.as_ref().map(|l| l.per_s));
-    row("KiB per idle session, plain", Bar::AtMost(4.0), &|_, f| f.idle.get("plain").map(|i| i.kib_each));
-    row("KiB per idle session, TLS", Bar::AtMost(8.0), &|_, f| f.idle.get("tls").map(|i| i.kib_each));
-    row("KiB per idle session, plain, 50 contacts", Bar::None, &|_, f| f.idle.get("plain, 50 contacts").map(|i| i.kib_each));
+    row("SCRAM log-ins/s", Bar::AtLeastTimes(3.0), &|_, f| {
+        f.login.as_ref().map(|l| l.per_s)
+    });
+    row("KiB per idle session, plain", Bar::AtMost(4.0), &|_, f| {
+        f.idle.get("plain").map(|i| i.kib_each)
+    });
+    row("KiB per idle session, TLS", Bar::AtMost(8.0), &|_, f| {
+        f.idle.get("tls").map(|i| i.kib_each)
+    });
+    row(
+        "KiB per idle session, plain, 50 contacts",
+        Bar::None,
+        &|_, f| f.idle.get("plain, 50 contacts").map(|i| i.kib_each),
+    );
 
     println!();
     print!("{:<78}", "");
@@ -297,13 +386,25 @@ pub fn print_table(report: &Report) {
         for value in &row.values {
             print!("{:>12}", value.map_or("-".into(), number));
         }
-        let of = |which: Which| order.iter().position(|w| *w == which).and_then(|i| row.values[i]);
-        println!("   {}", verdict(&row.bar, of(Which::Isthmus), of(Which::Ejabberd)));
+        let of = |which: Which| {
+            order
+                .iter()
+                .position(|w| *w == which)
+                .and_then(|i| row.values[i])
+        };
+        println!(
+            "   {}",
+            verdict(&row.bar, of(Which::Isthmus), of(Which::Ejabberd))
+        );
     }
 }
 
 fn number(value: f64) -> String {
-    if value >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+    if value >= 1_000.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
 }
 
 fn verdict(bar: &Bar, ours: Option<f64>, theirs: Option<f64>) -> String {
@@ -311,10 +412,18 @@ fn verdict(bar: &Bar, ours: Option<f64>, theirs: Option<f64>) -> String {
     match (bar, ours, theirs) {
         (Bar::AtMost(most), Some(ours), _) => format!("at most {most}: {}", word(ours <= *most)),
         (Bar::AtMostShare(share), Some(ours), Some(theirs)) => {
-            format!("{:.2} of ejabberd's, at most {share}: {}", ours / theirs, word(ours <= share * theirs))
+            format!(
+                "{:.2} of ejabberd's, at most {share}: {}",
+                ours / theirs,
+                word(ours <= share * theirs)
+            )
         }
         (Bar::AtLeastTimes(times), Some(ours), Some(theirs)) => {
-            format!("{:.1} times ejabberd's, at least {times}: {}", ours / theirs, word(ours >= times * theirs))
+            format!(
+                "{:.1} times ejabberd's, at least {times}: {}",
+                ours / theirs,
+                word(ours >= times * theirs)
+            )
         }
         (Bar::None, Some(ours), Some(theirs)) => format!("{:.2} of ejabberd's", ours / theirs),
         _ => String::new(),

@@ -19,7 +19,10 @@ pub struct DiskResult {
 /// Appends and syncs for two seconds in a file in `dir`, into space that exists already, as a WAL does.
 pub fn run(dir: &Path) -> anyhow::Result<DiskResult> {
     let path = dir.join(format!("isthmus-bench-sync-{}", std::process::id()));
-    let mut file = OpenOptions::new().create_new(true).write(true).open(&path)?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .open(&path)?;
     // Unlinked at once: it goes away however we end.
     std::fs::remove_file(&path)?;
     let block = [0x5a; 4096];
@@ -38,5 +41,8 @@ pub fn run(dir: &Path) -> anyhow::Result<DiskResult> {
         file.sync_data()?;
         latency.record(at.elapsed().as_nanos() as u64);
     }
-    Ok(DiskResult { syncs_per_s: latency.len() as f64 / started.elapsed().as_secs_f64(), latency: latency.percentiles() })
+    Ok(DiskResult {
+        syncs_per_s: latency.len() as f64 / started.elapsed().as_secs_f64(),
+        latency: latency.percentiles(),
+    })
 }

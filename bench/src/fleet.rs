@@ -66,7 +66,11 @@ impl Fleet {
             self.conns.resize_with(slot + 1, || None);
         }
         let mut conn = Conn::connect(&self.target, user)?;
-        self.poll.registry().register(conn.source(), Token(slot), Interest::READABLE | Interest::WRITABLE)?;
+        self.poll.registry().register(
+            conn.source(),
+            Token(slot),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         self.conns[slot] = Some(conn);
         Ok(())
     }
@@ -100,8 +104,17 @@ impl Fleet {
         }
         for event in &self.events {
             let slot = event.token().0;
-            let Some(conn) = self.conns.get_mut(slot).and_then(Option::as_mut) else { continue };
-            match drive(conn, &self.target, &mut self.salted, &mut self.buffer, event.is_readable(), event.is_writable()) {
+            let Some(conn) = self.conns.get_mut(slot).and_then(Option::as_mut) else {
+                continue;
+            };
+            match drive(
+                conn,
+                &self.target,
+                &mut self.salted,
+                &mut self.buffer,
+                event.is_readable(),
+                event.is_writable(),
+            ) {
                 Ok(Some(true)) => turns.push(Turn::Ready(slot)),
                 Ok(Some(false)) => turns.push(Turn::Input(slot)),
                 Ok(None) => {}
@@ -123,7 +136,12 @@ impl Fleet {
     }
 
     /// The same for accounts `first` to `count` - 1.
-    pub fn log_in_more(&mut self, first: usize, count: usize, at_once: usize) -> anyhow::Result<()> {
+    pub fn log_in_more(
+        &mut self,
+        first: usize,
+        count: usize,
+        at_once: usize,
+    ) -> anyhow::Result<()> {
         let (mut started, mut ready) = (first, first);
         let mut turns = Vec::new();
         let mut last = Instant::now();
@@ -140,12 +158,21 @@ impl Fleet {
                         last = Instant::now();
                     }
                     Turn::Input(slot) => self.discard(slot),
-                    Turn::Ended(slot, why) => bail!("account {slot} could not log in ({ready} could): {why}"),
+                    Turn::Ended(slot, why) => {
+                        bail!("account {slot} could not log in ({ready} could): {why}")
+                    }
                 }
             }
             if last.elapsed() > SILENCE {
-                let stuck = self.conns.iter().flatten().find(|c| !c.is_ready()).map(Conn::state_name);
-                bail!("no log-in for {SILENCE:?}; {ready} of {count} are in, one waits in {stuck:?}");
+                let stuck = self
+                    .conns
+                    .iter()
+                    .flatten()
+                    .find(|c| !c.is_ready())
+                    .map(Conn::state_name);
+                bail!(
+                    "no log-in for {SILENCE:?}; {ready} of {count} are in, one waits in {stuck:?}"
+                );
             }
         }
         Ok(())

@@ -31,7 +31,11 @@ pub struct Percentiles {
 impl Histogram {
     /// An empty one.
     pub fn new() -> Self {
-        Self { counts: vec![0; index(u64::MAX) + 1], total: 0, max: 0 }
+        Self {
+            counts: vec![0; index(u64::MAX) + 1],
+            total: 0,
+            max: 0,
+        }
     }
 
     /// Counts one value.
@@ -95,7 +99,20 @@ mod tests {
 
     #[test]
     fn every_value_is_within_two_percent_of_the_upper_end_of_its_bucket() {
-        for value in [0, 1, 63, 64, 65, 127, 128, 1_000, 123_456, 9_999_999_999, u64::MAX / 3, u64::MAX] {
+        for value in [
+            0,
+            1,
+            63,
+            64,
+            65,
+            127,
+            128,
+            1_000,
+            123_456,
+            9_999_999_999,
+            u64::MAX / 3,
+            u64::MAX,
+        ] {
             let upper = upper(index(value));
             assert!(upper >= value, "{value} {upper}");
             assert!(upper - value <= value / 60, "{value} {upper}");
@@ -109,7 +126,10 @@ mod tests {
             histogram.record(ms * 1_000_000);
         }
         let p = histogram.percentiles();
-        assert!((p.p50_ms - 500.0).abs() < 10.0 && (p.p99_ms - 990.0).abs() < 17.0, "{p:?}");
+        assert!(
+            (p.p50_ms - 500.0).abs() < 10.0 && (p.p99_ms - 990.0).abs() < 17.0,
+            "{p:?}"
+        );
         assert_eq!(p.max_ms, 1_000.0);
     }
 }

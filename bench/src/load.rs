@@ -40,17 +40,30 @@ impl Processes {
 
     /// Reads all.
     pub fn read(&self) -> Reading {
-        Reading { each: self.0.iter().map(|(_, pid)| proc::usage(*pid)).collect(), generator: proc::usage_self() }
+        Reading {
+            each: self.0.iter().map(|(_, pid)| proc::usage(*pid)).collect(),
+            generator: proc::usage_self(),
+        }
     }
 
     /// What was spent since.
     pub fn since(&self, earlier: &Reading) -> Cost {
         let now = self.read();
-        let spent: Vec<Usage> = now.each.iter().zip(&earlier.each).map(|(n, e)| n.since(e)).collect();
+        let spent: Vec<Usage> = now
+            .each
+            .iter()
+            .zip(&earlier.each)
+            .map(|(n, e)| n.since(e))
+            .collect();
         Cost {
             cpu_s: spent.iter().map(Usage::cpu_s).sum(),
             system_s: spent.iter().map(|u| u.system_s).sum(),
-            by_process: self.0.iter().zip(&spent).map(|((name, _), u)| (name.clone(), u.cpu_s())).collect(),
+            by_process: self
+                .0
+                .iter()
+                .zip(&spent)
+                .map(|((name, _), u)| (name.clone(), u.cpu_s()))
+                .collect(),
             switches: spent.iter().map(|u| u.voluntary_switches).sum(),
             generator_s: now.generator.since(&earlier.generator).cpu_s(),
         }

@@ -98,10 +98,18 @@ enum Command {
     /// Isthmus, ejabberd and Prosody under all loads; one table.
     Compare {
         /// Which servers.
-        #[arg(long, value_delimiter = ',', default_value = "isthmus,ejabberd,prosody")]
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "isthmus,ejabberd,prosody"
+        )]
         servers: Vec<Which>,
         /// Which loads.
-        #[arg(long, value_delimiter = ',', default_value = "chat,archive,open,login,idle")]
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "chat,archive,open,login,idle"
+        )]
         loads: Vec<What>,
         /// Pairs that chat.
         #[arg(long, default_value_t = 1_000)]
@@ -183,7 +191,12 @@ struct ChatArgs {
 
 impl ChatArgs {
     fn plan(&self) -> Plan {
-        Plan { pairs: self.pairs, warm_up_s: self.warm_up, seconds: self.seconds, address: self.to }
+        Plan {
+            pairs: self.pairs,
+            warm_up_s: self.warm_up,
+            seconds: self.seconds,
+            address: self.to,
+        }
     }
 }
 
@@ -198,19 +211,46 @@ struct Ready {
 fn bin(given: &Option<PathBuf>) -> anyhow::Result<PathBuf> {
     match given {
         Some(dir) => Ok(dir.clone()),
-        None => Ok(std::env::current_exe()?.parent().context("no directory")?.to_owned()),
+        None => Ok(std::env::current_exe()?
+            .parent()
+            .context("no directory")?
+            .to_owned()),
     }
 }
 
 impl ServerArgs {
-    fn ready(&self, accounts: usize, contacts: usize, core: usize, entrance: Entrance) -> anyhow::Result<Ready> {
+    fn ready(
+        &self,
+        accounts: usize,
+        contacts: usize,
+        core: usize,
+        entrance: Entrance,
+    ) -> anyhow::Result<Ready> {
         if let Some(which) = self.start {
-            let setup = Setup { accounts, contacts, archive: self.archive, stored: self.stored, core, dir: self.dir.clone() };
+            let setup = Setup {
+                accounts,
+                contacts,
+                archive: self.archive,
+                stored: self.stored,
+                core,
+                dir: self.dir.clone(),
+            };
             let server = which.start(&setup, &bin(&self.bin)?)?;
             let processes = server.processes();
-            println!("{} {} in {}: {:?}", server.name, server.version, server.dir().display(), processes.0);
+            println!(
+                "{} {} in {}: {:?}",
+                server.name,
+                server.version,
+                server.dir().display(),
+                processes.0
+            );
             let target = server.target(self.transport, self.mechanism, entrance)?;
-            return Ok(Ready { name: server.name.into(), _server: Some(server), processes, target });
+            return Ok(Ready {
+                name: server.name.into(),
+                _server: Some(server),
+                processes,
+                target,
+            });
         }
         let address = self.address.context("--start or --address")?;
         let target = Target {
@@ -221,14 +261,27 @@ impl ServerArgs {
             entrance,
             tls: tls::client_config(self.transport == Transport::Tls)?,
         };
-        let processes = Processes(self.pids.iter().map(|pid| (pid.to_string(), *pid)).collect());
-        Ok(Ready { _server: None, name: address.to_string(), processes, target })
+        let processes = Processes(
+            self.pids
+                .iter()
+                .map(|pid| (pid.to_string(), *pid))
+                .collect(),
+        );
+        Ok(Ready {
+            _server: None,
+            name: address.to_string(),
+            processes,
+            target,
+        })
     }
 }
 
 /// Loops look at the flag and return an error, and that stops the servers we started.
 fn stop_on_signals() -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    let mut signals = signal_hook::iterator::Signals::new([
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGTERM,
+    ])?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
             fleet::STOP.store(true, Ordering::Relaxed);
@@ -244,19 +297,37 @@ fn main() -> anyhow::Result<()> {
     sys::pin(0, cli.core).with_context(|| format!("pinning to core {}", cli.core))?;
     let core = cli.server_core;
     match cli.command {
-        Command::Login { server, accounts, at_once, seconds } => {
+        Command::Login {
+            server,
+            accounts,
+            at_once,
+            seconds,
+        } => {
             let ready = server.ready(accounts, 0, core, Entrance::Bind)?;
-            let result = load::login::run(ready.target, &ready.processes, accounts, at_once, seconds)?;
+            let result =
+                load::login::run(ready.target, &ready.processes, accounts, at_once, seconds)?;
             compare::print_login(&ready.name, &result);
         }
-        Command::Idle { server, sessions, contacts } => {
-            let entrance = if contacts > 0 { Entrance::RosterAndPresence } else { Entrance::Presence };
+        Command::Idle {
+            server,
+            sessions,
+            contacts,
+        } => {
+            let entrance = if contacts > 0 {
+                Entrance::RosterAndPresence
+            } else {
+                Entrance::Presence
+            };
             let ready = server.ready(sessions, contacts, core, entrance)?;
             let name = format!("{:?}, {contacts} contacts", ready.target.transport);
             let result = load::idle::run(ready.target, &ready.processes, sessions, 100)?;
             compare::print_idle(&ready.name, &name, &result);
         }
-        Command::Chat { server, chat, outstanding } => {
+        Command::Chat {
+            server,
+            chat,
+            outstanding,
+        } => {
             let ready = server.ready(chat.pairs * 2, 0, core, Entrance::Presence)?;
             let mut running = Chat::log_in(ready.target, &ready.processes, chat.plan())?;
             for outstanding in outstanding {
@@ -269,16 +340,43 @@ fn main() -> anyhow::Result<()> {
             let mut running = Chat::log_in(ready.target, &ready.processes, chat.plan())?;
             for rate in rate {
                 let result = running.open(rate)?;
-                compare::print_chat(&ready.name, &format!("open loop, {rate} messages/s"), &result);
+                compare::print_chat(
+                    &ready.name,
+                    &format!("open loop, {rate} messages/s"),
+                    &result,
+                );
             }
         }
         Command::Disk { dir } => println!("{}", serde_json::to_string_pretty(&disk::run(&dir)?)?),
-        Command::Compare { servers, loads, pairs, sessions, seconds, stored, address, bin: given, dir, save } => {
-            let options = compare::Options { servers, loads, pairs, sessions, seconds, stored, address, core, bin: bin(&given)?, dir };
+        Command::Compare {
+            servers,
+            loads,
+            pairs,
+            sessions,
+            seconds,
+            stored,
+            address,
+            bin: given,
+            dir,
+            save,
+        } => {
+            let options = compare::Options {
+                servers,
+                loads,
+                pairs,
+                sessions,
+                seconds,
+                stored,
+                address,
+                core,
+                bin: bin(&given)?,
+                dir,
+            };
             let report = compare::run(&options)?;
             compare::print_table(&report);
             if save {
-                let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/results")).join(format!("{}.json", report.commit));
+                let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/results"))
+                    .join(format!("{}.json", report.commit));
                 std::fs::create_dir_all(path.parent().context("no directory")?)?;
                 std::fs::write(&path, serde_json::to_string_pretty(&report)? + "\n")?;
                 println!("\nwritten to {}", path.display());

@@ -30,7 +30,9 @@ impl Usage {
             user_s: self.user_s - earlier.user_s,
             system_s: self.system_s - earlier.system_s,
             rss_bytes: self.rss_bytes,
-            voluntary_switches: self.voluntary_switches.saturating_sub(earlier.voluntary_switches),
+            voluntary_switches: self
+                .voluntary_switches
+                .saturating_sub(earlier.voluntary_switches),
         }
     }
 }
@@ -39,7 +41,13 @@ impl Usage {
 pub fn with_descendants(roots: &[u32]) -> Vec<u32> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<u32>().ok())
+        else {
+            continue;
+        };
         if let Some(fields) = stat(pid) {
             parents.push((pid, fields.parent));
         }
@@ -48,7 +56,11 @@ pub fn with_descendants(roots: &[u32]) -> Vec<u32> {
     let mut next = 0;
     while next < all.len() {
         let of = all[next];
-        let children: Vec<u32> = parents.iter().filter(|(p, parent)| *parent == of && !all.contains(p)).map(|(p, _)| *p).collect();
+        let children: Vec<u32> = parents
+            .iter()
+            .filter(|(p, parent)| *parent == of && !all.contains(p))
+            .map(|(p, _)| *p)
+            .collect();
         all.extend(children);
         next += 1;
     }
@@ -65,7 +77,11 @@ fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything; what follows the last one is numbers. See proc(5).
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(Stat { parent: fields.get(1)?.parse().ok()?, user: fields.get(11)?.parse().ok()?, system: fields.get(12)?.parse().ok()? })
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        user: fields.get(11)?.parse().ok()?,
+        system: fields.get(12)?.parse().ok()?,
+    })
 }
 
 /// Usage of one process and its descendants.
@@ -87,30 +103,46 @@ pub fn usage(root: u32) -> Usage {
 pub fn usage_self() -> Usage {
     let ticks = sys::ticks_per_second();
     let own = stat(std::process::id());
-    own.map_or_else(Usage::default, |s| Usage { user_s: s.user as f64 / ticks, system_s: s.system as f64 / ticks, ..Usage::default() })
+    own.map_or_else(Usage::default, |s| Usage {
+        user_s: s.user as f64 / ticks,
+        system_s: s.system as f64 / ticks,
+        ..Usage::default()
+    })
 }
 
 /// Usage of several processes, summed.
 pub fn usage_of(roots: &[u32]) -> Usage {
-    roots.iter().map(|pid| usage(*pid)).fold(Usage::default(), |a, b| Usage {
-        user_s: a.user_s + b.user_s,
-        system_s: a.system_s + b.system_s,
-        rss_bytes: a.rss_bytes + b.rss_bytes,
-        voluntary_switches: a.voluntary_switches + b.voluntary_switches,
-    })
+    roots
+        .iter()
+        .map(|pid| usage(*pid))
+        .fold(Usage::default(), |a, b| Usage {
+            user_s: a.user_s + b.user_s,
+            system_s: a.system_s + b.system_s,
+            rss_bytes: a.rss_bytes + b.rss_bytes,
+            voluntary_switches: a.voluntary_switches + b.voluntary_switches,
+        })
 }
 
 fn rss(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    line.and_then(|l| l.trim().split(' ').next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024
+    line.and_then(|l| l.trim().split(' ').next())
+        .and_then(|n| n.parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
 
 fn switches(pid: u32) -> u64 {
     let mut total = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+    for task in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let text = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-        let line = text.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
         total += line.and_then(|l| l.trim().parse::<u64>().ok()).unwrap_or(0);
     }
     total

@@ -62,11 +62,21 @@ pub struct Server {
 impl Server {
     /// Its processes.
     pub fn processes(&self) -> Processes {
-        Processes(self.children.iter().map(|c| (c.name.to_owned(), c.child.id())).collect())
+        Processes(
+            self.children
+                .iter()
+                .map(|c| (c.name.to_owned(), c.child.id()))
+                .collect(),
+        )
     }
 
     /// How to log in.
-    pub fn target(&self, transport: Transport, mechanism: Mechanism, entrance: Entrance) -> anyhow::Result<Target> {
+    pub fn target(
+        &self,
+        transport: Transport,
+        mechanism: Mechanism,
+        entrance: Entrance,
+    ) -> anyhow::Result<Target> {
         let direct = transport == Transport::Tls;
         Ok(Target {
             address: if direct { self.direct } else { self.plain },
@@ -92,9 +102,18 @@ pub struct Running {
 
 impl Running {
     /// Starts it on a core; what it says goes to `log`.
-    pub fn start(name: &'static str, command: &mut Command, core: usize, log: &Path) -> anyhow::Result<Running> {
+    pub fn start(
+        name: &'static str,
+        command: &mut Command,
+        core: usize,
+        log: &Path,
+    ) -> anyhow::Result<Running> {
         let file = File::create(log)?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).current_dir("/");
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .current_dir("/");
         sys::confine(command, core);
         let child = command.spawn().with_context(|| format!("{name} cannot be started; tests/install.sh --full or bench/install.sh installs what the comparison needs"))?;
         Ok(Running { name, child })
@@ -121,14 +140,22 @@ impl Drop for Running {
 }
 
 /// Waits until something true happens, or the process has ended, or patience has.
-pub fn wait_until(running: &mut Running, log: &Path, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
+pub fn wait_until(
+    running: &mut Running,
+    log: &Path,
+    mut done: impl FnMut() -> bool,
+) -> anyhow::Result<()> {
     let since = Instant::now();
     while !done() {
         check_stop()?;
         if running.ended() || since.elapsed() > START_PATIENCE {
             let text = std::fs::read_to_string(log).unwrap_or_default();
             let tail: Vec<&str> = text.lines().rev().take(20).collect();
-            bail!("{} does not start:\n{}", running.name, tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            bail!(
+                "{} does not start:\n{}",
+                running.name,
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -178,32 +205,65 @@ pub fn keys(hash: ScramHash) -> ScramKeys {
 /// The contacts of an account: as many before as after it, in a ring.
 pub fn contacts(user: usize, setup: &Setup) -> Vec<usize> {
     let all = setup.accounts;
-    (1..=setup.contacts / 2).flat_map(|n| [(user + n) % all, (user + all - n % all) % all]).filter(|c| *c != user).collect()
+    (1..=setup.contacts / 2)
+        .flat_map(|n| [(user + n) % all, (user + all - n % all) % all])
+        .filter(|c| *c != user)
+        .collect()
 }
 
 /// A self-signed certificate for the domain (P-256, as `imadmin init` makes one), in one file with its key.
 pub fn certificate(dir: &Path) -> anyhow::Result<PathBuf> {
-    let (cert, key, both) = (dir.join("cert.pem"), dir.join("key.pem"), dir.join("both.pem"));
+    let (cert, key, both) = (
+        dir.join("cert.pem"),
+        dir.join("key.pem"),
+        dir.join("both.pem"),
+    );
     let subject = format!("/CN={DOMAIN}");
     let names = format!("subjectAltName=DNS:{DOMAIN}");
     let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", &subject, "-addext", &names, "-keyout"]);
+    command.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        &subject,
+        "-addext",
+        &names,
+        "-keyout",
+    ]);
     command.arg(&key).arg("-out").arg(&cert);
     run(&mut command)?;
-    std::fs::write(&both, [std::fs::read(&cert)?, std::fs::read(&key)?].concat())?;
+    std::fs::write(
+        &both,
+        [std::fs::read(&cert)?, std::fs::read(&key)?].concat(),
+    )?;
     Ok(both)
 }
 
 /// Runs a program to its end; its output if it succeeds.
 pub fn run(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{:?} cannot be run", command.get_program()))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{:?} cannot be run", command.get_program()))?;
     if !output.status.success() {
-        bail!("{command:?} failed: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{command:?} failed: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The version Debian gives a package.
 pub fn debian_version(package: &str) -> String {
-    run(Command::new("dpkg-query").args(["-W", "-f", "${Version}", package])).unwrap_or_else(|_| "?".into())
+    run(Command::new("dpkg-query").args(["-W", "-f", "${Version}", package]))
+        .unwrap_or_else(|_| "?".into())
 }

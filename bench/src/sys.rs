@@ -1,6 +1,9 @@
 //! What the kernel must be asked for and std does not offer: cores, file descriptors, children that die with us.
 
-#![allow(unsafe_code, reason = "sched_setaffinity, setrlimit, prctl and kill have no safe wrappers in std")]
+#![allow(
+    unsafe_code,
+    reason = "sched_setaffinity, setrlimit, prctl and kill have no safe wrappers in std"
+)]
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -15,18 +18,26 @@ pub fn pin(pid: u32, core: usize) -> io::Result<()> {
         set
     };
     // SAFETY: the set lives for the call and its true size is given.
-    check(unsafe { libc::sched_setaffinity(pid as libc::pid_t, size_of::<libc::cpu_set_t>(), &set) })
+    check(unsafe {
+        libc::sched_setaffinity(pid as libc::pid_t, size_of::<libc::cpu_set_t>(), &set)
+    })
 }
 
 /// Raises the number of open files to `wanted` or as far as is allowed; returns the new limit.
 pub fn raise_open_files(wanted: u64) -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the struct lives for both calls.
     unsafe {
         check(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;
         if limit.rlim_max < wanted {
             // Root may raise the hard limit too; others keep theirs.
-            let raised = libc::rlimit { rlim_cur: wanted, rlim_max: wanted };
+            let raised = libc::rlimit {
+                rlim_cur: wanted,
+                rlim_max: wanted,
+            };
             if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 {
                 return Ok(wanted);
             }
@@ -68,5 +79,9 @@ pub fn ticks_per_second() -> f64 {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

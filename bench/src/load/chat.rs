@@ -82,7 +82,11 @@ pub struct Chat<'a> {
 
 impl<'a> Chat<'a> {
     /// Logs all in.
-    pub fn log_in(target: Target, processes: &'a Processes, plan: Plan) -> anyhow::Result<Chat<'a>> {
+    pub fn log_in(
+        target: Target,
+        processes: &'a Processes,
+        plan: Plan,
+    ) -> anyhow::Result<Chat<'a>> {
         let domain = target.domain.clone();
         let mut fleet = Fleet::new(target)?;
         fleet.log_in_all(plan.pairs * 2, 200)?;
@@ -91,9 +95,25 @@ impl<'a> Chat<'a> {
             Address::Bare => format!("{}@{domain}", localpart(slot ^ 1)),
             Address::Full => format!("{}@{domain}/{RESOURCE}", localpart(slot ^ 1)),
         };
-        let heads = (0..plan.pairs * 2).map(|slot| format!("<message to='{}' type='chat'><body>", to(slot)).into_bytes()).collect();
-        let tail = [vec![b'x'; BODY_BYTES - STAMP_BYTES], b"</body></message>".to_vec()].concat();
-        Ok(Chat { fleet, processes, plan, heads, tail, clock: Instant::now(), turns: Vec::new(), sent: 0, received: 0 })
+        let heads = (0..plan.pairs * 2)
+            .map(|slot| format!("<message to='{}' type='chat'><body>", to(slot)).into_bytes())
+            .collect();
+        let tail = [
+            vec![b'x'; BODY_BYTES - STAMP_BYTES],
+            b"</body></message>".to_vec(),
+        ]
+        .concat();
+        Ok(Chat {
+            fleet,
+            processes,
+            plan,
+            heads,
+            tail,
+            clock: Instant::now(),
+            turns: Vec::new(),
+            sent: 0,
+            received: 0,
+        })
     }
 
     fn now(&self) -> u64 {
@@ -102,13 +122,27 @@ impl<'a> Chat<'a> {
 
     /// Puts a message into the output of a slot; the caller flushes.
     fn send(&mut self, slot: usize, stamp: u64) {
-        let Chat { fleet, heads, tail, .. } = self;
+        let Chat {
+            fleet, heads, tail, ..
+        } = self;
         if let Some(conn) = fleet.conn(slot) {
             conn.output.extend_from_slice(&heads[slot]);
             conn.output.extend_from_slice(&hex(stamp));
             conn.output.extend_from_slice(tail);
             self.sent += 1;
         }
+    }
+
+    /// Counts from zero, unless messages of the run before may still come.
+    fn begin(&mut self) -> anyhow::Result<()> {
+        if self.sent != self.received {
+            bail!(
+                "the run before lost {} messages, or they are still on their way",
+                self.sent - self.received
+            );
+        }
+        (self.sent, self.received) = (0, 0);
+        Ok(())
     }
 
     fn flush(&mut self, slot: usize) -> anyhow::Result<()> {
@@ -139,7 +173,7 @@ impl<'a> Chat<'a> {
 
     /// Closed loop: `outstanding` messages of each pair are always on their way.
     pub fn closed(&mut self, outstanding: usize) -> anyhow::Result<ChatResult> {
-        (self.sent, self.received) = (0, 0);
+        self.begin()?;
         for pair in 0..self.plan.pairs {
             for n in 0..outstanding {
                 let slot = pair * 2 + n % 2;
@@ -176,7 +210,7 @@ impl<'a> Chat<'a> {
 
     /// Open loop: `rate` messages per second, whatever happened to those before.
     pub fn open(&mut self, rate: f64) -> anyhow::Result<ChatResult> {
-        (self.sent, self.received) = (0, 0);
+        self.begin()?;
         let slots = self.plan.pairs * 2;
         let interval = 1e9 / rate;
         let begin = self.now();
@@ -197,7 +231,11 @@ impl<'a> Chat<'a> {
             }
             let wait = due.saturating_sub(self.now());
             // epoll waits whole milliseconds: for less, the generator spins on its own core.
-            let wait = if wait > 2_000_000 { Duration::from_nanos(wait - 1_000_000) } else { Duration::ZERO };
+            let wait = if wait > 2_000_000 {
+                Duration::from_nanos(wait - 1_000_000)
+            } else {
+                Duration::ZERO
+            };
             self.receive(wait, &mut stamps)?;
             let now = self.now();
             for (_, stamp) in stamps.drain(..) {
@@ -216,7 +254,11 @@ impl<'a> Chat<'a> {
             meter.last_received = self.received;
             meter.last_progress = Instant::now();
         } else if meter.last_progress.elapsed() > DRAIN {
-            bail!("nothing was delivered for {DRAIN:?}; {} sent, {} received", self.sent, self.received);
+            bail!(
+                "nothing was delivered for {DRAIN:?}; {} sent, {} received",
+                self.sent,
+                self.received
+            );
         }
         Ok(())
     }
@@ -247,7 +289,13 @@ struct Meter {
 
 impl Meter {
     fn new(_chat: &Chat<'_>) -> Meter {
-        Meter { started: Instant::now(), measuring: None, latency: Histogram::new(), last_received: 0, last_progress: Instant::now() }
+        Meter {
+            started: Instant::now(),
+            measuring: None,
+            latency: Histogram::new(),
+            last_received: 0,
+            last_progress: Instant::now(),
+        }
     }
 
     fn goes_on(&mut self, chat: &Chat<'_>) -> bool {
@@ -269,7 +317,9 @@ impl Meter {
     }
 
     fn result(&self, chat: &Chat<'_>) -> ChatResult {
-        let Some((since, reading)) = &self.measuring else { return ChatResult::default() };
+        let Some((since, reading)) = &self.measuring else {
+            return ChatResult::default();
+        };
         let cost = chat.processes.since(reading);
         let messages = self.latency.len();
         let millions = messages as f64 / 1e6;
@@ -278,7 +328,11 @@ impl Meter {
             messages,
             per_s: messages as f64 / since.elapsed().as_secs_f64(),
             cpu_s_per_million: cost.cpu_s / millions,
-            by_process: cost.by_process.iter().map(|(name, s)| (name.clone(), s / millions)).collect(),
+            by_process: cost
+                .by_process
+                .iter()
+                .map(|(name, s)| (name.clone(), s / millions))
+                .collect(),
             latency: self.latency.percentiles(),
             cost,
             ..ChatResult::default()
@@ -304,10 +358,15 @@ fn parse(input: &[u8], mut found: impl FnMut(u64)) -> anyhow::Result<usize> {
     while let Some(end) = memmem::find(&input[at..], b"</message>") {
         let message = &input[at..at + end];
         at += end + b"</message>".len();
-        if memmem::find(message, b"type='error'").or_else(|| memmem::find(message, b"type=\"error\"")).is_some() {
+        if memmem::find(message, b"type='error'")
+            .or_else(|| memmem::find(message, b"type=\"error\""))
+            .is_some()
+        {
             bail!("a message came back: {}", String::from_utf8_lossy(message));
         }
-        let stamp = memmem::find(message, b"<body>").and_then(|b| message.get(b + 6..b + 6 + STAMP_BYTES)).and_then(unhex);
+        let stamp = memmem::find(message, b"<body>")
+            .and_then(|b| message.get(b + 6..b + 6 + STAMP_BYTES))
+            .and_then(unhex);
         if let Some(stamp) = stamp {
             found(stamp);
         }
@@ -321,7 +380,12 @@ mod tests {
 
     #[test]
     fn messages_are_found_whole_and_in_parts() {
-        let one = [b"<message from='a'><body>".as_slice(), &hex(77), b"xx</body></message>"].concat();
+        let one = [
+            b"<message from='a'><body>".as_slice(),
+            &hex(77),
+            b"xx</body></message>",
+        ]
+        .concat();
         let mut seen = Vec::new();
         let input = [one.as_slice(), &one, &one[..30]].concat();
         let taken = parse(&input, |s| seen.push(s)).unwrap();

@@ -32,8 +32,17 @@ pub struct IdleResult {
 }
 
 /// Logs `sessions` accounts in and waits until memory is steady.
-pub fn run(target: Target, processes: &Processes, sessions: usize, at_once: usize) -> anyhow::Result<IdleResult> {
-    let before: Vec<u64> = processes.0.iter().map(|(_, pid)| proc::usage(*pid).rss_bytes).collect();
+pub fn run(
+    target: Target,
+    processes: &Processes,
+    sessions: usize,
+    at_once: usize,
+) -> anyhow::Result<IdleResult> {
+    let before: Vec<u64> = processes
+        .0
+        .iter()
+        .map(|(_, pid)| proc::usage(*pid).rss_bytes)
+        .collect();
     let pids = processes.pids();
     let mut fleet = Fleet::new(target)?;
     let started = Instant::now();
@@ -46,9 +55,19 @@ pub fn run(target: Target, processes: &Processes, sessions: usize, at_once: usiz
     let after_bytes = steady(&mut fleet, &pids)?;
     let before_bytes: u64 = before.iter().sum();
     let kib = |bytes: f64, n: usize| bytes / 1024.0 / n as f64;
-    let by_process = processes.0.iter().zip(&before).map(|((name, pid), before)| {
-        (name.clone(), kib(proc::usage(*pid).rss_bytes as f64 - *before as f64, sessions))
-    });
+    let by_process = processes
+        .0
+        .iter()
+        .zip(&before)
+        .map(|((name, pid), before)| {
+            (
+                name.clone(),
+                kib(
+                    proc::usage(*pid).rss_bytes as f64 - *before as f64,
+                    sessions,
+                ),
+            )
+        });
     Ok(IdleResult {
         sessions,
         before_bytes,

@@ -22,7 +22,13 @@ pub struct LoginResult {
 }
 
 /// Logs accounts 0 to `accounts` - 1 in, over and over, `at_once` at a time, for `seconds` after one of warm-up.
-pub fn run(target: Target, processes: &Processes, accounts: usize, at_once: usize, seconds: f64) -> anyhow::Result<LoginResult> {
+pub fn run(
+    target: Target,
+    processes: &Processes,
+    accounts: usize,
+    at_once: usize,
+    seconds: f64,
+) -> anyhow::Result<LoginResult> {
     let mut fleet = Fleet::new(target)?;
     let mut turns = Vec::new();
     let mut started_at = vec![Instant::now(); at_once];
@@ -66,7 +72,10 @@ pub fn run(target: Target, processes: &Processes, accounts: usize, at_once: usiz
                 let cost = processes.since(reading);
                 let count = latency.len() as f64;
                 if fleet.derivations() > 8 {
-                    bail!("{} PBKDF2 derivations: the accounts do not share a salt, so this measured the generator", fleet.derivations());
+                    bail!(
+                        "{} PBKDF2 derivations: the accounts do not share a salt, so this measured the generator",
+                        fleet.derivations()
+                    );
                 }
                 return Ok(LoginResult {
                     per_s: count / since.elapsed().as_secs_f64(),

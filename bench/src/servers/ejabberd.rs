@@ -1,7 +1,10 @@
 //! ejabberd from Debian: Mnesia, SCRAM storage, the modules that match what Isthmus does. It runs without Erlang
 //! distribution (no node name, no epmd), so it can meet no other Erlang node of the machine.
 
-use super::{DOMAIN, Running, Server, Setup, answers, certificate, debian_version, free_port, temporary, wait_until};
+use super::{
+    DOMAIN, Running, Server, Setup, answers, certificate, debian_version, free_port, temporary,
+    wait_until,
+};
 use crate::client::PASSWORD;
 use std::fs;
 use std::process::Command;
@@ -12,7 +15,11 @@ pub fn start(setup: &Setup) -> anyhow::Result<Server> {
     let path = dir.path().display();
     let (plain, direct) = (free_port()?, free_port()?);
     let certificate = certificate(dir.path())?;
-    let mam = if setup.archive { "  mod_mam:\n    default: always\n    assume_mam_usage: true\n    request_activates_archiving: false\n" } else { "" };
+    let mam = if setup.archive {
+        "  mod_mam:\n    default: always\n    assume_mam_usage: true\n    request_activates_archiving: false\n"
+    } else {
+        ""
+    };
     let config = dir.path().join("ejabberd.yml");
     fs::write(
         &config,
@@ -69,7 +76,16 @@ modules:
     let mut command = Command::new("erl");
     // As Debian's ejabberdctl calls it: kernel poll, process limit.
     command.args(["-noinput", "-noshell", "+K", "true", "+P", "250000"]);
-    command.args(["-mnesia", "dir", &format!("\"{path}/spool\""), "-ejabberd", "quiet", "true", "-s", "ejabberd"]);
+    command.args([
+        "-mnesia",
+        "dir",
+        &format!("\"{path}/spool\""),
+        "-ejabberd",
+        "quiet",
+        "true",
+        "-s",
+        "ejabberd",
+    ]);
     command.args(["-eval", &format!("case file:script(\"{}\") of {{ok, _}} -> ok; Wrong -> io:format(\"~p~n\", [Wrong]), halt(1) end.", seed.display())]);
     command
         .env("HOME", dir.path())
@@ -82,12 +98,20 @@ modules:
         .env("ERL_MAX_ETS_TABLES", "1400");
     let mut running = Running::start("ejabberd", &mut command, setup.core, &log)?;
     wait_until(&mut running, &log, || seeded.exists() && answers(plain))?;
-    Ok(Server { name: "ejabberd", version: debian_version("ejabberd"), plain, direct, children: vec![running], _dir: dir })
+    Ok(Server {
+        name: "ejabberd",
+        version: debian_version("ejabberd"),
+        plain,
+        direct,
+        children: vec![running],
+        _dir: dir,
+    })
 }
 
 /// Where Debian keeps Erlang libraries beside OTP.
 fn libraries() -> String {
-    let multiarch = super::run(Command::new("dpkg").args(["--print-architecture"])).unwrap_or_default();
+    let multiarch =
+        super::run(Command::new("dpkg").args(["--print-architecture"])).unwrap_or_default();
     let triple = match multiarch.trim() {
         "arm64" => "aarch64-linux-gnu",
         _ => "x86_64-linux-gnu",

@@ -9,7 +9,9 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use store::{Append, Engine as _, RosterItem, Subscription, Write as StoreWrite, sqlite::SqliteEngine};
+use store::{
+    Append, Engine as _, RosterItem, Subscription, Write as StoreWrite, sqlite::SqliteEngine,
+};
 use xmpp::jid::BareJid;
 use xmpp::scram::ScramHash;
 
@@ -22,7 +24,10 @@ const BATCH: u64 = 2_000;
 pub fn start(setup: &Setup, bin: &Path) -> anyhow::Result<Server> {
     for name in ["imserver", "mux", "imadmin"] {
         if !bin.join(name).exists() {
-            bail!("{} is not there: cargo build --release builds it", bin.join(name).display());
+            bail!(
+                "{} is not there: cargo build --release builds it",
+                bin.join(name).display()
+            );
         }
     }
     let dir = temporary(setup, "isthmus")?;
@@ -30,17 +35,31 @@ pub fn start(setup: &Setup, bin: &Path) -> anyhow::Result<Server> {
     let offset = free_offset()?;
     let imadmin = bin.join("imadmin");
     run(Command::new(&imadmin)
-        .args(["init", "--plaintext", "--domain", DOMAIN, "--port-offset", &offset.to_string(), "--dir"])
+        .args([
+            "init",
+            "--plaintext",
+            "--domain",
+            DOMAIN,
+            "--port-offset",
+            &offset.to_string(),
+            "--dir",
+        ])
         .arg(&site))?;
     let config = site.join("imserver.toml");
     set_archive(&config, setup.archive)?;
     // The mux lets 5,000 new clients a second in by default: a protection, not a speed.
     let mux_config = fs::read_to_string(site.join("mux.toml"))?;
-    fs::write(site.join("mux.toml"), format!("{mux_config}\n[limits]\naccepts_per_s = 100000\n"))?;
+    fs::write(
+        site.join("mux.toml"),
+        format!("{mux_config}\n[limits]\naccepts_per_s = 100000\n"),
+    )?;
     if setup.contacts > 0 || setup.stored > 0 {
         fill(&site.join("data"), setup)?;
     }
-    let (plain, direct) = (SocketAddr::from((Ipv4Addr::LOCALHOST, 5222 + offset)), SocketAddr::from((Ipv4Addr::LOCALHOST, 5223 + offset)));
+    let (plain, direct) = (
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 5222 + offset)),
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 5223 + offset)),
+    );
     let child = |name: &'static str, file: &str| -> anyhow::Result<(Running, PathBuf)> {
         let log = dir.path().join(format!("{name}.log"));
         let mut command = Command::new(bin.join(name));
@@ -50,7 +69,10 @@ pub fn start(setup: &Setup, bin: &Path) -> anyhow::Result<Server> {
     let (mut imserver, log) = child("imserver", "imserver.toml")?;
     let imadmin = |args: &[&str]| {
         let mut command = Command::new(&imadmin);
-        command.arg("--config").arg(site.join("admin.toml")).args(args);
+        command
+            .arg("--config")
+            .arg(site.join("admin.toml"))
+            .args(args);
         run(&mut command)
     };
     wait_until(&mut imserver, &log, || imadmin(&["status"]).is_ok())?;
@@ -59,24 +81,39 @@ pub fn start(setup: &Setup, bin: &Path) -> anyhow::Result<Server> {
     imadmin(&["user", "import", &accounts.display().to_string()])?;
     let (mut mux, log) = child("mux", "mux.toml")?;
     wait_until(&mut mux, &log, || answers(plain))?;
-    Ok(Server { name: "isthmus", version: version(), plain, direct, children: vec![mux, imserver], _dir: dir })
+    Ok(Server {
+        name: "isthmus",
+        version: version(),
+        plain,
+        direct,
+        children: vec![mux, imserver],
+        _dir: dir,
+    })
 }
 
 /// The commit, if this is a checkout.
 pub fn version() -> String {
-    run(Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=10"])).map_or_else(|_| env!("CARGO_PKG_VERSION").into(), |v| v.trim().to_owned())
+    run(Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=10"])).map_or_else(
+        |_| env!("CARGO_PKG_VERSION").into(),
+        |v| v.trim().to_owned(),
+    )
 }
 
 fn set_archive(config: &Path, archive: bool) -> anyhow::Result<()> {
     let text = fs::read_to_string(config)?;
-    let (before, after) = text.split_once("[archive]").context("imserver.toml of `imadmin init` has no [archive]")?;
+    let (before, after) = text
+        .split_once("[archive]")
+        .context("imserver.toml of `imadmin init` has no [archive]")?;
     let after = after.replacen("enabled = false", &format!("enabled = {archive}"), 1);
     fs::write(config, format!("{before}[archive]{after}"))?;
     Ok(())
 }
 
 fn account_lines(setup: &Setup) -> String {
-    let secrets: Vec<String> = [ScramHash::Sha1, ScramHash::Sha256].into_iter().map(|hash| keys(hash).text().to_string()).collect();
+    let secrets: Vec<String> = [ScramHash::Sha1, ScramHash::Sha256]
+        .into_iter()
+        .map(|hash| keys(hash).text().to_string())
+        .collect();
     let secrets = secrets.join(" ");
     let mut text = String::new();
     for user in 0..setup.accounts {
@@ -116,7 +153,10 @@ fn fill(data: &Path, setup: &Setup) -> anyhow::Result<()> {
             writer.commit(&writes)?;
         }
     }
-    let payload = Bytes::from(format!("<message from='u0@{DOMAIN}/b' to='u1@{DOMAIN}' type='chat'><body>{}</body></message>", "x".repeat(100)));
+    let payload = Bytes::from(format!(
+        "<message from='u0@{DOMAIN}/b' to='u1@{DOMAIN}' type='chat'><body>{}</body></message>",
+        "x".repeat(100)
+    ));
     let mut number = 0;
     while number < setup.stored {
         crate::fleet::check_stop()?;
@@ -149,6 +189,10 @@ fn free_offset() -> anyhow::Result<u16> {
     let first = u16::from_ne_bytes(random) % 175;
     (0..175)
         .map(|step| ((first + step) % 175 + 1) * 100)
-        .find(|offset| PORTS.iter().all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port + offset)).is_ok()))
+        .find(|offset| {
+            PORTS
+                .iter()
+                .all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port + offset)).is_ok())
+        })
         .context("no block of ports is free")
 }

@@ -1,6 +1,9 @@
 //! Prosody from Debian: internal storage, hashed passwords, the modules that match what Isthmus does.
 
-use super::{DOMAIN, Running, Server, Setup, answers, certificate, contacts, debian_version, free_port, keys, temporary, wait_until};
+use super::{
+    DOMAIN, Running, Server, Setup, answers, certificate, contacts, debian_version, free_port,
+    keys, temporary, wait_until,
+};
 use crate::client::localpart;
 use std::fmt::Write as _;
 use std::fs;
@@ -51,7 +54,14 @@ VirtualHost "{DOMAIN}"
     command.arg("-F").arg("--config").arg(&config);
     let mut running = Running::start("prosody", &mut command, setup.core, &log)?;
     wait_until(&mut running, &log, || answers(plain))?;
-    Ok(Server { name: "prosody", version: debian_version("prosody"), plain, direct, children: vec![running], _dir: dir })
+    Ok(Server {
+        name: "prosody",
+        version: debian_version("prosody"),
+        plain,
+        direct,
+        children: vec![running],
+        _dir: dir,
+    })
 }
 
 fn accounts(setup: &Setup, base: &std::path::Path) -> anyhow::Result<()> {
@@ -73,7 +83,11 @@ fn accounts(setup: &Setup, base: &std::path::Path) -> anyhow::Result<()> {
         if setup.contacts > 0 {
             let mut roster = "return {\n[false] = { [\"version\"] = 1; };\n".to_owned();
             for contact in contacts(user, setup) {
-                let _ = writeln!(roster, "[\"{}@{DOMAIN}\"] = {{ [\"subscription\"] = \"both\"; [\"groups\"] = {{ }}; }};", localpart(contact));
+                let _ = writeln!(
+                    roster,
+                    "[\"{}@{DOMAIN}\"] = {{ [\"subscription\"] = \"both\"; [\"groups\"] = {{ }}; }};",
+                    localpart(contact)
+                );
             }
             roster.push_str("};\n");
             fs::write(base.join("roster").join(&file), roster)?;
@@ -85,6 +99,12 @@ fn accounts(setup: &Setup, base: &std::path::Path) -> anyhow::Result<()> {
 /// Prosody's file names: everything but letters and digits as %xx.
 fn encode(name: &str) -> String {
     name.bytes()
-        .map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02x}") })
+        .map(|b| {
+            if b.is_ascii_alphanumeric() {
+                (b as char).to_string()
+            } else {
+                format!("%{b:02x}")
+            }
+        })
         .collect()
 }
