@@ -4,8 +4,8 @@
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use std::path::Path;
 use time::{Duration, OffsetDateTime};
@@ -41,23 +41,34 @@ pub fn ca(name: &str) -> anyhow::Result<Pair> {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     validity(&mut params);
     let key = KeyPair::generate()?;
-    Ok(Pair { cert: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+    Ok(Pair {
+        cert: params.self_signed(&key)?.pem(),
+        key: key.serialize_pem(),
+    })
 }
 
 /// A certificate of the CA in `dir` (ca.pem, ca.key) for one role.
 pub fn issue(dir: &Path, name: &str, role: &str) -> anyhow::Result<Pair> {
     let read = |file: &str| {
-        std::fs::read_to_string(dir.join(file)).with_context(|| format!("{} cannot be read", dir.join(file).display()))
+        std::fs::read_to_string(dir.join(file))
+            .with_context(|| format!("{} cannot be read", dir.join(file).display()))
     };
     let ca_key = KeyPair::from_pem(&read("ca.key")?).context("ca.key is not a key")?;
-    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, ca_key).context("ca.pem is not a certificate")?;
+    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, ca_key)
+        .context("ca.pem is not a certificate")?;
     let mut params = CertificateParams::new(vec![format!("{name}.{role}.isthmus")])?;
     params.distinguished_name = named(&format!("{role} {name}"));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     validity(&mut params);
     let key = KeyPair::generate()?;
-    Ok(Pair { cert: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
+    Ok(Pair {
+        cert: params.signed_by(&key, &issuer)?.pem(),
+        key: key.serialize_pem(),
+    })
 }
 
 /// A self-signed certificate for clients.
@@ -67,5 +78,8 @@ pub fn self_signed(domain: &str) -> anyhow::Result<Pair> {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     validity(&mut params);
     let key = KeyPair::generate()?;
-    Ok(Pair { cert: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+    Ok(Pair {
+        cert: params.self_signed(&key)?.pem(),
+        key: key.serialize_pem(),
+    })
 }

@@ -30,17 +30,30 @@ pub fn find(given: Option<PathBuf>) -> anyhow::Result<AdminConfig> {
         Some(file) => file,
         None => match PLACES.iter().map(PathBuf::from).find(|p| p.exists()) {
             Some(file) => file,
-            None => bail!("no admin.toml: give --config FILE (looked for {})", PLACES.join(", ")),
+            None => bail!(
+                "no admin.toml: give --config FILE (looked for {})",
+                PLACES.join(", ")
+            ),
         },
     };
     read(&file)
 }
 
 fn read(file: &Path) -> anyhow::Result<AdminConfig> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let mut config: AdminConfig = toml::from_str(&text).with_context(|| format!("{} is not right", file.display()))?;
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("{} cannot be read", file.display()))?;
+    let mut config: AdminConfig = toml::from_str(&text).map_err(|e| {
+        let before = e
+            .span()
+            .map_or("", |span| &text[..span.start.min(text.len())]);
+        let line = before.matches('\n').count() + 1;
+        anyhow::anyhow!("{}:{line}: {}", file.display(), e.message())
+    })?;
     let base = file.parent().unwrap_or(Path::new("."));
-    for path in [&mut config.ca, &mut config.cert, &mut config.key].into_iter().flatten() {
+    for path in [&mut config.ca, &mut config.cert, &mut config.key]
+        .into_iter()
+        .flatten()
+    {
         *path = base.join(&*path);
     }
     if let Some(path) = config.address.strip_prefix("unix:") {

@@ -91,39 +91,65 @@ fn write(path: &Path, text: &str, secret: bool) -> anyhow::Result<()> {
         .mode(if secret { 0o600 } else { 0o644 })
         .open(path)
         .with_context(|| format!("{} cannot be written", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn make_dir(path: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("{} cannot be made", path.display()))
 }
 
+/// A domain as its users write it, and as certificates and file names do (A-labels).
+struct Domain {
+    name: String,
+    ascii: String,
+}
+
 /// Letters, digits, hyphens and dots, as the configuration will want it.
-fn check_domain(domain: &str) -> anyhow::Result<String> {
-    let domain = domain.trim_end_matches('.').to_lowercase();
-    let fine = !domain.is_empty()
-        && domain.len() <= 253
-        && domain.split('.').all(|label| {
+fn check_domain(domain: &str) -> anyhow::Result<Domain> {
+    let name = domain.trim_end_matches('.').to_lowercase();
+    let ascii = idna::domain_to_ascii(&name).unwrap_or_default();
+    let fine = !ascii.is_empty()
+        && ascii.len() <= 253
+        && ascii.split('.').all(|label| {
             !label.is_empty()
                 && label.len() <= 63
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
         });
     if !fine {
-        bail!("`{domain}` is no domain name");
+        bail!("`{name}` is no domain name");
     }
-    Ok(domain)
+    Ok(Domain { name, ascii })
 }
 
 fn check_name(name: &str) -> anyhow::Result<()> {
     let fine = !name.is_empty()
         && name.len() <= 63
-        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && name
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         && !name.starts_with('-')
         && !name.ends_with('-');
-    if fine { Ok(()) } else { bail!("`{name}` is no name for a certificate: small letters, digits and hyphens") }
+    if fine {
+        Ok(())
+    } else {
+        bail!("`{name}` is no name for a certificate: small letters, digits and hyphens")
+    }
 }
+
+/// What `init` writes, besides the empty directories for data and sockets.
+const WRITTEN: [&str; 6] = [
+    "imserver.toml",
+    "mux.toml",
+    "policy.toml",
+    "admin.toml",
+    "link",
+    "tls",
+];
 
 /// Runs `init`.
 pub fn init(args: &InitArgs) -> anyhow::Result<()> {
@@ -131,20 +157,84 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     if !args.port_offset.is_multiple_of(100) || args.port_offset > OFFSET_MAX {
         bail!("--port-offset must be a multiple of 100, at most {OFFSET_MAX}");
     }
-    for file in ["imserver.toml", "mux.toml", "policy.toml", "admin.toml", "link", "tls"] {
+    for file in WRITTEN {
         let path = args.dir.join(file);
-        if path.exists() {
-            bail!("{} is there already: init writes only a new set-up", path.display());
+        // Also a link that leads nowhere is somebody's.
+        if path.symlink_metadata().is_ok() {
+            bail!(
+                "{} is there already: init writes only a new set-up",
+                path.display()
+            );
         }
     }
     let ports = Ports::new(args.port_offset);
-    for dir in ["", "link", "tls", "data", "run"] {
+    let mut made = Made(Vec::new());
+    if let Err(e) = write_all(args, &domain, &ports, &mut made) {
+        made.take_back();
+        return Err(e);
+    }
+    let Domain { name: domain, .. } = domain;
+    let dir = args.dir.display();
+    println!("{dir} is set up for {domain}. Start:");
+    println!("  imserver --config {dir}/imserver.toml");
+    if !args.embedded {
+        println!("  mux --config {dir}/mux.toml");
+    }
+    println!(
+        "  printf 'a password' | imadmin --config {dir}/admin.toml user add alice@{domain} --password-stdin"
+    );
+    println!(
+        "Clients: port {} (STARTTLS), {} (direct TLS).",
+        ports.c2s, ports.c2s_tls
+    );
+    Ok(())
+}
+
+/// Files and directories this run has made, and nobody else: half a set-up would only be in the way of the next try.
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    fn dir(&mut self, path: PathBuf) -> anyhow::Result<()> {
+        std::fs::create_dir(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        self.0.push(path);
+        Ok(())
+    }
+
+    fn file(&mut self, path: PathBuf, text: &str, secret: bool) -> anyhow::Result<()> {
+        write(&path, text, secret)?;
+        self.0.push(path);
+        Ok(())
+    }
+
+    fn take_back(self) {
+        for path in self.0.iter().rev() {
+            // What cannot be removed is named by the next try.
+            let _ = if path.is_dir() {
+                std::fs::remove_dir(path)
+            } else {
+                std::fs::remove_file(path)
+            };
+        }
+    }
+}
+
+fn write_all(
+    args: &InitArgs,
+    domain: &Domain,
+    ports: &Ports,
+    made: &mut Made,
+) -> anyhow::Result<()> {
+    for dir in ["", "data", "run"] {
         make_dir(&args.dir.join(dir))?;
     }
+    for dir in ["link", "tls"] {
+        made.dir(args.dir.join(dir))?;
+    }
     let link = args.dir.join("link");
-    let ca = certs::ca(&format!("Isthmus link CA of {domain}"))?;
-    write(&link.join("ca.pem"), &ca.cert, false)?;
-    write(&link.join("ca.key"), &ca.key, true)?;
+    let Domain { name, ascii } = domain;
+    let ca = certs::ca(&format!("Isthmus link CA of {ascii}"))?;
+    made.file(link.join("ca.pem"), &ca.cert, false)?;
+    made.file(link.join("ca.key"), &ca.key, true)?;
     let mut pairs = vec![("main", "server"), ("admin", "admin")];
     if !args.embedded {
         pairs.push(("mux1", "mux"));
@@ -152,31 +242,45 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     for (name, role) in pairs {
         let pair = certs::issue(&link, name, role)?;
         let file = if role == "server" { "server" } else { name };
-        write(&link.join(format!("{file}.pem")), &pair.cert, false)?;
-        write(&link.join(format!("{file}.key")), &pair.key, true)?;
+        made.file(link.join(format!("{file}.pem")), &pair.cert, false)?;
+        made.file(link.join(format!("{file}.key")), &pair.key, true)?;
     }
-    let client = certs::self_signed(&domain)?;
-    write(&args.dir.join("tls").join(format!("{domain}.pem")), &client.cert, false)?;
-    write(&args.dir.join("tls").join(format!("{domain}.key")), &client.key, true)?;
+    let client = certs::self_signed(ascii)?;
+    made.file(
+        args.dir.join("tls").join(format!("{ascii}.pem")),
+        &client.cert,
+        false,
+    )?;
+    made.file(
+        args.dir.join("tls").join(format!("{ascii}.key")),
+        &client.key,
+        true,
+    )?;
 
-    write(&args.dir.join("imserver.toml"), &server_toml(args, &domain, &ports), false)?;
+    made.file(
+        args.dir.join("imserver.toml"),
+        &server_toml(args, domain, ports),
+        false,
+    )?;
     if !args.embedded {
         let server = format!("{}:{}", host(args.listen), ports.link);
-        let text = mux_toml("mux1", &server, "link", &listeners("", args.listen, &domain, &ports, "tls"), ports.mux_metrics);
-        write(&args.dir.join("mux.toml"), &text, false)?;
+        let text = mux_toml(
+            "mux1",
+            &server,
+            "link",
+            &listeners("", args.listen, ascii, ports, "tls"),
+            ports.mux_metrics,
+        );
+        made.file(args.dir.join("mux.toml"), &text, false)?;
     }
-    write(&args.dir.join("policy.toml"), &policy_toml(&domain), false)?;
-    let admin = admin_toml(&format!("{}:{}", host(args.listen), ports.admin), "link/ca.pem", "link/admin.pem", "link/admin.key");
-    write(&args.dir.join("admin.toml"), &admin, false)?;
-
-    let dir = args.dir.display();
-    println!("{dir} is set up for {domain}. Start:");
-    println!("  imserver --config {dir}/imserver.toml");
-    if !args.embedded {
-        println!("  mux --config {dir}/mux.toml");
-    }
-    println!("  printf 'a password' | imadmin --config {dir}/admin.toml user add alice@{domain} --password-stdin");
-    println!("Clients: port {} (STARTTLS), {} (direct TLS).", ports.c2s, ports.c2s_tls);
+    made.file(args.dir.join("policy.toml"), &policy_toml(name), false)?;
+    let admin = admin_toml(
+        &format!("{}:{}", host(args.listen), ports.admin),
+        "link/ca.pem",
+        "link/admin.pem",
+        "link/admin.key",
+    );
+    made.file(args.dir.join("admin.toml"), &admin, false)?;
     Ok(())
 }
 
@@ -200,7 +304,10 @@ fn listen(ip: IpAddr, port: u16) -> String {
 /// Listeners and certificate of a mux; `prefix` is the section of an embedded one.
 fn listeners(prefix: &str, ip: IpAddr, domain: &str, ports: &Ports, tls_dir: &str) -> String {
     let listener = |transport: &str, port: u16| {
-        format!("[[{prefix}listener]]\nkind = \"c2s\"\ntransport = \"{transport}\"\nlisten = [{}]\n\n", listen(ip, port))
+        format!(
+            "[[{prefix}listener]]\nkind = \"c2s\"\ntransport = \"{transport}\"\nlisten = [{}]\n\n",
+            listen(ip, port)
+        )
     };
     format!(
         "# Clients: plain TCP with STARTTLS, and TLS from the first byte.\n{}{}\
@@ -211,11 +318,12 @@ fn listeners(prefix: &str, ip: IpAddr, domain: &str, ports: &Ports, tls_dir: &st
     )
 }
 
-fn server_toml(args: &InitArgs, domain: &str, ports: &Ports) -> String {
+fn server_toml(args: &InitArgs, domain: &Domain, ports: &Ports) -> String {
     let mut text = format!(
         "# Isthmus core server. etc/imserver.toml of the distribution documents every key.\n\n\
          name = \"main\"\ndata_dir = \"data\"\npolicy = \"policy.toml\"\n\n\
-         [[domain]]\nname = \"{domain}\"\n\n"
+         [[domain]]\nname = \"{}\"\n\n",
+        domain.name
     );
     if args.embedded {
         text.push_str("# A mux on another host may join later: give its door here, and a [[mux]] with its name.\n");
@@ -243,7 +351,7 @@ fn server_toml(args: &InitArgs, domain: &str, ports: &Ports) -> String {
     if args.embedded {
         text.push_str(&format!(
             "\n# The mux inside this process.\n[embedded_mux]\nname = \"embedded\"\n\n{}",
-            listeners("embedded_mux.", args.listen, domain, ports, "tls")
+            listeners("embedded_mux.", args.listen, &domain.ascii, ports, "tls")
         ));
     }
     text
@@ -295,9 +403,16 @@ pub fn cert(args: &CertArgs) -> anyhow::Result<()> {
         Role::Mux => mux_files(args)?,
         Role::Admin => {
             let address = server_value(&args.dir, "admin")?;
-            let text = admin_toml(&address, "ca.pem", &format!("{name}.pem"), &format!("{name}.key"));
+            let text = admin_toml(
+                &address,
+                "ca.pem",
+                &format!("{name}.pem"),
+                &format!("{name}.key"),
+            );
             write(&args.out.join("admin.toml"), &text, false)?;
-            println!("{out} holds what an administrator needs on another host: imadmin --config {out}/admin.toml status");
+            println!(
+                "{out} holds what an administrator needs on another host: imadmin --config {out}/admin.toml status"
+            );
         }
         Role::Peer => println!("{out} holds the certificate of peer {name}"),
     }
@@ -307,33 +422,56 @@ pub fn cert(args: &CertArgs) -> anyhow::Result<()> {
 /// A mux needs a certificate for clients too: the one of the set-up, and its listeners.
 fn mux_files(args: &CertArgs) -> anyhow::Result<()> {
     let name = &args.name;
-    let text = std::fs::read_to_string(args.dir.join("imserver.toml")).context("imserver.toml cannot be read")?;
+    let text = std::fs::read_to_string(args.dir.join("imserver.toml"))
+        .context("imserver.toml cannot be read")?;
     let config: toml::Table = text.parse().context("imserver.toml is not right")?;
-    let domain = config["domain"].as_array().and_then(|d| d.first()).and_then(|d| d.get("name")).and_then(|n| n.as_str());
-    let domain = domain.context("imserver.toml names no domain")?.to_owned();
+    let domain = config
+        .get("domain")
+        .and_then(|d| d.as_array())
+        .and_then(|d| d.first())
+        .and_then(|d| d.get("name"))
+        .and_then(|n| n.as_str());
+    let domain = check_domain(domain.context("imserver.toml names no domain")?)?.ascii;
     make_dir(&args.out.join("tls"))?;
     for (end, secret) in [("pem", false), ("key", true)] {
         let from = args.dir.join("tls").join(format!("{domain}.{end}"));
-        let bytes = std::fs::read_to_string(&from).with_context(|| format!("{} cannot be read", from.display()))?;
-        write(&args.out.join("tls").join(format!("{domain}.{end}")), &bytes, secret)?;
+        let bytes = std::fs::read_to_string(&from)
+            .with_context(|| format!("{} cannot be read", from.display()))?;
+        write(
+            &args.out.join("tls").join(format!("{domain}.{end}")),
+            &bytes,
+            secret,
+        )?;
     }
     let server = server_value(&args.dir, "link")?;
-    let offset = server.rsplit_once(':').and_then(|(_, p)| p.parse::<u16>().ok()).map_or(0, |p| p.saturating_sub(15_230));
+    let offset = server
+        .rsplit_once(':')
+        .and_then(|(_, p)| p.parse::<u16>().ok())
+        .map_or(0, |p| p.saturating_sub(15_230));
     let ports = Ports::new(offset);
     let listeners = listeners("", IpAddr::from([127, 0, 0, 1]), &domain, &ports, "tls");
-    write(&args.out.join("mux.toml"), &mux_toml(name, &server, ".", &listeners, ports.mux_metrics), false)?;
+    write(
+        &args.out.join("mux.toml"),
+        &mux_toml(name, &server, ".", &listeners, ports.mux_metrics),
+        false,
+    )?;
     let out = args.out.display();
     println!("{out} holds what mux {name} needs on another host: mux --config {out}/mux.toml");
     println!("Add to imserver.toml and reload:\n\n[[mux]]\nname = \"{name}\"\nkinds = [\"c2s\"]\n");
-    println!("Check in mux.toml: the server's address ({server}) as seen from there, and the addresses to listen on.");
+    println!(
+        "Check in mux.toml: the server's address ({server}) as seen from there, and the addresses to listen on."
+    );
     Ok(())
 }
 
 /// The first address of `[section] listen`.
 fn server_value(dir: &Path, section: &str) -> anyhow::Result<String> {
     let file = dir.join("imserver.toml");
-    let text = std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let config: toml::Table = text.parse().with_context(|| format!("{} is not right", file.display()))?;
+    let text = std::fs::read_to_string(&file)
+        .with_context(|| format!("{} cannot be read", file.display()))?;
+    let config: toml::Table = text
+        .parse()
+        .with_context(|| format!("{} is not right", file.display()))?;
     let address = config
         .get(section)
         .and_then(|s| s.get("listen"))
@@ -341,6 +479,8 @@ fn server_value(dir: &Path, section: &str) -> anyhow::Result<String> {
         .and_then(|l| l.first())
         .and_then(|a| a.as_str())
         .with_context(|| format!("{} has no [{section}] listen", file.display()))?;
-    let socket: std::net::SocketAddr = address.parse().with_context(|| format!("{address} is no address"))?;
+    let socket: std::net::SocketAddr = address
+        .parse()
+        .with_context(|| format!("{address} is no address"))?;
     Ok(format!("{}:{}", host(socket.ip()), socket.port()))
 }

@@ -61,7 +61,14 @@ impl Connection {
         let mut boot = [0; 16];
         getrandom::fill(&mut boot).map_err(|e| unreachable(&address, e))?;
         let side = AdminSide::new(Instant::now(), "imadmin", BootId(boot));
-        let mut this = Self { stream, side, input: BytesMut::new(), replies: VecDeque::new(), next: 1, address };
+        let mut this = Self {
+            stream,
+            side,
+            input: BytesMut::new(),
+            replies: VecDeque::new(),
+            next: 1,
+            address,
+        };
         while this.side.server().is_none() {
             this.write()?;
             this.read()?;
@@ -74,7 +81,9 @@ impl Connection {
         let id = self.next;
         self.next += 1;
         let request = json!({"id": id, "command": command, "args": args}).to_string();
-        self.side.send(request.into()).map_err(|e| unreachable(&self.address, e))?;
+        self.side
+            .send(request.into())
+            .map_err(|e| unreachable(&self.address, e))?;
         self.write()?;
         let reply = loop {
             match self.replies.pop_front() {
@@ -85,9 +94,13 @@ impl Connection {
                 }
             }
         };
-        let mut reply: Value = serde_json::from_slice(&reply).map_err(|e| unreachable(&self.address, e))?;
+        let mut reply: Value =
+            serde_json::from_slice(&reply).map_err(|e| unreachable(&self.address, e))?;
         if let Some(error) = reply.get("error") {
-            let text = error["text"].as_str().unwrap_or("refused without a reason").to_owned();
+            let text = error["text"]
+                .as_str()
+                .unwrap_or("refused without a reason")
+                .to_owned();
             return Err(LinkError::Refused { text });
         }
         Ok(reply["ok"].take())
@@ -95,20 +108,40 @@ impl Connection {
 
     fn write(&mut self) -> Result<(), LinkError> {
         while let Some(bytes) = self.side.poll_output() {
-            self.stream.write_all(&bytes).map_err(|e| unreachable(&self.address, e))?;
+            self.stream
+                .write_all(&bytes)
+                .map_err(|e| unreachable(&self.address, e))?;
         }
-        self.stream.flush().map_err(|e| unreachable(&self.address, e))
+        self.stream
+            .flush()
+            .map_err(|e| unreachable(&self.address, e))
     }
 
     fn read(&mut self) -> Result<(), LinkError> {
         let mut scratch = [0; 64 * 1024];
-        let n = self.stream.read(&mut scratch).map_err(|e| unreachable(&self.address, e))?;
+        let n = match self.stream.read(&mut scratch) {
+            Ok(n) => n,
+            // TLS calls an end without a good-bye an error.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => 0,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                return Err(unreachable(
+                    &self.address,
+                    format_args!("no answer for {} s", ANSWER.as_secs()),
+                ));
+            }
+            Err(e) => return Err(unreachable(&self.address, e)),
+        };
         if n == 0 {
-            return Err(unreachable(&self.address, "it has closed the connection (is this certificate an administrator's?)"));
+            return Err(unreachable(
+                &self.address,
+                "it has closed the connection (is this certificate an administrator's?)",
+            ));
         }
         self.input.extend_from_slice(&scratch[..n]);
-        let replies =
-            self.side.handle_bytes(Instant::now(), &mut self.input).map_err(|e| unreachable(&self.address, e))?;
+        let replies = self
+            .side
+            .handle_bytes(Instant::now(), &mut self.input)
+            .map_err(|e| unreachable(&self.address, e))?;
         self.replies.extend(replies);
         Ok(())
     }
@@ -122,14 +155,21 @@ fn unix(path: &str) -> std::io::Result<UnixStream> {
 
 fn tls(config: &AdminConfig) -> anyhow::Result<StreamOwned<ClientConnection, TcpStream>> {
     let file = |path: &Option<PathBuf>, what: &str| {
-        path.clone().ok_or_else(|| anyhow::anyhow!("admin.toml has no `{what}`, and the address is not a Unix socket"))
+        path.clone().ok_or_else(|| {
+            anyhow::anyhow!("admin.toml has no `{what}`, and the address is not a Unix socket")
+        })
     };
-    let (ca, cert, key) = (file(&config.ca, "ca")?, file(&config.cert, "cert")?, file(&config.key, "key")?);
+    let (ca, cert, key) = (
+        file(&config.ca, "ca")?,
+        file(&config.cert, "cert")?,
+        file(&config.key, "key")?,
+    );
     let mut roots = RootCertStore::empty();
     for cert in certificates(&ca)? {
         roots.add(cert)?;
     }
-    let key = PrivateKeyDer::from_pem_file(&key).map_err(|e| anyhow::anyhow!("{}: {e}", key.display()))?;
+    let key = PrivateKeyDer::from_pem_file(&key)
+        .map_err(|e| anyhow::anyhow!("{}: {e}", key.display()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -143,7 +183,8 @@ fn tls(config: &AdminConfig) -> anyhow::Result<StreamOwned<ClientConnection, Tcp
             Ok(stream) => {
                 stream.set_read_timeout(Some(ANSWER))?;
                 stream.set_nodelay(true)?;
-                let mut stream = StreamOwned::new(ClientConnection::new(Arc::new(tls), name)?, stream);
+                let mut stream =
+                    StreamOwned::new(ClientConnection::new(Arc::new(tls), name)?, stream);
                 while stream.conn.is_handshaking() {
                     stream.conn.complete_io(&mut stream.sock)?;
                 }
@@ -157,5 +198,8 @@ fn tls(config: &AdminConfig) -> anyhow::Result<StreamOwned<ClientConnection, Tcp
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let read = |e: rustls_pki_types::pem::Error| anyhow::anyhow!("{}: {e}", path.display());
-    CertificateDer::pem_file_iter(path).map_err(read)?.collect::<Result<_, _>>().map_err(read)
+    CertificateDer::pem_file_iter(path)
+        .map_err(read)?
+        .collect::<Result<_, _>>()
+        .map_err(read)
 }

@@ -158,8 +158,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let mut connection = connect(cli.config)?;
             return users::import(&mut connection, &file, json);
         }
-        Command::User(User::Add { jid, .. }) => ("user add", json!({"jid": jid, "password": password()?})),
-        Command::User(User::Passwd { jid, .. }) => ("user passwd", json!({"jid": jid, "password": password()?})),
+        Command::User(User::Add { jid, .. }) => {
+            ("user add", json!({"jid": jid, "password": password()?}))
+        }
+        Command::User(User::Passwd { jid, .. }) => {
+            ("user passwd", json!({"jid": jid, "password": password()?}))
+        }
         Command::User(User::Del { jid }) => ("user del", json!({"jid": jid})),
         Command::User(User::List { domain }) => ("user list", json!({"domain": domain})),
         Command::User(User::Show { jid }) => ("user show", json!({"jid": jid})),
@@ -184,7 +188,11 @@ fn connect(config: Option<PathBuf>) -> Result<Connection, Failure> {
 }
 
 /// Asks until there is no `next`, and joins the rows.
-fn all_pages(connection: &mut Connection, command: &str, mut args: Value) -> Result<Value, Failure> {
+fn all_pages(
+    connection: &mut Connection,
+    command: &str,
+    mut args: Value,
+) -> Result<Value, Failure> {
     let mut answer = connection.ask(command, &args)?;
     while let Some(next) = answer.get("next").cloned() {
         args["after"] = next;
@@ -208,10 +216,15 @@ fn password() -> Result<String, Failure> {
         eprintln!("Password (it will show; better: printf 'secret' | imadmin ...):");
     }
     let mut line = String::new();
-    stdin.lock().read_line(&mut line).map_err(|e| Failure::Usage(format!("standard input cannot be read: {e}")))?;
+    stdin
+        .lock()
+        .read_line(&mut line)
+        .map_err(|e| Failure::Usage(format!("standard input cannot be read: {e}")))?;
     let password = line.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
-        return Err(Failure::Usage("the password on standard input is empty".into()));
+        return Err(Failure::Usage(
+            "the password on standard input is empty".into(),
+        ));
     }
     Ok(password.to_owned())
 }

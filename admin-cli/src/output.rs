@@ -14,7 +14,9 @@ pub fn print(answer: &Value, json: bool) {
         return;
     }
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     if let Some(columns) = answer["columns"].as_array() {
         table.set_header(columns.iter().map(cell));
     }

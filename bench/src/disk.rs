@@ -33,7 +33,7 @@ pub fn run(dir: &Path) -> anyhow::Result<DiskResult> {
     let mut latency = Histogram::new();
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(2) {
-        if latency.len() % 1024 == 0 {
+        if latency.len().is_multiple_of(1024) {
             file.seek(SeekFrom::Start(0))?;
         }
         let at = Instant::now();

@@ -226,7 +226,7 @@ fn drive(
     if !was_ready {
         conn.handle_login(target, salted)?;
     }
-    if !open && !(conn.is_ready() && !was_ready) {
+    if !open && (!conn.is_ready() || was_ready) {
         let text = String::from_utf8_lossy(&conn.input[..conn.input.len().min(300)]);
         bail!("closed by the server in {}: {text}", conn.state_name());
     }

@@ -90,7 +90,7 @@ fn upper(index: usize) -> u64 {
         return index;
     }
     let shift = index / PARTS - 1;
-    (((index % PARTS + PARTS) as u128 + 1 << shift) - 1).min(u128::from(u64::MAX)) as u64
+    ((((index % PARTS + PARTS) as u128 + 1) << shift) - 1).min(u128::from(u64::MAX)) as u64
 }
 
 #[cfg(test)]

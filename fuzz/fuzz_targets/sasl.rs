@@ -1,25 +1,65 @@
-//! SASL messages of a stranger: never a panic, never a success without the proof.
+//! SASL messages of a stranger: never a panic, never a success without the proof. The first line is the first message, the
+//! rest the second; both go to every mechanism, with and without TLS. The other way round, a server's messages to our client.
 #![no_main]
 
+use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use xmpp::sasl::{Exchange, Step};
-use xmpp::scram::FakeKeys;
+use xmpp::sasl::{self, Exchange, Step};
+use xmpp::scram::client::{ClientBinding, ScramClient, salted_password};
+use xmpp::scram::{FakeKeys, ScramHash, ScramKeys, TlsFacts};
 
 fuzz_target!(|data: &[u8]| {
-    for mechanism in ["PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512"] {
-        let mut exchange = Exchange::new(mechanism, "verona.lit".into(), false, None);
-        // The first line is the first message, the rest the second.
-        let mut parts = data.splitn(2, |&b| b == b'\n');
-        let first = parts.next().unwrap_or_default();
+    let tls = TlsFacts {
+        version: 0x0304,
+        exporter: Some([3; 32]),
+        server_end_point: Some(Bytes::from_static(&[4; 32])),
+    };
+    let mut parts = data.splitn(2, |&b| b == b'\n');
+    let (first, second) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    for (mechanism, tls) in [
+        ("PLAIN", None),
+        ("SCRAM-SHA-1", None),
+        ("SCRAM-SHA-256-PLUS", Some(tls.clone())),
+        ("SCRAM-SHA-512", Some(tls)),
+    ] {
+        let mut exchange = Exchange::new(mechanism, "verona.lit".into(), tls.is_some(), tls);
         match exchange.step(first) {
-            Ok(Step::NeedKeys(..)) => {
+            Ok(Step::NeedKeys(account, _)) => {
+                assert!(account.localpart().is_some() && account.domainpart() == "verona.lit");
+                // Keys taken for genuine: still nobody has the proof.
                 let keys = exchange.fake_keys(&FakeKeys::new([1; 32], 4096));
-                exchange.challenge(&keys, false, false, &mut |out| out.fill(1));
-                assert!(exchange.step(parts.next().unwrap_or_default()).is_err());
+                exchange.challenge(&keys, true, false, &mut |out| out.fill(1));
+                assert!(exchange.step(second).is_err());
             }
-            Ok(Step::NeedPassword(_, password)) => assert!(!password.is_empty()),
+            Ok(Step::NeedPassword(account, password)) => {
+                assert!(account.localpart().is_some() && !password.is_empty());
+            }
             Ok(Step::Success(..)) => panic!("nobody has proved anything"),
             Err(_) => {}
         }
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        if let Ok(message) = sasl::decode(text) {
+            assert!(message.len() <= sasl::MESSAGE_BYTES_MAX + 3);
+        }
+        if let Ok(keys) = text.parse::<ScramKeys>() {
+            assert_eq!(keys.text().to_string().parse(), Ok(keys));
+        }
+        let mut client = ScramClient::new(
+            ScramHash::Sha1,
+            "romeo",
+            "secret",
+            None,
+            ClientBinding::Unsupported,
+            "n",
+        );
+        // One iteration, whatever the server says: the work is not what is tried here.
+        let answered = client.handle_challenge_salted(text, |salt, _| {
+            Ok(salted_password(ScramHash::Sha1, "secret", salt, 1))
+        });
+        assert!(answered.is_err() || client.handle_success(text).is_err());
     }
 });

@@ -65,7 +65,10 @@ pub struct Refusal {
 impl Refusal {
     /// With this code.
     pub fn new(code: &'static str, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
+        Self {
+            code,
+            text: text.into(),
+        }
     }
 }
 
@@ -130,7 +133,10 @@ pub fn handle(backend: &dyn Backend, who: &str, json: &[u8]) -> Vec<u8> {
             }
             (command.run)(backend, &Args(&request.args))
         }
-        None => Err(Refusal::new("bad-request", format!("no such command: {}", quoted(&request.command)))),
+        None => Err(Refusal::new(
+            "bad-request",
+            format!("no such command: {}", quoted(&request.command)),
+        )),
     };
     encode(request.id, result)
 }
@@ -144,7 +150,9 @@ fn encode(id: u64, result: Result<Answer, Refusal>) -> Vec<u8> {
     if bytes.len() > REPLY_BYTES_MAX {
         // Tables are cut into pages; what is too long all the same must not cost the administrator the link.
         let text = "the answer is too long to be sent; what was asked for has been done";
-        return json!({"id": id, "error": Refusal::new("too-long", text)}).to_string().into_bytes();
+        return json!({"id": id, "error": Refusal::new("too-long", text)})
+            .to_string()
+            .into_bytes();
     }
     bytes
 }
@@ -174,23 +182,38 @@ pub struct Args<'a>(&'a Map<String, Value>);
 impl Args<'_> {
     /// A text that must be there.
     fn text(&self, name: &str) -> Result<&str, Refusal> {
-        self.optional_text(name)?.ok_or_else(|| Refusal::new("bad-request", format!("`{name}` is missing")))
+        self.optional_text(name)?
+            .ok_or_else(|| Refusal::new("bad-request", format!("`{name}` is missing")))
     }
 
     fn optional_text(&self, name: &str) -> Result<Option<&str>, Refusal> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(s)) => Ok(Some(s)),
-            Some(_) => Err(Refusal::new("bad-request", format!("`{name}` must be a string"))),
+            Some(_) => Err(Refusal::new(
+                "bad-request",
+                format!("`{name}` must be a string"),
+            )),
         }
     }
 
     fn lines(&self, name: &str) -> Result<Vec<(u64, &str)>, Refusal> {
-        let wrong = || Refusal::new("bad-request", format!("`{name}` must be an array of [number, line]"));
-        let list = self.0.get(name).and_then(Value::as_array).ok_or_else(wrong)?;
+        let wrong = || {
+            Refusal::new(
+                "bad-request",
+                format!("`{name}` must be an array of [number, line]"),
+            )
+        };
+        let list = self
+            .0
+            .get(name)
+            .and_then(Value::as_array)
+            .ok_or_else(wrong)?;
         list.iter()
             .map(|pair| match pair.as_array().map(Vec::as_slice) {
-                Some([Value::Number(n), Value::String(s)]) => Ok((n.as_u64().unwrap_or(0), s.as_str())),
+                Some([Value::Number(n), Value::String(s)]) => {
+                    Ok((n.as_u64().unwrap_or(0), s.as_str()))
+                }
                 _ => Err(wrong()),
             })
             .collect()

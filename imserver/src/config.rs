@@ -272,7 +272,13 @@ pub struct Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |v: &Option<String>| v.clone().unwrap_or_else(|| "(default)".to_owned());
-        write!(f, "{}: {} -> {}", self.key, shown(&self.old), shown(&self.new))?;
+        write!(
+            f,
+            "{}: {} -> {}",
+            self.key,
+            shown(&self.old),
+            shown(&self.new)
+        )?;
         match self.takes {
             Takes::Reload => Ok(()),
             Takes::Restart => write!(f, " (waits for a restart)"),
@@ -284,10 +290,13 @@ impl Config {
     /// What differs in `new`, key by key.
     pub fn changes(&self, new: &Config) -> Vec<Change> {
         let mut changes = Vec::new();
-        let keys: std::collections::BTreeSet<&String> = self.shown.keys().chain(new.shown.keys()).collect();
+        let keys: std::collections::BTreeSet<&String> =
+            self.shown.keys().chain(new.shown.keys()).collect();
         for key in keys {
             let (old, new) = (self.shown.get(key), new.shown.get(key));
-            let Some((_, takes)) = new.or(old) else { continue };
+            let Some((_, takes)) = new.or(old) else {
+                continue;
+            };
             if old != new {
                 changes.push(Change {
                     key: key.clone(),

@@ -145,7 +145,10 @@ pub enum Write {
 
 /// For the link loop.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every command is a frame: a box for it would be one more allocation each")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every command is a frame: a box for it would be one more allocation each"
+)]
 pub enum LinkCommand {
     /// Send this frame on this link. With `track`, the shard wants `Event::Taken`.
     Frame {

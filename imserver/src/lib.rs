@@ -4,7 +4,6 @@
 //! `routing`, `subscription`, `roster`, `presence`, `iq` decide and know nothing of shards; `shard` carries out; `drive` is
 //! threads and sockets.
 
-
 pub mod admin;
 pub mod config;
 pub mod drive;

@@ -86,7 +86,11 @@ pub struct Links {
 
 impl LinkState {
     fn send(&mut self, frame: Frame, track: bool) {
-        let sent = if track { self.side.send_tracked(frame) } else { self.side.send(frame) };
+        let sent = if track {
+            self.side.send_tracked(frame)
+        } else {
+            self.side.send(frame)
+        };
         match sent {
             // A connection that has gone in the meantime: its Closed event is on the way to the shard.
             Ok(()) | Err(SendError::Gone | SendError::Lost) => {}
@@ -106,7 +110,9 @@ impl LinkState {
 
 impl std::fmt::Debug for Links {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Links").field("links", &self.links.len()).finish_non_exhaustive()
+        f.debug_struct("Links")
+            .field("links", &self.links.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,7 +134,14 @@ pub enum HelloError {
 
 impl Links {
     /// No link yet. `notes`: where the sessions of an earlier run are.
-    pub fn new(name: String, boot: BootId, store: StoreId, shards: u16, mux_lost: Duration, notes: Vec<NotePlace>) -> Self {
+    pub fn new(
+        name: String,
+        boot: BootId,
+        store: StoreId,
+        shards: u16,
+        mux_lost: Duration,
+        notes: Vec<NotePlace>,
+    ) -> Self {
         Self {
             name,
             boot,
@@ -145,11 +158,22 @@ impl Links {
     }
 
     /// A transport has said Hello. Returns its link: the one it continues, or a new one.
-    pub fn hello(&mut self, now: Instant, identity: Identity, hello: Hello) -> Result<LinkId, HelloError> {
+    pub fn hello(
+        &mut self,
+        now: Instant,
+        identity: Identity,
+        hello: Hello,
+    ) -> Result<LinkId, HelloError> {
         if hello.name != identity.name {
-            return Err(HelloError::Name { certificate: identity.name, hello: hello.name });
+            return Err(HelloError::Name {
+                certificate: identity.name,
+                hello: hello.name,
+            });
         }
-        let known = self.links.iter().find(|(_, l)| l.name.as_ref() == identity.name && l.side.peer().1 == hello.boot);
+        let known = self
+            .links
+            .iter()
+            .find(|(_, l)| l.name.as_ref() == identity.name && l.side.peer().1 == hello.boot);
         if let Some((&id, _)) = known {
             let link = self.links.get_mut(&id).expect("just found");
             link.side.handle_hello(now, hello)?;
@@ -157,8 +181,12 @@ impl Links {
             return Ok(self.greeted_again(id));
         }
         // The same mux with another boot: the earlier process is dead, and its connections with it.
-        let mut dead: Vec<LinkId> =
-            self.links.iter().filter(|(_, l)| l.name.as_ref() == identity.name).map(|(&id, _)| id).collect();
+        let mut dead: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, l)| l.name.as_ref() == identity.name)
+            .map(|(&id, _)| id)
+            .collect();
         dead.sort_unstable();
         let mut config = ServerSideConfig::new(self.name.clone(), self.boot, self.store, Role::Mux);
         config.mux_lost = self.mux_lost;
@@ -169,14 +197,30 @@ impl Links {
         let id = LinkId(self.next);
         self.next += 1;
         let name: Arc<str> = identity.name.as_str().into();
-        self.links.insert(id, LinkState { side, identity, name, conns: HashMap::default(), backlog: VecDeque::new() });
+        self.links.insert(
+            id,
+            LinkState {
+                side,
+                identity,
+                name,
+                conns: HashMap::default(),
+                backlog: VecDeque::new(),
+            },
+        );
         self.drain(id);
         Ok(id)
     }
 
     /// Bytes of a link's transport.
-    pub fn handle_bytes(&mut self, now: Instant, id: LinkId, bytes: &mut BytesMut) -> Result<(), LinkError> {
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+    pub fn handle_bytes(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        bytes: &mut BytesMut,
+    ) -> Result<(), LinkError> {
+        let Some(link) = self.links.get_mut(&id) else {
+            return Ok(());
+        };
         let result = link.side.handle_bytes(now, bytes);
         self.drain(id);
         result
@@ -205,7 +249,10 @@ impl Links {
 
     /// When to call [`Links::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.links.values().filter_map(|l| l.side.poll_timeout()).min()
+        self.links
+            .values()
+            .filter_map(|l| l.side.poll_timeout())
+            .min()
     }
 
     /// Bytes for the transport of a link.
@@ -232,7 +279,10 @@ impl Links {
             }
             LinkCommand::Rehome { key, to, travel } => {
                 if let Some(place) = self.place(key) {
-                    *place = Place { shard: to, moving: Some(Vec::new()) };
+                    *place = Place {
+                        shard: to,
+                        moving: Some(Vec::new()),
+                    };
                     self.events.push((to, Event::Adopt(key, travel)));
                 }
                 self.events.push((shard, Event::Rehomed(key)));
@@ -317,16 +367,25 @@ impl Links {
                 ServerEvent::Up { continued } => self.up(id, continued),
                 ServerEvent::Opened(conn, open) => self.opened(id, conn, open),
                 ServerEvent::Resumed(conn, resume) => self.resumed(id, conn, resume),
-                ServerEvent::Input(conn, input) => self.hand(id, conn, |key| Event::Input(key, input)),
+                ServerEvent::Input(conn, input) => {
+                    self.hand(id, conn, |key| Event::Input(key, input))
+                }
                 ServerEvent::Injected(conn) => self.hand(id, conn, Event::Injected),
                 ServerEvent::Secured(conn, facts) => {
                     let facts = self.believed(id, facts);
                     self.hand(id, conn, |key| Event::Secured(key, facts));
                 }
                 ServerEvent::Drained(conn, n) => self.hand(id, conn, |key| Event::Drained(key, n)),
-                ServerEvent::Closed(conn, reason) => self.hand(id, conn, |key| Event::Closed(key, reason)),
-                ServerEvent::Taken(conn, stored) => self.hand(id, conn, |key| Event::Taken(key, stored)),
-                ServerEvent::SettledTaken { conn, settled_stanzas } => {
+                ServerEvent::Closed(conn, reason) => {
+                    self.hand(id, conn, |key| Event::Closed(key, reason))
+                }
+                ServerEvent::Taken(conn, stored) => {
+                    self.hand(id, conn, |key| Event::Taken(key, stored))
+                }
+                ServerEvent::SettledTaken {
+                    conn,
+                    settled_stanzas,
+                } => {
                     self.hand(id, conn, |key| Event::SettledTaken(key, settled_stanzas));
                 }
                 ServerEvent::Down(e) => self.down.push((id, e)),
@@ -370,36 +429,67 @@ impl Links {
     }
 
     fn resume_end(&mut self, id: LinkId) {
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.links.get(&id) else {
+            return;
+        };
         for n in 0..self.shards {
-            self.events.push((ShardId(n), Event::ResumeEnd(link.name.clone())));
+            self.events
+                .push((ShardId(n), Event::ResumeEnd(link.name.clone())));
         }
     }
 
     fn opened(&mut self, id: LinkId, conn: ConnId, mut open: Box<Open>) {
         let shards = u64::from(self.shards);
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         if !link.identity.kinds.contains(&open.kind) || open.kind != ListenerKind::C2s {
             self.violations += 1;
             tracing::warn!(mux = %link.name, kind = ?open.kind, "the mux may not open streams of this kind");
-            let close = Close { last: Bytes::new(), reason: CloseReason::PolicyViolation };
+            let close = Close {
+                last: Bytes::new(),
+                reason: CloseReason::PolicyViolation,
+            };
             // The connection was opened just now: the link allows its Close.
             let _ = link.side.send(Frame::Close(conn, close));
             return;
         }
-        open.tls = open.tls.map(|facts| *believed(&link.identity, Box::new(facts)));
+        open.tls = open
+            .tls
+            .map(|facts| *believed(&link.identity, Box::new(facts)));
         let shard = ShardId((conn.0 % shards) as u16);
-        link.conns.insert(conn, Place { shard, moving: None });
+        link.conns.insert(
+            conn,
+            Place {
+                shard,
+                moving: None,
+            },
+        );
         let mux = link.name.clone();
-        self.events.push((shard, Event::Opened(ConnKey { link: id, conn }, open, mux)));
+        self.events
+            .push((shard, Event::Opened(ConnKey { link: id, conn }, open, mux)));
     }
 
     fn resumed(&mut self, id: LinkId, conn: ConnId, resume: Box<Resume>) {
-        let shard = resume.note.and_then(|n| self.notes.remove(&n.0)).unwrap_or(ShardId(0));
-        let Some(link) = self.links.get_mut(&id) else { return };
-        link.conns.insert(conn, Place { shard, moving: None });
+        let shard = resume
+            .note
+            .and_then(|n| self.notes.remove(&n.0))
+            .unwrap_or(ShardId(0));
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        link.conns.insert(
+            conn,
+            Place {
+                shard,
+                moving: None,
+            },
+        );
         let mux = link.name.clone();
-        self.events.push((shard, Event::Resumed(ConnKey { link: id, conn }, resume, mux)));
+        self.events.push((
+            shard,
+            Event::Resumed(ConnKey { link: id, conn }, resume, mux),
+        ));
     }
 
     fn hand(&mut self, id: LinkId, conn: ConnId, event: impl FnOnce(ConnKey) -> Event) {

@@ -52,7 +52,10 @@ fn main() -> ExitCode {
 
 fn log_to_stderr(log: &config::LogConfig) {
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
     if log.json {
         builder.json().init();
     } else {
@@ -61,7 +64,8 @@ fn log_to_stderr(log: &config::LogConfig) {
 }
 
 fn run(config: config::Config, file: &Path) -> anyhow::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("signals cannot be received")?;
+    let mut signals =
+        Signals::new([SIGHUP, SIGINT, SIGTERM]).context("signals cannot be received")?;
     let mut server = Server::start(config)?;
     tracing::info!("ready");
     for signal in &mut signals {

@@ -99,9 +99,20 @@ impl Policy {
     pub fn parse(text: &str, file: &Path) -> Result<Self, Mistakes> {
         let mut mistakes = Vec::new();
         let mut mistake = |line: usize, key: &str, text: String| {
-            mistakes.push(Mistake { file: file.to_owned(), line, key: key.to_owned(), text });
+            mistakes.push(Mistake {
+                file: file.to_owned(),
+                line,
+                key: key.to_owned(),
+                text,
+            });
         };
-        let line_of = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1;
+        let line_of = |at: usize| {
+            text.as_bytes()[..at.min(text.len())]
+                .iter()
+                .filter(|&&b| b == b'\n')
+                .count()
+                + 1
+        };
         let written: Written = match toml::from_str(text) {
             Ok(written) => written,
             Err(e) => {
@@ -126,7 +137,11 @@ impl Policy {
             for name in named.into_vec() {
                 match Right::ALL.into_iter().find(|r| r.name() == name) {
                     Some(right) => rights.push(right),
-                    None => mistake(line, "rule", format!("{name:?} is no right: \"login\" and \"admin\" are")),
+                    None => mistake(
+                        line,
+                        "rule",
+                        format!("{name:?} is no right: \"login\" and \"admin\" are"),
+                    ),
                 }
             }
             let mut whom = Vec::new();
@@ -140,28 +155,61 @@ impl Policy {
                 }
             }
             for name in rule.users {
-                match BareJid::parse(&name).ok().filter(|j| j.localpart().is_some()) {
+                match BareJid::parse(&name)
+                    .ok()
+                    .filter(|j| j.localpart().is_some())
+                {
                     Some(user) => whom.push(Whom::User(user)),
-                    None => mistake(line, "rule.users", format!("{name:?} is no user: write name@domain")),
+                    None => mistake(
+                        line,
+                        "rule.users",
+                        format!("{name:?} is no user: write name@domain"),
+                    ),
                 }
             }
             if whom.is_empty() {
-                mistake(line, "rule", "the rule is for nobody: give `users`, `domains` or `everyone = true`".into());
+                mistake(
+                    line,
+                    "rule",
+                    "the rule is for nobody: give `users`, `domains` or `everyone = true`".into(),
+                );
             }
-            rules.push(Rule { line, allow, rights, whom });
+            rules.push(Rule {
+                line,
+                allow,
+                rights,
+                whom,
+            });
         }
-        if mistakes.is_empty() { Ok(Self { rules }) } else { Err(Mistakes(mistakes)) }
+        if mistakes.is_empty() {
+            Ok(Self { rules })
+        } else {
+            Err(Mistakes(mistakes))
+        }
     }
 
     /// Everybody may log in, nobody may administer: what tests and the simulation run with.
     pub fn open() -> Self {
-        Self { rules: vec![Rule { line: 0, allow: true, rights: vec![Right::Login], whom: vec![Whom::Everyone] }] }
+        Self {
+            rules: vec![Rule {
+                line: 0,
+                allow: true,
+                rights: vec![Right::Login],
+                whom: vec![Whom::Everyone],
+            }],
+        }
     }
 
     /// Decides.
     pub fn test(&self, user: &BareJid, right: Right) -> Verdict {
-        let rule = self.rules.iter().find(|r| r.rights.contains(&right) && r.whom.iter().any(|w| w.is(user)));
-        Verdict { allowed: rule.is_some_and(|r| r.allow), line: rule.map(|r| r.line) }
+        let rule = self
+            .rules
+            .iter()
+            .find(|r| r.rights.contains(&right) && r.whom.iter().any(|w| w.is(user)));
+        Verdict {
+            allowed: rule.is_some_and(|r| r.allow),
+            line: rule.map(|r| r.line),
+        }
     }
 
     /// Whether the account may log in.
@@ -182,7 +230,10 @@ impl Whom {
 
 /// The prepared form of a domain.
 pub fn domain(text: &str) -> Option<String> {
-    BareJid::parse(text).ok().filter(|j| j.localpart().is_none()).map(|j| j.domainpart().to_owned())
+    BareJid::parse(text)
+        .ok()
+        .filter(|j| j.localpart().is_none())
+        .map(|j| j.domainpart().to_owned())
 }
 
 #[derive(serde::Deserialize)]
@@ -237,9 +288,21 @@ mod tests {
         assert!(!policy.may_log_in(&jid("mallory@a.org")));
         assert!(policy.may_log_in(&jid("other@a.org")));
         assert!(!policy.may_log_in(&jid("other@b.org")));
-        assert_eq!(policy.test(&jid("root@a.org"), Right::Admin), Verdict { allowed: true, line: Some(4) });
+        assert_eq!(
+            policy.test(&jid("root@a.org"), Right::Admin),
+            Verdict {
+                allowed: true,
+                line: Some(4)
+            }
+        );
         // A right is bound to the whole address.
-        assert_eq!(policy.test(&jid("root@b.org"), Right::Admin), Verdict { allowed: false, line: None });
+        assert_eq!(
+            policy.test(&jid("root@b.org"), Right::Admin),
+            Verdict {
+                allowed: false,
+                line: None
+            }
+        );
     }
 
     #[test]

@@ -260,19 +260,43 @@ pub struct Session {
 
 impl Session {
     /// A connection that has just been opened.
-    pub fn new(key: ConnKey, open: Box<Open>, parser: StreamParser, negotiation: Box<Negotiation>, now: Now) -> Self {
-        Self::build(Some(key), open, parser, Stage::Negotiating(negotiation), now)
+    pub fn new(
+        key: ConnKey,
+        open: Box<Open>,
+        parser: StreamParser,
+        negotiation: Box<Negotiation>,
+        now: Now,
+    ) -> Self {
+        Self::build(
+            Some(key),
+            open,
+            parser,
+            Stage::Negotiating(negotiation),
+            now,
+        )
     }
 
     /// A session found in the session store after a restart, without its connection.
-    pub fn orphan(open: Box<Open>, parser: StreamParser, bound: Box<Bound>, sm: Option<StreamManagement>, now: Now) -> Self {
+    pub fn orphan(
+        open: Box<Open>,
+        parser: StreamParser,
+        bound: Box<Bound>,
+        sm: Option<StreamManagement>,
+        now: Now,
+    ) -> Self {
         let mut session = Self::build(None, open, parser, Stage::Bound(bound), now);
         session.sm = sm;
         session.hold_back();
         session
     }
 
-    fn build(key: Option<ConnKey>, open: Box<Open>, parser: StreamParser, stage: Stage, now: Now) -> Self {
+    fn build(
+        key: Option<ConnKey>,
+        open: Box<Open>,
+        parser: StreamParser,
+        stage: Stage,
+        now: Now,
+    ) -> Self {
         Self {
             key,
             open,
@@ -357,8 +381,20 @@ impl Session {
         self.elements_out = r.elements;
         self.stanzas_out = r.stanzas;
         self.drained = r.drained;
-        self.marks = Marks { settled_bytes: r.settled_bytes, settled_stanzas: r.settled_stanzas, ..Marks::default() };
-        self.unacked = r.held.iter().map(|h| Unacked { element: h.element, stanza: h.stanza, position: h.id.0 }).collect();
+        self.marks = Marks {
+            settled_bytes: r.settled_bytes,
+            settled_stanzas: r.settled_stanzas,
+            ..Marks::default()
+        };
+        self.unacked = r
+            .held
+            .iter()
+            .map(|h| Unacked {
+                element: h.element,
+                stanza: h.stanza,
+                position: h.id.0,
+            })
+            .collect();
         self.forget_stanzas = r.held.first().map_or(r.stanzas, |h| h.stanza - 1);
         // The mux has not taken <enabled/>: nothing is counted yet, and <enable/> will come again.
         self.sm = self.sm.filter(|sm| sm.enabled_element <= r.elements);
@@ -439,7 +475,9 @@ impl Session {
 
     /// How long the oldest unsettled element has waited, ms.
     pub fn oldest_unsettled_ms(&self, now: Now) -> Option<u64> {
-        self.unsettled.front().map(|e| now.mono_ms.saturating_sub(e.since_ms))
+        self.unsettled
+            .front()
+            .map(|e| now.mono_ms.saturating_sub(e.since_ms))
     }
 
     /// Everything taken from the client so far is settled.
@@ -505,7 +543,11 @@ impl Session {
             settled_bytes: self.settled_bytes,
             settled_stanzas: self.settled_stanzas,
             forget_stanzas: self.forget_stanzas.max(self.marks.forget_stanzas),
-            input_bytes_max: if credit { (self.settled_bytes + window).max(self.marks.input_bytes_max) } else { self.marks.input_bytes_max },
+            input_bytes_max: if credit {
+                (self.settled_bytes + window).max(self.marks.input_bytes_max)
+            } else {
+                self.marks.input_bytes_max
+            },
         };
         // The window alone is worth a frame only when it has moved a good part of itself.
         let moved = marks.settled_bytes != self.marks.settled_bytes
@@ -514,7 +556,11 @@ impl Session {
         if moved {
             self.marks = marks;
             let track = self.name.is_some();
-            out.push(LinkCommand::Frame { link: key.link, frame: Frame::Marks(key.conn, marks), track });
+            out.push(LinkCommand::Frame {
+                link: key.link,
+                frame: Frame::Marks(key.conn, marks),
+                track,
+            });
         }
         let settled = self.unsettled.is_empty();
         if let Stage::Closing { last, reason, sent } = &mut self.stage
@@ -522,8 +568,15 @@ impl Session {
         {
             if !*sent {
                 *sent = true;
-                let close = Close { last: std::mem::take(last), reason: *reason };
-                out.push(LinkCommand::Frame { link: key.link, frame: Frame::Close(key.conn, close), track: false });
+                let close = Close {
+                    last: std::mem::take(last),
+                    reason: *reason,
+                };
+                out.push(LinkCommand::Frame {
+                    link: key.link,
+                    frame: Frame::Close(key.conn, close),
+                    track: false,
+                });
             }
             return self.mux_closed;
         }
@@ -544,8 +597,20 @@ impl Session {
         }
         let Some(key) = self.key else { return };
         self.count_out(bytes.len(), kind, now);
-        let frame = Frame::Output(key.conn, Output { bytes, last: true, stanza: kind.stanza, stored: kind.stored.map(StoredId) });
-        out.push(LinkCommand::Frame { link: key.link, frame, track: kind.track });
+        let frame = Frame::Output(
+            key.conn,
+            Output {
+                bytes,
+                last: true,
+                stanza: kind.stanza,
+                stored: kind.stored.map(StoredId),
+            },
+        );
+        out.push(LinkCommand::Frame {
+            link: key.link,
+            frame,
+            track: kind.track,
+        });
     }
 
     /// Counts an element that goes out by another frame (Fanout, StartTls).
@@ -555,7 +620,11 @@ impl Session {
             self.stanzas_out += 1;
         }
         if let Some(position) = kind.stored {
-            self.unacked.push_back(Unacked { element: self.elements_out, stanza: self.stanzas_out, position });
+            self.unacked.push_back(Unacked {
+                element: self.elements_out,
+                stanza: self.stanzas_out,
+                position,
+            });
         }
         if self.outstanding.is_empty() {
             self.stuck_since_ms = now.mono_ms;
@@ -611,7 +680,11 @@ impl Session {
     /// What the client's TCP has acknowledged is delivered; under stream management only what was sent before it began.
     fn deliver_drained(&mut self, delivered: &mut Vec<Unacked>) {
         let stanza_max = self.sm.map_or(u64::MAX, |sm| sm.out_base);
-        while let Some(u) = self.unacked.front().filter(|u| u.element <= self.drained && u.stanza <= stanza_max) {
+        while let Some(u) = self
+            .unacked
+            .front()
+            .filter(|u| u.element <= self.drained && u.stanza <= stanza_max)
+        {
             delivered.push(*u);
             self.unacked.pop_front();
         }
@@ -648,6 +721,20 @@ impl Session {
         Some(())
     }
 
+    /// Gives back what the queues of a busy session keep: about half a KiB each that an idle one has no use for.
+    pub fn trim(&mut self) {
+        fn empty<T>(queue: &mut VecDeque<T>) {
+            if queue.is_empty() && queue.capacity() > 0 {
+                *queue = VecDeque::new();
+            }
+        }
+        empty(&mut self.unsettled);
+        empty(&mut self.outstanding);
+        empty(&mut self.unacked);
+        empty(&mut self.acks_in_flight);
+        empty(&mut self.ack_elements);
+    }
+
     fn shrink_unacked(&mut self) {
         if self.unacked.is_empty() && self.unacked.capacity() > 8 {
             self.unacked.shrink_to(0);
@@ -657,8 +744,14 @@ impl Session {
     /// Output stanzas (since the connection began) that need no acknowledgement any more: all up to the oldest that is
     /// still unacknowledged, or whose mark is not cleared.
     pub fn acknowledged_stanzas(&self) -> u64 {
-        let unacked = self.unacked.front().map_or(self.stanzas_out, |u| u.stanza - 1);
-        self.uncleared.iter().map(|u| u.stanza - 1).fold(unacked, u64::min)
+        let unacked = self
+            .unacked
+            .front()
+            .map_or(self.stanzas_out, |u| u.stanza - 1);
+        self.uncleared
+            .iter()
+            .map(|u| u.stanza - 1)
+            .fold(unacked, u64::min)
     }
 
     /// The client has acknowledged it, but its mark cannot be cleared yet.
@@ -760,7 +853,12 @@ impl Session {
             sm.requested_ms = Some(now.mono_ms);
             sm.asked_ms = now.mono_ms;
             sm.asked_stanzas = self.stanzas_out;
-            self.send(Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>"), OutKind::NONZA, now, out);
+            self.send(
+                Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>"),
+                OutKind::NONZA,
+                now,
+                out,
+            );
         }
     }
 
@@ -774,7 +872,11 @@ impl Session {
     /// Begins the end: nothing is sent after `last`.
     pub fn close(&mut self, last: Bytes, reason: CloseReason) {
         if !matches!(self.stage, Stage::Closing { .. }) {
-            self.stage = Stage::Closing { last, reason, sent: false };
+            self.stage = Stage::Closing {
+                last,
+                reason,
+                sent: false,
+            };
         }
     }
 }
@@ -792,12 +894,24 @@ pub struct OutKind {
 
 impl OutKind {
     /// Stream header, SASL, acknowledgements...
-    pub const NONZA: Self = Self { stanza: false, stored: None, track: false };
+    pub const NONZA: Self = Self {
+        stanza: false,
+        stored: None,
+        track: false,
+    };
     /// A stanza that is not stored.
-    pub const STANZA: Self = Self { stanza: true, stored: None, track: false };
+    pub const STANZA: Self = Self {
+        stanza: true,
+        stored: None,
+        track: false,
+    };
 
     /// A stored stanza.
     pub fn stored(position: u64) -> Self {
-        Self { stanza: true, stored: Some(position), track: false }
+        Self {
+            stanza: true,
+            stored: Some(position),
+            track: false,
+        }
     }
 }

@@ -48,19 +48,39 @@ enum After {
     /// So does presence for this account.
     Fan(Arc<PresenceFan>, BareJid),
     /// The bound session may be told so.
-    Bound { slot: u32, generation: u32, result: Bytes, number: u64 },
+    Bound {
+        slot: u32,
+        generation: u32,
+        result: Bytes,
+        number: u64,
+    },
     /// What the element caused is durable.
     Token(Token),
     /// A roster has changed: what follows from it.
     Steps(Box<roster::Steps>),
     /// Acknowledgements of this session are on disk.
-    Acked { slot: u32, generation: u32, write: u64 },
+    Acked {
+        slot: u32,
+        generation: u32,
+        write: u64,
+    },
     /// The marks of these positions are cleared.
     Cleared(BareJid, Vec<u64>),
     /// `<enabled/>` may be said.
-    SmEnabled { slot: u32, generation: u32, number: u64 },
+    SmEnabled {
+        slot: u32,
+        generation: u32,
+        number: u64,
+    },
     /// Answer to an element that wrote something, for the session's element.
-    Reply { slot: u32, generation: u32, number: u64, reply: Bytes, failure: Bytes, stanza: bool },
+    Reply {
+        slot: u32,
+        generation: u32,
+        number: u64,
+        reply: Bytes,
+        failure: Bytes,
+        stanza: bool,
+    },
 }
 
 /// An IQ that waits for something stored.
@@ -119,7 +139,10 @@ pub struct Shard {
 
 impl std::fmt::Debug for Shard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shard").field("id", &self.id).field("sessions", &self.sessions.len()).finish_non_exhaustive()
+        f.debug_struct("Shard")
+            .field("id", &self.id)
+            .field("sessions", &self.sessions.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -235,7 +258,12 @@ impl Shard {
     pub fn give_credit(&mut self, yes: bool) {
         if yes && !self.credit {
             // What was held back goes out with the next flush.
-            let slots: Vec<u32> = self.sessions.iter().filter(|(_, s)| s.key.is_some()).map(|(n, _)| n as u32).collect();
+            let slots: Vec<u32> = self
+                .sessions
+                .iter()
+                .filter(|(_, s)| s.key.is_some())
+                .map(|(n, _)| n as u32)
+                .collect();
             slots.into_iter().for_each(|slot| self.touch(slot));
         }
         self.credit = yes;
@@ -289,7 +317,9 @@ impl Shard {
     }
 
     fn session(&mut self, slot: u32) -> &mut Session {
-        self.sessions.get_mut(slot as usize).expect("slots come from `conns` or were checked with `live`")
+        self.sessions
+            .get_mut(slot as usize)
+            .expect("slots come from `conns` or were checked with `live`")
     }
 
     fn touch(&mut self, slot: u32) {
@@ -356,7 +386,10 @@ impl Shard {
 
     fn settle(&mut self, slot: u32) {
         let now = self.now;
-        let session = self.sessions.get_mut(slot as usize).expect("checked by the caller");
+        let session = self
+            .sessions
+            .get_mut(slot as usize)
+            .expect("checked by the caller");
         session.settle(now, &mut self.fx.links);
         self.touch(slot);
     }
@@ -371,7 +404,10 @@ impl Shard {
     }
 
     fn after(&mut self, write: u64, what: After) {
-        debug_assert!(self.after.back().is_none_or(|(w, _)| *w <= write), "the queue is in order of writes");
+        debug_assert!(
+            self.after.back().is_none_or(|(w, _)| *w <= write),
+            "the queue is in order of writes"
+        );
         self.after.push_back((write, what));
     }
 
@@ -384,7 +420,9 @@ impl Shard {
                 break;
             }
             let (write, what) = self.after.pop_front().expect("front was there");
-            let result = write.checked_sub(first).and_then(|i| results.get(i as usize));
+            let result = write
+                .checked_sub(first)
+                .and_then(|i| results.get(i as usize));
             self.carry_out(write, what, result);
             self.run_local();
         }
@@ -398,27 +436,53 @@ impl Shard {
             After::Fan(fan, target) => self.fan_out(&fan, &[&target]),
             After::Token(token) => self.done(Some(token)),
             After::Steps(steps) => self.take_steps(*steps, failed),
-            After::Bound { slot, generation, result, number } => {
+            After::Bound {
+                slot,
+                generation,
+                result,
+                number,
+            } => {
                 if self.live(slot, generation) {
                     self.bound_durable(slot, result, number, failed);
                 }
             }
-            After::Acked { slot, generation, write: w } => {
+            After::Acked {
+                slot,
+                generation,
+                write: w,
+            } => {
                 debug_assert_eq!(w, write);
                 if self.live(slot, generation) {
                     self.session(slot).ack_durable(write);
                     self.settle(slot);
                 }
             }
-            After::Cleared(account, positions) => self.cleared_durable(&account, &positions, failed),
-            After::SmEnabled { slot, generation, number } => {
+            After::Cleared(account, positions) => {
+                self.cleared_durable(&account, &positions, failed)
+            }
+            After::SmEnabled {
+                slot,
+                generation,
+                number,
+            } => {
                 if self.live(slot, generation) {
                     self.sm_enabled(slot, number, failed);
                 }
             }
-            After::Reply { slot, generation, number, reply, failure, stanza } => {
+            After::Reply {
+                slot,
+                generation,
+                number,
+                reply,
+                failure,
+                stanza,
+            } => {
                 if self.live(slot, generation) {
-                    let kind = if stanza { crate::session::OutKind::STANZA } else { crate::session::OutKind::NONZA };
+                    let kind = if stanza {
+                        crate::session::OutKind::STANZA
+                    } else {
+                        crate::session::OutKind::NONZA
+                    };
                     self.send(slot, if failed { failure } else { reply }, kind);
                     self.session(slot).done(number);
                     self.settle(slot);
@@ -433,7 +497,9 @@ impl Shard {
         // Flushing one session may touch others.
         while let Some(slot) = self.dirty.pop() {
             self.flush_record(slot);
-            let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
+            let Some(session) = self.sessions.get_mut(slot as usize) else {
+                continue;
+            };
             if !session.dirty {
                 continue;
             }
@@ -441,7 +507,9 @@ impl Shard {
                 session.request_ack(self.now, &mut self.fx.links);
             }
             let over = session.flush(&self.settings, self.credit, &mut self.fx.links);
-            let orphaned_end = session.key.is_none() && session.holds_for.is_none() && matches!(session.stage, crate::session::Stage::Closing { .. });
+            let orphaned_end = session.key.is_none()
+                && session.holds_for.is_none()
+                && matches!(session.stage, crate::session::Stage::Closing { .. });
             if over {
                 let key = session.key;
                 // Its origins go with its record: the mux may not have taken our Close, and bring everything again.
@@ -483,7 +551,10 @@ impl Shard {
 
     fn send(&mut self, slot: u32, bytes: Bytes, kind: crate::session::OutKind) {
         let now = self.now;
-        let session = self.sessions.get_mut(slot as usize).expect("checked by the caller");
+        let session = self
+            .sessions
+            .get_mut(slot as usize)
+            .expect("checked by the caller");
         session.send(bytes, kind, now, &mut self.fx.links);
         if kind.stanza {
             self.status.stanzas_out += 1;
@@ -506,7 +577,10 @@ impl Shard {
                 origin: None,
                 token: stanza.token,
             };
-            self.tell(self.home(&reply.to.bare()), ShardMsg::Stanza(Box::new(reply)));
+            self.tell(
+                self.home(&reply.to.bare()),
+                ShardMsg::Stanza(Box::new(reply)),
+            );
         } else {
             self.done(stanza.token);
         }

@@ -1,5 +1,10 @@
 //! Log-in as data: what a client sends, what it gets, over plain TCP, after STARTTLS and over direct TLS.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise, in its helpers too"
+)]
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::sync::Arc;

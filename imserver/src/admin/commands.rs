@@ -32,20 +32,65 @@ pub struct Command {
 
 /// All of them.
 pub const COMMANDS: &[Command] = &[
-    Command { name: "user add", changes: true, run: user_add },
-    Command { name: "user import", changes: true, run: user_import },
-    Command { name: "user del", changes: true, run: user_del },
-    Command { name: "user passwd", changes: true, run: user_passwd },
-    Command { name: "user list", changes: false, run: user_list },
-    Command { name: "user show", changes: false, run: user_show },
-    Command { name: "session list", changes: false, run: session_list },
-    Command { name: "session kick", changes: true, run: session_kick },
-    Command { name: "mux list", changes: false, run: mux_list },
-    Command { name: "status", changes: false, run: status },
+    Command {
+        name: "user add",
+        changes: true,
+        run: user_add,
+    },
+    Command {
+        name: "user import",
+        changes: true,
+        run: user_import,
+    },
+    Command {
+        name: "user del",
+        changes: true,
+        run: user_del,
+    },
+    Command {
+        name: "user passwd",
+        changes: true,
+        run: user_passwd,
+    },
+    Command {
+        name: "user list",
+        changes: false,
+        run: user_list,
+    },
+    Command {
+        name: "user show",
+        changes: false,
+        run: user_show,
+    },
+    Command {
+        name: "session list",
+        changes: false,
+        run: session_list,
+    },
+    Command {
+        name: "session kick",
+        changes: true,
+        run: session_kick,
+    },
+    Command {
+        name: "mux list",
+        changes: false,
+        run: mux_list,
+    },
+    Command {
+        name: "status",
+        changes: false,
+        run: status,
+    },
 ];
 
 fn address(text: &str) -> Result<BareJid, Refusal> {
-    BareJid::parse(text).map_err(|e| Refusal::new("bad-request", format!("{} is no address: {e}", quoted(text))))
+    BareJid::parse(text).map_err(|e| {
+        Refusal::new(
+            "bad-request",
+            format!("{} is no address: {e}", quoted(text)),
+        )
+    })
 }
 
 /// A page of a table: rows until there are enough or they are long enough.
@@ -66,18 +111,30 @@ fn page<T>(
             break;
         }
     }
-    let next = (full || rows.len() < items.len()).then(|| items.get(rows.len().wrapping_sub(1)).map(cursor)).flatten();
-    Answer::Table { columns, rows, next }
+    let next = (full || rows.len() < items.len())
+        .then(|| items.get(rows.len().wrapping_sub(1)).map(cursor))
+        .flatten();
+    Answer::Table {
+        columns,
+        rows,
+        next,
+    }
 }
 
 /// An address of an account that may be here.
 fn account_jid(backend: &dyn Backend, text: &str) -> Result<BareJid, Refusal> {
     let jid = address(text)?;
     if jid.localpart().is_none() {
-        return Err(Refusal::new("bad-request", format!("{} has no name before the @", quoted(text))));
+        return Err(Refusal::new(
+            "bad-request",
+            format!("{} has no name before the @", quoted(text)),
+        ));
     }
     if !backend.domains().iter().any(|d| d == jid.domainpart()) {
-        return Err(Refusal::new("bad-request", format!("{} is not served here", quoted(jid.domainpart()))));
+        return Err(Refusal::new(
+            "bad-request",
+            format!("{} is not served here", quoted(jid.domainpart())),
+        ));
     }
     Ok(jid)
 }
@@ -115,15 +172,32 @@ fn text(text: impl Into<String>) -> Result<Answer, Refusal> {
 fn user_add(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
     let jid = account_jid(backend, args.text("jid")?)?;
     let keys = keys(backend, args.text("password")?)?;
-    let account = Account { jid: jid.clone(), keys, disabled: false, created_ms: backend.now_unix_ms() };
-    one(backend, Write::AccountPut { account, mode: PutMode::Create })?;
+    let account = Account {
+        jid: jid.clone(),
+        keys,
+        disabled: false,
+        created_ms: backend.now_unix_ms(),
+    };
+    one(
+        backend,
+        Write::AccountPut {
+            account,
+            mode: PutMode::Create,
+        },
+    )?;
     text(format!("{} added", jid.as_str()))
 }
 
 fn user_passwd(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
     let jid = account_jid(backend, args.text("jid")?)?;
     let keys = keys(backend, args.text("password")?)?;
-    one(backend, Write::AccountKeys { jid: jid.clone(), keys })?;
+    one(
+        backend,
+        Write::AccountKeys {
+            jid: jid.clone(),
+            keys,
+        },
+    )?;
     text(format!("password of {} changed", jid.as_str()))
 }
 
@@ -135,7 +209,10 @@ fn user_del(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
         let positions = backend.rows(&jid, DROP_SLICE)?;
         let last = positions.len() < DROP_SLICE;
         if !positions.is_empty() {
-            backend.write(vec![Write::Drop { owner: jid.clone(), positions }])?;
+            backend.write(vec![Write::Drop {
+                owner: jid.clone(),
+                positions,
+            }])?;
         }
         if last {
             return text(format!("{} removed", jid.as_str()));
@@ -147,16 +224,31 @@ fn user_del(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
 fn user_import(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
     let lines = args.lines("lines")?;
     if lines.len() > IMPORT_LINES_MAX {
-        return Err(Refusal::new("bad-request", format!("more than {IMPORT_LINES_MAX} lines in one request")));
+        return Err(Refusal::new(
+            "bad-request",
+            format!("more than {IMPORT_LINES_MAX} lines in one request"),
+        ));
     }
-    let half = lines.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let half = lines
+        .len()
+        .div_ceil(std::thread::available_parallelism().map_or(1, usize::from))
+        .max(1);
     // Deriving keys from passwords is all the work there is: every core takes a part.
     let parsed: Vec<(u64, Result<Account, Refusal>)> = std::thread::scope(|scope| {
         let parts: Vec<_> = lines
             .chunks(half)
-            .map(|part| scope.spawn(move || part.iter().map(|(n, l)| (*n, import_line(backend, l))).collect::<Vec<_>>()))
+            .map(|part| {
+                scope.spawn(move || {
+                    part.iter()
+                        .map(|(n, l)| (*n, import_line(backend, l)))
+                        .collect::<Vec<_>>()
+                })
+            })
             .collect();
-        parts.into_iter().flat_map(|p| p.join().unwrap_or_default()).collect()
+        parts
+            .into_iter()
+            .flat_map(|p| p.join().unwrap_or_default())
+            .collect()
     });
     let mut rows = Vec::new();
     let mut numbers = Vec::new();
@@ -165,7 +257,10 @@ fn user_import(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
         match account {
             Ok(account) => {
                 numbers.push(n);
-                writes.push(Write::AccountPut { account, mode: PutMode::Create });
+                writes.push(Write::AccountPut {
+                    account,
+                    mode: PutMode::Create,
+                });
             }
             Err(refusal) => rows.push(problem(n, &refusal)),
         }
@@ -178,13 +273,17 @@ fn user_import(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
         }
     }
     rows.sort_by_key(|r| r[0].as_u64());
-    Ok(Answer::Table { columns: vec!["line", "problem"], rows, next: None })
+    Ok(Answer::Table {
+        columns: vec!["line", "problem"],
+        rows,
+        next: None,
+    })
 }
 
 fn problem(line: u64, refusal: &Refusal) -> Vec<Value> {
     let mut text = refusal.text.clone();
-    if text.len() > PROBLEM_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(PROBLEM_BYTES_MAX));
+    if let Some((end, _)) = text.char_indices().find(|(at, _)| *at >= PROBLEM_BYTES_MAX) {
+        text.truncate(end);
         text.push_str("...");
     }
     vec![json!(line), json!(text)]
@@ -194,17 +293,32 @@ fn import_line(backend: &dyn Backend, line: &str) -> Result<Account, Refusal> {
     let (jid, secret) = line
         .trim_end_matches(['\r', '\n'])
         .split_once([' ', '\t'])
-        .ok_or_else(|| Refusal::new("bad-request", "expected an address, a space, and a password or SCRAM secrets"))?;
+        .ok_or_else(|| {
+            Refusal::new(
+                "bad-request",
+                "expected an address, a space, and a password or SCRAM secrets",
+            )
+        })?;
     let jid = account_jid(backend, jid)?;
-    let keys = if secret.starts_with("{SCRAM-") || secret.starts_with("SCRAM-SHA-") && secret.contains('$') {
+    let keys = if secret.starts_with("{SCRAM-")
+        || secret.starts_with("SCRAM-SHA-") && secret.contains('$')
+    {
         secret
             .split_ascii_whitespace()
-            .map(|s| s.parse().map_err(|e| Refusal::new("bad-request", format!("{e}"))))
+            .map(|s| {
+                s.parse()
+                    .map_err(|e| Refusal::new("bad-request", format!("{e}")))
+            })
             .collect::<Result<_, _>>()?
     } else {
         keys(backend, secret)?
     };
-    Ok(Account { jid, keys, disabled: false, created_ms: backend.now_unix_ms() })
+    Ok(Account {
+        jid,
+        keys,
+        disabled: false,
+        created_ms: backend.now_unix_ms(),
+    })
 }
 
 fn user_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
@@ -212,7 +326,13 @@ fn user_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> 
     let after = args.optional_text("after")?.map(address).transpose()?;
     let found = backend.accounts(args.optional_text("domain")?, after.as_ref(), PAGE)?;
     let columns = vec!["jid", "created", "disabled"];
-    let row = |a: &store::AccountEntry| vec![json!(a.jid.as_str()), json!(stamp(a.created_ms)), json!(a.disabled)];
+    let row = |a: &store::AccountEntry| {
+        vec![
+            json!(a.jid.as_str()),
+            json!(stamp(a.created_ms)),
+            json!(a.disabled),
+        ]
+    };
     Ok(page(columns, found, |a| a.jid.as_str().to_owned(), row))
 }
 
@@ -245,15 +365,23 @@ fn user_show(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> 
         vec![json!("sessions"), json!(sessions.len())],
         vec![json!("resources"), json!(resources)],
     ];
-    Ok(Answer::Table { columns: vec!["what", "value"], rows, next: None })
+    Ok(Answer::Table {
+        columns: vec!["what", "value"],
+        rows,
+        next: None,
+    })
 }
 
 fn session_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
-    let account = args.optional_text("jid")?.map(|j| account_jid(backend, j)).transpose()?;
+    let account = args
+        .optional_text("jid")?
+        .map(|j| account_jid(backend, j))
+        .transpose()?;
     let after = match args.optional_text("after")? {
-        Some(text) => {
-            Some(text.parse::<u64>().map_err(|_| Refusal::new("bad-request", "`after` is not a session id"))?)
-        }
+        Some(text) => Some(
+            text.parse::<u64>()
+                .map_err(|_| Refusal::new("bad-request", "`after` is not a session id"))?,
+        ),
         None => None,
     };
     let found = backend.sessions(account.as_ref(), after, PAGE)?;
@@ -268,7 +396,15 @@ fn session_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusa
             json!(s.id.0.to_string()),
         ]
     };
-    let columns = vec!["jid", "transport", "address", "priority", "since", "unacknowledged", "id"];
+    let columns = vec![
+        "jid",
+        "transport",
+        "address",
+        "priority",
+        "since",
+        "unacknowledged",
+        "id",
+    ];
     Ok(page(columns, found, |s| s.id.0.to_string(), row))
 }
 
@@ -280,7 +416,10 @@ fn session_kick(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusa
     let jid = account_jid(backend, bare)?;
     match backend.kick(&jid, resource)? {
         0 => Err(Refusal::new("not-found", "there is no such session")),
-        n => text(format!("{n} session{} ended", if n == 1 { "" } else { "s" })),
+        n => text(format!(
+            "{n} session{} ended",
+            if n == 1 { "" } else { "s" }
+        )),
     }
 }
 
@@ -288,20 +427,42 @@ fn mux_list(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> 
     let rows = backend
         .muxes()?
         .into_iter()
-        .map(|m| vec![json!(m.name), json!(if m.up { "yes" } else { "no" }), json!(m.conns), json!(m.retained_bytes)])
+        .map(|m| {
+            vec![
+                json!(m.name),
+                json!(if m.up { "yes" } else { "no" }),
+                json!(m.conns),
+                json!(m.retained_bytes),
+            ]
+        })
         .collect();
-    Ok(Answer::Table { columns: vec!["mux", "linked", "connections", "unacknowledged bytes"], rows, next: None })
+    Ok(Answer::Table {
+        columns: vec!["mux", "linked", "connections", "unacknowledged bytes"],
+        rows,
+        next: None,
+    })
 }
 
 fn status(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> {
-    let rows = backend.status()?.into_iter().map(|(what, value)| vec![json!(what), value]).collect();
-    Ok(Answer::Table { columns: vec!["what", "value"], rows, next: None })
+    let rows = backend
+        .status()?
+        .into_iter()
+        .map(|(what, value)| vec![json!(what), value])
+        .collect();
+    Ok(Answer::Table {
+        columns: vec!["what", "value"],
+        rows,
+        next: None,
+    })
 }
 
 /// RFC 3339, to the second.
 fn stamp(unix_ms: u64) -> String {
     time::OffsetDateTime::from_unix_timestamp((unix_ms / 1_000) as i64)
         .ok()
-        .and_then(|t| t.format(&time::format_description::well_known::Rfc3339).ok())
+        .and_then(|t| {
+            t.format(&time::format_description::well_known::Rfc3339)
+                .ok()
+        })
         .unwrap_or_else(|| unix_ms.to_string())
 }

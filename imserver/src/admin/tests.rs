@@ -325,6 +325,7 @@ fn an_import_loads_what_is_right_and_names_what_is_not() {
     let secrets = |hash| {
         derive(hash, "pass word", &[9; 16], 4_096)
             .unwrap()
+            .text()
             .to_string()
     };
     let (sha1, sha256) = (secrets(ScramHash::Sha1), secrets(ScramHash::Sha256));
@@ -377,7 +378,7 @@ fn a_reply_never_outgrows_a_frame() {
         "no-space".to_owned(),
         format!("\u{1}{}@a.example x", "\u{1}".repeat(180)),
         format!("x@{} x", "long.".repeat(40)),
-        format!("{}@a.example x", "\u{1F600}".repeat(50)),
+        format!("{} x", "\u{1F600}".repeat(50)),
     ] {
         let lines = vec![line; 500];
         assert_eq!(site.import(&lines).len(), 500);

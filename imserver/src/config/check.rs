@@ -3,8 +3,8 @@
 use super::file::{EMBEDDED_MUX, File, MuxFile};
 use super::reader::{At, Mistake, Mistakes, Reader, Strings, Written};
 use super::{
-    AdminConfig, AuthConfig, Config, Conflict, LimitsConfig, LinkConfig, LinkTls, LogConfig, Mechanism, MuxConfig,
-    SessionConfig,
+    AdminConfig, AuthConfig, Config, Conflict, LimitsConfig, LinkConfig, LinkTls, LogConfig,
+    Mechanism, MuxConfig, SessionConfig,
 };
 use crate::policy::Policy;
 use proto::frame::ListenerKind;
@@ -55,8 +55,16 @@ fn checked(
         Some(policy) => Policy::load(&base.join(&policy.value)).unwrap_or_else(|mistakes| {
             let unreadable = mistakes.0.iter().any(|m| m.line == 0);
             if unreadable {
-                let why = mistakes.0.iter().map(|m| m.text.clone()).collect::<Vec<_>>().join("; ");
-                reader.wrong(&policy.at, format!("{}: {why}", base.join(&policy.value).display()));
+                let why = mistakes
+                    .0
+                    .iter()
+                    .map(|m| m.text.clone())
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                reader.wrong(
+                    &policy.at,
+                    format!("{}: {why}", base.join(&policy.value).display()),
+                );
             } else {
                 reader.adopt(mistakes.0);
             }
@@ -102,7 +110,12 @@ fn checked(
     }
 }
 
-fn required<'w, T>(reader: &mut Reader, section: &At, key: &str, value: &'w Option<Written<T>>) -> Option<&'w Written<T>> {
+fn required<'w, T>(
+    reader: &mut Reader,
+    section: &At,
+    key: &str,
+    value: &'w Option<Written<T>>,
+) -> Option<&'w Written<T>> {
     if value.is_none() && !reader.has_noted(section, key) {
         reader.wrong_in(section, key, "is missing");
     }
@@ -133,7 +146,9 @@ pub(super) fn number(
 }
 
 fn addresses(reader: &mut Reader, value: &Option<Written<Strings>>) -> Vec<SocketAddr> {
-    let Some(written) = value else { return Vec::new() };
+    let Some(written) = value else {
+        return Vec::new();
+    };
     let mut out = Vec::new();
     for text in &written.value.0 {
         match text.parse() {
@@ -150,13 +165,23 @@ fn addresses(reader: &mut Reader, value: &Option<Written<Strings>>) -> Vec<Socke
 /// A port bound twice fails at start with a puzzling "address in use"; say which keys.
 fn same_address_twice(reader: &mut Reader, file: &File) {
     let mut seen: Vec<(SocketAddr, String)> = Vec::new();
-    for written in [&file.link.listen, &file.admin.listen, &file.metrics.listen].into_iter().flatten() {
-        for address in written.value.0.iter().filter_map(|t| t.parse::<SocketAddr>().ok()) {
+    for written in [&file.link.listen, &file.admin.listen, &file.metrics.listen]
+        .into_iter()
+        .flatten()
+    {
+        for address in written
+            .value
+            .0
+            .iter()
+            .filter_map(|t| t.parse::<SocketAddr>().ok())
+        {
             if address.port() == 0 {
                 continue;
             }
             match seen.iter().find(|(a, _)| *a == address) {
-                Some((_, key)) => reader.wrong(&written.at, format!("{address} is already taken by {key}")),
+                Some((_, key)) => {
+                    reader.wrong(&written.at, format!("{address} is already taken by {key}"))
+                }
                 None => seen.push((address, written.at.key.clone())),
             }
         }
@@ -168,7 +193,10 @@ fn link_name(reader: &mut Reader, name: &Written<String>) {
     if !is_link_name(&name.value) {
         reader.wrong(
             &name.at,
-            format!("{:?} is no name: letters a-z, digits and hyphens are, at most 63", name.value),
+            format!(
+                "{:?} is no name: letters a-z, digits and hyphens are, at most 63",
+                name.value
+            ),
         );
     }
 }
@@ -176,7 +204,9 @@ fn link_name(reader: &mut Reader, name: &Written<String>) {
 pub(super) fn is_link_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 63
-        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && name
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         && !name.starts_with('-')
         && !name.ends_with('-')
 }
@@ -195,8 +225,12 @@ fn domain(reader: &mut Reader, at: &At, text: &str) -> Option<String> {
 fn domains(reader: &mut Reader, file: &File) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for section in &file.domain {
-        let Some(name) = required(reader, &section.at, "name", &section.name) else { continue };
-        let Some(domain) = domain(reader, &name.at, &name.value) else { continue };
+        let Some(name) = required(reader, &section.at, "name", &section.name) else {
+            continue;
+        };
+        let Some(domain) = domain(reader, &name.at, &name.value) else {
+            continue;
+        };
         if out.contains(&domain) {
             reader.wrong(&name.at, format!("{domain} is listed twice"));
         } else {
@@ -204,15 +238,29 @@ fn domains(reader: &mut Reader, file: &File) -> Vec<String> {
         }
     }
     if file.domain.is_empty() && !reader.has_noted(&At::default(), "domain") {
-        reader.wrong_in(&file.top.at, "domain", "there is no [[domain]]: nobody could log in");
+        reader.wrong_in(
+            &file.top.at,
+            "domain",
+            "there is no [[domain]]: nobody could log in",
+        );
     }
     out
 }
 
-fn link(reader: &mut Reader, file: &File, base: &Path, embedded: bool, admin: &AdminConfig) -> LinkConfig {
+fn link(
+    reader: &mut Reader,
+    file: &File,
+    base: &Path,
+    embedded: bool,
+    admin: &AdminConfig,
+) -> LinkConfig {
     let listen = addresses(reader, &file.link.listen);
     let socket = file.link.socket.as_ref().map(|s| base.join(&s.value));
-    if file.link.listen.is_none() && socket.is_none() && !embedded && !reader.has_noted(&file.link.at, "listen") {
+    if file.link.listen.is_none()
+        && socket.is_none()
+        && !embedded
+        && !reader.has_noted(&file.link.at, "listen")
+    {
         reader.wrong_in(
             &file.link.at,
             "listen",
@@ -242,14 +290,19 @@ fn link(reader: &mut Reader, file: &File, base: &Path, embedded: bool, admin: &A
     } else {
         None
     };
-    LinkConfig { listen, socket, tls }
+    LinkConfig {
+        listen,
+        socket,
+        tls,
+    }
 }
 
 /// Says in one sentence why a PEM file is of no use.
 fn readable_pem(path: &Path, is_key: bool) -> Result<(), String> {
     use rustls_pki_types::pem::PemObject;
     use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    let text = std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+    let text =
+        std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
     if is_key {
         PrivateKeyDer::from_pem_slice(&text)
             .map(drop)
@@ -292,9 +345,14 @@ fn muxes(reader: &mut Reader, sections: &[MuxFile], served: &[String]) -> Vec<Mu
         let domains = section.domains.as_ref().map(|written| {
             let mut out = Vec::new();
             for text in &written.value.0 {
-                let Some(domain) = domain(reader, &written.at, text) else { continue };
+                let Some(domain) = domain(reader, &written.at, text) else {
+                    continue;
+                };
                 if !served.is_empty() && !served.contains(&domain) {
-                    reader.wrong(&written.at, format!("{domain} is not among the [[domain]] sections"));
+                    reader.wrong(
+                        &written.at,
+                        format!("{domain} is not among the [[domain]] sections"),
+                    );
                 }
                 out.push(domain);
             }
@@ -305,7 +363,10 @@ fn muxes(reader: &mut Reader, sections: &[MuxFile], served: &[String]) -> Vec<Mu
                 name: name.value.clone(),
                 kinds,
                 domains,
-                trust_client_certificates: section.trust_client_certificates.as_ref().is_some_and(|t| t.value),
+                trust_client_certificates: section
+                    .trust_client_certificates
+                    .as_ref()
+                    .is_some_and(|t| t.value),
             });
         }
     }
@@ -319,7 +380,10 @@ fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
         None => mechanisms.extend(Mechanism::ALL),
         Some(written) => {
             for text in &written.value.0 {
-                match Mechanism::ALL.into_iter().find(|m| m.name().eq_ignore_ascii_case(text)) {
+                match Mechanism::ALL
+                    .into_iter()
+                    .find(|m| m.name().eq_ignore_ascii_case(text))
+                {
                     Some(mechanism) => mechanisms.push(mechanism),
                     None => reader.wrong(
                         &written.at,
@@ -338,7 +402,12 @@ fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
         }
     }
     // RFC 7677 §4 wants at least 4096; past a million one log-in costs a second of CPU.
-    let iterations = number(reader, &file.auth.scram_iterations, 10_000, 4_096..=1_000_000);
+    let iterations = number(
+        reader,
+        &file.auth.scram_iterations,
+        10_000,
+        4_096..=1_000_000,
+    );
     AuthConfig {
         plaintext,
         mechanisms,
@@ -388,7 +457,10 @@ fn log(reader: &mut Reader, file: &File) -> LogConfig {
             "text" => false,
             "json" => true,
             other => {
-                reader.wrong(&written.at, format!("{other:?} is no format: \"text\" and \"json\" are"));
+                reader.wrong(
+                    &written.at,
+                    format!("{other:?} is no format: \"text\" and \"json\" are"),
+                );
                 false
             }
         },

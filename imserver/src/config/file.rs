@@ -242,7 +242,17 @@ pub const EMBEDDED_MUX: &str = "embedded_mux";
 
 /// Names of the sections, for "did you mean".
 pub const SECTIONS: &[&str] = &[
-    "domain", "link", "mux", "admin", "metrics", "auth", "limits", "session", "archive", "shards", "log",
+    "domain",
+    "link",
+    "mux",
+    "admin",
+    "metrics",
+    "auth",
+    "limits",
+    "session",
+    "archive",
+    "shards",
+    "log",
     EMBEDDED_MUX,
 ];
 
@@ -255,7 +265,10 @@ impl File {
                 match table.table(reader, $key) {
                     Some(section) => $type::read(section, reader),
                     None => $type {
-                        at: At { line: 0, key: $key.to_owned() },
+                        at: At {
+                            line: 0,
+                            key: $key.to_owned(),
+                        },
                         ..$type::default()
                     },
                 }
@@ -263,7 +276,11 @@ impl File {
         }
         macro_rules! many {
             ($key:literal, $type:ident) => {
-                table.tables(reader, $key).into_iter().map(|t| $type::read(t, reader)).collect()
+                table
+                    .tables(reader, $key)
+                    .into_iter()
+                    .map(|t| $type::read(t, reader))
+                    .collect()
             };
         }
         let file = File {

@@ -90,7 +90,11 @@ impl Reader {
         let (root, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let line = error.span().map_or(0, |span| reader.line(&span));
-            reader.note(line, String::new(), format!("not valid TOML: {}", error.message()));
+            reader.note(
+                line,
+                String::new(),
+                format!("not valid TOML: {}", error.message()),
+            );
         }
         let table = Table {
             at: At {
@@ -104,7 +108,9 @@ impl Reader {
 
     /// The line a span begins on, from 1.
     fn line(&self, span: &Range<usize>) -> usize {
-        self.newlines.partition_point(|&newline| newline < span.start) + 1
+        self.newlines
+            .partition_point(|&newline| newline < span.start)
+            + 1
     }
 
     fn note(&mut self, line: usize, key: String, text: String) {
@@ -129,7 +135,9 @@ impl Reader {
     /// Whether this key has been noted already: a value of the wrong type is not also missing.
     pub fn has_noted(&self, table: &At, key: &str) -> bool {
         let key = join(&table.key, key);
-        self.mistakes.iter().any(|m| m.key == key && (table.line == 0 || m.line >= table.line))
+        self.mistakes
+            .iter()
+            .any(|m| m.key == key && (table.line == 0 || m.line >= table.line))
     }
 
     /// Notes mistakes of another file, or of a part that another crate has read.
@@ -149,7 +157,9 @@ impl Reader {
 
     /// Everything noted, in the order of the lines.
     pub fn finish(self) -> Result<(), Mistakes> {
-        let Reader { file, mut mistakes, .. } = self;
+        let Reader {
+            file, mut mistakes, ..
+        } = self;
         if mistakes.is_empty() {
             return Ok(());
         }
@@ -159,7 +169,11 @@ impl Reader {
 }
 
 fn newlines_of(text: &str) -> Vec<usize> {
-    text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(n, _)| n).collect()
+    text.bytes()
+        .enumerate()
+        .filter(|(_, b)| *b == b'\n')
+        .map(|(n, _)| n)
+        .collect()
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -212,7 +226,11 @@ impl<'i> Table<'i> {
             other => {
                 reader.wrong(
                     &at,
-                    format!("a section [{}] is wanted here, not {}", at.key, article(other.type_str())),
+                    format!(
+                        "a section [{}] is wanted here, not {}",
+                        at.key,
+                        article(other.type_str())
+                    ),
                 );
                 None
             }
@@ -229,7 +247,11 @@ impl<'i> Table<'i> {
             other => {
                 reader.wrong(
                     &at,
-                    format!("sections [[{}]] are wanted here, not {}", at.key, article(other.type_str())),
+                    format!(
+                        "sections [[{}]] are wanted here, not {}",
+                        at.key,
+                        article(other.type_str())
+                    ),
                 );
                 return Vec::new();
             }
@@ -316,7 +338,10 @@ pub trait FromToml: Sized {
 impl FromToml for String {
     const WANTED: &'static str = "a string";
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        value.as_str().map(str::to_owned).ok_or_else(|| article(value.type_str()))
+        value
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| article(value.type_str()))
     }
     fn show(&self) -> String {
         format!("{self:?}")
@@ -336,7 +361,9 @@ impl FromToml for bool {
 impl FromToml for u64 {
     const WANTED: &'static str = "a whole number";
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        let integer = value.as_integer().ok_or_else(|| article(value.type_str()))?;
+        let integer = value
+            .as_integer()
+            .ok_or_else(|| article(value.type_str()))?;
         u64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| integer.to_string())
     }
     fn show(&self) -> String {

@@ -53,7 +53,9 @@ pub struct Backend {
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backend").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Backend")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,18 +80,22 @@ impl Backend {
     ) -> anyhow::Result<Self> {
         let waiting: Arc<Mutex<HashMap<u64, Sender<AdminReply>>>> = Arc::default();
         let table = waiting.clone();
-        std::thread::Builder::new().name("admin-replies".into()).spawn(move || {
-            for reply in replies {
-                let n = match &reply {
-                    AdminReply::Sessions(n, _) | AdminReply::Kicked(n, _) | AdminReply::Status(n, _) => *n,
-                };
-                let to = table.lock().ok().and_then(|t| t.get(&n).cloned());
-                if let Some(to) = to {
-                    // Who asked may have given up.
-                    let _ = to.try_send(reply);
+        std::thread::Builder::new()
+            .name("admin-replies".into())
+            .spawn(move || {
+                for reply in replies {
+                    let n = match &reply {
+                        AdminReply::Sessions(n, _)
+                        | AdminReply::Kicked(n, _)
+                        | AdminReply::Status(n, _) => *n,
+                    };
+                    let to = table.lock().ok().and_then(|t| t.get(&n).cloned());
+                    if let Some(to) = to {
+                        // Who asked may have given up.
+                        let _ = to.try_send(reply);
+                    }
                 }
-            }
-        })?;
+            })?;
         let mut boot = [0; 16];
         getrandom::fill(&mut boot).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
         Ok(Self {
@@ -109,21 +115,42 @@ impl Backend {
         })
     }
 
-    fn read<T>(&self, read: impl FnOnce(&mut dyn Reader) -> Result<T, store::StoreError>) -> Result<T, Refusal> {
-        let mut reader = self.reader.lock().map_err(|_| unavailable("the store's reader is broken"))?;
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&mut dyn Reader) -> Result<T, store::StoreError>,
+    ) -> Result<T, Refusal> {
+        let mut reader = self
+            .reader
+            .lock()
+            .map_err(|_| unavailable("the store's reader is broken"))?;
         read(reader.as_mut()).map_err(store_refusal)
     }
 
     /// Asks some shards and gathers their answers.
-    fn ask(&self, shards: &[usize], event: impl Fn(u64) -> AdminEvent) -> Result<Vec<AdminReply>, Refusal> {
+    fn ask(
+        &self,
+        shards: &[usize],
+        event: impl Fn(u64) -> AdminEvent,
+    ) -> Result<Vec<AdminReply>, Refusal> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let (tx, rx) = bounded(shards.len());
-        self.waiting.lock().map_err(|_| unavailable("administration is broken"))?.insert(n, tx);
+        self.waiting
+            .lock()
+            .map_err(|_| unavailable("administration is broken"))?
+            .insert(n, tx);
         let gathered = shards.iter().try_for_each(|&s| {
-            self.shards[s].send_timeout(vec![Event::Admin(event(n))], ANSWER).map_err(|_| unavailable("the server is busy"))
+            self.shards[s]
+                .send_timeout(vec![Event::Admin(event(n))], ANSWER)
+                .map_err(|_| unavailable("the server is busy"))
         });
         let replies = gathered.and_then(|()| {
-            shards.iter().map(|_| rx.recv_timeout(ANSWER).map_err(|_| unavailable("the server is busy"))).collect()
+            shards
+                .iter()
+                .map(|_| {
+                    rx.recv_timeout(ANSWER)
+                        .map_err(|_| unavailable("the server is busy"))
+                })
+                .collect()
         });
         if let Ok(mut waiting) = self.waiting.lock() {
             waiting.remove(&n);
@@ -151,7 +178,8 @@ impl admin::Backend for Backend {
 
     fn salt(&self) -> Vec<u8> {
         let mut salt = vec![0; xmpp::scram::SALT_BYTES];
-        getrandom::fill(&mut salt).expect("the operating system's generator does not fail once it has started");
+        getrandom::fill(&mut salt)
+            .expect("the operating system's generator does not fail once it has started");
         salt
     }
 
@@ -173,7 +201,12 @@ impl admin::Backend for Backend {
         self.read(|r| r.account(jid))
     }
 
-    fn accounts(&self, domain: Option<&str>, after: Option<&BareJid>, limit: usize) -> Result<Vec<store::AccountEntry>, Refusal> {
+    fn accounts(
+        &self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<store::AccountEntry>, Refusal> {
         self.read(|r| r.accounts(domain, after, limit))
     }
 
@@ -183,7 +216,11 @@ impl admin::Backend for Backend {
 
     fn rows(&self, jid: &BareJid, limit: usize) -> Result<Vec<u64>, Refusal> {
         self.read(|r| {
-            let mut positions: Vec<u64> = r.pending(jid, 0, limit)?.into_iter().map(|row| row.position).collect();
+            let mut positions: Vec<u64> = r
+                .pending(jid, 0, limit)?
+                .into_iter()
+                .map(|row| row.position)
+                .collect();
             if positions.is_empty() {
                 let query = store::ArchiveQuery::new(jid.clone(), limit);
                 positions.extend(r.archive(&query)?.into_iter().map(|row| row.position));
@@ -192,7 +229,12 @@ impl admin::Backend for Backend {
         })
     }
 
-    fn sessions(&self, account: Option<&BareJid>, after: Option<u64>, limit: usize) -> Result<Vec<SessionInfo>, Refusal> {
+    fn sessions(
+        &self,
+        account: Option<&BareJid>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<SessionInfo>, Refusal> {
         let shards = account.map_or_else(|| self.all(), |a| self.home(a));
         let replies = self.ask(&shards, |request| AdminEvent::Sessions {
             request,
@@ -219,23 +261,44 @@ impl admin::Backend for Backend {
             resource: resource.map(str::to_owned),
             text: "ended by an administrator".into(),
         })?;
-        Ok(replies.iter().map(|r| if let AdminReply::Kicked(_, n) = r { *n } else { 0 }).sum())
+        Ok(replies
+            .iter()
+            .map(|r| {
+                if let AdminReply::Kicked(_, n) = r {
+                    *n
+                } else {
+                    0
+                }
+            })
+            .sum())
     }
 
     fn account_removed(&self, account: &BareJid) {
         for s in self.home(account) {
-            if self.shards[s].send_timeout(vec![Event::Admin(AdminEvent::AccountRemoved(account.clone()))], ANSWER).is_err() {
-                tracing::warn!(account = account.as_str(), "sessions of a removed account could not be ended");
+            if self.shards[s]
+                .send_timeout(
+                    vec![Event::Admin(AdminEvent::AccountRemoved(account.clone()))],
+                    ANSWER,
+                )
+                .is_err()
+            {
+                tracing::warn!(
+                    account = account.as_str(),
+                    "sessions of a removed account could not be ended"
+                );
             }
         }
     }
 
     fn muxes(&self) -> Result<Vec<MuxInfo>, Refusal> {
         let (tx, rx) = bounded(1);
-        self.asks.send_timeout(Ask::List(tx), ANSWER).map_err(|_| unavailable("the link loop is busy"))?;
+        self.asks
+            .send_timeout(Ask::List(tx), ANSWER)
+            .map_err(|_| unavailable("the link loop is busy"))?;
         // A loop that cannot be woken has ended; then the answer fails to come.
         let _ = self.waker.wake();
-        rx.recv_timeout(ANSWER).map_err(|_| unavailable("the link loop is busy"))
+        rx.recv_timeout(ANSWER)
+            .map_err(|_| unavailable("the link loop is busy"))
     }
 
     fn status(&self) -> Result<Vec<(&'static str, Value)>, Refusal> {
@@ -243,7 +306,16 @@ impl admin::Backend for Backend {
         let muxes = self.muxes()?;
         let counts = self.read(|r| r.counts())?;
         let sum = |f: fn(&crate::event::ShardStatus) -> u64| -> u64 {
-            shards.iter().map(|r| if let AdminReply::Status(_, s) = r { f(s) } else { 0 }).sum()
+            shards
+                .iter()
+                .map(|r| {
+                    if let AdminReply::Status(_, s) = r {
+                        f(s)
+                    } else {
+                        0
+                    }
+                })
+                .sum()
         };
         Ok(vec![
             ("server", json!(self.name)),
@@ -271,7 +343,9 @@ impl super::health::Source for Backend {
         use admin::Backend as _;
         use std::fmt::Write as _;
         let mut out = String::new();
-        let Ok(rows) = self.status() else { return "isthmus_up 0\n".into() };
+        let Ok(rows) = self.status() else {
+            return "isthmus_up 0\n".into();
+        };
         out.push_str("isthmus_up 1\n");
         for (name, value) in rows {
             if let Some(n) = value.as_u64() {
@@ -285,7 +359,11 @@ impl super::health::Source for Backend {
     fn health(&self) -> Result<(), String> {
         use admin::Backend as _;
         let muxes = self.muxes().map_err(|e| e.text)?;
-        if muxes.iter().any(|m| m.up) { Ok(()) } else { Err("no mux is linked".into()) }
+        if muxes.iter().any(|m| m.up) {
+            Ok(())
+        } else {
+            Err("no mux is linked".into())
+        }
     }
 }
 
@@ -307,43 +385,52 @@ impl AdminDoor {
         let count = Arc::new(AtomicUsize::new(0));
         for listener in tcp {
             let (backend, count, tls) = (backend.clone(), count.clone(), tls.clone());
-            std::thread::Builder::new().name("admin-door".into()).spawn(move || {
-                for stream in listener.incoming() {
-                    let (Ok(stream), Some(tls)) = (stream, tls.clone()) else {
-                        std::thread::sleep(Duration::from_millis(100));
-                        continue;
-                    };
-                    let backend = backend.clone();
-                    guest(&count, move || {
-                        let timeouts = stream.set_read_timeout(Some(IDLE)).and(stream.set_write_timeout(Some(IDLE)));
-                        if timeouts.is_ok()
-                            && let Err(reason) = secure(stream, tls).and_then(|(s, who)| serve(s, &who, &backend))
-                        {
-                            tracing::warn!(reason, "administrator's link closed");
-                        }
-                    });
-                }
-            })?;
+            std::thread::Builder::new()
+                .name("admin-door".into())
+                .spawn(move || {
+                    for stream in listener.incoming() {
+                        let (Ok(stream), Some(tls)) = (stream, tls.clone()) else {
+                            std::thread::sleep(Duration::from_millis(100));
+                            continue;
+                        };
+                        let backend = backend.clone();
+                        guest(&count, move || {
+                            let timeouts = stream
+                                .set_read_timeout(Some(IDLE))
+                                .and(stream.set_write_timeout(Some(IDLE)));
+                            if timeouts.is_ok()
+                                && let Err(reason) = secure(stream, tls)
+                                    .and_then(|(s, who)| serve(s, &who, &backend))
+                            {
+                                tracing::warn!(reason, "administrator's link closed");
+                            }
+                        });
+                    }
+                })?;
         }
         if let Some(listener) = unix {
             let (backend, count) = (backend.clone(), count.clone());
-            std::thread::Builder::new().name("admin-socket".into()).spawn(move || {
-                for stream in listener.incoming() {
-                    let Ok(stream) = stream else {
-                        std::thread::sleep(Duration::from_millis(100));
-                        continue;
-                    };
-                    let backend = backend.clone();
-                    guest(&count, move || {
-                        let timeouts = stream.set_read_timeout(Some(IDLE)).and(stream.set_write_timeout(Some(IDLE)));
-                        if timeouts.is_ok()
-                            && let Err(reason) = serve(stream, "socket", &backend)
-                        {
-                            tracing::warn!(reason, "administrator's link closed");
-                        }
-                    });
-                }
-            })?;
+            std::thread::Builder::new()
+                .name("admin-socket".into())
+                .spawn(move || {
+                    for stream in listener.incoming() {
+                        let Ok(stream) = stream else {
+                            std::thread::sleep(Duration::from_millis(100));
+                            continue;
+                        };
+                        let backend = backend.clone();
+                        guest(&count, move || {
+                            let timeouts = stream
+                                .set_read_timeout(Some(IDLE))
+                                .and(stream.set_write_timeout(Some(IDLE)));
+                            if timeouts.is_ok()
+                                && let Err(reason) = serve(stream, "socket", &backend)
+                            {
+                                tracing::warn!(reason, "administrator's link closed");
+                            }
+                        });
+                    }
+                })?;
         }
         Ok(())
     }
@@ -356,10 +443,12 @@ fn guest(count: &Arc<AtomicUsize>, run: impl FnOnce() + Send + 'static) {
         return;
     }
     let ours = count.clone();
-    let spawned = std::thread::Builder::new().name("admin".into()).spawn(move || {
-        run();
-        ours.fetch_sub(1, Ordering::SeqCst);
-    });
+    let spawned = std::thread::Builder::new()
+        .name("admin".into())
+        .spawn(move || {
+            run();
+            ours.fetch_sub(1, Ordering::SeqCst);
+        });
     if spawned.is_err() {
         count.fetch_sub(1, Ordering::SeqCst);
     }
@@ -367,16 +456,28 @@ fn guest(count: &Arc<AtomicUsize>, run: impl FnOnce() + Send + 'static) {
 
 type TlsStream = StreamOwned<ServerConnection, std::net::TcpStream>;
 
-fn secure(stream: std::net::TcpStream, config: Arc<ServerConfig>) -> Result<(TlsStream, String), String> {
+fn secure(
+    stream: std::net::TcpStream,
+    config: Arc<ServerConfig>,
+) -> Result<(TlsStream, String), String> {
     let conn = ServerConnection::new(config).map_err(|e| e.to_string())?;
     let mut stream = StreamOwned::new(conn, stream);
     while stream.conn.is_handshaking() {
-        stream.conn.complete_io(&mut stream.sock).map_err(|e| e.to_string())?;
+        stream
+            .conn
+            .complete_io(&mut stream.sock)
+            .map_err(|e| e.to_string())?;
     }
-    let cert = stream.conn.peer_certificates().and_then(|c| c.first()).ok_or("no certificate")?;
+    let cert = stream
+        .conn
+        .peer_certificates()
+        .and_then(|c| c.first())
+        .ok_or("no certificate")?;
     match tls::identity(cert) {
         Some((Role::Admin, name)) => Ok((stream, name)),
-        Some((role, name)) => Err(format!("certificate of `{name}` is for role {role:?}, not admin")),
+        Some((role, name)) => Err(format!(
+            "certificate of `{name}` is for role {role:?}, not admin"
+        )),
         None => Err("certificate names no role".into()),
     }
 }
@@ -389,7 +490,12 @@ fn serve(mut stream: impl Read + Write, who: &str, backend: &Backend) -> Result<
         let n = match stream.read(&mut scratch) {
             Ok(0) => return Ok(()),
             Ok(n) => n,
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof || e.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(e)
+                if e.kind() == std::io::ErrorKind::UnexpectedEof
+                    || e.kind() == std::io::ErrorKind::ConnectionReset =>
+            {
+                return Ok(());
+            }
             Err(e) => return Err(e.to_string()),
         };
         input.extend_from_slice(&scratch[..n]);
@@ -397,15 +503,22 @@ fn serve(mut stream: impl Read + Write, who: &str, backend: &Backend) -> Result<
         if side.is_none()
             && let Some(hello) = read_hello(&mut input).map_err(|e| e.to_string())?
         {
-            let config = ServerSideConfig::new(backend.name.clone(), BootId(backend.boot), StoreId(backend.store), Role::Admin);
+            let config = ServerSideConfig::new(
+                backend.name.clone(),
+                BootId(backend.boot),
+                StoreId(backend.store),
+                Role::Admin,
+            );
             side = Some(ServerSide::accept(now, config, hello).map_err(|e| e.to_string())?);
         }
         let Some(side) = &mut side else { continue };
-        side.handle_bytes(now, &mut input).map_err(|e| e.to_string())?;
+        side.handle_bytes(now, &mut input)
+            .map_err(|e| e.to_string())?;
         while let Some(event) = side.poll_event() {
             if let ServerEvent::Admin(json) = event {
                 let reply = admin::handle(backend, who, &json);
-                side.send(Frame::Admin(reply.into())).map_err(|e| e.to_string())?;
+                side.send(Frame::Admin(reply.into()))
+                    .map_err(|e| e.to_string())?;
             }
         }
         while let Some(bytes) = side.poll_output() {

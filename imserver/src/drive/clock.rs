@@ -13,13 +13,20 @@ impl Clock {
     /// Starts at one second, so that differences never run below zero.
     pub fn new() -> Self {
         static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-        Self { start: *START.get_or_init(Instant::now) }
+        Self {
+            start: *START.get_or_init(Instant::now),
+        }
     }
 
     /// The time.
     pub fn now(&self) -> Now {
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-        Now { mono_ms: self.start.elapsed().as_millis() as u64 + 1_000, unix_ms }
+        let unix_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis() as u64);
+        Now {
+            mono_ms: self.start.elapsed().as_millis() as u64 + 1_000,
+            unix_ms,
+        }
     }
 }
 

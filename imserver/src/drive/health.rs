@@ -30,7 +30,9 @@ pub fn serve(listener: &TcpListener, source: &Arc<dyn Source>) {
             std::thread::sleep(Duration::from_millis(100));
             continue;
         };
-        let timeouts = stream.set_read_timeout(Some(CLIENT_TIME)).and_then(|()| stream.set_write_timeout(Some(CLIENT_TIME)));
+        let timeouts = stream
+            .set_read_timeout(Some(CLIENT_TIME))
+            .and_then(|()| stream.set_write_timeout(Some(CLIENT_TIME)));
         if timeouts.is_err() {
             continue;
         }
@@ -48,12 +50,19 @@ fn answer(stream: &mut impl Read, source: &dyn Source) -> Option<String> {
         let n = stream.read(&mut chunk).ok().filter(|&n| n > 0)?;
         request.extend_from_slice(&chunk[..n]);
         if request.len() > REQUEST_BYTES_MAX {
-            return Some(response(431, "Request Header Fields Too Large", "too long\n"));
+            return Some(response(
+                431,
+                "Request Header Fields Too Large",
+                "too long\n",
+            ));
         }
     }
     let line = request.split(|&b| b == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&b| b == b' ');
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, path) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     Some(match (method, path) {
         (b"GET", b"/metrics") => response(200, "OK", &source.metrics()),
         (b"GET", b"/healthz") => match source.health() {
@@ -93,11 +102,31 @@ mod tests {
 
     #[test]
     fn only_get_of_what_is_there() {
-        assert!(ask("GET /metrics HTTP/1.1\r\n\r\n").unwrap().ends_with("isthmus_up 1\n"));
-        assert!(ask("GET /healthz HTTP/1.1\r\n\r\n").unwrap().starts_with("HTTP/1.1 503"));
-        assert!(ask("POST /metrics HTTP/1.1\r\n\r\n").unwrap().starts_with("HTTP/1.1 405"));
-        assert!(ask("GET /../etc HTTP/1.1\r\n\r\n").unwrap().starts_with("HTTP/1.1 404"));
-        assert!(ask(&format!("GET /{} HTTP/1.1", "x".repeat(9000))).unwrap().starts_with("HTTP/1.1 431"));
+        assert!(
+            ask("GET /metrics HTTP/1.1\r\n\r\n")
+                .unwrap()
+                .ends_with("isthmus_up 1\n")
+        );
+        assert!(
+            ask("GET /healthz HTTP/1.1\r\n\r\n")
+                .unwrap()
+                .starts_with("HTTP/1.1 503")
+        );
+        assert!(
+            ask("POST /metrics HTTP/1.1\r\n\r\n")
+                .unwrap()
+                .starts_with("HTTP/1.1 405")
+        );
+        assert!(
+            ask("GET /../etc HTTP/1.1\r\n\r\n")
+                .unwrap()
+                .starts_with("HTTP/1.1 404")
+        );
+        assert!(
+            ask(&format!("GET /{} HTTP/1.1", "x".repeat(9000)))
+                .unwrap()
+                .starts_with("HTTP/1.1 431")
+        );
         assert!(ask("GET /metr").is_none());
     }
 }

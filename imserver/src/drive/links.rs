@@ -127,7 +127,9 @@ pub struct LinkLoop {
 
 impl std::fmt::Debug for LinkLoop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinkLoop").field("transports", &self.transports.len()).finish_non_exhaustive()
+        f.debug_struct("LinkLoop")
+            .field("transports", &self.transports.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,7 +202,12 @@ impl LinkLoop {
         let mut events = Events::with_capacity(256);
         loop {
             let now = Instant::now();
-            let mut wait = self.links.poll_timeout().map_or(Duration::from_millis(500), |t| t.saturating_duration_since(now));
+            let mut wait = self
+                .links
+                .poll_timeout()
+                .map_or(Duration::from_millis(500), |t| {
+                    t.saturating_duration_since(now)
+                });
             wait = wait.min(Duration::from_millis(500));
             if !self.hand_events() || !self.commands.is_empty() {
                 wait = wait.min(Duration::from_millis(1));
@@ -237,7 +244,12 @@ impl LinkLoop {
                     }
                     Ask::Embedded(stream, identity) => {
                         if stream.set_nonblocking(true).is_ok() {
-                            self.add(Socket::Unix(UnixStream::from_std(stream)), None, Some(identity), "embedded".into());
+                            self.add(
+                                Socket::Unix(UnixStream::from_std(stream)),
+                                None,
+                                Some(identity),
+                                "embedded".into(),
+                            );
                         }
                     }
                     Ask::Stop => return,
@@ -248,7 +260,9 @@ impl LinkLoop {
 
     fn take_commands(&mut self) {
         for _ in 0..super::queue::BATCHES_MAX {
-            let Ok(batch) = self.commands.try_recv() else { break };
+            let Ok(batch) = self.commands.try_recv() else {
+                break;
+            };
             for command in batch.commands {
                 self.links.command(batch.shard, command);
             }
@@ -284,7 +298,9 @@ impl LinkLoop {
                     let _ = s.set_nodelay(true);
                     (Socket::Tcp(s), a.to_string(), true)
                 }),
-                Door::Unix(l) => l.accept().map(|(s, _)| (Socket::Unix(s), "unix".to_owned(), false)),
+                Door::Unix(l) => l
+                    .accept()
+                    .map(|(s, _)| (Socket::Unix(s), "unix".to_owned(), false)),
             };
             let (socket, peer, needs_tls) = match accepted {
                 Ok(a) => a,
@@ -294,7 +310,11 @@ impl LinkLoop {
                     return;
                 }
             };
-            let greeting = self.transports.values().filter(|t| t.link.is_none()).count();
+            let greeting = self
+                .transports
+                .values()
+                .filter(|t| t.link.is_none())
+                .count();
             if greeting >= GREETING_MAX {
                 tracing::debug!(peer, "too many links that have not said who they are");
                 continue;
@@ -315,7 +335,13 @@ impl LinkLoop {
         }
     }
 
-    fn add(&mut self, mut socket: Socket, tls: Option<Box<ServerConnection>>, identity: Option<Identity>, peer: String) -> usize {
+    fn add(
+        &mut self,
+        mut socket: Socket,
+        tls: Option<Box<ServerConnection>>,
+        identity: Option<Identity>,
+        peer: String,
+    ) -> usize {
         let token = self.next_token;
         self.next_token += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -355,7 +381,9 @@ impl LinkLoop {
     fn read(&mut self, token: usize, now: Instant) -> Result<(), String> {
         let mut turn = 0;
         loop {
-            let Some(t) = self.transports.get_mut(&token) else { return Ok(()) };
+            let Some(t) = self.transports.get_mut(&token) else {
+                return Ok(());
+            };
             let got = match read_some(t, &mut self.scratch) {
                 Ok(0) => return Err("closed by the other end".into()),
                 Ok(n) => n,
@@ -374,13 +402,23 @@ impl LinkLoop {
     }
 
     fn take_input(&mut self, token: usize, now: Instant) -> Result<(), String> {
-        let Some(t) = self.transports.get_mut(&token) else { return Ok(()) };
+        let Some(t) = self.transports.get_mut(&token) else {
+            return Ok(());
+        };
         if let Some(link) = t.link {
-            return self.links.handle_bytes(now, link, &mut t.input).map_err(|e| e.to_string());
+            return self
+                .links
+                .handle_bytes(now, link, &mut t.input)
+                .map_err(|e| e.to_string());
         }
-        let Some(hello) = read_hello(&mut t.input).map_err(|e| e.to_string())? else { return Ok(()) };
+        let Some(hello) = read_hello(&mut t.input).map_err(|e| e.to_string())? else {
+            return Ok(());
+        };
         let identity = self.identity(token, &hello.name)?;
-        let link = self.links.hello(now, identity, hello).map_err(|e: HelloError| e.to_string())?;
+        let link = self
+            .links
+            .hello(now, identity, hello)
+            .map_err(|e: HelloError| e.to_string())?;
         if let Some(old) = self.by_link.insert(link, token) {
             // The newer transport of the same boot replaces the older one.
             self.transports.remove(&old);
@@ -390,7 +428,9 @@ impl LinkLoop {
         if t.input.is_empty() {
             return Ok(());
         }
-        self.links.handle_bytes(now, link, &mut t.input).map_err(|e| e.to_string())
+        self.links
+            .handle_bytes(now, link, &mut t.input)
+            .map_err(|e| e.to_string())
     }
 
     fn identity(&self, token: usize, hello_name: &str) -> Result<Identity, String> {
@@ -401,15 +441,25 @@ impl LinkLoop {
         let name = match &t.tls {
             None => hello_name.to_owned(),
             Some(tls) => {
-                let cert = tls.peer_certificates().and_then(|c| c.first()).ok_or("no certificate")?;
+                let cert = tls
+                    .peer_certificates()
+                    .and_then(|c| c.first())
+                    .ok_or("no certificate")?;
                 match tls::identity(cert) {
                     Some((Role::Mux, name)) => name,
-                    Some((role, name)) => return Err(format!("certificate of `{name}` is for role {role:?}, not mux")),
+                    Some((role, name)) => {
+                        return Err(format!(
+                            "certificate of `{name}` is for role {role:?}, not mux"
+                        ));
+                    }
                     None => return Err("certificate names no role".into()),
                 }
             }
         };
-        let permits = self.permits.read().map_err(|_| "the table of muxes is broken".to_owned())?;
+        let permits = self
+            .permits
+            .read()
+            .map_err(|_| "the table of muxes is broken".to_owned())?;
         permits
             .iter()
             .find(|p| p.name == name)
@@ -425,10 +475,14 @@ impl LinkLoop {
 
     fn try_write(&mut self, token: usize) -> io::Result<()> {
         loop {
-            let Some(t) = self.transports.get_mut(&token) else { return Ok(()) };
+            let Some(t) = self.transports.get_mut(&token) else {
+                return Ok(());
+            };
             if let Some(link) = t.link {
                 while t.output_bytes < WRITE_AHEAD {
-                    let Some(bytes) = self.links.poll_output(link) else { break };
+                    let Some(bytes) = self.links.poll_output(link) else {
+                        break;
+                    };
                     t.output_bytes += bytes.len();
                     t.output.push_back(bytes);
                 }
@@ -446,7 +500,9 @@ impl LinkLoop {
     }
 
     fn close(&mut self, token: usize, now: Instant, reason: &str) {
-        let Some(t) = self.transports.remove(&token) else { return };
+        let Some(t) = self.transports.remove(&token) else {
+            return;
+        };
         match t.link {
             Some(link) => {
                 tracing::warn!(link = link.0, peer = %t.peer, reason, "link down");
@@ -463,7 +519,11 @@ impl LinkLoop {
         let late: Vec<usize> = self
             .transports
             .iter()
-            .filter(|(_, t)| t.link.is_none() && t.identity.is_none() && now.duration_since(t.since) > GREETING_TIME)
+            .filter(|(_, t)| {
+                t.link.is_none()
+                    && t.identity.is_none()
+                    && now.duration_since(t.since) > GREETING_TIME
+            })
             .map(|(&n, _)| n)
             .collect();
         for token in late {
@@ -484,7 +544,8 @@ fn read_some(t: &mut Transport, scratch: &mut [u8]) -> io::Result<usize> {
     if n == 0 {
         return Ok(0);
     }
-    tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    tls.process_new_packets()
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     loop {
         match tls.reader().read(scratch) {
             Ok(0) => return Ok(0),
@@ -519,7 +580,12 @@ fn write_some(t: &mut Transport) -> io::Result<bool> {
     }
     let any = !t.output.is_empty();
     while !t.output.is_empty() {
-        let slices: Vec<io::IoSlice<'_>> = t.output.iter().take(64).map(|b| io::IoSlice::new(b)).collect();
+        let slices: Vec<io::IoSlice<'_>> = t
+            .output
+            .iter()
+            .take(64)
+            .map(|b| io::IoSlice::new(b))
+            .collect();
         match t.socket.write_vectored(&slices) {
             Ok(mut n) => {
                 t.output_bytes -= n;

@@ -44,10 +44,15 @@ impl Worker {
     pub fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             let clear = self.shards.iter_mut().fold(true, |c, s| c & s.retry());
-            let wait = if clear { Duration::from_secs(3_600) } else { Duration::from_millis(1) };
+            let wait = if clear {
+                Duration::from_secs(3_600)
+            } else {
+                Duration::from_millis(1)
+            };
             match jobs.recv_timeout(wait) {
                 Ok(job) => {
-                    let mut results: Vec<Vec<Event>> = self.shards.iter().map(|_| Vec::new()).collect();
+                    let mut results: Vec<Vec<Event>> =
+                        self.shards.iter().map(|_| Vec::new()).collect();
                     self.job(job, &mut results);
                     for _ in 1..JOBS_PER_TURN {
                         match jobs.try_recv() {
@@ -82,11 +87,24 @@ impl Worker {
 
     fn read(&mut self, read: Read) -> ReadResult {
         let result = match read {
-            Read::User(owner) => self.reader.user(&owner).map(|u| ReadResult::User(u.map(Box::new))),
-            Read::Pending { owner, after, limit } => self.reader.pending(&owner, after, limit).map(ReadResult::Pending),
+            Read::User(owner) => self
+                .reader
+                .user(&owner)
+                .map(|u| ReadResult::User(u.map(Box::new))),
+            Read::Pending {
+                owner,
+                after,
+                limit,
+            } => self
+                .reader
+                .pending(&owner, after, limit)
+                .map(ReadResult::Pending),
             Read::VCard(owner) => match self.reader.account(&owner) {
                 Ok(None) => Ok(ReadResult::VCard(None)),
-                Ok(Some(_)) => self.reader.vcard(&owner).map(|v| ReadResult::VCard(Some(v))),
+                Ok(Some(_)) => self
+                    .reader
+                    .vcard(&owner)
+                    .map(|v| ReadResult::VCard(Some(v))),
                 Err(e) => Err(e),
             },
         };
@@ -104,12 +122,14 @@ impl Worker {
                 Ok(KeysAnswer::None) => LookResult::Scram(None),
                 Err(e) => failed(e),
             },
-            Look::Password(account, password) => match self.directory.check_password(&account, &password.0) {
-                Ok(PasswordAnswer::Right) => LookResult::Password(true),
-                Ok(PasswordAnswer::Wrong) => LookResult::Password(false),
-                Ok(PasswordAnswer::Disabled) => LookResult::PasswordDisabled,
-                Err(e) => failed(e),
-            },
+            Look::Password(account, password) => {
+                match self.directory.check_password(&account, &password.0) {
+                    Ok(PasswordAnswer::Right) => LookResult::Password(true),
+                    Ok(PasswordAnswer::Wrong) => LookResult::Password(false),
+                    Ok(PasswordAnswer::Disabled) => LookResult::PasswordDisabled,
+                    Err(e) => failed(e),
+                }
+            }
         }
     }
 }

@@ -26,7 +26,10 @@ pub fn queue<T>() -> (Sender<T>, Receiver<T>) {
 impl<T> Outbox<T> {
     /// Sends on this queue.
     pub fn new(tx: Sender<T>) -> Self {
-        Self { tx, backlog: VecDeque::new() }
+        Self {
+            tx,
+            backlog: VecDeque::new(),
+        }
     }
 
     /// Sends, or keeps it for [`Outbox::retry`]. A receiver that is gone takes everything.

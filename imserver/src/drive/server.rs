@@ -49,7 +49,9 @@ pub struct Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("name", &self.config.name).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("name", &self.config.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -63,7 +65,8 @@ struct Doors {
 
 /// Random bytes of the operating system.
 fn os_random(out: &mut [u8]) {
-    getrandom::fill(out).expect("the operating system's generator does not fail once it has started");
+    getrandom::fill(out)
+        .expect("the operating system's generator does not fail once it has started");
 }
 
 impl Server {
@@ -72,10 +75,19 @@ impl Server {
         let clock = Clock::new();
         let now = clock.now();
         check_clock(now)?;
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("the data directory {} cannot be made", config.data_dir.display()))?;
+        std::fs::create_dir_all(&config.data_dir).with_context(|| {
+            format!(
+                "the data directory {} cannot be made",
+                config.data_dir.display()
+            )
+        })?;
         let engine: Arc<dyn Engine> = Arc::new(sqlite::SqliteEngine::open(&config.data_dir)?);
-        let tls = config.link.tls.as_ref().map(tls::server_config).transpose()?;
+        let tls = config
+            .link
+            .tls
+            .as_ref()
+            .map(tls::server_config)
+            .transpose()?;
         let doors = Doors::bind(&config)?;
         let epoch = engine.next_epoch()?;
         let mut session_store = engine.session_store()?;
@@ -94,11 +106,22 @@ impl Server {
             shard_queues.push(tx);
             shard_inputs.push(rx);
         }
-        let to_shards = || shard_queues.iter().cloned().map(Outbox::new).collect::<Vec<_>>();
+        let to_shards = || {
+            shard_queues
+                .iter()
+                .cloned()
+                .map(Outbox::new)
+                .collect::<Vec<_>>()
+        };
         let mut built = Vec::new();
         let mut notes = Vec::new();
         for id in 0..count {
-            let shard_config = ShardConfig { id: ShardId(id), shards: count, epoch, settings: settings.clone() };
+            let shard_config = ShardConfig {
+                id: ShardId(id),
+                shards: count,
+                epoch,
+                settings: settings.clone(),
+            };
             let mut shard = Shard::new(shard_config, Box::new(os_random), now);
             notes.extend(shard.restore(now, records.clone()));
             built.push(shard);
@@ -134,10 +157,27 @@ impl Server {
         })
         .context("the link loop cannot be set up")?;
 
-        let store_writer = StoreWriter { writer, sessions: session_store, shards: to_shards(), direct: direct_rx };
+        let store_writer = StoreWriter {
+            writer,
+            sessions: session_store,
+            shards: to_shards(),
+            direct: direct_rx,
+        };
         spawn("store-writer", move || store_writer.run(&write_rx))?;
-        spawn_workers("reader", &engine, &read_rx, &to_shards, config.auth.scram_iterations)?;
-        spawn_workers("directory", &engine, &look_rx, &to_shards, config.auth.scram_iterations)?;
+        spawn_workers(
+            "reader",
+            &engine,
+            &read_rx,
+            &to_shards,
+            config.auth.scram_iterations,
+        )?;
+        spawn_workers(
+            "directory",
+            &engine,
+            &look_rx,
+            &to_shards,
+            config.auth.scram_iterations,
+        )?;
         for (n, (shard, input)) in built.into_iter().zip(shard_inputs).enumerate() {
             let outlets = Outlets {
                 links: Outbox::new(link_tx.clone()),
@@ -148,7 +188,9 @@ impl Server {
                 looks: Outbox::new(look_tx.clone()),
                 admin: admin_tx.clone(),
             };
-            spawn(&format!("shard-{n}"), move || shards::run(ShardId(n as u16), shard, &input, outlets))?;
+            spawn(&format!("shard-{n}"), move || {
+                shards::run(ShardId(n as u16), shard, &input, outlets)
+            })?;
         }
         drop(write_tx);
         let link_thread = spawn("links", move || link_loop.run())?;
@@ -167,7 +209,11 @@ impl Server {
             spawn("metrics", move || health::serve(&listener, &source))?;
         }
         let embedded = match &config.embedded_mux {
-            Some(mux_config) => Some(start_embedded(mux_config, ask_tx.clone(), link_waker.clone())?),
+            Some(mux_config) => Some(start_embedded(
+                mux_config,
+                ask_tx.clone(),
+                link_waker.clone(),
+            )?),
             None => None,
         };
         Ok(Self {
@@ -189,7 +235,9 @@ impl Server {
         let new = match config::load(file) {
             Ok(new) => new,
             Err(mistakes) => {
-                tracing::error!("the configuration has mistakes; the running one stays:\n{mistakes}");
+                tracing::error!(
+                    "the configuration has mistakes; the running one stays:\n{mistakes}"
+                );
                 return;
             }
         };
@@ -232,7 +280,10 @@ impl Server {
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.into()).spawn(run).with_context(|| format!("thread `{name}` cannot be started"))
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .with_context(|| format!("thread `{name}` cannot be started"))
 }
 
 fn spawn_workers(
@@ -245,7 +296,10 @@ fn spawn_workers(
     for n in 0..WORKERS {
         let worker = Worker {
             reader: engine.reader()?,
-            directory: Box::new(directory::LocalDirectory::with_iterations(engine.reader()?, iterations)),
+            directory: Box::new(directory::LocalDirectory::with_iterations(
+                engine.reader()?,
+                iterations,
+            )),
             shards: to_shards(),
         };
         let jobs = jobs.clone();
@@ -269,7 +323,10 @@ fn load_records(store: &mut dyn store::SessionStore) -> anyhow::Result<Vec<Recor
     for (id, bytes) in store.load()? {
         match Record::decode(bytes) {
             Some(record) if record.id.0 == id => records.push(record),
-            _ => tracing::warn!(session = id, "a session record is not readable; its client will log in again"),
+            _ => tracing::warn!(
+                session = id,
+                "a session record is not readable; its client will log in again"
+            ),
         }
     }
     Ok(records)
@@ -301,16 +358,24 @@ fn start_embedded(
     asks: Sender<Ask>,
     waker: Arc<mio::Waker>,
 ) -> anyhow::Result<mux::Mux> {
-    let identity =
-        Identity { name: mux_config.name.clone(), kinds: vec![ListenerKind::C2s], trust_client_certificates: true };
+    let identity = Identity {
+        name: mux_config.name.clone(),
+        kinds: vec![ListenerKind::C2s],
+        trust_client_certificates: true,
+    };
     let connect = move || {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         let gone = |_| std::io::Error::other("the link loop has ended");
-        asks.send(Ask::Embedded(ours, identity.clone())).map_err(gone)?;
+        asks.send(Ask::Embedded(ours, identity.clone()))
+            .map_err(gone)?;
         waker.wake()?;
         Ok(theirs)
     };
-    mux::start(mux_config.clone(), mux::LinkTransport::Connect(Box::new(connect))).context("the embedded mux cannot be started")
+    mux::start(
+        mux_config.clone(),
+        mux::LinkTransport::Connect(Box::new(connect)),
+    )
+    .context("the embedded mux cannot be started")
 }
 
 fn scram_hash(mechanism: Mechanism) -> Option<ScramHash> {
@@ -330,7 +395,12 @@ fn settings_of(config: &Config, fake: &FakeKeys) -> Settings {
         offer: Arc::new(Offer {
             domains: config.domains.clone(),
             plaintext: config.auth.plaintext,
-            scram: config.auth.mechanisms.iter().filter_map(|m| scram_hash(*m)).collect(),
+            scram: config
+                .auth
+                .mechanisms
+                .iter()
+                .filter_map(|m| scram_hash(*m))
+                .collect(),
             plain: config.auth.mechanisms.contains(&Mechanism::Plain),
             attempts_max: l.login_attempts_max,
             fake: fake.clone(),
@@ -376,19 +446,22 @@ impl Doors {
 fn tcp(addresses: &[std::net::SocketAddr], what: &str) -> anyhow::Result<Vec<TcpListener>> {
     addresses
         .iter()
-        .map(|a| TcpListener::bind(a).with_context(|| format!("the {what} door {a} cannot be opened")))
+        .map(|a| {
+            TcpListener::bind(a).with_context(|| format!("the {what} door {a} cannot be opened"))
+        })
         .collect()
 }
 
 fn unix(path: Option<&Path>, what: &str) -> anyhow::Result<Option<UnixListener>> {
     let Some(path) = path else { return Ok(None) };
     if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
     }
     // A socket that an earlier run left; another server on the same data is refused by the store before this.
     let _ = std::fs::remove_file(path);
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("the {what} socket {} cannot be opened", path.display()))?;
+    let listener = UnixListener::bind(path)
+        .with_context(|| format!("the {what} socket {} cannot be opened", path.display()))?;
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .with_context(|| format!("the {what} socket {} cannot be protected", path.display()))?;

@@ -67,7 +67,11 @@ pub fn run(id: ShardId, mut shard: Shard, events: &Receiver<Vec<Event>>, mut out
                             outlets.give_up(id, key.and_then(|k| shard.name_of(k)));
                         }
                     }
-                    next = if taken < EVENTS_PER_TURN { events.try_recv().ok() } else { None };
+                    next = if taken < EVENTS_PER_TURN {
+                        events.try_recv().ok()
+                    } else {
+                        None
+                    };
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -92,7 +96,10 @@ impl Outlets {
     fn give_up(&mut self, id: ShardId, culprit: Option<SessionId>) -> ! {
         tracing::error!(shard = id.0, session = ?culprit, "a shard has failed (a defect of this program): the server ends and can be started again");
         if let Some(name) = culprit {
-            self.writer.send(WriteBatch { shard: id, writes: vec![Write::Session(name, None)] });
+            self.writer.send(WriteBatch {
+                shard: id,
+                writes: vec![Write::Session(name, None)],
+            });
             std::thread::sleep(LAST_WRITE);
         }
         std::process::abort();
@@ -100,7 +107,10 @@ impl Outlets {
 
     fn hand_on(&mut self, id: ShardId, effects: Effects) {
         if !effects.writes.is_empty() {
-            self.writer.send(WriteBatch { shard: id, writes: effects.writes });
+            self.writer.send(WriteBatch {
+                shard: id,
+                writes: effects.writes,
+            });
         }
         if !effects.shards.is_empty() {
             let mut per_shard: Vec<Vec<Event>> = self.shards.iter().map(|_| Vec::new()).collect();
@@ -124,14 +134,18 @@ impl Outlets {
             let _ = self.admin.try_send(reply);
         }
         if !effects.links.is_empty() {
-            self.links.send(LinkBatch { shard: id, commands: effects.links });
+            self.links.send(LinkBatch {
+                shard: id,
+                commands: effects.links,
+            });
             // The poll only fails when the link loop is gone, and then the process is ending.
             let _ = self.waker.wake();
         }
     }
 
     fn retry(&mut self) -> bool {
-        let mut clear = self.links.retry() & self.writer.retry() & self.reads.retry() & self.looks.retry();
+        let mut clear =
+            self.links.retry() & self.writer.retry() & self.reads.retry() & self.looks.retry();
         for s in &mut self.shards {
             clear &= s.retry();
         }

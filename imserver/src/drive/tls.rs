@@ -29,12 +29,17 @@ pub enum TlsError {
 }
 
 fn file(path: &Path, reason: impl ToString) -> TlsError {
-    TlsError::File { path: path.display().to_string(), reason: reason.to_string() }
+    TlsError::File {
+        path: path.display().to_string(),
+        reason: reason.to_string(),
+    }
 }
 
 /// Certificates of a PEM file.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certs: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|e| file(path, e))?.collect();
+    let certs: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(|e| file(path, e))?
+        .collect();
     let certs = certs.map_err(|e| file(path, e))?;
     if certs.is_empty() {
         return Err(file(path, "no certificate in it"));
@@ -90,8 +95,18 @@ mod tests {
     #[test]
     fn a_name_is_one_label_and_a_role() {
         assert_eq!(parse_name("m1.mux.isthmus"), Some((Role::Mux, "m1".into())));
-        assert_eq!(parse_name("root.admin.isthmus"), Some((Role::Admin, "root".into())));
-        for bad in ["mux.isthmus", ".mux.isthmus", "a.b.mux.isthmus", "m1.king.isthmus", "m1.mux.example.org", ""] {
+        assert_eq!(
+            parse_name("root.admin.isthmus"),
+            Some((Role::Admin, "root".into()))
+        );
+        for bad in [
+            "mux.isthmus",
+            ".mux.isthmus",
+            "a.b.mux.isthmus",
+            "m1.king.isthmus",
+            "m1.mux.example.org",
+            "",
+        ] {
             assert_eq!(parse_name(bad), None, "{bad}");
         }
     }

@@ -8,7 +8,7 @@ use crate::event::{Event, ShardId, Write};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{SessionStore, StoreError, Writer, WriteError, Written};
+use store::{SessionStore, StoreError, WriteError, Writer, Written};
 
 /// Writes in one commit: bounds its latency.
 const WRITES_PER_COMMIT: usize = 8_192;
@@ -109,8 +109,16 @@ impl StoreWriter {
             }
             plan.push((batch.shard, kinds));
         }
-        let sessions = if records.is_empty() { Ok(()) } else { self.sessions.put(&records) };
-        let stored = if writes.is_empty() { Ok(Vec::new()) } else { self.writer.commit(&writes) };
+        let sessions = if records.is_empty() {
+            Ok(())
+        } else {
+            self.sessions.put(&records)
+        };
+        let stored = if writes.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.writer.commit(&writes)
+        };
         self.report(&sessions, &stored, failing);
         let session_result = match sessions {
             Ok(()) => Written::Done,
@@ -137,12 +145,20 @@ impl StoreWriter {
                 .collect();
             let first = numbers[at] + 1;
             numbers[at] += answers.len() as u64;
-            self.shards[at].send(vec![Event::Durable { first, results: answers }]);
+            self.shards[at].send(vec![Event::Durable {
+                first,
+                results: answers,
+            }]);
         }
     }
 
     /// One line per change of state.
-    fn report(&self, sessions: &Result<(), StoreError>, stored: &Result<Vec<Written>, StoreError>, failing: &mut bool) {
+    fn report(
+        &self,
+        sessions: &Result<(), StoreError>,
+        stored: &Result<Vec<Written>, StoreError>,
+        failing: &mut bool,
+    ) {
         let error = sessions.as_ref().err().or(stored.as_ref().err());
         match (error, *failing) {
             (Some(e), false) => {
@@ -158,7 +174,10 @@ impl StoreWriter {
     }
 
     fn direct(&mut self, direct: DirectWrite) {
-        let result = self.writer.commit(&direct.writes).map_err(|e| e.to_string());
+        let result = self
+            .writer
+            .commit(&direct.writes)
+            .map_err(|e| e.to_string());
         // Who does not wait any more needs no answer.
         let _ = direct.reply.try_send(result);
     }

@@ -96,10 +96,18 @@ impl Record {
         let jid = FullJid::parse(&string(&mut b)?).ok()?;
         let since_unix_ms = u64_of(&mut b)?;
         let namespaces = take(&mut b)?;
-        let sm = if u8_of(&mut b)? == 1 { Some((u64_of(&mut b)?, u64_of(&mut b)?, u64_of(&mut b)?)) } else { None };
+        let sm = if u8_of(&mut b)? == 1 {
+            Some((u64_of(&mut b)?, u64_of(&mut b)?, u64_of(&mut b)?))
+        } else {
+            None
+        };
         let interested = u8_of(&mut b)? == 1;
         let presence = if u8_of(&mut b)? == 1 {
-            Some(Available { priority: u8_of(&mut b)? as i8, prefix: take(&mut b)?, suffix: take(&mut b)? })
+            Some(Available {
+                priority: u8_of(&mut b)? as i8,
+                prefix: take(&mut b)?,
+                suffix: take(&mut b)?,
+            })
         } else {
             None
         };
@@ -133,7 +141,15 @@ impl Record {
 
     /// The session it describes, without its connection. It has to be resumed before it takes anything.
     pub fn bound(self) -> (Box<Bound>, Option<StreamManagement>) {
-        let sm = self.sm.map(|(in_base, out_base, enabled_element)| StreamManagement { in_base, out_base, enabled_element, acked: out_base, ..StreamManagement::default() });
+        let sm = self
+            .sm
+            .map(|(in_base, out_base, enabled_element)| StreamManagement {
+                in_base,
+                out_base,
+                enabled_element,
+                acked: out_base,
+                ..StreamManagement::default()
+            });
         let flood = match &self.presence {
             Some(p) if p.priority >= 0 => Flood::Wanted,
             _ => Flood::Off,
@@ -201,7 +217,11 @@ mod tests {
             namespaces: Bytes::from_static(b"ns"),
             sm: Some((3, 4, 5)),
             interested: true,
-            presence: Some(Available { priority: -3, prefix: Bytes::from_static(b"<p to='"), suffix: Bytes::from_static(b"'/>") }),
+            presence: Some(Available {
+                priority: -3,
+                prefix: Bytes::from_static(b"<p to='"),
+                suffix: Bytes::from_static(b"'/>"),
+            }),
             presence_changed_unix_ms: 5,
             taking_since_unix_ms: 4,
             ended_unix_ms: Some(6),

@@ -12,11 +12,21 @@ use xmpp::jid::BareJid;
 impl Shard {
     pub(super) fn admin(&mut self, ask: AdminEvent) {
         match ask {
-            AdminEvent::Sessions { request, account, after, limit } => {
+            AdminEvent::Sessions {
+                request,
+                account,
+                after,
+                limit,
+            } => {
                 let page = self.list_sessions(account.as_ref(), after, limit);
                 self.fx.admin.push(AdminReply::Sessions(request, page));
             }
-            AdminEvent::Kick { request, account, resource, text: _ } => {
+            AdminEvent::Kick {
+                request,
+                account,
+                resource,
+                text: _,
+            } => {
                 let n = self.kick(&account, resource.as_deref(), StreamError::PolicyViolation);
                 self.fx.admin.push(AdminReply::Kicked(request, n));
             }
@@ -31,7 +41,11 @@ impl Shard {
             AdminEvent::Status { request } => {
                 let status = ShardStatus {
                     conns: self.sessions.len() as u64,
-                    sessions: self.sessions.iter().filter(|(_, s)| s.bound().is_some()).count() as u64,
+                    sessions: self
+                        .sessions
+                        .iter()
+                        .filter(|(_, s)| s.bound().is_some())
+                        .count() as u64,
                     users: self.users.len() as u64,
                     ..self.status
                 };
@@ -40,12 +54,19 @@ impl Shard {
         }
     }
 
-    fn list_sessions(&self, account: Option<&BareJid>, after: Option<SessionId>, limit: usize) -> Vec<SessionInfo> {
+    fn list_sessions(
+        &self,
+        account: Option<&BareJid>,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Vec<SessionInfo> {
         let mut rows: Vec<SessionInfo> = self
             .sessions
             .iter()
             .filter_map(|(_, s)| info(s))
-            .filter(|i| account.is_none_or(|a| i.jid.bare() == *a) && after.is_none_or(|id| i.id > id))
+            .filter(|i| {
+                account.is_none_or(|a| i.jid.bare() == *a) && after.is_none_or(|id| i.id > id)
+            })
             .collect();
         rows.sort_by_key(|i| i.id);
         rows.truncate(limit);
@@ -53,7 +74,11 @@ impl Shard {
     }
 
     fn kick(&mut self, account: &BareJid, resource: Option<&str>, error: StreamError) -> usize {
-        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        let slots = self
+            .users
+            .get(account)
+            .map(|u| u.sessions.clone())
+            .unwrap_or_default();
         let mut kicked = 0;
         for slot in slots {
             let matches = self

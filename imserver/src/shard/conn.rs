@@ -17,18 +17,27 @@ const STREAM_END: &[u8] = b"</stream:stream>";
 
 impl Shard {
     pub(super) fn token(&self, slot: u32, number: u64) -> Token {
-        Token { shard: self.id, slot, generation: self.generation(slot), element: number }
+        Token {
+            shard: self.id,
+            slot,
+            generation: self.generation(slot),
+            element: number,
+        }
     }
 
     /// The client's TCP has acknowledged output.
     pub(super) fn drained(&mut self, key: ConnKey, elements: u64) {
-        let Some(slot) = self.slot_of(key) else { return };
+        let Some(slot) = self.slot_of(key) else {
+            return;
+        };
         let now = self.now;
         let mut delivered = Vec::new();
         let session = self.session(slot);
         session.drained(elements, now, &mut delivered);
         self.delivered(slot, &delivered);
-        let Some(bound) = self.session(slot).bound() else { return };
+        let Some(bound) = self.session(slot).bound() else {
+            return;
+        };
         if !bound.held_presence.is_empty() {
             self.release_held_presence(slot);
         }
@@ -41,19 +50,26 @@ impl Shard {
 
     /// The mux has taken our word that input up to this stanza is settled: it will not come again.
     pub(super) fn settled_taken(&mut self, key: ConnKey, stanzas: u64) {
-        let Some(slot) = self.slot_of(key) else { return };
+        let Some(slot) = self.slot_of(key) else {
+            return;
+        };
         let session = self.session(slot);
         if let Some(name) = session.name
             && stanzas > session.origins_forgotten
         {
             session.origins_forgotten = stanzas;
-            self.write(Write::Store(store::Write::ForgetOrigins { session: name.0, up_to_stanza: stanzas }));
+            self.write(Write::Store(store::Write::ForgetOrigins {
+                session: name.0,
+                up_to_stanza: stanzas,
+            }));
         }
     }
 
     /// The mux has closed the connection. What has been taken from it is still settled.
     pub(super) fn conn_closed(&mut self, key: ConnKey, reason: CloseReason) {
-        let Some(slot) = self.slot_of(key) else { return };
+        let Some(slot) = self.slot_of(key) else {
+            return;
+        };
         let session = self.session(slot);
         session.mux_closed = true;
         if session.bound().is_some() && (session.paused || session.parser.buffered() > 0) {
@@ -83,21 +99,38 @@ impl Shard {
         // Marks and answers so far belong before the move.
         let settings = self.settings.clone();
         let credit = self.credit;
-        let session = self.sessions.get_mut(slot as usize).expect("the caller has it");
+        let session = self
+            .sessions
+            .get_mut(slot as usize)
+            .expect("the caller has it");
         session.flush(&settings, credit, &mut self.fx.links);
         let session = self.remove_session(slot);
         let key = session.key.expect("only connections log in");
         self.gone.insert(key);
-        self.fx.links.push(LinkCommand::Rehome { key, to, travel: Box::new(crate::session::Travel { session }) });
+        self.fx.links.push(LinkCommand::Rehome {
+            key,
+            to,
+            travel: Box::new(crate::session::Travel { session }),
+        });
     }
 
     /// Ends a session: the client is told why (if it is not known to be gone), and gets Close when all it sent is settled.
-    pub(super) fn end_session(&mut self, slot: u32, error: Option<StreamError>, reason: CloseReason) {
+    pub(super) fn end_session(
+        &mut self,
+        slot: u32,
+        error: Option<StreamError>,
+        reason: CloseReason,
+    ) {
         self.end_session_with(slot, error.map(|e| e.to_bytes(None)), reason);
     }
 
     /// The same with a stream error of the caller's making.
-    pub(super) fn end_session_with(&mut self, slot: u32, error: Option<Bytes>, reason: CloseReason) {
+    pub(super) fn end_session_with(
+        &mut self,
+        slot: u32,
+        error: Option<Bytes>,
+        reason: CloseReason,
+    ) {
         if matches!(self.session(slot).stage, Stage::Closing { .. }) {
             self.touch(slot);
             return;
@@ -106,7 +139,8 @@ impl Shard {
             self.negotiating = self.negotiating.saturating_sub(1);
         }
         if self.session(slot).bound().is_some() {
-            let by_client = error.is_none() && (reason == CloseReason::Normal || self.session(slot).mux_closed);
+            let by_client =
+                error.is_none() && (reason == CloseReason::Normal || self.session(slot).mux_closed);
             self.end_bound(slot, by_client);
         }
         let header = self.missing_header(slot, error.is_some());
@@ -133,7 +167,10 @@ impl Shard {
         record.ended_by_client = by_client;
         record.presence = None;
         self.write(Write::Session(record.id, Some(record.encode())));
-        self.ended.push_back((now.mono_ms + self.settings.mux_lost.as_millis() as u64, record.id));
+        self.ended.push_back((
+            now.mono_ms + self.settings.mux_lost.as_millis() as u64,
+            record.id,
+        ));
         let account = record.jid.bare();
         // What it has acknowledged is written, and its Close waits for that.
         self.flush_user_acks(&account);
@@ -144,7 +181,10 @@ impl Shard {
         }
         // Its mux will bring it back, or say that it has nothing more to bring.
         let awaited = self.session(slot).key.is_none() && self.notes.contains_key(&record.note.0);
-        let bound = self.session(slot).bound_mut().expect("the caller has seen it");
+        let bound = self
+            .session(slot)
+            .bound_mut()
+            .expect("the caller has seen it");
         bound.catching_up = false;
         if matches!(bound.flood, Flood::Wanted | Flood::Reading) {
             // What it had not read yet may be there for it alone.
@@ -155,13 +195,21 @@ impl Shard {
         let session = self.session(slot);
         let session_holds = session.holds_for.is_some();
         let may_tell = session.key.is_some() && !session.mux_closed;
-        let holds = self.users.get(&account).is_some_and(|u| u.assigned.values().any(|a| a.holders.iter().any(|h| h.slot == slot)));
+        let holds = self.users.get(&account).is_some_and(|u| {
+            u.assigned
+                .values()
+                .any(|a| a.holders.iter().any(|h| h.slot == slot))
+        });
         if session_holds {
             // It had ended before: its mux has brought it back, or is awaited.
         } else if awaited || may_tell && holds {
             // The mux says what the client's TCP has acknowledged before it says that the connection is closed: only then
             // is known what must be routed again.
-            let holding = Holding { account: account.clone(), mux: record.mux.as_str().into(), conn: record.conn };
+            let holding = Holding {
+                account: account.clone(),
+                mux: record.mux.as_str().into(),
+                conn: record.conn,
+            };
             self.session(slot).holds_for = Some(Box::new(holding));
             self.user(&account).closing.push(slot);
         } else {
@@ -171,7 +219,9 @@ impl Shard {
 
     /// The mux has told everything about an ended session: what it held and nobody has is routed again.
     pub(super) fn release_closing(&mut self, slot: u32) {
-        let Some(holding) = self.session(slot).holds_for.take() else { return };
+        let Some(holding) = self.session(slot).holds_for.take() else {
+            return;
+        };
         let account = holding.account;
         self.user(&account).closing.retain(|&s| s != slot);
         self.release_held(slot, &account);
@@ -190,7 +240,9 @@ impl Shard {
             jid: bound.jid.clone(),
             since_unix_ms: bound.since_unix_ms,
             namespaces: session.parser.namespaces().to_bytes().into(),
-            sm: session.sm.map(|sm| (sm.in_base, sm.out_base, sm.enabled_element)),
+            sm: session
+                .sm
+                .map(|sm| (sm.in_base, sm.out_base, sm.enabled_element)),
             interested: bound.interested,
             presence: bound.presence.clone(),
             presence_changed_unix_ms: bound.presence_changed_unix_ms,
@@ -219,7 +271,9 @@ impl Shard {
     /// Writes the record if it is older than the session.
     pub(super) fn flush_record(&mut self, slot: u32) {
         let awaited = match self.sessions.get_mut(slot as usize) {
-            Some(session) if !session.record_awaited.is_empty() => std::mem::take(&mut session.record_awaited),
+            Some(session) if !session.record_awaited.is_empty() => {
+                std::mem::take(&mut session.record_awaited)
+            }
             _ => return,
         };
         let write = match self.session(slot).bound() {
@@ -243,15 +297,27 @@ impl Shard {
 
     /// The bound session is known to the store: the mux and the client may know of it.
     pub(super) fn bound_durable(&mut self, slot: u32, result: Bytes, number: u64, failed: bool) {
-        let Some(key) = self.session(slot).key else { return };
+        let Some(key) = self.session(slot).key else {
+            return;
+        };
         if failed {
-            self.end_session(slot, Some(StreamError::ResourceConstraint), CloseReason::Limit);
+            self.end_session(
+                slot,
+                Some(StreamError::ResourceConstraint),
+                CloseReason::Limit,
+            );
             return;
         }
-        let Some(bound) = self.session(slot).bound_mut() else { return };
+        let Some(bound) = self.session(slot).bound_mut() else {
+            return;
+        };
         bound.ready = true;
         let note = bound.note;
-        self.fx.links.push(LinkCommand::Frame { link: key.link, frame: proto::frame::Frame::Note(key.conn, note), track: false });
+        self.fx.links.push(LinkCommand::Frame {
+            link: key.link,
+            frame: proto::frame::Frame::Note(key.conn, note),
+            track: false,
+        });
         self.send_stanza(slot, result);
         let session = self.session(slot);
         session.paused = false;

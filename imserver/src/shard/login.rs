@@ -28,7 +28,11 @@ impl Shard {
         self.negotiating += 1;
         // Each shard has its part of what all may have together.
         if negotiating >= self.settings.conns_before_login_max / usize::from(self.shards) {
-            self.end_session(slot, Some(StreamError::ResourceConstraint), CloseReason::Limit);
+            self.end_session(
+                slot,
+                Some(StreamError::ResourceConstraint),
+                CloseReason::Limit,
+            );
             return;
         }
         self.touch(slot);
@@ -36,7 +40,9 @@ impl Shard {
 
     /// TLS is up.
     pub(super) fn secured(&mut self, key: ConnKey, tls: TlsFacts) {
-        let Some(slot) = self.slot_of(key) else { return };
+        let Some(slot) = self.slot_of(key) else {
+            return;
+        };
         let session = self.session(slot);
         session.switching_tls = false;
         session.parser.reset();
@@ -48,7 +54,9 @@ impl Shard {
 
     /// Plaintext after StartTls: somebody speaks into the stream before it is secured.
     pub(super) fn injected(&mut self, key: ConnKey) {
-        let Some(slot) = self.slot_of(key) else { return };
+        let Some(slot) = self.slot_of(key) else {
+            return;
+        };
         tracing::debug!("plaintext after STARTTLS: connection closed");
         self.end_session(slot, None, CloseReason::PolicyViolation);
     }
@@ -56,9 +64,14 @@ impl Shard {
     /// An event of a stream that is not logged in yet.
     pub(super) fn negotiate_event(&mut self, slot: u32, event: StreamEvent) {
         let now = self.now;
-        let session = self.sessions.get_mut(slot as usize).expect("the caller has it");
+        let session = self
+            .sessions
+            .get_mut(slot as usize)
+            .expect("the caller has it");
         let number = session.begin_element(false, now);
-        let Stage::Negotiating(negotiation) = &mut session.stage else { return };
+        let Stage::Negotiating(negotiation) = &mut session.stage else {
+            return;
+        };
         let actions = negotiation.handle(event, &mut *self.random);
         self.act(slot, number, actions);
     }
@@ -72,11 +85,15 @@ impl Shard {
         let session = self.sessions.get_mut(slot as usize).expect("just checked");
         let number = session.last_element();
         session.paused = false;
-        let Stage::Negotiating(negotiation) = &mut session.stage else { return };
+        let Stage::Negotiating(negotiation) = &mut session.stage else {
+            return;
+        };
         let actions = match result {
             LookResult::Scram(Some(keys)) => negotiation.keys(Keys::Found(keys), &mut *self.random),
             LookResult::Scram(None) => negotiation.keys(Keys::None, &mut *self.random),
-            LookResult::ScramDisabled(keys) => negotiation.keys(Keys::Disabled(keys), &mut *self.random),
+            LookResult::ScramDisabled(keys) => {
+                negotiation.keys(Keys::Disabled(keys), &mut *self.random)
+            }
             LookResult::Password(true) => negotiation.password(PasswordCheck::Right),
             LookResult::Password(false) => negotiation.password(PasswordCheck::Wrong),
             LookResult::PasswordDisabled => negotiation.password(PasswordCheck::Disabled),
@@ -102,11 +119,17 @@ impl Shard {
                     let session = self.session(slot);
                     session.parser.reset();
                 }
-                Action::LookScram(account, hash) => return self.look(slot, Look::Scram(account, hash)),
-                Action::LookPassword(account, password) => return self.look(slot, Look::Password(account, Secret(password))),
+                Action::LookScram(account, hash) => {
+                    return self.look(slot, Look::Scram(account, hash));
+                }
+                Action::LookPassword(account, password) => {
+                    return self.look(slot, Look::Password(account, Secret(password)));
+                }
                 Action::Authenticated(account) => {
                     if !self.settings.policy.may_log_in(&account) {
-                        let Stage::Negotiating(negotiation) = &mut self.session(slot).stage else { return };
+                        let Stage::Negotiating(negotiation) = &mut self.session(slot).stage else {
+                            return;
+                        };
                         let refused = negotiation.refuse();
                         return self.act(slot, number, refused);
                     }
@@ -131,12 +154,21 @@ impl Shard {
 
     fn look(&mut self, slot: u32, look: Look) {
         self.session(slot).paused = true;
-        self.fx.looks.push((LookTag { slot, generation: self.generation(slot) }, look));
+        self.fx.looks.push((
+            LookTag {
+                slot,
+                generation: self.generation(slot),
+            },
+            look,
+        ));
     }
 
     fn start_tls(&mut self, slot: u32, last: Bytes) {
         let now = self.now;
-        let session = self.sessions.get_mut(slot as usize).expect("the caller has it");
+        let session = self
+            .sessions
+            .get_mut(slot as usize)
+            .expect("the caller has it");
         let Some(key) = session.key else { return };
         // Anything that came with <starttls/> in the same breath was not secured (RFC 6120 §5.4.3.3, DESIGN §3).
         if session.parser.buffered() > 0 {
@@ -145,16 +177,31 @@ impl Shard {
         }
         session.count_out(last.len(), OutKind::NONZA, now);
         session.switching_tls = true;
-        let frame = Frame::StartTls(key.conn, StartTls { last, request_client_certificate: false });
-        self.fx.links.push(LinkCommand::Frame { link: key.link, frame, track: false });
+        let frame = Frame::StartTls(
+            key.conn,
+            StartTls {
+                last,
+                request_client_certificate: false,
+            },
+        );
+        self.fx.links.push(LinkCommand::Frame {
+            link: key.link,
+            frame,
+            track: false,
+        });
     }
 
     // ---- binding (RFC 6120 §7) --------------------------------------------------------------------------
 
     fn bind(&mut self, slot: u32, number: u64, resource: Option<String>, id: &str) {
         let session = self.session(slot);
-        let Stage::Negotiating(negotiation) = &session.stage else { return };
-        let account = negotiation.account().expect("binding comes after log-in").clone();
+        let Stage::Negotiating(negotiation) = &session.stage else {
+            return;
+        };
+        let account = negotiation
+            .account()
+            .expect("binding comes after log-in")
+            .clone();
         let key = session.key.expect("a connection is negotiating");
         match self.choose(&account, resource) {
             Ok(jid) => self.bind_as(slot, key, number, jid, &account, id),
@@ -170,21 +217,34 @@ impl Shard {
     }
 
     /// The address the session gets, or why it gets none.
-    fn choose(&mut self, account: &BareJid, resource: Option<String>) -> Result<FullJid, (StanzaError, Option<&'static str>)> {
+    fn choose(
+        &mut self,
+        account: &BareJid,
+        resource: Option<String>,
+    ) -> Result<FullJid, (StanzaError, Option<&'static str>)> {
         let count = self.users.get(account).map_or(0, |u| u.sessions.len());
         let wanted = match &resource {
-            Some(resource) => Some(account.with_resource(resource).map_err(|_| (StanzaError::BadRequest, None))?),
+            Some(resource) => Some(
+                account
+                    .with_resource(resource)
+                    .map_err(|_| (StanzaError::BadRequest, None))?,
+            ),
             None => None,
         };
         let taken = wanted.as_ref().and_then(|jid| self.session_with(jid));
         if let Some(other) = taken {
             match self.settings.conflict {
-                Conflict::Replace => self.end_session(other, Some(StreamError::Conflict), CloseReason::Replaced),
+                Conflict::Replace => {
+                    self.end_session(other, Some(StreamError::Conflict), CloseReason::Replaced)
+                }
                 Conflict::Refuse => return Err((StanzaError::Conflict, None)),
                 Conflict::Rename => return Ok(self.made_up(account)),
             }
         } else if count >= self.settings.sessions_per_account_max {
-            return Err((StanzaError::ResourceConstraint, Some("This account has too many sessions")));
+            return Err((
+                StanzaError::ResourceConstraint,
+                Some("This account has too many sessions"),
+            ));
         }
         Ok(wanted.unwrap_or_else(|| self.made_up(account)))
     }
@@ -192,7 +252,10 @@ impl Shard {
     fn session_with(&self, jid: &FullJid) -> Option<u32> {
         let user = self.users.get(&jid.bare())?;
         user.sessions.iter().copied().find(|&s| {
-            self.sessions.get(s as usize).and_then(Session::bound).is_some_and(|b| b.jid == *jid)
+            self.sessions
+                .get(s as usize)
+                .and_then(Session::bound)
+                .is_some_and(|b| b.jid == *jid)
         })
     }
 
@@ -201,10 +264,20 @@ impl Shard {
         let mut bytes = [0; 16];
         (self.random)(&mut bytes);
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        account.with_resource(&hex).expect("hexadecimal digits are a resourcepart")
+        account
+            .with_resource(&hex)
+            .expect("hexadecimal digits are a resourcepart")
     }
 
-    fn bind_as(&mut self, slot: u32, key: ConnKey, number: u64, jid: FullJid, account: &BareJid, id: &str) {
+    fn bind_as(
+        &mut self,
+        slot: u32,
+        key: ConnKey,
+        number: u64,
+        jid: FullJid,
+        account: &BareJid,
+        id: &str,
+    ) {
         let mut note = [0; 16];
         (self.random)(&mut note);
         self.next_session += 1;
@@ -246,14 +319,27 @@ impl Shard {
         user.sessions.push(slot);
         let write = self.write_record(slot);
         let generation = self.generation(slot);
-        self.after(write, After::Bound { slot, generation, result, number });
+        self.after(
+            write,
+            After::Bound {
+                slot,
+                generation,
+                result,
+                number,
+            },
+        );
     }
 
     /// The header a stream error needs before it if the client has got none (RFC 6120 §4.9.1.2).
     pub(super) fn missing_header(&mut self, slot: u32, error: bool) -> Bytes {
-        let session = self.sessions.get_mut(slot as usize).expect("the caller has it");
+        let session = self
+            .sessions
+            .get_mut(slot as usize)
+            .expect("the caller has it");
         match &session.stage {
-            Stage::Negotiating(negotiation) if error && !negotiation.header_sent() => negotiation.error_header(&mut *self.random),
+            Stage::Negotiating(negotiation) if error && !negotiation.header_sent() => {
+                negotiation.error_header(&mut *self.random)
+            }
             _ => Bytes::new(),
         }
     }
@@ -261,5 +347,9 @@ impl Shard {
 
 /// What of the facts matters to authentication.
 fn facts(tls: &TlsFacts) -> xmpp::scram::TlsFacts {
-    xmpp::scram::TlsFacts { version: tls.version, exporter: tls.exporter, server_end_point: tls.server_end_point.clone() }
+    xmpp::scram::TlsFacts {
+        version: tls.version,
+        exporter: tls.exporter,
+        server_end_point: tls.server_end_point.clone(),
+    }
 }

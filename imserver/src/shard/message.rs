@@ -50,12 +50,17 @@ impl Shard {
     /// RFC 6121 §8 for an account that is loaded, or has sessions.
     pub(super) fn stanza_for_user(&mut self, stanza: Box<Routed>, account: &BareJid) {
         match routing::decide(&self.situation(&stanza, account, true, false)) {
-            Decision::Store | Decision::Deliver { store: true, .. } => self.store_message(stanza, account),
+            Decision::Store | Decision::Deliver { store: true, .. } => {
+                self.store_message(stanza, account)
+            }
             Decision::Discard => self.done(stanza.token),
             Decision::Error(condition) => self.bounce(stanza, condition, None),
             _ => {
                 let (write, durable) = (self.write_number, self.durable);
-                let behind = self.users.get_mut(account).filter(|u| u.last_write > durable);
+                let behind = self
+                    .users
+                    .get_mut(account)
+                    .filter(|u| u.last_write > durable);
                 if let Some(user) = behind {
                     // The queue is in order of writes, so it waits for the last one; and what comes next waits behind it.
                     user.last_write = write;
@@ -76,42 +81,68 @@ impl Shard {
         }
     }
 
-    fn situation(&self, stanza: &Routed, account: &BareJid, account_exists: bool, rerouted: bool) -> Situation {
+    fn situation(
+        &self,
+        stanza: &Routed,
+        account: &BareJid,
+        account_exists: bool,
+        rerouted: bool,
+    ) -> Situation {
         let user = self.users.get(account);
         let mut matches = false;
         let resource = stanza.to.resourcepart();
         let mut shares_presence = stanza.from.bare_str() == account.as_str();
-        let priorities = user.into_iter().flat_map(|u| u.sessions.iter()).filter_map(|&slot| {
-            let bound = self.sessions.get(slot as usize)?.bound()?;
-            bound.ready.then(|| {
-                if resource == Some(bound.jid.resourcepart()) {
-                    matches = true;
-                    shares_presence |= bound.directed.knows(&stanza.from);
-                }
-                bound.presence.as_ref().map(|p| p.priority)
-            })
-        });
+        let priorities = user
+            .into_iter()
+            .flat_map(|u| u.sessions.iter())
+            .filter_map(|&slot| {
+                let bound = self.sessions.get(slot as usize)?.bound()?;
+                bound.ready.then(|| {
+                    if resource == Some(bound.jid.resourcepart()) {
+                        matches = true;
+                        shares_presence |= bound.directed.knows(&stanza.from);
+                    }
+                    bound.presence.as_ref().map(|p| p.priority)
+                })
+            });
         let resources = Resources::of(priorities);
         if matches!(stanza.kind, StanzaKind::Iq(_)) && !shares_presence {
             // An audience that is not known (right after a restart) is taken to include who asks.
             shares_presence = user.is_none_or(|u| {
-                u.audience.as_ref().is_none_or(|a| a.binary_search(&stanza.from.bare()).is_ok())
+                u.audience
+                    .as_ref()
+                    .is_none_or(|a| a.binary_search(&stanza.from.bare()).is_ok())
             });
         }
         let to = match resource {
             Some(_) => To::Full { matches },
             None => To::Bare,
         };
-        Situation { kind: stanza.kind, to, account_exists, resources, shares_presence, retention: stanza.retention, rerouted }
+        Situation {
+            kind: stanza.kind,
+            to,
+            account_exists,
+            resources,
+            shares_presence,
+            retention: stanza.retention,
+            rerouted,
+        }
     }
 
     fn store_message(&mut self, stanza: Box<Routed>, account: &BareJid) {
         let archive = self.settings.archive && stanza.retention.archives();
         let pending_max = self.settings.pending_max;
         let time_ms = self.now.unix_ms;
-        let user = self.users.get_mut(account).expect("the caller has found it");
+        let user = self
+            .users
+            .get_mut(account)
+            .expect("the caller has found it");
         if user.pending >= pending_max && user.sessions.is_empty() {
-            self.bounce(stanza, StanzaError::ResourceConstraint, Some("The recipient's inbox is full"));
+            self.bounce(
+                stanza,
+                StanzaError::ResourceConstraint,
+                Some("The recipient's inbox is full"),
+            );
             return;
         }
         user.pending += 1;
@@ -126,7 +157,10 @@ impl Shard {
             payload: stanza.bytes.clone(),
         };
         let number = self.write(Write::Store(store::Write::Append(append)));
-        let user = self.users.get_mut(account).expect("the caller has found it");
+        let user = self
+            .users
+            .get_mut(account)
+            .expect("the caller has found it");
         user.last_write = number;
         user.used_ms = self.now.mono_ms;
         self.status.stored += 1;
@@ -151,7 +185,11 @@ impl Shard {
                 if let Some(user) = self.users.get_mut(&stanza.to.bare()) {
                     user.pending = user.pending.saturating_sub(1);
                 }
-                self.bounce(stanza, StanzaError::ResourceConstraint, Some("The message could not be stored"));
+                self.bounce(
+                    stanza,
+                    StanzaError::ResourceConstraint,
+                    Some("The message could not be stored"),
+                );
             }
         }
     }
@@ -159,24 +197,51 @@ impl Shard {
     /// Gives a committed message to the sessions it is for now. Without any it stays pending.
     fn deliver_stored(&mut self, stanza: &Routed, position: u64) {
         let account = stanza.to.bare();
-        let Some(user) = self.users.get_mut(&account) else { return };
+        let Some(user) = self.users.get_mut(&account) else {
+            return;
+        };
         user.last_position = user.last_position.max(position);
         // A page read for a flood may have been quicker than this answer.
         let known = user.assigned.contains_key(&position);
-        let Decision::Deliver { to, .. } = routing::decide(&self.situation(stanza, &account, true, true)) else { return };
+        let Decision::Deliver { to, .. } =
+            routing::decide(&self.situation(stanza, &account, true, true))
+        else {
+            return;
+        };
         let exact = self.session_of(&stanza.to);
         let targets = self.recipients(&account, to, exact);
         let several = targets.len() > 1;
         for slot in targets {
-            self.give_stored(&account, slot, position, &stanza.bytes, several, exact == Some(slot), known);
+            self.give_stored(
+                &account,
+                slot,
+                position,
+                &stanza.bytes,
+                several,
+                exact == Some(slot),
+                known,
+            );
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of deliver_stored, cut out for its length")]
-    fn give_stored(&mut self, account: &BareJid, slot: u32, position: u64, bytes: &Bytes, several: bool, exact: bool, known: bool) {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of deliver_stored, cut out for its length"
+    )]
+    fn give_stored(
+        &mut self,
+        account: &BareJid,
+        slot: u32,
+        position: u64,
+        bytes: &Bytes,
+        several: bool,
+        exact: bool,
+        known: bool,
+    ) {
         let settings = self.settings.clone();
         let session = self.session(slot);
-        let room = session.has_room(bytes.len(), &settings) && session.unacked.len() < settings.unacknowledged_max;
+        let room = session.has_room(bytes.len(), &settings)
+            && session.unacked.len() < settings.unacknowledged_max;
         let bound = session.bound_mut().expect("targets are bound");
         // A session of full-JID traffic that takes no floods (unavailable, negative priority) is always "live".
         let live = bound.flood == Flood::Live || (exact && bound.flood == Flood::Off);
@@ -193,9 +258,21 @@ impl Shard {
         } else if bound.flood == Flood::Off {
             return;
         }
-        self.hold(account, position, Holder { slot, sent: send, taken: !several });
+        self.hold(
+            account,
+            position,
+            Holder {
+                slot,
+                sent: send,
+                taken: !several,
+            },
+        );
         if send {
-            let kind = OutKind { stanza: true, stored: Some(position), track: several };
+            let kind = OutKind {
+                stanza: true,
+                stored: Some(position),
+                track: several,
+            };
             self.send(slot, bytes.clone(), kind);
         }
     }
@@ -204,7 +281,11 @@ impl Shard {
     fn hold(&mut self, account: &BareJid, position: u64, holder: Holder) {
         let user = self.users.get_mut(account).expect("it has sessions");
         let assignment = user.assigned.entry(position).or_default();
-        match assignment.holders.iter_mut().find(|h| h.slot == holder.slot) {
+        match assignment
+            .holders
+            .iter_mut()
+            .find(|h| h.slot == holder.slot)
+        {
             Some(h) => {
                 h.sent |= holder.sent;
                 h.taken |= holder.taken;
@@ -215,14 +296,23 @@ impl Shard {
 
     /// The sessions a decision names.
     fn recipients(&self, account: &BareJid, to: Recipients, exact: Option<u32>) -> SmallSlots {
-        let Some(user) = self.users.get(account) else { return SmallSlots::new() };
+        let Some(user) = self.users.get(account) else {
+            return SmallSlots::new();
+        };
         user.sessions
             .iter()
             .copied()
             .filter(|&slot| {
-                self.sessions.get(slot as usize).and_then(|s| s.bound()).is_some_and(|b| {
-                    b.ready && to.include(b.presence.as_ref().map(|p| p.priority), exact == Some(slot))
-                })
+                self.sessions
+                    .get(slot as usize)
+                    .and_then(|s| s.bound())
+                    .is_some_and(|b| {
+                        b.ready
+                            && to.include(
+                                b.presence.as_ref().map(|p| p.priority),
+                                exact == Some(slot),
+                            )
+                    })
             })
             .collect()
     }
@@ -255,7 +345,9 @@ impl Shard {
         }
         let settings = self.settings.clone();
         let session = self.session(slot);
-        let flooding = session.bound().is_some_and(|b| matches!(b.flood, Flood::Wanted | Flood::Reading));
+        let flooding = session
+            .bound()
+            .is_some_and(|b| matches!(b.flood, Flood::Wanted | Flood::Reading));
         // An answer is not held: who it is for has been told that its question is settled.
         let answer = !stanza.kind.answerable();
         if flooding && !answer && matches!(stanza.kind, StanzaKind::Message(_)) {
@@ -268,7 +360,11 @@ impl Shard {
         } else if session.has_room(stanza.bytes.len(), &settings) {
             self.send_stanza(slot, stanza.bytes.clone());
         } else {
-            self.end_session(slot, Some(xmpp::error::StreamError::ResourceConstraint), proto::frame::CloseReason::SlowClient);
+            self.end_session(
+                slot,
+                Some(xmpp::error::StreamError::ResourceConstraint),
+                proto::frame::CloseReason::SlowClient,
+            );
         }
     }
 
@@ -276,12 +372,18 @@ impl Shard {
 
     /// The client of this session has acknowledged these.
     pub(super) fn clear_marks(&mut self, slot: u32, delivered: &[Unacked]) {
-        let Some(account) = self.account_of(slot) else { return };
+        let Some(account) = self.account_of(slot) else {
+            return;
+        };
         let waits = self.clearing_waits(&account);
-        let Some(user) = self.users.get_mut(&account) else { return };
+        let Some(user) = self.users.get_mut(&account) else {
+            return;
+        };
         let mut deferred = Vec::new();
         for &unacked in delivered {
-            let Some(assignment) = user.assigned.get_mut(&unacked.position) else { continue };
+            let Some(assignment) = user.assigned.get_mut(&unacked.position) else {
+                continue;
+            };
             assignment.acked = true;
             assignment.had.push(slot);
             assignment.holders.retain(|h| h.slot != slot);
@@ -303,7 +405,10 @@ impl Shard {
     /// Whose messages the session holds.
     pub(super) fn account_of(&mut self, slot: u32) -> Option<BareJid> {
         let session = self.session(slot);
-        session.bound().map(|b| b.account.clone()).or_else(|| session.holds_for.as_ref().map(|h| h.account.clone()))
+        session
+            .bound()
+            .map(|b| b.account.clone())
+            .or_else(|| session.holds_for.as_ref().map(|h| h.account.clone()))
     }
 
     /// What the mux may forget is to be worked out again when this batch's acknowledgements are on disk.
@@ -314,11 +419,19 @@ impl Shard {
 
     /// The mux has taken a message that went to several sessions.
     pub(super) fn taken(&mut self, key: ConnKey, position: u64) {
-        let Some(slot) = self.slot_of(key) else { return };
-        let Some(account) = self.account_of(slot) else { return };
+        let Some(slot) = self.slot_of(key) else {
+            return;
+        };
+        let Some(account) = self.account_of(slot) else {
+            return;
+        };
         let waits = self.clearing_waits(&account);
-        let Some(user) = self.users.get_mut(&account) else { return };
-        let Some(assignment) = user.assigned.get_mut(&position) else { return };
+        let Some(user) = self.users.get_mut(&account) else {
+            return;
+        };
+        let Some(assignment) = user.assigned.get_mut(&position) else {
+            return;
+        };
         for h in assignment.holders.iter_mut().filter(|h| h.slot == slot) {
             h.taken = true;
         }
@@ -331,9 +444,15 @@ impl Shard {
 
     /// After a restart: what one session has acknowledged may be owed to another that is still to be resumed, or to read.
     fn clearing_waits(&self, account: &BareJid) -> bool {
-        let Some(user) = self.users.get(account) else { return false };
-        let catching_up =
-            |&s: &u32| self.sessions.get(s as usize).and_then(Session::bound).is_some_and(|b| b.catching_up);
+        let Some(user) = self.users.get(account) else {
+            return false;
+        };
+        let catching_up = |&s: &u32| {
+            self.sessions
+                .get(s as usize)
+                .and_then(Session::bound)
+                .is_some_and(|b| b.catching_up)
+        };
         user.sessions.iter().any(catching_up) || self.has_orphans(account)
     }
 
@@ -342,7 +461,9 @@ impl Shard {
         if self.clearing_waits(account) {
             return;
         }
-        let Some(user) = self.users.get_mut(account) else { return };
+        let Some(user) = self.users.get_mut(account) else {
+            return;
+        };
         for (&position, assignment) in &mut user.assigned {
             if assignment.may_clear() {
                 assignment.clearing = true;
@@ -354,15 +475,22 @@ impl Shard {
 
     /// Writes the acknowledgements of an account gathered in this batch.
     pub(super) fn flush_user_acks(&mut self, account: &BareJid) {
-        let Some(user) = self.users.get_mut(account) else { return };
+        let Some(user) = self.users.get_mut(account) else {
+            return;
+        };
         user.dirty = false;
         let positions = std::mem::take(&mut user.acks);
         let slots = user.sessions.clone();
         if !positions.is_empty() {
             user.pending = user.pending.saturating_sub(positions.len() as u64);
-            let write = self.write(Write::Store(store::Write::Ack { owner: account.clone(), positions: positions.clone() }));
+            let write = self.write(Write::Store(store::Write::Ack {
+                owner: account.clone(),
+                positions: positions.clone(),
+            }));
             for &slot in &slots {
-                let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
+                let Some(session) = self.sessions.get_mut(slot as usize) else {
+                    continue;
+                };
                 for p in &positions {
                     if session.cleared(*p) {
                         session.ack_pending = true;
@@ -381,21 +509,32 @@ impl Shard {
     pub(super) fn await_acks(&mut self, slot: u32) {
         let write = self.write_number;
         let generation = self.generation(slot);
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
+            return;
+        };
         if std::mem::take(&mut session.ack_pending) {
             session.ack_written(write);
             if write <= self.durable {
                 session.ack_durable(write);
                 self.settle(slot);
             } else {
-                self.after(write, After::Acked { slot, generation, write });
+                self.after(
+                    write,
+                    After::Acked {
+                        slot,
+                        generation,
+                        write,
+                    },
+                );
             }
         }
     }
 
     /// The marks are cleared on disk: the positions need not be remembered.
     pub(super) fn cleared_durable(&mut self, account: &BareJid, positions: &[u64], failed: bool) {
-        let Some(user) = self.users.get_mut(account) else { return };
+        let Some(user) = self.users.get_mut(account) else {
+            return;
+        };
         if failed {
             // The disk did not take it: the marks stay, the muxes forget nothing, and the tick writes it again.
             user.acks.extend_from_slice(positions);
@@ -414,9 +553,14 @@ impl Shard {
 
     /// Forgets messages that are done with, unless a page is under way that was read before.
     fn forget_cleared(&mut self, account: &BareJid) {
-        let Some(user) = self.users.get(account) else { return };
+        let Some(user) = self.users.get(account) else {
+            return;
+        };
         let reading = user.sessions.iter().any(|&s| {
-            self.sessions.get(s as usize).and_then(|s| s.bound()).is_some_and(|b| b.flood == Flood::Reading)
+            self.sessions
+                .get(s as usize)
+                .and_then(|s| s.bound())
+                .is_some_and(|b| b.flood == Flood::Reading)
         });
         if !reading && let Some(user) = self.users.get_mut(account) {
             user.assigned.retain(|_, a| !a.cleared);
@@ -448,21 +592,41 @@ impl Shard {
         }
         let account = bound.account.clone();
         let after = bound.cursor;
-        let closing = self.users.get(&account).is_some_and(|u| !u.closing.is_empty());
+        let closing = self
+            .users
+            .get(&account)
+            .is_some_and(|u| !u.closing.is_empty());
         if closing || self.has_orphans(&account) {
             return;
         }
         self.session(slot).bound_mut().expect("checked above").flood = Flood::Reading;
-        let tag = ReadTag::Flood { slot, generation: self.generation(slot) };
-        self.fx.reads.push((tag, Read::Pending { owner: account, after, limit: FLOOD_PAGE }));
+        let tag = ReadTag::Flood {
+            slot,
+            generation: self.generation(slot),
+        };
+        self.fx.reads.push((
+            tag,
+            Read::Pending {
+                owner: account,
+                after,
+                limit: FLOOD_PAGE,
+            },
+        ));
     }
 
     /// A page has come.
-    pub(super) fn flood_page(&mut self, slot: u32, generation: u32, rows: Option<Vec<store::StoredRow>>) {
+    pub(super) fn flood_page(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        rows: Option<Vec<store::StoredRow>>,
+    ) {
         if !self.live(slot, generation) {
             return;
         }
-        let Some(bound) = self.session(slot).bound_mut() else { return };
+        let Some(bound) = self.session(slot).bound_mut() else {
+            return;
+        };
         if bound.flood != Flood::Reading {
             return;
         }
@@ -550,7 +714,9 @@ impl Shard {
             match user.assigned.get(&position) {
                 None => (true, false),
                 Some(Assignment { clearing: true, .. }) => (false, true),
-                Some(a) if a.holders.iter().any(|h| h.slot == slot) => (a.holders.iter().any(|h| h.slot == slot && !h.sent), true),
+                Some(a) if a.holders.iter().any(|h| h.slot == slot) => {
+                    (a.holders.iter().any(|h| h.slot == slot && !h.sent), true)
+                }
                 Some(a) if was_due && !a.had.contains(&slot) => (true, true),
                 Some(a) => (a.holders.is_empty() && !a.acked, false),
             }
@@ -558,18 +724,39 @@ impl Shard {
         // Nobody's yet, and addressed to another session that is still to read it: that one takes it.
         let for_other = || {
             let to = routing::recipient(&row.payload);
-            let other = to.and_then(|to| self.session_of(&to)).filter(|&s| s != slot);
-            let other = other.and_then(|s| self.sessions.get(s as usize)).and_then(Session::bound);
+            let other = to
+                .and_then(|to| self.session_of(&to))
+                .filter(|&s| s != slot);
+            let other = other
+                .and_then(|s| self.sessions.get(s as usize))
+                .and_then(Session::bound);
             other.is_some_and(|b| b.takes_messages() && b.cursor < position)
         };
         if owed && (assigned || !for_other()) {
             let bytes = routing::with_delay(&row.payload, account.domainpart(), row.time_ms);
             let session = self.session(slot);
-            if !session.has_room(bytes.len(), &settings) || session.unacked.len() >= settings.unacknowledged_max {
+            if !session.has_room(bytes.len(), &settings)
+                || session.unacked.len() >= settings.unacknowledged_max
+            {
                 return false;
             }
-            self.hold(account, position, Holder { slot, sent: true, taken: !catching_up });
-            self.send(slot, bytes, OutKind { track: catching_up, ..OutKind::stored(position) });
+            self.hold(
+                account,
+                position,
+                Holder {
+                    slot,
+                    sent: true,
+                    taken: !catching_up,
+                },
+            );
+            self.send(
+                slot,
+                bytes,
+                OutKind {
+                    track: catching_up,
+                    ..OutKind::stored(position)
+                },
+            );
         }
         let bound = self.session(slot).bound_mut().expect("it was bound");
         bound.cursor = bound.cursor.max(position);
@@ -579,7 +766,9 @@ impl Shard {
     /// A session has ended: what it held and nobody else has is routed again.
     pub(super) fn release_held(&mut self, slot: u32, account: &BareJid) {
         let waits = self.clearing_waits(account);
-        let Some(user) = self.users.get_mut(account) else { return };
+        let Some(user) = self.users.get_mut(account) else {
+            return;
+        };
         let mut lowest = None;
         let mut clear = Vec::new();
         for (&position, assignment) in &mut user.assigned {
@@ -595,7 +784,8 @@ impl Shard {
             }
         }
         user.acks.extend_from_slice(&clear);
-        user.assigned.retain(|_, a| a.acked || a.clearing || !a.holders.is_empty());
+        user.assigned
+            .retain(|_, a| a.acked || a.clearing || !a.holders.is_empty());
         self.mark_user(account);
         if let Some(position) = lowest {
             self.reread(account, position);
@@ -604,9 +794,19 @@ impl Shard {
 
     /// The sessions that take messages read again what is pending from this position on.
     pub(super) fn reread(&mut self, account: &BareJid, from: u64) {
-        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        let slots = self
+            .users
+            .get(account)
+            .map(|u| u.sessions.clone())
+            .unwrap_or_default();
         for slot in slots {
-            let Some(bound) = self.session(slot).bound_mut().filter(|b| b.takes_messages()) else { continue };
+            let Some(bound) = self
+                .session(slot)
+                .bound_mut()
+                .filter(|b| b.takes_messages())
+            else {
+                continue;
+            };
             if bound.flood == Flood::Reading {
                 bound.reread = Some(bound.reread.map_or(from, |r| r.min(from)));
             } else {
@@ -620,7 +820,10 @@ impl Shard {
     /// A bounced or generated stanza for the server itself.
     fn server_stanza(&mut self, stanza: Box<Routed>) {
         let domain = stanza.to.bare();
-        let situation = Situation { to: To::Domain, ..self.situation(&stanza, &domain, true, false) };
+        let situation = Situation {
+            to: To::Domain,
+            ..self.situation(&stanza, &domain, true, false)
+        };
         match routing::decide(&situation) {
             Decision::Server => self.server_iq(stanza),
             Decision::Error(condition) => self.bounce(stanza, condition, None),
@@ -630,6 +833,10 @@ impl Shard {
 
     /// The bare or full address, for the queue of a user that is being loaded.
     pub(super) fn fail_queued_stanza(&mut self, stanza: Box<Routed>) {
-        self.bounce(stanza, StanzaError::ResourceConstraint, Some("The account could not be loaded in time; try again"));
+        self.bounce(
+            stanza,
+            StanzaError::ResourceConstraint,
+            Some("The account could not be loaded in time; try again"),
+        );
     }
 }

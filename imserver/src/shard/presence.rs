@@ -25,15 +25,30 @@ const HELD_PRESENCE_MAX: usize = 5_000;
 
 impl Shard {
     /// A session's own presence stanza.
-    pub(super) fn client_presence(&mut self, slot: u32, number: u64, element: Element, kind: StanzaKind, to: Option<Jid>) {
-        let StanzaKind::Presence(presence_type) = kind else { return };
+    pub(super) fn client_presence(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: Element,
+        kind: StanzaKind,
+        to: Option<Jid>,
+    ) {
+        let StanzaKind::Presence(presence_type) = kind else {
+            return;
+        };
         match (presence_type, to) {
-            (PresenceType::Available | PresenceType::Unavailable, None) => self.say(slot, number, element, presence_type),
+            (PresenceType::Available | PresenceType::Unavailable, None) => {
+                self.say(slot, number, element, presence_type)
+            }
             (PresenceType::Available | PresenceType::Unavailable, Some(to)) => {
                 self.directed(slot, number, &element, presence_type, to);
             }
-            (PresenceType::Subscription(kind), Some(to)) => self.client_subscription(slot, number, element, kind, &to),
-            (PresenceType::Subscription(_), None) => self.refuse(slot, number, &element, StanzaError::BadRequest),
+            (PresenceType::Subscription(kind), Some(to)) => {
+                self.client_subscription(slot, number, element, kind, &to)
+            }
+            (PresenceType::Subscription(_), None) => {
+                self.refuse(slot, number, &element, StanzaError::BadRequest)
+            }
             (PresenceType::Probe | PresenceType::Error, Some(to)) => {
                 self.send_on(slot, number, &element, kind, Some(to), Retention::Drop);
             }
@@ -43,7 +58,10 @@ impl Shard {
 
     /// Presence without `to`: the session says how it is to everybody who may know.
     fn say(&mut self, slot: u32, number: u64, element: Element, presence_type: PresenceType) {
-        let bound = self.session(slot).bound().expect("only bound sessions get here");
+        let bound = self
+            .session(slot)
+            .bound()
+            .expect("only bound sessions get here");
         let before = bound.presence.as_ref().map(|p| p.priority);
         let said = match presence_type {
             PresenceType::Available => match presence::priority(&element) {
@@ -54,7 +72,11 @@ impl Shard {
         };
         let account = bound.account.clone();
         let plan = presence::on_broadcast(before, said);
-        let needs_roster = plan.probe || self.users.get(&account).is_none_or(|u| u.audience.is_none());
+        let needs_roster = plan.probe
+            || self
+                .users
+                .get(&account)
+                .is_none_or(|u| u.audience.is_none());
         if needs_roster && !self.has_roster(&account) {
             self.pause_for_roster(slot, number, element);
             return;
@@ -69,9 +91,11 @@ impl Shard {
             .cut(|child| is_reserved(Direction::FromClient, child, ours))
             .finish_split();
         bound.presence = match said {
-            Said::Available(priority) => {
-                Some(Available { priority, prefix: prefix.clone(), suffix: suffix.clone() })
-            }
+            Said::Available(priority) => Some(Available {
+                priority,
+                prefix: prefix.clone(),
+                suffix: suffix.clone(),
+            }),
             _ => None,
         };
         bound.presence_changed_unix_ms = now.unix_ms;
@@ -83,7 +107,12 @@ impl Shard {
         } else if bound.taking_since_unix_ms == 0 {
             bound.taking_since_unix_ms = now.unix_ms;
         }
-        let gone = Gone { jid: bound.jid.clone(), prefix, suffix, available: bound.presence.is_some() };
+        let gone = Gone {
+            jid: bound.jid.clone(),
+            prefix,
+            suffix,
+            available: bound.presence.is_some(),
+        };
         self.carry_out_plan(slot, &account, &plan, &gone, before.is_some());
         self.await_record(slot, number);
         self.session(slot).done(number);
@@ -92,20 +121,38 @@ impl Shard {
         }
     }
 
-    fn carry_out_plan(&mut self, slot: u32, account: &BareJid, plan: &presence::Plan, said: &Gone, was_available: bool) {
+    fn carry_out_plan(
+        &mut self,
+        slot: u32,
+        account: &BareJid,
+        plan: &presence::Plan,
+        said: &Gone,
+        was_available: bool,
+    ) {
         if plan.audience {
             self.broadcast(said);
         }
         let to_account = to_attribute(account.as_str());
         let own = join(&said.prefix, &to_account, &said.suffix);
-        let siblings = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        let siblings = self
+            .users
+            .get(account)
+            .map(|u| u.sessions.clone())
+            .unwrap_or_default();
         for sibling in siblings {
-            let available = self.session(sibling).bound().and_then(|b| b.presence.clone());
+            let available = self
+                .session(sibling)
+                .bound()
+                .and_then(|b| b.presence.clone());
             if sibling == slot {
                 if plan.echo {
                     self.give_presence(slot, &Jid::Full(said.jid.clone()), own.clone());
                 }
-            } else if available.is_none() && plan.siblings && !said.available && self.session(sibling).key.is_none() {
+            } else if available.is_none()
+                && plan.siblings
+                && !said.available
+                && self.session(sibling).key.is_none()
+            {
                 // Still to be resumed: see `fan_out`.
                 self.give_presence(sibling, &Jid::Full(said.jid.clone()), own.clone());
             } else if let Some(other) = available {
@@ -114,8 +161,14 @@ impl Shard {
                 }
                 // What it was given just now may have been more than it may leave untaken: then it is gone.
                 let from = self.session(sibling).bound().map(|b| b.jid.clone());
-                if plan.siblings_presence && let Some(from) = from {
-                    self.give_presence(slot, &Jid::Full(from), join(&other.prefix, &to_account, &other.suffix));
+                if plan.siblings_presence
+                    && let Some(from) = from
+                {
+                    self.give_presence(
+                        slot,
+                        &Jid::Full(from),
+                        join(&other.prefix, &to_account, &other.suffix),
+                    );
                 }
             }
         }
@@ -143,10 +196,22 @@ impl Shard {
 
     /// Everybody who gets the account's presence, a message per shard.
     pub(super) fn broadcast(&mut self, said: &Gone) {
-        let Some(audience) = self.users.get(&said.jid.bare()).and_then(|u| u.audience.as_ref()) else { return };
+        let Some(audience) = self
+            .users
+            .get(&said.jid.bare())
+            .and_then(|u| u.audience.as_ref())
+        else {
+            return;
+        };
         let mut per_shard: HashMap<ShardId, Vec<BareJid>> = HashMap::default();
-        for contact in audience.iter().filter(|c| self.settings.serves(c.domainpart())) {
-            per_shard.entry(self.home(contact)).or_default().push(contact.clone());
+        for contact in audience
+            .iter()
+            .filter(|c| self.settings.serves(c.domainpart()))
+        {
+            per_shard
+                .entry(self.home(contact))
+                .or_default()
+                .push(contact.clone());
         }
         self.fan(said, per_shard);
     }
@@ -170,12 +235,25 @@ impl Shard {
         if !self.settings.serves(contact.domainpart()) {
             return;
         }
-        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        let slots = self
+            .users
+            .get(account)
+            .map(|u| u.sessions.clone())
+            .unwrap_or_default();
         for slot in slots {
-            let Some(bound) = self.session(slot).bound() else { continue };
-            let Some(presence) = &bound.presence else { continue };
+            let Some(bound) = self.session(slot).bound() else {
+                continue;
+            };
+            let Some(presence) = &bound.presence else {
+                continue;
+            };
             let said = if available {
-                Gone { jid: bound.jid.clone(), prefix: presence.prefix.clone(), suffix: presence.suffix.clone(), available: true }
+                Gone {
+                    jid: bound.jid.clone(),
+                    prefix: presence.prefix.clone(),
+                    suffix: presence.suffix.clone(),
+                    available: true,
+                }
             } else {
                 unavailable(&bound.jid)
             };
@@ -185,17 +263,36 @@ impl Shard {
     }
 
     fn farewell(&mut self, slot: u32, said: &Gone, was_available: bool) {
-        let Some(bound) = self.session(slot).bound_mut() else { return };
+        let Some(bound) = self.session(slot).bound_mut() else {
+            return;
+        };
         let mut directed = std::mem::take(&mut bound.directed);
         let account = bound.account.clone();
         let audience = self.users.get(&account).and_then(|u| u.audience.clone());
-        let subscriber = |j: &BareJid| audience.as_ref().is_some_and(|a| a.binary_search(j).is_ok());
+        let subscriber = |j: &BareJid| {
+            audience
+                .as_ref()
+                .is_some_and(|a| a.binary_search(j).is_ok())
+        };
         for to in directed.farewell(was_available, subscriber) {
-            self.send_presence(&said.jid, to, &said.prefix, &said.suffix, PresenceType::Unavailable);
+            self.send_presence(
+                &said.jid,
+                to,
+                &said.prefix,
+                &said.suffix,
+                PresenceType::Unavailable,
+            );
         }
     }
 
-    fn send_presence(&mut self, from: &FullJid, to: Jid, prefix: &Bytes, suffix: &Bytes, presence_type: PresenceType) {
+    fn send_presence(
+        &mut self,
+        from: &FullJid,
+        to: Jid,
+        prefix: &Bytes,
+        suffix: &Bytes,
+        presence_type: PresenceType,
+    ) {
         if !self.settings.serves(to.domainpart()) {
             return;
         }
@@ -208,28 +305,57 @@ impl Shard {
             origin: None,
             token: None,
         };
-        self.tell(self.home(&stanza.to.bare()), ShardMsg::Stanza(Box::new(stanza)));
+        self.tell(
+            self.home(&stanza.to.bare()),
+            ShardMsg::Stanza(Box::new(stanza)),
+        );
     }
 
     fn probe_contacts(&mut self, slot: u32, account: &BareJid) {
         // Its own echo may have been more than it may leave untaken: then it is gone.
-        let Some(from) = self.session(slot).bound().map(|b| Jid::Full(b.jid.clone())) else { return };
-        let Some(roster) = self.users.get(account).and_then(|u| u.roster.as_ref()) else { return };
+        let Some(from) = self.session(slot).bound().map(|b| Jid::Full(b.jid.clone())) else {
+            return;
+        };
+        let Some(roster) = self.users.get(account).and_then(|u| u.roster.as_ref()) else {
+            return;
+        };
         let mut per_shard: HashMap<ShardId, Vec<BareJid>> = HashMap::default();
-        for contact in roster.probed().filter(|c| self.settings.serves(c.domainpart())) {
-            per_shard.entry(self.home(contact)).or_default().push(contact.clone());
+        for contact in roster
+            .probed()
+            .filter(|c| self.settings.serves(c.domainpart()))
+        {
+            per_shard
+                .entry(self.home(contact))
+                .or_default()
+                .push(contact.clone());
         }
         let mut shards: Vec<(ShardId, Vec<BareJid>)> = per_shard.into_iter().collect();
         shards.sort_by_key(|(s, _)| *s);
         for (shard, targets) in shards {
-            self.tell(shard, ShardMsg::Probe { from: from.clone(), targets });
+            self.tell(
+                shard,
+                ShardMsg::Probe {
+                    from: from.clone(),
+                    targets,
+                },
+            );
         }
     }
 
     /// Directed presence (RFC 6121 §4.6).
-    fn directed(&mut self, slot: u32, number: u64, element: &Element, presence_type: PresenceType, to: Jid) {
+    fn directed(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: &Element,
+        presence_type: PresenceType,
+        to: Jid,
+    ) {
         let max = self.settings.directed_presence_max;
-        let bound = self.session(slot).bound().expect("only bound sessions get here");
+        let bound = self
+            .session(slot)
+            .bound()
+            .expect("only bound sessions get here");
         let account = bound.account.clone();
         let reached = bound.presence.is_some()
             && self
@@ -249,7 +375,14 @@ impl Shard {
         if bound.directed.entries().len() != before {
             self.await_record(slot, number);
         }
-        self.send_on(slot, number, element, StanzaKind::Presence(presence_type), Some(to), Retention::Drop);
+        self.send_on(
+            slot,
+            number,
+            element,
+            StanzaKind::Presence(presence_type),
+            Some(to),
+            Retention::Drop,
+        );
     }
 
     // ---- arriving ---------------------------------------------------------------------------------------
@@ -258,7 +391,13 @@ impl Shard {
     pub(super) fn presence_fan(&mut self, fan: &Arc<PresenceFan>, targets: &[BareJid]) {
         let mut ready: Vec<&BareJid> = Vec::with_capacity(targets.len());
         for target in targets {
-            let Some(user) = self.users.get_mut(target).filter(|u| !u.sessions.is_empty()) else { continue };
+            let Some(user) = self
+                .users
+                .get_mut(target)
+                .filter(|u| !u.sessions.is_empty())
+            else {
+                continue;
+            };
             // It never overtakes what came before it: a probe's answer, or a message (RFC 6120 §10.1).
             if user.loading.is_some() {
                 self.queue_for(target, Queued::Fan(fan.clone()));
@@ -280,14 +419,22 @@ impl Shard {
         let settings = self.settings.clone();
         let mut per_link: HashMap<LinkId, Vec<FanoutTarget>> = HashMap::default();
         for &target in targets {
-            let Some(user) = self.users.get(target) else { continue };
+            let Some(user) = self.users.get(target) else {
+                continue;
+            };
             let insert = to_attribute(target.as_str());
             let len = fan.prefix.len() + insert.len() + fan.suffix.len();
             for slot in user.sessions.clone() {
-                let session = self.sessions.get_mut(slot as usize).expect("users know only live slots");
+                let session = self
+                    .sessions
+                    .get_mut(slot as usize)
+                    .expect("users know only live slots");
                 // One that is still to be resumed may have been available: its presence was not written, and will come again.
                 let may_hear = !fan.available && session.key.is_none();
-                if session.bound().is_none_or(|b| b.presence.is_none() && !may_hear || !b.ready) {
+                if session
+                    .bound()
+                    .is_none_or(|b| b.presence.is_none() && !may_hear || !b.ready)
+                {
                     continue;
                 }
                 if let Some(key) = session.key
@@ -295,7 +442,11 @@ impl Shard {
                     && !session.holds_back()
                 {
                     session.count_out(len, OutKind::STANZA, now);
-                    per_link.entry(key.link).or_default().push(FanoutTarget { conn: key.conn, insert: insert.clone(), stored: None });
+                    per_link.entry(key.link).or_default().push(FanoutTarget {
+                        conn: key.conn,
+                        insert: insert.clone(),
+                        stored: None,
+                    });
                     self.status.stanzas_out += 1;
                 } else {
                     let bytes = join(&fan.prefix, &insert, &fan.suffix);
@@ -306,8 +457,17 @@ impl Shard {
         let mut links: Vec<_> = per_link.into_iter().collect();
         links.sort_by_key(|(l, _)| *l);
         for (link, targets) in links {
-            let frame = Frame::Fanout(Fanout { prefix: fan.prefix.clone(), suffix: fan.suffix.clone(), stanza: true, targets });
-            self.fx.links.push(LinkCommand::Frame { link, frame, track: false });
+            let frame = Frame::Fanout(Fanout {
+                prefix: fan.prefix.clone(),
+                suffix: fan.suffix.clone(),
+                stanza: true,
+                targets,
+            });
+            self.fx.links.push(LinkCommand::Frame {
+                link,
+                frame,
+                track: false,
+            });
         }
     }
 
@@ -316,15 +476,23 @@ impl Shard {
         let settings = self.settings.clone();
         let session = self.session(slot);
         let room = session.has_room(bytes.len(), &settings);
-        let Some(bound) = session.bound_mut() else { return };
+        let Some(bound) = session.bound_mut() else {
+            return;
+        };
         if room && bound.held_presence.is_empty() {
             self.send_stanza(slot, bytes);
             return;
         }
         match bound.held_presence.iter().position(|(f, _)| f == from) {
             Some(at) => bound.held_presence[at].1 = bytes,
-            None if bound.held_presence.len() < HELD_PRESENCE_MAX => bound.held_presence.push((from.clone(), bytes)),
-            None => self.end_session(slot, Some(StreamError::ResourceConstraint), CloseReason::SlowClient),
+            None if bound.held_presence.len() < HELD_PRESENCE_MAX => {
+                bound.held_presence.push((from.clone(), bytes))
+            }
+            None => self.end_session(
+                slot,
+                Some(StreamError::ResourceConstraint),
+                CloseReason::SlowClient,
+            ),
         }
     }
 
@@ -333,11 +501,21 @@ impl Shard {
         let settings = self.settings.clone();
         loop {
             let session = self.session(slot);
-            let Some(len) = session.bound().and_then(|b| b.held_presence.first()).map(|(_, b)| b.len()) else { return };
+            let Some(len) = session
+                .bound()
+                .and_then(|b| b.held_presence.first())
+                .map(|(_, b)| b.len())
+            else {
+                return;
+            };
             if !session.has_room(len, &settings) {
                 return;
             }
-            let (_, bytes) = session.bound_mut().expect("just seen").held_presence.remove(0);
+            let (_, bytes) = session
+                .bound_mut()
+                .expect("just seen")
+                .held_presence
+                .remove(0);
             self.send_stanza(slot, bytes);
         }
     }
@@ -345,7 +523,9 @@ impl Shard {
     /// `from` asks how the targets are.
     pub(super) fn probes(&mut self, from: &Jid, targets: &[BareJid]) {
         for target in targets {
-            let Some(user) = self.users.get(target) else { continue };
+            let Some(user) = self.users.get(target) else {
+                continue;
+            };
             if user.sessions.is_empty() {
                 continue;
             }
@@ -361,7 +541,8 @@ impl Shard {
     /// A client probes by itself, although its server does (RFC 6121 §4.3): who may not see is told so, and nothing changes.
     pub(super) fn client_probe(&mut self, from: &Jid, target: &BareJid) {
         let audience = self.users.get(target).and_then(|u| u.audience.as_ref());
-        let stranger = from.bare_str() != target.as_str() && audience.is_some_and(|a| a.binary_search(&from.bare()).is_err());
+        let stranger = from.bare_str() != target.as_str()
+            && audience.is_some_and(|a| a.binary_search(&from.bare()).is_err());
         if !stranger {
             self.probes(from, std::slice::from_ref(target));
             return;
@@ -370,7 +551,12 @@ impl Shard {
             kind: StanzaKind::Presence(PresenceType::Unavailable),
             from: Jid::Bare(target.clone()),
             to: from.clone(),
-            bytes: presence::stanza(Some(Kind::Unsubscribed.as_str()), None, target.as_str(), from.bare_str()),
+            bytes: presence::stanza(
+                Some(Kind::Unsubscribed.as_str()),
+                None,
+                target.as_str(),
+                from.bare_str(),
+            ),
             retention: Retention::Drop,
             origin: None,
             token: None,
@@ -379,27 +565,61 @@ impl Shard {
     }
 
     pub(super) fn answer_probe(&mut self, from: &Jid, target: &BareJid) {
-        let Some(user) = self.users.get(target) else { return };
+        let Some(user) = self.users.get(target) else {
+            return;
+        };
         let subscribed = from.bare_str() == target.as_str()
-            || user.audience.as_ref().is_some_and(|a| a.binary_search(&from.bare()).is_ok());
+            || user
+                .audience
+                .as_ref()
+                .is_some_and(|a| a.binary_search(&from.bare()).is_ok());
         let slots = user.sessions.clone();
         let available = slots.iter().any(|&s| {
-            self.sessions.get(s as usize).and_then(|s| s.bound()).is_some_and(|b| b.presence.is_some())
+            self.sessions
+                .get(s as usize)
+                .and_then(|s| s.bound())
+                .is_some_and(|b| b.presence.is_some())
         });
-        let probe = presence::Probe { account_exists: user.exists, subscribed, local: true, about: Probed::Account { available } };
+        let probe = presence::Probe {
+            account_exists: user.exists,
+            subscribed,
+            local: true,
+            about: Probed::Account { available },
+        };
         match presence::answer_probe(probe) {
             ProbeAnswer::Each => {
                 for slot in slots {
-                    let Some(bound) = self.session(slot).bound() else { continue };
-                    let Some(p) = bound.presence.clone() else { continue };
+                    let Some(bound) = self.session(slot).bound() else {
+                        continue;
+                    };
+                    let Some(p) = bound.presence.clone() else {
+                        continue;
+                    };
                     let jid = bound.jid.clone();
-                    self.send_presence(&jid, from.clone(), &p.prefix, &p.suffix, PresenceType::Available);
+                    self.send_presence(
+                        &jid,
+                        from.clone(),
+                        &p.prefix,
+                        &p.suffix,
+                        PresenceType::Available,
+                    );
                 }
             }
             ProbeAnswer::Unsubscribed => {
                 let to = from.bare();
-                let bytes = presence::stanza(Some(Kind::Unsubscribed.as_str()), None, target.as_str(), to.as_str());
-                let s = Subscription { kind: Kind::Unsubscribed, from: target.clone(), to, bytes, token: None };
+                let bytes = presence::stanza(
+                    Some(Kind::Unsubscribed.as_str()),
+                    None,
+                    target.as_str(),
+                    to.as_str(),
+                );
+                let s = Subscription {
+                    kind: Kind::Unsubscribed,
+                    from: target.clone(),
+                    to,
+                    bytes,
+                    token: None,
+                };
                 self.tell(self.home(&s.to), ShardMsg::Subscription(Box::new(s)));
             }
             ProbeAnswer::Nothing | ProbeAnswer::Unavailable | ProbeAnswer::Mere => {}
@@ -410,23 +630,45 @@ impl Shard {
 
     /// Tells everybody that a session is gone. Called while it is still bound.
     pub(super) fn say_gone(&mut self, slot: u32) {
-        let Some(bound) = self.session(slot).bound_mut() else { return };
+        let Some(bound) = self.session(slot).bound_mut() else {
+            return;
+        };
         let before = bound.presence.take().map(|p| p.priority);
         let said = unavailable(&bound.jid);
         let account = bound.account.clone();
         let plan = presence::on_broadcast(before, Said::Lost);
-        if plan.audience && self.users.get(&account).is_some_and(|u| u.audience.is_none()) {
+        if plan.audience
+            && self
+                .users
+                .get(&account)
+                .is_some_and(|u| u.audience.is_none())
+        {
             self.load(&account);
-            self.queue_for(&account, Queued::Unavailable(Box::new(Gone { jid: said.jid.clone(), prefix: said.prefix.clone(), suffix: said.suffix.clone(), available: said.available })));
+            self.queue_for(
+                &account,
+                Queued::Unavailable(Box::new(Gone {
+                    jid: said.jid.clone(),
+                    prefix: said.prefix.clone(),
+                    suffix: said.suffix.clone(),
+                    available: said.available,
+                })),
+            );
         }
         self.carry_out_plan(slot, &account, &plan, &said, before.is_some());
     }
 
     /// Says the presence of a restored session again.
     pub(super) fn say_again(&mut self, slot: u32) {
-        let Some(bound) = self.session(slot).bound() else { return };
+        let Some(bound) = self.session(slot).bound() else {
+            return;
+        };
         let said = match &bound.presence {
-            Some(p) => Gone { jid: bound.jid.clone(), prefix: p.prefix.clone(), suffix: p.suffix.clone(), available: true },
+            Some(p) => Gone {
+                jid: bound.jid.clone(),
+                prefix: p.prefix.clone(),
+                suffix: p.suffix.clone(),
+                available: true,
+            },
             None => unavailable(&bound.jid),
         };
         self.broadcast(&said);
@@ -437,11 +679,17 @@ impl Shard {
     pub(super) fn tell_siblings(&mut self, said: &Gone) {
         let account = said.jid.bare();
         let own = join(&said.prefix, &to_attribute(account.as_str()), &said.suffix);
-        let slots = self.users.get(&account).map(|u| u.sessions.clone()).unwrap_or_default();
+        let slots = self
+            .users
+            .get(&account)
+            .map(|u| u.sessions.clone())
+            .unwrap_or_default();
         for slot in slots {
             let session = self.session(slot);
             let may_hear = !said.available && session.key.is_none();
-            let hears = session.bound().is_some_and(|b| (b.presence.is_some() || may_hear) && b.jid != said.jid);
+            let hears = session
+                .bound()
+                .is_some_and(|b| (b.presence.is_some() || may_hear) && b.jid != said.jid);
             if hears {
                 self.give_presence(slot, &Jid::Full(said.jid.clone()), own.clone());
             }
@@ -455,7 +703,12 @@ pub(super) fn unavailable(jid: &FullJid) -> Gone {
     prefix.extend_from_slice(b"<presence type='unavailable' from='");
     escape_into(&mut prefix, jid.as_str());
     prefix.push(b'\'');
-    Gone { jid: jid.clone(), prefix: prefix.into(), suffix: Bytes::from_static(b"/>"), available: false }
+    Gone {
+        jid: jid.clone(),
+        prefix: prefix.into(),
+        suffix: Bytes::from_static(b"/>"),
+        available: false,
+    }
 }
 
 /// ` to='...'`, as it goes between prefix and suffix.

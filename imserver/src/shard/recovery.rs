@@ -5,7 +5,7 @@
 //! Never: believes a Note from another mux or connection than the one it was given to.
 
 use super::user::{Holder, Queued};
-use super::{home, Shard};
+use super::{Shard, home};
 use crate::event::*;
 use crate::session::record::Record;
 use crate::session::{Holding, Session};
@@ -29,13 +29,22 @@ impl Shard {
                 self.ended.push_back((now.mono_ms + window, record.id));
                 if recent(ended) {
                     self.load(&record.jid.bare());
-                    self.queue_for(&record.jid.bare(), Queued::RebroadcastGone(record.jid.clone()));
-                    places.push(NotePlace { note: record.note, shard: self.id });
+                    self.queue_for(
+                        &record.jid.bare(),
+                        Queued::RebroadcastGone(record.jid.clone()),
+                    );
+                    places.push(NotePlace {
+                        note: record.note,
+                        shard: self.id,
+                    });
                     self.restore_ended(record);
                 }
                 continue;
             }
-            places.push(NotePlace { note: record.note, shard: self.id });
+            places.push(NotePlace {
+                note: record.note,
+                shard: self.id,
+            });
             self.restore_session(record, recent);
         }
         if !self.sessions.is_empty() {
@@ -47,7 +56,9 @@ impl Shard {
 
     fn restore_session(&mut self, record: Record, recent: impl Fn(u64) -> bool) {
         let note = record.note;
-        let Some(parser) = self.parser_of(&record) else { return };
+        let Some(parser) = self.parser_of(&record) else {
+            return;
+        };
         let say_again = recent(record.presence_changed_unix_ms);
         let (bound, sm) = record.bound();
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
@@ -77,9 +88,15 @@ impl Shard {
     /// A session that had ended, but whose mux may still know what its client has got, and keep what it had sent.
     fn restore_ended(&mut self, record: Record) {
         let (note, by_client) = (record.note, record.ended_by_client);
-        let Some(parser) = self.parser_of(&record) else { return };
+        let Some(parser) = self.parser_of(&record) else {
+            return;
+        };
         let (bound, sm) = record.bound();
-        let holding = Holding { account: bound.account.clone(), mux: bound.mux.clone(), conn: bound.conn };
+        let holding = Holding {
+            account: bound.account.clone(),
+            mux: bound.mux.clone(),
+            conn: bound.conn,
+        };
         let account = bound.account.clone();
         let name = bound.id;
         let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
@@ -100,11 +117,21 @@ impl Shard {
     /// A mux brings back a connection.
     pub(super) fn resumed(&mut self, key: ConnKey, resume: Resume, mux: &str) {
         let known = resume.note.and_then(|n| self.notes.get(&n.0).copied());
-        let good =
-            known.filter(|&slot| self.sessions.get(slot as usize).is_some_and(|s| s.is_conn_of(mux, key.conn.0)));
+        let good = known.filter(|&slot| {
+            self.sessions
+                .get(slot as usize)
+                .is_some_and(|s| s.is_conn_of(mux, key.conn.0))
+        });
         let Some(slot) = good else {
-            let close = Close { last: bytes::Bytes::new(), reason: CloseReason::NotResumable };
-            self.fx.links.push(LinkCommand::Frame { link: key.link, frame: Frame::Close(key.conn, close), track: false });
+            let close = Close {
+                last: bytes::Bytes::new(),
+                reason: CloseReason::NotResumable,
+            };
+            self.fx.links.push(LinkCommand::Frame {
+                link: key.link,
+                frame: Frame::Close(key.conn, close),
+                track: false,
+            });
             return;
         };
         let now = self.now;
@@ -120,7 +147,11 @@ impl Shard {
         let user = self.user(&account);
         for u in held {
             let assignment = user.assigned.entry(u.position).or_default();
-            assignment.holders.push(Holder { slot, sent: true, taken: true });
+            assignment.holders.push(Holder {
+                slot,
+                sent: true,
+                taken: true,
+            });
         }
         let session = self.sessions.get_mut(slot as usize).expect("it was found");
         session.let_go(None, now, &mut self.fx.links);
@@ -136,13 +167,21 @@ impl Shard {
     pub(super) fn has_orphans(&self, account: &BareJid) -> bool {
         self.orphans_until_ms != 0
             && self.users.get(account).is_some_and(|u| {
-                u.sessions.iter().any(|&s| self.sessions.get(s as usize).is_some_and(|s| s.key.is_none()))
+                u.sessions.iter().any(|&s| {
+                    self.sessions
+                        .get(s as usize)
+                        .is_some_and(|s| s.key.is_none())
+                })
             })
     }
 
     /// Lets every session of the account go on taking what is pending.
     pub(super) fn floods_of(&mut self, account: &BareJid) {
-        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        let slots = self
+            .users
+            .get(account)
+            .map(|u| u.sessions.clone())
+            .unwrap_or_default();
         for slot in slots {
             self.continue_flood(slot);
         }
@@ -152,11 +191,18 @@ impl Shard {
     /// of every mux, when the time is over.
     pub(super) fn end_orphans(&mut self, mux: Option<&str>) {
         let theirs = |s: &Session| {
-            let of = s.bound().map(|b| &b.mux).or_else(|| s.holds_for.as_ref().map(|h| &h.mux));
+            let of = s
+                .bound()
+                .map(|b| &b.mux)
+                .or_else(|| s.holds_for.as_ref().map(|h| &h.mux));
             of.is_some_and(|of| mux.is_none_or(|m| **of == *m))
         };
-        let orphans: Vec<u32> =
-            self.sessions.iter().filter(|(_, s)| s.key.is_none() && theirs(s)).map(|(slot, _)| slot as u32).collect();
+        let orphans: Vec<u32> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.key.is_none() && theirs(s))
+            .map(|(slot, _)| slot as u32)
+            .collect();
         self.notes.retain(|_, slot| !orphans.contains(slot));
         for slot in orphans {
             let account = self.account_of(slot);
@@ -175,7 +221,12 @@ impl Shard {
     /// The mux is lost, and with it its connections.
     pub(super) fn link_lost(&mut self, link: LinkId) {
         self.gone.retain(|k| k.link != link);
-        let mut lost: Vec<u32> = self.conns.iter().filter(|(k, _)| k.link == link).map(|(_, &slot)| slot).collect();
+        let mut lost: Vec<u32> = self
+            .conns
+            .iter()
+            .filter(|(k, _)| k.link == link)
+            .map(|(_, &slot)| slot)
+            .collect();
         lost.sort_unstable();
         for slot in lost {
             let session = self.session(slot);
@@ -191,7 +242,9 @@ impl Shard {
     pub(super) fn rebroadcast_gone(&mut self, jid: &xmpp::jid::FullJid) {
         // A session of the same name says itself how it is.
         let slot = self.session_of(&xmpp::jid::Jid::Full(jid.clone()));
-        let back = slot.and_then(|s| self.sessions.get(s as usize)).and_then(Session::bound);
+        let back = slot
+            .and_then(|s| self.sessions.get(s as usize))
+            .and_then(Session::bound);
         if back.is_none_or(|b| b.presence.is_none()) {
             let gone = super::presence::unavailable(jid);
             self.broadcast(&gone);
@@ -203,16 +256,39 @@ impl Shard {
 /// Stands in for the facts of a connection until Resume brings them.
 fn unknown_open() -> Open {
     let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-    Open { kind: ListenerKind::C2s, transport: Transport::Tcp, peer: nowhere, local: nowhere, tls: None, dial: None }
+    Open {
+        kind: ListenerKind::C2s,
+        transport: Transport::Tcp,
+        peer: nowhere,
+        local: nowhere,
+        tls: None,
+        dial: None,
+    }
 }
 
 impl Shard {
     /// Limits of the XML stream, before and after log-in.
     pub(super) fn limits(&self, logged_in: bool) -> Limits {
-        let base = if logged_in { Limits::AFTER_LOGIN } else { Limits::BEFORE_LOGIN };
+        let base = if logged_in {
+            Limits::AFTER_LOGIN
+        } else {
+            Limits::BEFORE_LOGIN
+        };
         let s = &self.settings;
-        let bytes = if logged_in { s.element_bytes_max } else { s.element_bytes_max_before_login };
-        let depth = if logged_in { s.element_depth_max as u16 } else { base.depth_max };
-        Limits { element_bytes_max: u32::try_from(bytes).unwrap_or(u32::MAX), depth_max: depth, ..base }
+        let bytes = if logged_in {
+            s.element_bytes_max
+        } else {
+            s.element_bytes_max_before_login
+        };
+        let depth = if logged_in {
+            s.element_depth_max as u16
+        } else {
+            base.depth_max
+        };
+        Limits {
+            element_bytes_max: u32::try_from(bytes).unwrap_or(u32::MAX),
+            depth_max: depth,
+            ..base
+        }
     }
 }

@@ -29,13 +29,18 @@ pub(super) struct Steps {
 impl Shard {
     pub(super) fn user(&mut self, account: &BareJid) -> &mut User {
         let now = self.now.mono_ms;
-        let user = self.users.entry(account.clone()).or_insert_with(|| User::new(now));
+        let user = self
+            .users
+            .entry(account.clone())
+            .or_insert_with(|| User::new(now));
         user.used_ms = now;
         user
     }
 
     pub(super) fn has_roster(&self, account: &BareJid) -> bool {
-        self.users.get(account).is_some_and(|u| u.roster.is_some() && u.loading.is_none())
+        self.users
+            .get(account)
+            .is_some_and(|u| u.roster.is_some() && u.loading.is_none())
     }
 
     /// Loads an account, unless it is being loaded.
@@ -43,15 +48,24 @@ impl Shard {
         let now = self.now.mono_ms;
         let user = self.user(account);
         if user.loading.is_none() {
-            user.loading = Some(Box::new(Loading { since_ms: now, queue: VecDeque::new() }));
-            self.fx.reads.push((ReadTag::Load(account.clone()), Read::User(account.clone())));
+            user.loading = Some(Box::new(Loading {
+                since_ms: now,
+                queue: VecDeque::new(),
+            }));
+            self.fx
+                .reads
+                .push((ReadTag::Load(account.clone()), Read::User(account.clone())));
         }
     }
 
     /// Something waits for the load.
     pub(super) fn queue_for(&mut self, account: &BareJid, queued: Queued) {
         let max = self.settings.loading_queue_max;
-        let loading = self.users.get_mut(account).and_then(|u| u.loading.as_mut()).expect("the caller has started the load");
+        let loading = self
+            .users
+            .get_mut(account)
+            .and_then(|u| u.loading.as_mut())
+            .expect("the caller has started the load");
         if loading.queue.len() < max {
             loading.queue.push_back(queued);
         } else if let Queued::Stanza(stanza) = queued {
@@ -66,9 +80,21 @@ impl Shard {
         let generation = self.generation(slot);
         let session = self.session(slot);
         session.paused = true;
-        let account = session.bound().expect("only bound sessions have a roster").account.clone();
+        let account = session
+            .bound()
+            .expect("only bound sessions have a roster")
+            .account
+            .clone();
         self.load(&account);
-        self.queue_for(&account, Queued::Element { slot, generation, number, element: Box::new(element) });
+        self.queue_for(
+            &account,
+            Queued::Element {
+                slot,
+                generation,
+                number,
+                element: Box::new(element),
+            },
+        );
     }
 
     /// The paused element has been dealt with; the session goes on.
@@ -83,10 +109,16 @@ impl Shard {
         match (tag, result) {
             (ReadTag::Load(account), ReadResult::User(data)) => self.loaded(&account, data),
             (ReadTag::Load(account), ReadResult::Failed(reason)) => {
-                tracing::debug!(account = account.as_str(), reason, "an account could not be loaded");
+                tracing::debug!(
+                    account = account.as_str(),
+                    reason,
+                    "an account could not be loaded"
+                );
                 self.load_failed(&account);
             }
-            (ReadTag::Flood { slot, generation }, ReadResult::Pending(rows)) => self.flood_page(slot, generation, Some(rows)),
+            (ReadTag::Flood { slot, generation }, ReadResult::Pending(rows)) => {
+                self.flood_page(slot, generation, Some(rows))
+            }
             (ReadTag::Flood { slot, generation }, _) => self.flood_page(slot, generation, None),
             (ReadTag::Iq(n), result) => self.iq_read(n, result),
             (ReadTag::Load(_), _) => {}
@@ -94,8 +126,12 @@ impl Shard {
     }
 
     fn loaded(&mut self, account: &BareJid, data: Option<Box<store::UserData>>) {
-        let Some(user) = self.users.get_mut(account) else { return };
-        let Some(loading) = user.loading.take() else { return };
+        let Some(user) = self.users.get_mut(account) else {
+            return;
+        };
+        let Some(loading) = user.loading.take() else {
+            return;
+        };
         let exists = data.is_some() || !user.sessions.is_empty();
         user.exists = exists;
         if let Some(data) = data {
@@ -120,7 +156,12 @@ impl Shard {
             Queued::Subscription(s) => self.done(s.token),
             Queued::Fan(fan) => self.presence_fan(&fan, std::slice::from_ref(account)),
             Queued::Probe(from) => self.answer_probe(&from, account),
-            Queued::Element { slot, generation, number, element } => {
+            Queued::Element {
+                slot,
+                generation,
+                number,
+                element,
+            } => {
                 if self.live(slot, generation) && self.session(slot).bound().is_some() {
                     self.session(slot).paused = false;
                     if exists && self.has_roster(account) {
@@ -151,9 +192,19 @@ impl Shard {
     // ---- subscriptions ----------------------------------------------------------------------------------
 
     /// A session's own subscription stanza (RFC 6121 §3, outbound).
-    pub(super) fn client_subscription(&mut self, slot: u32, number: u64, element: Element, kind: Kind, to: &Jid) {
+    pub(super) fn client_subscription(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: Element,
+        kind: Kind,
+        to: &Jid,
+    ) {
         let contact = to.bare();
-        let bound = self.session(slot).bound().expect("only bound sessions get here");
+        let bound = self
+            .session(slot)
+            .bound()
+            .expect("only bound sessions get here");
         let account = bound.account.clone();
         if contact == account {
             return self.session(slot).done(number);
@@ -189,7 +240,14 @@ impl Shard {
             .cut(|child| is_reserved(Direction::FromClient, child, ours))
             .finish();
         let token = self.token(slot, number);
-        self.carry_out_steps(&account, &contact, &outcome, &applied, Some((kind, bytes)), Some(token));
+        self.carry_out_steps(
+            &account,
+            &contact,
+            &outcome,
+            &applied,
+            Some((kind, bytes)),
+            Some(token),
+        );
         self.session(slot).done(number);
     }
 
@@ -206,7 +264,14 @@ impl Shard {
         let outcome = subscription::inbound(roster.state(&s.from), s.kind);
         let request = (s.kind == Kind::Subscribe).then_some(&s.bytes);
         let applied = roster.apply(&s.from, outcome.state, request, now_ms);
-        self.carry_out_steps(&account, &s.from, &outcome, &applied, Some((s.kind, s.bytes.clone())), None);
+        self.carry_out_steps(
+            &account,
+            &s.from,
+            &outcome,
+            &applied,
+            Some((s.kind, s.bytes.clone())),
+            None,
+        );
         if let Some(token) = s.token {
             let write = self.write_number;
             if write > self.durable {
@@ -253,7 +318,14 @@ impl Shard {
 
     /// What was to be stored for them is on disk (or `failed`: then they are not taken, and the roster is read again).
     pub(super) fn take_steps(&mut self, steps: Steps, failed: bool) {
-        let Steps { account, contact, steps, change, stanza, token } = steps;
+        let Steps {
+            account,
+            contact,
+            steps,
+            change,
+            stanza,
+            token,
+        } = steps;
         if failed {
             if let Some(user) = self.users.get_mut(&account) {
                 user.roster = None;
@@ -263,7 +335,14 @@ impl Shard {
             if let Some(roster) = &user.roster {
                 user.audience = Some(roster.audience().cloned().collect());
             }
-            self.take_each(&account, &contact, steps, change.as_ref(), stanza.as_ref(), token);
+            self.take_each(
+                &account,
+                &contact,
+                steps,
+                change.as_ref(),
+                stanza.as_ref(),
+                token,
+            );
         }
         self.done(token);
     }
@@ -285,7 +364,12 @@ impl Shard {
                     }
                 }
                 Step::Send(kind) => {
-                    let bytes = presence::stanza(Some(kind.as_str()), None, account.as_str(), contact.as_str());
+                    let bytes = presence::stanza(
+                        Some(kind.as_str()),
+                        None,
+                        account.as_str(),
+                        contact.as_str(),
+                    );
                     self.subscribe_to(account, contact, *kind, bytes, token);
                 }
                 Step::DeliverAvailable | Step::DeliverInterested => {
@@ -304,7 +388,14 @@ impl Shard {
         }
     }
 
-    fn subscribe_to(&mut self, account: &BareJid, contact: &BareJid, kind: Kind, bytes: Bytes, token: Option<Token>) {
+    fn subscribe_to(
+        &mut self,
+        account: &BareJid,
+        contact: &BareJid,
+        kind: Kind,
+        bytes: Bytes,
+        token: Option<Token>,
+    ) {
         if !self.settings.serves(contact.domainpart()) {
             return;
         }
@@ -313,17 +404,31 @@ impl Shard {
         {
             self.session(token.slot).hold(token.element);
         }
-        let s = Subscription { kind, from: account.clone(), to: contact.clone(), bytes, token };
+        let s = Subscription {
+            kind,
+            from: account.clone(),
+            to: contact.clone(),
+            bytes,
+            token,
+        };
         self.tell(self.home(contact), ShardMsg::Subscription(Box::new(s)));
     }
 
     fn show_subscription(&mut self, account: &BareJid, bytes: &Bytes, interested: bool) {
-        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        let slots = self
+            .users
+            .get(account)
+            .map(|u| u.sessions.clone())
+            .unwrap_or_default();
         for slot in slots {
-            let shows = self
-                .session(slot)
-                .bound()
-                .is_some_and(|b| b.ready && if interested { b.interested } else { b.presence.is_some() });
+            let shows = self.session(slot).bound().is_some_and(|b| {
+                b.ready
+                    && if interested {
+                        b.interested
+                    } else {
+                        b.presence.is_some()
+                    }
+            });
             if shows {
                 self.send_stanza(slot, bytes.clone());
             }
@@ -332,9 +437,15 @@ impl Shard {
 
     /// A roster push to every interested resource (RFC 6121 §2.1.6).
     pub(super) fn push_roster(&mut self, account: &BareJid, change: &Change) {
-        let slots = self.users.get(account).map(|u| u.sessions.clone()).unwrap_or_default();
+        let slots = self
+            .users
+            .get(account)
+            .map(|u| u.sessions.clone())
+            .unwrap_or_default();
         for slot in slots {
-            let Some(bound) = self.session(slot).bound() else { continue };
+            let Some(bound) = self.session(slot).bound() else {
+                continue;
+            };
             if bound.interested && bound.ready {
                 let bytes = change.push(&format!("push-{:x}", change.version), bound.jid.as_str());
                 self.send_stanza(slot, bytes);
@@ -345,40 +456,84 @@ impl Shard {
     // ---- roster IQs -------------------------------------------------------------------------------------
 
     /// RFC 6121 §2.2: the session is interested from now on.
-    pub(super) fn roster_get(&mut self, slot: u32, number: u64, element: &Element, ver: Option<&str>) {
-        let bound = self.session(slot).bound_mut().expect("only bound sessions get here");
+    pub(super) fn roster_get(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: &Element,
+        ver: Option<&str>,
+    ) {
+        let bound = self
+            .session(slot)
+            .bound_mut()
+            .expect("only bound sessions get here");
         bound.interested = true;
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
         let id = element.attr("id").unwrap_or_default().into_owned();
-        let roster = self.user(&account).roster.as_ref().expect("the caller has loaded it");
+        let roster = self
+            .user(&account)
+            .roster
+            .as_ref()
+            .expect("the caller has loaded it");
         let fetched = roster.fetch(ver, &id, jid.as_str());
         self.send_stanza(slot, fetched.result);
         for change in fetched.missed {
-            self.send_stanza(slot, change.push(&format!("missed-{:x}", change.version), jid.as_str()));
+            self.send_stanza(
+                slot,
+                change.push(&format!("missed-{:x}", change.version), jid.as_str()),
+            );
         }
         self.await_record(slot, number);
         self.session(slot).done(number);
     }
 
     /// RFC 6121 §2.3 to §2.5.
-    pub(super) fn roster_set(&mut self, slot: u32, number: u64, element: &Element, set: crate::iq::roster::Set, reply: Bytes) {
-        let account = self.session(slot).bound().expect("only bound sessions get here").account.clone();
+    pub(super) fn roster_set(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: &Element,
+        set: crate::iq::roster::Set,
+        reply: Bytes,
+    ) {
+        let account = self
+            .session(slot)
+            .bound()
+            .expect("only bound sessions get here")
+            .account
+            .clone();
         let items_max = self.settings.roster_items_max;
         let now_ms = self.now.unix_ms;
         let token = self.token(slot, number);
         let again = self.session(slot).resumed;
-        let roster = self.user(&account).roster.as_mut().expect("the caller has loaded it");
+        let roster = self
+            .user(&account)
+            .roster
+            .as_mut()
+            .expect("the caller has loaded it");
         let done = match set {
-            crate::iq::roster::Set::Put { jid, name, groups } => {
-                roster.put(&jid, name, groups, items_max, now_ms).map(|change| {
-                    let outcome = Outcome { state: State::None, steps: &[Step::Push] };
-                    (jid, outcome, Applied { change: Some(change), request: None })
-                })
-            }
+            crate::iq::roster::Set::Put { jid, name, groups } => roster
+                .put(&jid, name, groups, items_max, now_ms)
+                .map(|change| {
+                    let outcome = Outcome {
+                        state: State::None,
+                        steps: &[Step::Push],
+                    };
+                    (
+                        jid,
+                        outcome,
+                        Applied {
+                            change: Some(change),
+                            request: None,
+                        },
+                    )
+                }),
             crate::iq::roster::Set::Remove { jid } => {
                 match roster.remove(&jid, now_ms) {
                     // A restarted server may get a removal again that it has carried out (DESIGN §3, replay).
-                    Err(StanzaError::ItemNotFound) if again => Ok((jid, subscription::REMOVE_AGAIN, Applied::default())),
+                    Err(StanzaError::ItemNotFound) if again => {
+                        Ok((jid, subscription::REMOVE_AGAIN, Applied::default()))
+                    }
                     removed => removed.map(|(outcome, applied)| (jid, outcome, applied)),
                 }
             }
@@ -387,10 +542,23 @@ impl Shard {
             Ok((contact, outcome, applied)) => {
                 self.carry_out_steps(&account, &contact, &outcome, &applied, None, Some(token));
                 let generation = self.generation(slot);
-                let failure = xmpp::error::stanza_error(element, StanzaError::ResourceConstraint, None).unwrap_or_default();
+                let failure =
+                    xmpp::error::stanza_error(element, StanzaError::ResourceConstraint, None)
+                        .unwrap_or_default();
                 let write = self.write_number;
-                self.after(write, After::Reply { slot, generation, number, reply, failure, stanza: true });
+                self.after(
+                    write,
+                    After::Reply {
+                        slot,
+                        generation,
+                        number,
+                        reply,
+                        failure,
+                        stanza: true,
+                    },
+                );
             }
             Err(condition) => self.refuse(slot, number, element, condition),
         }
-    }}
+    }
+}

@@ -20,7 +20,9 @@ use xmpp::stream::StreamEvent;
 impl Shard {
     /// Bytes of a client.
     pub(super) fn input(&mut self, key: ConnKey, input: Input) {
-        let Some(slot) = self.slot_of(key) else { return };
+        let Some(slot) = self.slot_of(key) else {
+            return;
+        };
         let session = self.session(slot);
         if matches!(session.stage, Stage::Closing { .. }) {
             return;
@@ -36,7 +38,10 @@ impl Shard {
         let output_window = self.settings.output_window_bytes;
         while self.live(slot, generation) {
             let session = self.session(slot);
-            if session.paused || session.is_full(output_window) || matches!(session.stage, Stage::Closing { .. }) {
+            if session.paused
+                || session.is_full(output_window)
+                || matches!(session.stage, Stage::Closing { .. })
+            {
                 break;
             }
             match session.parser.poll() {
@@ -57,7 +62,9 @@ impl Shard {
         if self.live(slot, generation) {
             self.settle(slot);
             let session = self.session(slot);
-            if !session.paused && let Some(reason) = session.close_reason.take() {
+            if !session.paused
+                && let Some(reason) = session.close_reason.take()
+            {
                 // The client had gone; now everything it had sent is taken.
                 self.release_closing(slot);
                 self.end_session(slot, None, reason);
@@ -106,10 +113,17 @@ impl Shard {
     fn bound_again(&mut self, slot: u32, element: &Element) -> bool {
         let now = self.now;
         let session = self.session(slot);
-        let again = session.resumed && session.stanza_number() == 0 && element.name() == "iq" && element.child("bind", ns::BIND).is_some();
+        let again = session.resumed
+            && session.stanza_number() == 0
+            && element.name() == "iq"
+            && element.child("bind", ns::BIND).is_some();
         if again {
             let number = session.begin_element(false, now);
-            let jid = session.bound().expect("only bound sessions get here").jid.clone();
+            let jid = session
+                .bound()
+                .expect("only bound sessions get here")
+                .jid
+                .clone();
             let id = element.attr("id").unwrap_or_default();
             self.send_stanza(slot, xmpp::negotiation::bind_result(&id, &jid));
             self.session(slot).done(number);
@@ -118,13 +132,18 @@ impl Shard {
     }
 
     pub(super) fn client_stanza(&mut self, slot: u32, number: u64, element: Element) {
-        let bound = self.session(slot).bound().expect("only bound sessions get here");
+        let bound = self
+            .session(slot)
+            .bound()
+            .expect("only bound sessions get here");
         if let Some(from) = element.attr("from")
             && from != bound.jid.as_str()
             && from != bound.account.as_str()
         {
             // The prepared forms may still agree (RFC 6120 §8.1.2.1).
-            let same = Jid::parse(&from).is_ok_and(|f| f.as_str() == bound.jid.as_str() || f.as_str() == bound.account.as_str());
+            let same = Jid::parse(&from).is_ok_and(|f| {
+                f.as_str() == bound.jid.as_str() || f.as_str() == bound.account.as_str()
+            });
             if !same {
                 self.stream_error(slot, StreamError::InvalidFrom);
                 return;
@@ -151,16 +170,34 @@ impl Shard {
     }
 
     /// Answers the session's own element with an error and settles it.
-    pub(super) fn refuse(&mut self, slot: u32, number: u64, element: &Element, condition: StanzaError) {
+    pub(super) fn refuse(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: &Element,
+        condition: StanzaError,
+    ) {
         if let Some(bytes) = xmpp::error::stanza_error(element, condition, None) {
             self.send_stanza(slot, bytes);
         }
         self.session(slot).done(number);
     }
 
-    fn client_iq(&mut self, slot: u32, number: u64, element: Element, iq_type: IqType, to: Option<Jid>) {
-        let bound = self.session(slot).bound().expect("only bound sessions get here");
-        let own = to.as_ref().is_none_or(|t| t.as_str() == bound.account.as_str());
+    fn client_iq(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: Element,
+        iq_type: IqType,
+        to: Option<Jid>,
+    ) {
+        let bound = self
+            .session(slot)
+            .bound()
+            .expect("only bound sessions get here");
+        let own = to
+            .as_ref()
+            .is_none_or(|t| t.as_str() == bound.account.as_str());
         if let Err(condition) = xmpp::stanza::Iq::of(&element) {
             return self.refuse(slot, number, &element, condition);
         }
@@ -171,15 +208,32 @@ impl Shard {
                 // The answer to a ping of ours: that it came is all we wanted (XEP-0199 §4.2).
                 self.session(slot).done(number);
             }
-        } else if to.as_ref().is_some_and(|t| t.localpart().is_none()) && matches!(iq_type, IqType::Result | IqType::Error) {
+        } else if to.as_ref().is_some_and(|t| t.localpart().is_none())
+            && matches!(iq_type, IqType::Result | IqType::Error)
+        {
             self.session(slot).done(number);
         } else {
-            self.send_on(slot, number, &element, StanzaKind::Iq(iq_type), to, Retention::Drop);
+            self.send_on(
+                slot,
+                number,
+                &element,
+                StanzaKind::Iq(iq_type),
+                to,
+                Retention::Drop,
+            );
         }
     }
 
     /// Stamps a stanza with its sender and sends it on its way.
-    pub(super) fn send_on(&mut self, slot: u32, number: u64, element: &Element, kind: StanzaKind, to: Option<Jid>, retention: Retention) {
+    pub(super) fn send_on(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: &Element,
+        kind: StanzaKind,
+        to: Option<Jid>,
+        retention: Retention,
+    ) {
         let generation = self.generation(slot);
         let shard = self.id;
         let settings = self.settings.clone();
@@ -193,7 +247,11 @@ impl Shard {
             .set("to", to.as_str())
             .cut(|child| is_reserved(Direction::FromClient, child, ours))
             .finish();
-        let origin = matches!(kind, StanzaKind::Message(MessageType::Chat | MessageType::Normal)).then(|| store::Origin {
+        let origin = matches!(
+            kind,
+            StanzaKind::Message(MessageType::Chat | MessageType::Normal)
+        )
+        .then(|| store::Origin {
             session: bound.id.0,
             stanza: stanza_number,
             hash: hash(&bytes),
@@ -205,7 +263,12 @@ impl Shard {
             bytes,
             retention,
             origin,
-            token: Some(Token { shard, slot, generation, element: number }),
+            token: Some(Token {
+                shard,
+                slot,
+                generation,
+                element: number,
+            }),
         };
         self.route(Box::new(routed));
     }
@@ -250,7 +313,10 @@ impl Shard {
             "enable" => {
                 let session = self.session(slot);
                 // A restarted server takes an <enable/> again that it had handled and not settled.
-                let again = session.resumed && session.sm.is_some_and(|sm| sm.in_base == session.stanza_number());
+                let again = session.resumed
+                    && session
+                        .sm
+                        .is_some_and(|sm| sm.in_base == session.stanza_number());
                 if again {
                     // The mux has taken <enabled/>.
                     return session.done(number);
@@ -262,7 +328,14 @@ impl Shard {
                 session.hold_back();
                 let generation = self.generation(slot);
                 let write = self.write_record(slot);
-                self.after(write, After::SmEnabled { slot, generation, number });
+                self.after(
+                    write,
+                    After::SmEnabled {
+                        slot,
+                        generation,
+                        number,
+                    },
+                );
             }
             "resume" => self.sm_failed(slot, number, "unexpected-request"),
             _ => self.stream_error(slot, StreamError::UnsupportedStanzaType),
@@ -272,7 +345,10 @@ impl Shard {
     /// The record that says so is in the session store: stream management is in force, and both ends count from here.
     pub(super) fn sm_enabled(&mut self, slot: u32, number: u64, failed: bool) {
         let now = self.now;
-        let session = self.sessions.get_mut(slot as usize).expect("checked by the caller");
+        let session = self
+            .sessions
+            .get_mut(slot as usize)
+            .expect("checked by the caller");
         let answer = if failed {
             session.sm = None;
             sm_failure("internal-server-error")
@@ -303,7 +379,9 @@ impl Shard {
 }
 
 fn sm_failure(condition: &str) -> Bytes {
-    Bytes::from(format!("<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"))
+    Bytes::from(format!(
+        "<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
+    ))
 }
 
 /// The hash in an origin. The same in every run.

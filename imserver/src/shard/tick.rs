@@ -2,8 +2,8 @@
 //!
 //! One tick a second; long tables are swept in slices, so that a million sessions cost no stall.
 
-use super::user::Queued;
 use super::Shard;
+use super::user::Queued;
 use crate::event::*;
 use crate::session::{Flood, Stage};
 use proto::frame::CloseReason;
@@ -13,6 +13,8 @@ use xmpp::error::{StanzaError, StreamError};
 pub(super) const TICK_MS: u64 = 1_000;
 /// Sessions looked at in one tick: a tenth, but at least so many.
 const SWEEP_MIN: usize = 2_000;
+/// A session silent for so long keeps no empty queues.
+const SILENT_MS: u64 = 5_000;
 /// An entity unused for so long is forgotten (if offline), or its roster is.
 const IDLE_MS: u64 = 60_000;
 
@@ -43,7 +45,11 @@ impl Shard {
                 self.sweep_session(slot as u32);
             }
         }
-        self.sweep_at = if end >= self.sessions.capacity() { 0 } else { end };
+        self.sweep_at = if end >= self.sessions.capacity() {
+            0
+        } else {
+            end
+        };
     }
 
     fn sweep_session(&mut self, slot: u32) {
@@ -53,8 +59,14 @@ impl Shard {
         let silent = now.mono_ms.saturating_sub(session.active_ms);
         match &session.stage {
             Stage::Negotiating(_) => {
-                if now.mono_ms.saturating_sub(session.opened_ms) > settings.login_timeout.as_millis() as u64 {
-                    self.end_session(slot, Some(StreamError::ConnectionTimeout), CloseReason::PolicyViolation);
+                if now.mono_ms.saturating_sub(session.opened_ms)
+                    > settings.login_timeout.as_millis() as u64
+                {
+                    self.end_session(
+                        slot,
+                        Some(StreamError::ConnectionTimeout),
+                        CloseReason::PolicyViolation,
+                    );
                 }
             }
             Stage::Bound(bound) => {
@@ -71,10 +83,20 @@ impl Shard {
                 let timeout = settings.ping_timeout.as_millis() as u64;
                 let dead = session.asked_ms.is_some_and(|t| now.mono_ms - t > timeout)
                     || session.stuck_ms(now).is_some_and(|t| t > timeout)
-                    || session.sm.and_then(|sm| sm.requested_ms).is_some_and(|t| now.mono_ms - t > timeout);
+                    || session
+                        .sm
+                        .and_then(|sm| sm.requested_ms)
+                        .is_some_and(|t| now.mono_ms - t > timeout);
                 if dead {
-                    self.end_session(slot, Some(StreamError::ConnectionTimeout), CloseReason::SlowClient);
+                    self.end_session(
+                        slot,
+                        Some(StreamError::ConnectionTimeout),
+                        CloseReason::SlowClient,
+                    );
                     return;
+                }
+                if silent > SILENT_MS {
+                    session.trim();
                 }
                 if unacknowledged {
                     // The end of the turn asks again, if it is time.
@@ -97,7 +119,10 @@ impl Shard {
         session.asked_ms = Some(now.mono_ms);
         if session.sm.is_some() {
             session.request_ack_now(now);
-            self.send_nonza(slot, bytes::Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>"));
+            self.send_nonza(
+                slot,
+                bytes::Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>"),
+            );
         } else if let Some(bound) = session.bound_mut() {
             bound.pings = bound.pings.wrapping_add(1);
             let ping = format!(
@@ -144,11 +169,18 @@ impl Shard {
 
     /// The entity was not loaded in time: what waits is answered with a temporary error.
     pub(super) fn load_late(&mut self, jid: &xmpp::jid::BareJid) {
-        let Some(loading) = self.users.get_mut(jid).and_then(|u| u.loading.take()) else { return };
+        let Some(loading) = self.users.get_mut(jid).and_then(|u| u.loading.take()) else {
+            return;
+        };
         for queued in loading.queue {
             match queued {
                 Queued::Stanza(stanza) => self.fail_queued_stanza(stanza),
-                Queued::Element { slot, generation, number, element } if self.live(slot, generation) => {
+                Queued::Element {
+                    slot,
+                    generation,
+                    number,
+                    element,
+                } if self.live(slot, generation) => {
                     let error = xmpp::error::stanza_error(
                         &element,
                         StanzaError::ResourceConstraint,
@@ -168,12 +200,20 @@ impl Shard {
     fn expire_iqs(&mut self) {
         let settle_max = self.settings.settle_max.as_millis() as u64;
         let now = self.now.mono_ms;
-        let mut late: Vec<u64> =
-            self.waiting_iqs.iter().filter(|(_, w)| now.saturating_sub(w.since_ms) > settle_max).map(|(&n, _)| n).collect();
+        let mut late: Vec<u64> = self
+            .waiting_iqs
+            .iter()
+            .filter(|(_, w)| now.saturating_sub(w.since_ms) > settle_max)
+            .map(|(&n, _)| n)
+            .collect();
         late.sort_unstable();
         for n in late {
             let waiting = self.waiting_iqs.remove(&n).expect("it was listed");
-            self.bounce(waiting.stanza, StanzaError::ResourceConstraint, Some("The store did not answer in time; try again"));
+            self.bounce(
+                waiting.stanza,
+                StanzaError::ResourceConstraint,
+                Some("The store did not answer in time; try again"),
+            );
         }
     }
 

@@ -158,6 +158,10 @@ impl User {
 
     /// Nothing keeps it in memory.
     pub fn idle(&self) -> bool {
-        self.sessions.is_empty() && self.closing.is_empty() && self.loading.is_none() && self.assigned.is_empty() && self.acks.is_empty()
+        self.sessions.is_empty()
+            && self.closing.is_empty()
+            && self.loading.is_none()
+            && self.assigned.is_empty()
+            && self.acks.is_empty()
     }
 }

@@ -15,7 +15,7 @@ const APPLICATION_ID: i64 = 0x4973_7468;
 const WRITER_CACHE_KIB: u32 = 16_384;
 
 /// Largest page cache of a reading connection, KiB: there are many.
-const READER_CACHE_KIB: u32 = 2_048;
+const READER_CACHE_KIB: u32 = 512;
 
 /// One database file: its name, page size and the history of its schema.
 pub(crate) struct Database {

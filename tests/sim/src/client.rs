@@ -769,5 +769,5 @@ fn full_jid(client: &Client) -> String {
 
 /// Whether account `a` is subscribed to the presence of `b`: mostly, but not always both ways.
 pub(crate) fn sees(a: usize, b: usize) -> bool {
-    a != b && !((a + 2 * b) % 5 == 3)
+    a != b && (a + 2 * b) % 5 != 3
 }

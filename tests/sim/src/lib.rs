@@ -7,6 +7,11 @@
 //!
 //! Read in this order: `world` (time and faults), `server`, `muxes`, `client`, `oracle` (what must be true).
 
+#![allow(
+    clippy::wrong_self_convention,
+    reason = "`to_mux` says where something goes, not what it becomes"
+)]
+
 mod breaks;
 mod client;
 mod muxes;

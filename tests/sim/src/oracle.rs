@@ -179,13 +179,18 @@ impl Oracle {
         {
             return true;
         }
-        let Some(&kill) = self.kills.iter().rev().find(|&&k| k >= at) else { return false };
+        let Some(&kill) = self.kills.iter().rev().find(|&&k| k >= at) else {
+            return false;
+        };
         // An <a/> that was not settled, of a session that was replaced before its mux came back, is not taken any more; and
         // with a second resource still to come back it could not be written down.
-        let others = self.sessions.iter().any(|s| s.account == session.account && s.client != session.client);
-        let back = self.sessions[tcp + 1..]
+        let others = self
+            .sessions
             .iter()
-            .any(|s| s.client == session.client && s.bound_us.is_some_and(|b| b < ended + 5_000_000));
+            .any(|s| s.account == session.account && s.client != session.client);
+        let back = self.sessions[tcp + 1..].iter().any(|s| {
+            s.client == session.client && s.bound_us.is_some_and(|b| b < ended + 5_000_000)
+        });
         if session.acked.is_some() && (others || back) {
             return true;
         }
@@ -206,8 +211,14 @@ impl Oracle {
 
     /// The server was killed so soon after a presence that it may not have been written down: it comes again, but later.
     fn lost_presence(&self, since: u64) -> bool {
-        let write = if self.disk_failed { 4_000_000 } else { 1_000_000 };
-        self.kills.iter().any(|&k| k >= since && k <= since + write)
+        let write = if self.disk_failed {
+            4_000_000
+        } else {
+            1_000_000
+        };
+        self.kills
+            .iter()
+            .any(|&k| k + 500_000 >= since && k <= since + write)
     }
 
     pub fn end(&mut self, tcp: usize, account: usize, how: Ended, now: u64) {
@@ -405,7 +416,10 @@ impl World {
             None => false,
             Some((Ended::Closed, _)) => true,
             Some((_, at)) => self.oracle.sessions[message.tcp + 1..].iter().any(|s| {
-                s.client == message.client && s.bound_us.or(s.ended.map(|(_, e)| e)).is_some_and(|b| b < at + 40_000_000)
+                s.client == message.client
+                    && s.bound_us
+                        .or(s.ended.map(|(_, e)| e))
+                        .is_some_and(|b| b < at + 40_000_000)
             }),
         };
         if kept && !replaced && !message.accepted && !message.rejected {
@@ -438,9 +452,9 @@ impl World {
         for (tcp, session) in self.oracle.sessions.iter().enumerate() {
             let due = session.account == account
                 && session.ended.is_none()
-                && session
-                    .taking_us
-                    .is_some_and(|since| since < message.sent_us && !self.oracle.lost_presence(since));
+                && session.taking_us.is_some_and(|since| {
+                    since < message.sent_us && !self.oracle.lost_presence(since)
+                });
             if due && !message.deliveries.iter().any(|&(t, _)| t == tcp) {
                 wrong.push(format!(
                     "m{number} was due to client {} (tcp {tcp}) and did not reach it",

@@ -11,7 +11,13 @@ const BREAK_SEEDS: u64 = 150;
 #[test]
 fn seeds_are_clean() {
     for seed in 1..=SEEDS {
-        let outcome = run(seed, &Options { keep: true, ..Options::default() });
+        let outcome = run(
+            seed,
+            &Options {
+                keep: true,
+                ..Options::default()
+            },
+        );
         assert!(
             outcome.failures.is_empty(),
             "seed {seed} ({}): {:#?}\n{}",
@@ -25,11 +31,18 @@ fn seeds_are_clean() {
 #[test]
 fn every_scenario_does_what_it_is_for() {
     for scenario in Scenario::ALL {
-        let options = Options { scenario: Some(scenario), ..Options::default() };
+        let options = Options {
+            scenario: Some(scenario),
+            ..Options::default()
+        };
         let outcomes: Vec<_> = (1..=10).map(|seed| run(seed, &options)).collect();
         let messages: usize = outcomes.iter().map(|o| o.messages).sum();
         let deliveries: usize = outcomes.iter().map(|o| o.deliveries).sum();
-        assert!(messages > 200 && deliveries > 150, "{}: {messages} messages, {deliveries} deliveries", scenario.name());
+        assert!(
+            messages > 200 && deliveries > 150,
+            "{}: {messages} messages, {deliveries} deliveries",
+            scenario.name()
+        );
     }
 }
 
@@ -37,8 +50,19 @@ fn every_scenario_does_what_it_is_for() {
 fn the_same_seed_gives_the_same_run() {
     for seed in 1..=40 {
         let first = run(seed, &Options::default());
-        let second = run(seed, &Options { keep: true, ..Options::default() });
-        assert_eq!(first.hash, second.hash, "seed {seed} ({})", first.scenario.name());
+        let second = run(
+            seed,
+            &Options {
+                keep: true,
+                ..Options::default()
+            },
+        );
+        assert_eq!(
+            first.hash,
+            second.hash,
+            "seed {seed} ({})",
+            first.scenario.name()
+        );
         assert_eq!(first.events, second.events, "seed {seed}");
     }
 }
@@ -46,8 +70,15 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn what_is_broken_on_purpose_is_caught() {
     for broken in Break::ALL {
-        let options = Options { broken: Some(broken), ..Options::default() };
+        let options = Options {
+            broken: Some(broken),
+            ..Options::default()
+        };
         let caught = (1..=BREAK_SEEDS).find(|&seed| !run(seed, &options).failures.is_empty());
-        assert!(caught.is_some(), "{} was not noticed in {BREAK_SEEDS} seeds", broken.name());
+        assert!(
+            caught.is_some(),
+            "{} was not noticed in {BREAK_SEEDS} seeds",
+            broken.name()
+        );
     }
 }
