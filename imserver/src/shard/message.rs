@@ -137,7 +137,7 @@ impl Shard {
             .users
             .get_mut(account)
             .expect("the caller has found it");
-        if user.pending >= pending_max && user.sessions.is_empty() {
+        if user.pending >= pending_max {
             self.bounce(
                 stanza,
                 StanzaError::ResourceConstraint,
@@ -241,7 +241,7 @@ impl Shard {
         let settings = self.settings.clone();
         let session = self.session(slot);
         let room = session.has_room(bytes.len(), &settings)
-            && session.unacked.len() < settings.unacknowledged_max;
+            && session.held_by_mux() < settings.unacknowledged_max;
         let bound = session.bound_mut().expect("targets are bound");
         // A session of full-JID traffic that takes no floods (unavailable, negative priority) is always "live".
         let live = bound.flood == Flood::Live || (exact && bound.flood == Flood::Off);
@@ -577,13 +577,27 @@ impl Shard {
         self.continue_flood(slot);
     }
 
+    /// What the client has acknowledged is on disk: the mux is told to forget it now, not at the end of the turn, if a flood waits
+    /// for that.
+    pub(super) fn room_in_mux(&mut self, slot: u32) {
+        let settings = self.settings.clone();
+        let credit = self.credit;
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
+            return;
+        };
+        if session.bound().is_some_and(|b| b.flood == Flood::Wanted) {
+            session.send_marks(&settings, credit, &mut self.fx.links);
+            self.continue_flood(slot);
+        }
+    }
+
     /// Reads the next page, unless a page is under way, other sessions of the account have still to be resumed (what they
     /// hold is not known), or the client has not taken what it got.
     pub(super) fn continue_flood(&mut self, slot: u32) {
         let settings = self.settings.clone();
         let session = self.session(slot);
         let busy = session.outstanding_bytes() > settings.output_window_bytes / 2
-            || session.unacked.len() >= settings.unacknowledged_max / 2
+            || session.held_by_mux() >= settings.unacknowledged_max / 2
             || session.key.is_none()
             || session.ended_before;
         let Some(bound) = session.bound() else { return };
@@ -710,7 +724,7 @@ impl Shard {
             && routing::recipient(&row.payload).is_some_and(|to| to.resourcepart().is_none());
         let (owed, assigned) = {
             let user = self.users.get_mut(account).expect("it has a session");
-            user.last_position = user.last_position.max(position);
+            // `last_position` stays: what has not been given out to its targets yet may be in this page, and not in theirs.
             match user.assigned.get(&position) {
                 None => (true, false),
                 Some(Assignment { clearing: true, .. }) => (false, true),
@@ -736,7 +750,7 @@ impl Shard {
             let bytes = routing::with_delay(&row.payload, account.domainpart(), row.time_ms);
             let session = self.session(slot);
             if !session.has_room(bytes.len(), &settings)
-                || session.unacked.len() >= settings.unacknowledged_max
+                || session.held_by_mux() >= settings.unacknowledged_max
             {
                 return false;
             }

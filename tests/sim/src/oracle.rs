@@ -179,7 +179,7 @@ impl Oracle {
         {
             return true;
         }
-        let Some(&kill) = self.kills.iter().rev().find(|&&k| k >= at) else {
+        let Some(&kill) = self.kills.iter().rev().find(|&&k| k + 5_000_000 >= at) else {
             return false;
         };
         // An <a/> that was not settled, of a session that was replaced before its mux came back, is not taken any more; and
