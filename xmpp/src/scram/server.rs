@@ -1,6 +1,8 @@
 //! The server's side of one exchange.
 //!
-//!     ClientFirst::parse ──(keys looked up)──> challenge ──> ScramServer ──finish──> server-final | error
+//! ```text
+//! ClientFirst::parse ──(keys looked up)──> challenge ──> ScramServer ──finish──> server-final | error
+//! ```
 //!
 //! In: the client's messages, the account's keys, random bytes. Out: the server's messages.
 //! Owns: the state of one exchange, about 300 bytes.
