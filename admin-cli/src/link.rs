@@ -9,7 +9,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -108,34 +108,38 @@ impl Connection {
 
     fn write(&mut self) -> Result<(), LinkError> {
         while let Some(bytes) = self.side.poll_output() {
-            self.stream
-                .write_all(&bytes)
-                .map_err(|e| unreachable(&self.address, e))?;
+            self.stream.write_all(&bytes).map_err(|e| self.broken(&e))?;
         }
-        self.stream
-            .flush()
-            .map_err(|e| unreachable(&self.address, e))
+        self.stream.flush().map_err(|e| self.broken(&e))
+    }
+
+    /// In words an administrator can use: what TLS and the kernel say of a server that hangs up is no help.
+    fn broken(&self, e: &std::io::Error) -> LinkError {
+        match e.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
+                self.hung_up()
+            }
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => unreachable(
+                &self.address,
+                format_args!("no answer for {} s", ANSWER.as_secs()),
+            ),
+            _ => unreachable(&self.address, e),
+        }
+    }
+
+    fn hung_up(&self) -> LinkError {
+        let why = "it has closed the connection (is this certificate an administrator's?)";
+        unreachable(&self.address, why)
     }
 
     fn read(&mut self) -> Result<(), LinkError> {
         let mut scratch = [0; 64 * 1024];
-        let n = match self.stream.read(&mut scratch) {
-            Ok(n) => n,
-            // TLS calls an end without a good-bye an error.
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => 0,
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                return Err(unreachable(
-                    &self.address,
-                    format_args!("no answer for {} s", ANSWER.as_secs()),
-                ));
-            }
-            Err(e) => return Err(unreachable(&self.address, e)),
-        };
+        let n = self
+            .stream
+            .read(&mut scratch)
+            .map_err(|e| self.broken(&e))?;
         if n == 0 {
-            return Err(unreachable(
-                &self.address,
-                "it has closed the connection (is this certificate an administrator's?)",
-            ));
+            return Err(self.hung_up());
         }
         self.input.extend_from_slice(&scratch[..n]);
         let replies = self
@@ -181,13 +185,21 @@ fn tls(config: &AdminConfig) -> anyhow::Result<StreamOwned<ClientConnection, Tcp
     for address in addresses {
         match TcpStream::connect_timeout(&address, CONNECT) {
             Ok(stream) => {
-                stream.set_read_timeout(Some(ANSWER))?;
+                stream.set_read_timeout(Some(CONNECT))?;
                 stream.set_nodelay(true)?;
                 let mut stream =
                     StreamOwned::new(ClientConnection::new(Arc::new(tls), name)?, stream);
                 while stream.conn.is_handshaking() {
-                    stream.conn.complete_io(&mut stream.sock)?;
+                    let step = stream.conn.complete_io(&mut stream.sock);
+                    step.map_err(|e| match e.kind() {
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                            anyhow::anyhow!("no answer for {} s", CONNECT.as_secs())
+                        }
+                        ErrorKind::UnexpectedEof => anyhow::anyhow!("it has closed the connection"),
+                        _ => e.into(),
+                    })?;
                 }
+                stream.sock.set_read_timeout(Some(ANSWER))?;
                 return Ok(stream);
             }
             Err(e) => last = Some(e),
