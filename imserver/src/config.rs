@@ -235,7 +235,7 @@ limits! {
     /// Output bytes a client may leave untaken before its connection is closed.
     output_window_bytes: 1_048_576, 65_536..=67_108_864;
     /// Stanzas sent to a session with stream management and not acknowledged.
-    unacknowledged_stanzas_max: 5_000, 100..=1_000_000;
+    unacknowledged_stanzas_max: 4_000, 100..=4_096;
 }
 
 /// Reads and checks a file. A file that cannot be read is one mistake.
@@ -313,19 +313,21 @@ impl Config {
     pub fn reloaded(&self, new: Config) -> Config {
         Config {
             name: self.name.clone(),
+            domains: self.domains.clone(),
             data_dir: self.data_dir.clone(),
-            link: LinkConfig {
-                listen: self.link.listen.clone(),
-                socket: self.link.socket.clone(),
-                tls: new.link.tls,
-            },
+            link: self.link.clone(),
             admin: self.admin.clone(),
             metrics: self.metrics.clone(),
-            shards: self.shards,
-            log: LogConfig {
-                filter: new.log.filter,
-                json: self.log.json,
+            auth: AuthConfig {
+                scram_iterations: self.auth.scram_iterations,
+                ..new.auth
             },
+            session: SessionConfig {
+                mux_lost: self.session.mux_lost,
+                ..new.session
+            },
+            shards: self.shards,
+            log: self.log.clone(),
             ..new
         }
     }

@@ -60,8 +60,8 @@ pub struct Token {
 /// Everything that can happen to a shard.
 #[derive(Debug)]
 pub enum Event {
-    /// A new connection, of the mux of this name.
-    Opened(ConnKey, Box<Open>, Arc<str>),
+    /// A new connection, of this mux.
+    Opened(ConnKey, Box<Open>, Arc<MuxPermit>),
     /// A connection of an earlier run of this server; `mux` names the link's mux.
     Resumed(ConnKey, Box<Resume>, Arc<str>),
     /// Bytes of the client.
@@ -376,6 +376,24 @@ pub enum AdminReply {
     Kicked(u64, usize),
     /// Numbers.
     Status(u64, ShardStatus),
+}
+
+/// What the configuration says of the mux that holds a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MuxPermit {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Domains whose accounts may log in through it. `None`: all.
+    pub domains: Option<Vec<String>>,
+}
+
+impl MuxPermit {
+    /// Whether accounts of this domain may log in through it.
+    pub fn allows(&self, domainpart: &str) -> bool {
+        self.domains
+            .as_ref()
+            .is_none_or(|all| all.iter().any(|d| d == domainpart))
+    }
 }
 
 /// One row of `session list`.

@@ -32,6 +32,8 @@ pub struct Identity {
     pub name: String,
     /// Kinds of stream it may open.
     pub kinds: Vec<ListenerKind>,
+    /// Domains whose accounts may log in through it. `None`: all.
+    pub domains: Option<Vec<String>>,
     /// Its word on client certificates counts.
     pub trust_client_certificates: bool,
 }
@@ -465,7 +467,10 @@ impl Links {
                 moving: None,
             },
         );
-        let mux = link.name.clone();
+        let mux = Arc::new(MuxPermit {
+            name: link.name.clone(),
+            domains: link.identity.domains.clone(),
+        });
         self.events
             .push((shard, Event::Opened(ConnKey { link: id, conn }, open, mux)));
     }

@@ -208,8 +208,8 @@ pub struct Session {
     pub record_awaited: Vec<u64>,
     /// The element being handled right now: it waits for nobody else yet.
     in_hand: Option<u64>,
-    /// Name of the mux that holds the connection.
-    pub mux: std::sync::Arc<str>,
+    /// The mux that holds the connection.
+    pub mux: std::sync::Arc<crate::event::MuxPermit>,
     /// Its name, once it has one; outlives `Bound`.
     pub name: Option<SessionId>,
     /// Origins up to this stanza are forgotten.
@@ -252,6 +252,8 @@ pub struct Session {
     uncleared: Vec<Unacked>,
     /// Output stanzas whose acknowledgement is on disk.
     forget_stanzas: u64,
+    /// Numbers of the stored stanzas that the mux remembers, because it has not been told to forget them.
+    in_mux: VecDeque<u64>,
     /// Acknowledgement writes under way: (write number, output stanza number they cover, last `<a/>` they carry out).
     acks_in_flight: VecDeque<(u64, u64, u64)>,
     /// Input elements `<a/>` whose acknowledgements are not on disk.
@@ -338,6 +340,7 @@ impl Session {
             unacked: VecDeque::new(),
             uncleared: Vec::new(),
             forget_stanzas: 0,
+            in_mux: VecDeque::new(),
             acks_in_flight: VecDeque::new(),
             ack_elements: VecDeque::new(),
         }
@@ -396,6 +399,7 @@ impl Session {
             })
             .collect();
         self.forget_stanzas = r.held.first().map_or(r.stanzas, |h| h.stanza - 1);
+        self.in_mux = r.held.iter().map(|h| h.stanza).collect();
         // The mux has not taken <enabled/>: nothing is counted yet, and <enable/> will come again.
         self.sm = self.sm.filter(|sm| sm.enabled_element <= r.elements);
         if let Some(sm) = &mut self.sm {
@@ -534,7 +538,32 @@ impl Session {
     /// Returns true when the connection is over on both ends.
     pub fn flush(&mut self, settings: &Settings, credit: bool, out: &mut Vec<LinkCommand>) -> bool {
         self.dirty = false;
+        self.send_marks(settings, credit, out);
         let Some(key) = self.key else { return false };
+        let settled = self.unsettled.is_empty();
+        if let Stage::Closing { last, reason, sent } = &mut self.stage
+            && settled
+        {
+            if !*sent {
+                *sent = true;
+                let close = Close {
+                    last: std::mem::take(last),
+                    reason: *reason,
+                };
+                out.push(LinkCommand::Frame {
+                    link: key.link,
+                    frame: Frame::Close(key.conn, close),
+                    track: false,
+                });
+            }
+            return self.mux_closed;
+        }
+        false
+    }
+
+    /// Sends Marks if anything in them has changed.
+    pub fn send_marks(&mut self, settings: &Settings, credit: bool, out: &mut Vec<LinkCommand>) {
+        let Some(key) = self.key else { return };
         let window = match self.stage {
             Stage::Negotiating(_) => settings.input_window_before_login(),
             _ => settings.input_window(),
@@ -561,26 +590,19 @@ impl Session {
                 frame: Frame::Marks(key.conn, marks),
                 track,
             });
-        }
-        let settled = self.unsettled.is_empty();
-        if let Stage::Closing { last, reason, sent } = &mut self.stage
-            && settled
-        {
-            if !*sent {
-                *sent = true;
-                let close = Close {
-                    last: std::mem::take(last),
-                    reason: *reason,
-                };
-                out.push(LinkCommand::Frame {
-                    link: key.link,
-                    frame: Frame::Close(key.conn, close),
-                    track: false,
-                });
+            while self.in_mux.front().is_some_and(|&s| s <= marks.forget_stanzas) {
+                self.in_mux.pop_front();
             }
-            return self.mux_closed;
+            if self.in_mux.is_empty() && self.in_mux.capacity() > 8 {
+                self.in_mux.shrink_to(0);
+            }
         }
-        false
+    }
+
+    /// Stored stanzas the mux remembers: those the client has not acknowledged, and those whose acknowledgement is not on disk
+    /// yet. It ends a connection with more than `HELD_STORED_MAX`.
+    pub fn held_by_mux(&self) -> usize {
+        self.in_mux.len()
     }
 
     // ---- output -----------------------------------------------------------------------------------------
@@ -620,6 +642,7 @@ impl Session {
             self.stanzas_out += 1;
         }
         if let Some(position) = kind.stored {
+            self.in_mux.push_back(self.stanzas_out);
             self.unacked.push_back(Unacked {
                 element: self.elements_out,
                 stanza: self.stanzas_out,
@@ -731,6 +754,7 @@ impl Session {
         empty(&mut self.unsettled);
         empty(&mut self.outstanding);
         empty(&mut self.unacked);
+        empty(&mut self.in_mux);
         empty(&mut self.acks_in_flight);
         empty(&mut self.ack_elements);
     }

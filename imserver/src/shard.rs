@@ -455,6 +455,7 @@ impl Shard {
                 if self.live(slot, generation) {
                     self.session(slot).ack_durable(write);
                     self.settle(slot);
+                    self.room_in_mux(slot);
                 }
             }
             After::Cleared(account, positions) => {

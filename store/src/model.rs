@@ -444,7 +444,7 @@ impl Reader for ModelReader {
             pending: state
                 .rows
                 .get(owner)
-                .is_some_and(|rows| rows.values().any(|row| row.pending)),
+                .map_or(0, |rows| rows.values().filter(|row| row.pending).count() as u64),
         })
     }
 

@@ -247,8 +247,8 @@ pub struct UserData {
     pub roster: Vec<RosterItem>,
     /// Unanswered subscription requests, ordered by contact.
     pub requests: Vec<SubscriptionRequest>,
-    /// At least one message is pending.
-    pub pending: bool,
+    /// Messages pending.
+    pub pending: u64,
 }
 
 /// A stored message.

@@ -669,7 +669,7 @@ fn requests_and_vcards_are_kept_and_removed(store: &mut dyn Fixture) {
             ("d@x.example", b"<presence/>")
         ]
     );
-    assert!(user.pending);
+    assert_eq!(user.pending, 1);
     assert_eq!(
         reader.vcard(&jid("a@x.example")).unwrap(),
         Some(Bytes::from("<vCard/>"))

@@ -72,7 +72,7 @@ section! {
     /// `[[domain]]`: a domain served here.
     DomainFile {
         /// Its name.
-        name: String, Reload;
+        name: String, Restart;
     }
 }
 
@@ -84,11 +84,11 @@ section! {
         /// A Unix socket for a mux on this host (no TLS).
         socket: String, Restart;
         /// Certificate of the private CA.
-        ca: String, Reload;
+        ca: String, Restart;
         /// Our certificate.
-        cert: String, Reload;
+        cert: String, Restart;
         /// Its key.
-        key: String, Reload;
+        key: String, Restart;
     }
 }
 
@@ -132,7 +132,7 @@ section! {
         /// SASL mechanisms offered, without `-PLUS`.
         mechanisms: Strings, Reload;
         /// PBKDF2 rounds of new SCRAM secrets.
-        scram_iterations: u64, Reload;
+        scram_iterations: u64, Restart;
     }
 }
 
@@ -178,7 +178,7 @@ section! {
         /// Seconds it has to answer.
         ping_answer_s: u64, Reload;
         /// Seconds the sessions of a lost mux are kept.
-        mux_lost_s: u64, Reload;
+        mux_lost_s: u64, Restart;
     }
 }
 
@@ -202,7 +202,7 @@ section! {
     /// `[log]`.
     LogFile {
         /// What is logged.
-        filter: String, Reload;
+        filter: String, Restart;
         /// `text` or `json`.
         format: String, Restart;
     }

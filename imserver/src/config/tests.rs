@@ -144,6 +144,8 @@ fn the_example_documents_every_key_and_no_other() {
         .collect();
     assert_eq!(named, all, "a new section belongs into this test");
     let found = sections(&text);
+    let site = Site::new();
+    let shown = site.good(&all_on(&text)).shown;
     for (section, keys) in known {
         let (_, lines) = found
             .iter()
@@ -154,16 +156,34 @@ fn the_example_documents_every_key_and_no_other() {
             &written, keys,
             "keys of [{section}], in the order of `config::file`"
         );
-        let entries: Vec<String> = entries(lines);
-        for entry in entries {
-            let marks = entry.matches("(reload)").count() + entry.matches("(restart)").count();
+        for entry in entries(lines) {
+            let line = entry.lines().last().expect("the key's line");
+            let end = format!(
+                "{}{}",
+                if section.is_empty() { "" } else { "." },
+                key_of(line).expect("a key")
+            );
+            let (_, (_, takes)) = shown
+                .iter()
+                .find(|(key, _)| key.starts_with(section) && key.ends_with(&end))
+                .unwrap_or_else(|| panic!("{section}{end} is not read"));
+            let marks = (entry.contains("(reload)"), entry.contains("(restart)"));
+            let want = (*takes == Takes::Reload, *takes == Takes::Restart);
             assert_eq!(
-                marks, 1,
-                "[{section}] says of each key whether it reloads: {entry}"
+                marks, want,
+                "[{section}] says when a change takes effect: {entry}"
             );
         }
     }
     assert!(text.contains(&format!("[{EMBEDDED_MUX}]")));
+}
+
+/// The example with the keys that are shown but off.
+fn all_on(text: &str) -> String {
+    let lines = text
+        .lines()
+        .map(|line| key_of(line).map_or(line, |_| line.trim_start_matches("# ")));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Each key's line with the comment right above it.
@@ -175,6 +195,7 @@ fn entries(lines: &[&str]) -> Vec<String> {
             entry.clear();
             continue;
         }
+        entry.push('\n');
         entry.push_str(line);
         if key_of(line).is_some() {
             entries.push(std::mem::take(&mut entry));
@@ -208,11 +229,7 @@ fn the_example_is_right_and_states_the_defaults() {
         )
     );
     // The keys that are shown but off are right too.
-    let all_on: Vec<&str> = text
-        .lines()
-        .map(|line| key_of(line).map_or(line, |_| line.trim_start_matches("# ")))
-        .collect();
-    let config = site.good(&all_on.join("\n"));
+    let config = site.good(&all_on(&text));
     assert_eq!(config.link.socket, Some(site.path("run/link.sock")));
     assert_eq!(
         config.muxes[0].domains.as_deref(),

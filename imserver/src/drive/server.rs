@@ -75,7 +75,7 @@ impl Server {
         let clock = Clock::new();
         let now = clock.now();
         check_clock(now)?;
-        std::fs::create_dir_all(&config.data_dir).with_context(|| {
+        make_private_dir(&config.data_dir).with_context(|| {
             format!(
                 "the data directory {} cannot be made",
                 config.data_dir.display()
@@ -242,7 +242,9 @@ impl Server {
             }
         };
         let changes = self.config.changes(&new);
-        if changes.is_empty() {
+        if self.config.policy != new.policy {
+            tracing::info!("reload: the rules of the policy have changed");
+        } else if changes.is_empty() {
             tracing::info!("reload: nothing has changed");
         }
         for change in &changes {
@@ -308,6 +310,13 @@ fn spawn_workers(
     Ok(())
 }
 
+/// Messages and secrets are for the server's eyes only.
+fn make_private_dir(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+}
+
 /// Certificates, stamps and the order of an archive hang on the clock: one that stands before this program was written is wrong.
 fn check_clock(now: Now) -> anyhow::Result<()> {
     /// 2026-01-01T00:00:00Z.
@@ -347,6 +356,7 @@ fn permits(config: &Config) -> Vec<Identity> {
         .map(|m| Identity {
             name: m.name.clone(),
             kinds: m.kinds.clone(),
+            domains: m.domains.clone(),
             trust_client_certificates: m.trust_client_certificates,
         })
         .collect()
@@ -361,6 +371,7 @@ fn start_embedded(
     let identity = Identity {
         name: mux_config.name.clone(),
         kinds: vec![ListenerKind::C2s],
+        domains: None,
         trust_client_certificates: true,
     };
     let connect = move || {

@@ -17,7 +17,7 @@ use xmpp::stream::{StreamEvent, StreamParser};
 
 impl Shard {
     /// A new connection.
-    pub(super) fn opened(&mut self, key: ConnKey, open: Box<Open>, mux: std::sync::Arc<str>) {
+    pub(super) fn opened(&mut self, key: ConnKey, open: Box<Open>, mux: std::sync::Arc<MuxPermit>) {
         let negotiating = self.negotiating;
         let tls = open.tls.as_ref().map(facts);
         let negotiation = Negotiation::new(self.settings.offer.clone(), tls);
@@ -126,7 +126,8 @@ impl Shard {
                     return self.look(slot, Look::Password(account, Secret(password)));
                 }
                 Action::Authenticated(account) => {
-                    if !self.settings.policy.may_log_in(&account) {
+                    let allowed = self.session(slot).mux.allows(account.domainpart());
+                    if !allowed || !self.settings.policy.may_log_in(&account) {
                         let Stage::Negotiating(negotiation) = &mut self.session(slot).stage else {
                             return;
                         };
@@ -290,7 +291,7 @@ impl Shard {
             jid,
             account: account.clone(),
             note: NoteKey(note),
-            mux: self.session(slot).mux.clone(),
+            mux: self.session(slot).mux.name.clone(),
             conn: key.conn.0,
             since_unix_ms: self.now.unix_ms,
             presence: None,

@@ -203,7 +203,8 @@ impl Shard {
             .filter(|(_, s)| s.key.is_none() && theirs(s))
             .map(|(slot, _)| slot as u32)
             .collect();
-        self.notes.retain(|_, slot| !orphans.contains(slot));
+        // In the order of slots, and there may be very many.
+        self.notes.retain(|_, slot| orphans.binary_search(slot).is_err());
         for slot in orphans {
             let account = self.account_of(slot);
             self.release_closing(slot);

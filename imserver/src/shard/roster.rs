@@ -135,6 +135,7 @@ impl Shard {
         let exists = data.is_some() || !user.sessions.is_empty();
         user.exists = exists;
         if let Some(data) = data {
+            user.pending = data.pending;
             let roster = Roster::new(*data);
             user.audience = Some(roster.audience().cloned().collect());
             user.roster = Some(Box::new(roster));

@@ -319,13 +319,13 @@ impl Reader for SqliteReader {
         let Some(mut data) = self.state.user(owner, true)? else {
             return Ok(None);
         };
-        data.pending = !self.pending_positions(owner, 0, 1)?.is_empty();
+        data.pending = self.pending_positions(owner, 0, usize::MAX)?.len() as u64;
         Ok(Some(data))
     }
 
     fn user_data(&mut self, owner: &BareJid) -> Result<UserData, StoreError> {
         let mut data = self.state.user(owner, false)?.unwrap_or_default();
-        data.pending = !self.pending_positions(owner, 0, 1)?.is_empty();
+        data.pending = self.pending_positions(owner, 0, usize::MAX)?.len() as u64;
         Ok(data)
     }
 

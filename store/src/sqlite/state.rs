@@ -423,7 +423,7 @@ impl StateReader {
                     Vec::new()
                 },
                 requests: self.requests(owner)?,
-                pending: false,
+                pending: 0,
             }))
         })
     }

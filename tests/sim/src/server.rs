@@ -757,6 +757,7 @@ impl World {
             let identity = Identity {
                 name: hello.name.clone(),
                 kinds: vec![ListenerKind::C2s],
+                domains: None,
                 trust_client_certificates: false,
             };
             let link = server
