@@ -236,6 +236,7 @@ pub struct Session {
     stanzas_in: u64,
     unsettled: VecDeque<InElement>,
     settled_bytes: u64,
+    settled_frozen: bool,
     settled_stanzas: u64,
     marks: Marks,
 
@@ -329,6 +330,7 @@ impl Session {
             stanzas_in: 0,
             unsettled: VecDeque::new(),
             settled_bytes: 0,
+            settled_frozen: false,
             settled_stanzas: 0,
             marks: Marks::default(),
             elements_out: 0,
@@ -517,10 +519,17 @@ impl Session {
                 self.send_ack(now, out);
             }
         }
-        self.settled_bytes = self.settled_up_to_parser();
+        if !self.settled_frozen {
+            self.settled_bytes = self.settled_up_to_parser();
+        }
         if self.unsettled.capacity() > 16 {
             self.unsettled.shrink_to(0);
         }
+    }
+
+    /// What is read from now on is not taken: it is never settled.
+    pub fn freeze_settled(&mut self) {
+        self.settled_frozen = true;
     }
 
     /// `h` of XEP-0198 §4: settled stanzas since stream management was enabled, modulo 2^32.
@@ -590,7 +599,11 @@ impl Session {
                 frame: Frame::Marks(key.conn, marks),
                 track,
             });
-            while self.in_mux.front().is_some_and(|&s| s <= marks.forget_stanzas) {
+            while self
+                .in_mux
+                .front()
+                .is_some_and(|&s| s <= marks.forget_stanzas)
+            {
                 self.in_mux.pop_front();
             }
             if self.in_mux.is_empty() && self.in_mux.capacity() > 8 {

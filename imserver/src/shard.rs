@@ -105,14 +105,15 @@ pub struct Shard {
     random: Random,
     now: Now,
 
-    sessions: Slab<Session>,
+    // Boxed: a table that doubles in place of many large values costs more than the values.
+    sessions: Slab<Box<Session>>,
     generations: Vec<u32>,
     conns: HashMap<ConnKey, u32>,
     /// Sessions found in the store after a restart, by the key their mux holds.
     notes: HashMap<[u8; 16], u32>,
     /// Connections given to other shards, until the link loop has taken note.
     gone: HashSet<ConnKey>,
-    users: HashMap<BareJid, User>,
+    users: HashMap<BareJid, Box<User>>,
 
     next_session: u32,
     write_number: u64,
@@ -285,12 +286,12 @@ impl Shard {
 
     fn insert_session(&mut self, session: Session) -> u32 {
         if let Some(key) = session.key {
-            let slot = self.sessions.insert(session) as u32;
+            let slot = self.sessions.insert(Box::new(session)) as u32;
             self.conns.insert(key, slot);
             self.grow_generations(slot);
             slot
         } else {
-            let slot = self.sessions.insert(session) as u32;
+            let slot = self.sessions.insert(Box::new(session)) as u32;
             self.grow_generations(slot);
             slot
         }
@@ -304,7 +305,7 @@ impl Shard {
 
     /// Takes the session out; tokens and answers for it find nobody from now on.
     fn remove_session(&mut self, slot: u32) -> Session {
-        let session = self.sessions.remove(slot as usize);
+        let session = *self.sessions.remove(slot as usize);
         self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
         if let Some(key) = session.key {
             self.conns.remove(&key);
@@ -518,7 +519,12 @@ impl Shard {
                 if let Some(key) = key {
                     self.fx.links.push(LinkCommand::Forget(key));
                 }
-            } else if orphaned_end && session_settled(self.sessions.get(slot as usize)) {
+            } else if orphaned_end
+                && self
+                    .sessions
+                    .get(slot as usize)
+                    .is_some_and(|s| s.all_settled())
+            {
                 self.remove_session(slot);
             }
         }
@@ -594,7 +600,7 @@ impl Shard {
         user.sessions.iter().copied().find(|&slot| {
             self.sessions
                 .get(slot as usize)
-                .and_then(Session::bound)
+                .and_then(|s| s.bound())
                 .is_some_and(|b| b.ready && b.jid.resourcepart() == full.resourcepart())
         })
     }
@@ -604,8 +610,4 @@ impl Shard {
             self.clear_marks(slot, delivered);
         }
     }
-}
-
-fn session_settled(session: Option<&Session>) -> bool {
-    session.is_some_and(Session::all_settled)
 }

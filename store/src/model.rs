@@ -441,10 +441,9 @@ impl Reader for ModelReader {
                     stanza: stanza.clone(),
                 })
                 .collect(),
-            pending: state
-                .rows
-                .get(owner)
-                .map_or(0, |rows| rows.values().filter(|row| row.pending).count() as u64),
+            pending: state.rows.get(owner).map_or(0, |rows| {
+                rows.values().filter(|row| row.pending).count() as u64
+            }),
         })
     }
 

@@ -255,7 +255,7 @@ impl Shard {
         user.sessions.iter().copied().find(|&s| {
             self.sessions
                 .get(s as usize)
-                .and_then(Session::bound)
+                .and_then(|s| s.bound())
                 .is_some_and(|b| b.jid == *jid)
         })
     }

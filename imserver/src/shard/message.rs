@@ -7,7 +7,7 @@ use super::user::{Assignment, Holder, Queued};
 use super::{After, Shard};
 use crate::event::*;
 use crate::routing::{self, Decision, Recipients, Resources, Situation, StanzaKind, To};
-use crate::session::{Flood, OutKind, Session, Unacked};
+use crate::session::{Flood, OutKind, Unacked};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use store::{Append, Written};
@@ -450,7 +450,7 @@ impl Shard {
         let catching_up = |&s: &u32| {
             self.sessions
                 .get(s as usize)
-                .and_then(Session::bound)
+                .and_then(|s| s.bound())
                 .is_some_and(|b| b.catching_up)
         };
         user.sessions.iter().any(catching_up) || self.has_orphans(account)
@@ -743,7 +743,7 @@ impl Shard {
                 .filter(|&s| s != slot);
             let other = other
                 .and_then(|s| self.sessions.get(s as usize))
-                .and_then(Session::bound);
+                .and_then(|s| s.bound());
             other.is_some_and(|b| b.takes_messages() && b.cursor < position)
         };
         if owed && (assigned || !for_other()) {

@@ -204,7 +204,8 @@ impl Shard {
             .map(|(slot, _)| slot as u32)
             .collect();
         // In the order of slots, and there may be very many.
-        self.notes.retain(|_, slot| orphans.binary_search(slot).is_err());
+        self.notes
+            .retain(|_, slot| orphans.binary_search(slot).is_err());
         for slot in orphans {
             let account = self.account_of(slot);
             self.release_closing(slot);
@@ -245,7 +246,7 @@ impl Shard {
         let slot = self.session_of(&xmpp::jid::Jid::Full(jid.clone()));
         let back = slot
             .and_then(|s| self.sessions.get(s as usize))
-            .and_then(Session::bound);
+            .and_then(|s| s.bound());
         if back.is_none_or(|b| b.presence.is_none()) {
             let gone = super::presence::unavailable(jid);
             self.broadcast(&gone);

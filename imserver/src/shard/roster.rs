@@ -32,7 +32,7 @@ impl Shard {
         let user = self
             .users
             .entry(account.clone())
-            .or_insert_with(|| User::new(now));
+            .or_insert_with(|| Box::new(User::new(now)));
         user.used_ms = now;
         user
     }

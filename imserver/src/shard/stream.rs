@@ -25,10 +25,32 @@ impl Shard {
         };
         let session = self.session(slot);
         if matches!(session.stage, Stage::Closing { .. }) {
+            if session.holds_for.is_some() && session.sm.is_some() {
+                self.last_words(slot, input.bytes);
+            }
             return;
         }
         session.parser.push(input.bytes);
         self.parse(slot);
+    }
+
+    /// An ended session holds messages, and its client may have acknowledged some before it knew: of all that still comes, this
+    /// counts. Nothing of it is settled.
+    fn last_words(&mut self, slot: u32, bytes: Bytes) {
+        let mut delivered = Vec::new();
+        let session = self.session(slot);
+        session.freeze_settled();
+        session.parser.push(bytes);
+        while let Ok(Some(StreamEvent::Element(element))) = session.parser.poll() {
+            let h = element.attr("h").and_then(|h| h.parse::<u32>().ok());
+            if element.is("a", ns::SM)
+                && let Some(h) = h
+                && session.acknowledged(h, &mut delivered).is_none()
+            {
+                break;
+            }
+        }
+        self.delivered(slot, &delivered);
     }
 
     /// Takes elements from the parser until there are no more, one has to be waited for, the client has too much to take, or the
@@ -79,7 +101,14 @@ impl Shard {
         }
         match event {
             StreamEvent::Element(element) => self.element(slot, element),
-            StreamEvent::End => self.end_session(slot, None, CloseReason::Normal),
+            StreamEvent::End => {
+                // Settled when its end is on record: a restarted server would wait for a client that has gone.
+                let now = self.now;
+                let number = self.session(slot).begin_element(false, now);
+                self.end_session(slot, None, CloseReason::Normal);
+                let (write, token) = (self.write_number, self.token(slot, number));
+                self.after(write, After::Token(token));
+            }
             // RFC 6120 §4.9.3.2: streams are not restarted once a resource is bound.
             _ => self.stream_error(slot, StreamError::NotWellFormed),
         }

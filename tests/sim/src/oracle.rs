@@ -329,7 +329,10 @@ impl World {
             // (A restarted server may take it for one that takes none, until its presence has come again.)
             Some(to) => {
                 let killed = oracle.kills.last().copied().unwrap_or(0);
-                to == client && session.taking_us.is_some_and(|since| since > killed + 10_000_000)
+                to == client
+                    && session
+                        .taking_us
+                        .is_some_and(|since| since > killed + 10_000_000)
             }
         };
         if message.seq < last && ordered && !rerouted {
