@@ -11,6 +11,7 @@ use crate::event::{ConnKey, LinkCommand, Now, SessionId};
 use crate::settings::Settings;
 use bytes::Bytes;
 use proto::frame::{Close, CloseReason, Frame, Marks, NoteKey, Open, Output, StoredId};
+use proto::limits::HELD_STORED_MAX;
 use std::collections::VecDeque;
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::negotiation::Negotiation;
@@ -612,10 +613,15 @@ impl Session {
         }
     }
 
-    /// Stored stanzas the mux remembers: those the client has not acknowledged, and those whose acknowledgement is not on disk
-    /// yet. It ends a connection with more than `HELD_STORED_MAX`.
-    pub fn held_by_mux(&self) -> usize {
-        self.in_mux.len()
+    /// It may be sent one more stored stanza. A mux remembers those that the client has not acknowledged and those whose
+    /// acknowledgement is not on disk yet, and ends a connection with more than `HELD_STORED_MAX` of them.
+    pub fn may_hold_more(&self, unacknowledged_max: usize) -> bool {
+        self.unacked.len() < unacknowledged_max && self.in_mux.len() < HELD_STORED_MAX
+    }
+
+    /// It may be sent a page of them.
+    pub fn may_hold_page(&self, unacknowledged_max: usize) -> bool {
+        self.unacked.len() < unacknowledged_max / 2 && self.in_mux.len() < HELD_STORED_MAX / 2
     }
 
     // ---- output -----------------------------------------------------------------------------------------

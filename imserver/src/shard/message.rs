@@ -241,7 +241,7 @@ impl Shard {
         let settings = self.settings.clone();
         let session = self.session(slot);
         let room = session.has_room(bytes.len(), &settings)
-            && session.held_by_mux() < settings.unacknowledged_max;
+            && session.may_hold_more(settings.unacknowledged_max);
         let bound = session.bound_mut().expect("targets are bound");
         // A session of full-JID traffic that takes no floods (unavailable, negative priority) is always "live".
         let live = bound.flood == Flood::Live || (exact && bound.flood == Flood::Off);
@@ -375,7 +375,7 @@ impl Shard {
         let Some(account) = self.account_of(slot) else {
             return;
         };
-        let waits = self.clearing_waits(&account);
+        let up_to = self.clearable_up_to(&account);
         let Some(user) = self.users.get_mut(&account) else {
             return;
         };
@@ -387,7 +387,7 @@ impl Shard {
             assignment.acked = true;
             assignment.had.push(slot);
             assignment.holders.retain(|h| h.slot != slot);
-            if assignment.may_clear() && !waits {
+            if assignment.may_clear() && unacked.position <= up_to {
                 assignment.clearing = true;
                 user.acks.push(unacked.position);
             } else if !assignment.clearing {
@@ -425,7 +425,7 @@ impl Shard {
         let Some(account) = self.account_of(slot) else {
             return;
         };
-        let waits = self.clearing_waits(&account);
+        let up_to = self.clearable_up_to(&account);
         let Some(user) = self.users.get_mut(&account) else {
             return;
         };
@@ -435,36 +435,40 @@ impl Shard {
         for h in assignment.holders.iter_mut().filter(|h| h.slot == slot) {
             h.taken = true;
         }
-        if assignment.may_clear() && !waits {
+        if assignment.may_clear() && position <= up_to {
             assignment.clearing = true;
             user.acks.push(position);
             self.mark_user(&account);
         }
     }
 
-    /// After a restart: what one session has acknowledged may be owed to another that is still to be resumed, or to read.
-    fn clearing_waits(&self, account: &BareJid) -> bool {
+    /// After a restart: what one session has acknowledged may be owed to another that is still to be resumed, or to read. What all
+    /// have read waits for nobody: a session waits for its mux to forget it before it reads on.
+    fn clearable_up_to(&self, account: &BareJid) -> u64 {
         let Some(user) = self.users.get(account) else {
-            return false;
+            return u64::MAX;
         };
-        let catching_up = |&s: &u32| {
-            self.sessions
-                .get(s as usize)
-                .and_then(|s| s.bound())
-                .is_some_and(|b| b.catching_up)
+        if self.has_orphans(account) {
+            return 0;
+        }
+        let read_by = |&s: &u32| {
+            let bound = self.sessions.get(s as usize)?.bound()?;
+            bound.catching_up.then_some(bound.cursor)
         };
-        user.sessions.iter().any(catching_up) || self.has_orphans(account)
+        user.sessions
+            .iter()
+            .filter_map(read_by)
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
-    /// Nothing may stand in the way of clearing any more.
+    /// Less may stand in the way of clearing than before.
     pub(super) fn resume_clearing(&mut self, account: &BareJid) {
-        if self.clearing_waits(account) {
-            return;
-        }
+        let up_to = self.clearable_up_to(account);
         let Some(user) = self.users.get_mut(account) else {
             return;
         };
-        for (&position, assignment) in &mut user.assigned {
+        for (&position, assignment) in user.assigned.range_mut(..=up_to) {
             if assignment.may_clear() {
                 assignment.clearing = true;
                 user.acks.push(position);
@@ -517,6 +521,7 @@ impl Shard {
             if write <= self.durable {
                 session.ack_durable(write);
                 self.settle(slot);
+                self.room_in_mux(slot);
             } else {
                 self.after(
                     write,
@@ -597,7 +602,7 @@ impl Shard {
         let settings = self.settings.clone();
         let session = self.session(slot);
         let busy = session.outstanding_bytes() > settings.output_window_bytes / 2
-            || session.held_by_mux() >= settings.unacknowledged_max / 2
+            || !session.may_hold_page(settings.unacknowledged_max)
             || session.key.is_none()
             || session.ended_before;
         let Some(bound) = session.bound() else { return };
@@ -655,6 +660,9 @@ impl Shard {
         let Some(rows) = rows else { return };
         let account = bound.account.clone();
         self.take_page(slot, &account, rows);
+        if self.session(slot).bound().is_some_and(|b| b.catching_up) {
+            self.resume_clearing(&account);
+        }
         self.forget_cleared(&account);
     }
 
@@ -750,7 +758,7 @@ impl Shard {
             let bytes = routing::with_delay(&row.payload, account.domainpart(), row.time_ms);
             let session = self.session(slot);
             if !session.has_room(bytes.len(), &settings)
-                || session.held_by_mux() >= settings.unacknowledged_max
+                || !session.may_hold_more(settings.unacknowledged_max)
             {
                 return false;
             }
@@ -779,7 +787,7 @@ impl Shard {
 
     /// A session has ended: what it held and nobody else has is routed again.
     pub(super) fn release_held(&mut self, slot: u32, account: &BareJid) {
-        let waits = self.clearing_waits(account);
+        let up_to = self.clearable_up_to(account);
         let Some(user) = self.users.get_mut(account) else {
             return;
         };
@@ -790,7 +798,7 @@ impl Shard {
                 continue;
             }
             assignment.holders.retain(|h| h.slot != slot);
-            if assignment.may_clear() && !waits {
+            if assignment.may_clear() && position <= up_to {
                 assignment.clearing = true;
                 clear.push(position);
             } else if assignment.holders.is_empty() && !assignment.acked {
