@@ -369,7 +369,7 @@ fn mux_toml(name: &str, server: &str, link_dir: &str, listeners: &str, metrics: 
 fn policy_toml(domain: &str) -> String {
     format!(
         "# Who may do what. The first rule that names the right and the user decides; what no rule allows is denied.\n\
-         # Rights: login, admin. For: users = [\"name@domain\"], domains = [\"domain\"], everyone = true.\n\n\
+         # Right: login. For: users = [\"name@domain\"], domains = [\"domain\"], everyone = true.\n\n\
          # [[rule]]\n# deny = \"login\"\n# users = [\"mallory@{domain}\"]\n\n\
          [[rule]]\nallow = \"login\"\neveryone = true\n"
     )

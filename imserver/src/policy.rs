@@ -6,7 +6,7 @@
 //! users = ["mallory@example.org"]
 //!
 //! [[rule]]
-//! allow = ["login", "admin"]
+//! allow = ["login"]
 //! users = ["root@example.org"]
 //!
 //! [[rule]]
@@ -26,19 +26,16 @@ use xmpp::jid::BareJid;
 pub enum Right {
     /// To log in.
     Login,
-    /// To administer the server.
-    Admin,
 }
 
 impl Right {
     /// All of them.
-    pub const ALL: [Right; 2] = [Right::Login, Right::Admin];
+    pub const ALL: [Right; 1] = [Right::Login];
 
     /// As it is written in the file.
     pub fn name(self) -> &'static str {
         match self {
             Right::Login => "login",
-            Right::Admin => "admin",
         }
     }
 }
@@ -137,11 +134,7 @@ impl Policy {
             for name in named.into_vec() {
                 match Right::ALL.into_iter().find(|r| r.name() == name) {
                     Some(right) => rights.push(right),
-                    None => mistake(
-                        line,
-                        "rule",
-                        format!("{name:?} is no right: \"login\" and \"admin\" are"),
-                    ),
+                    None => mistake(line, "rule", format!("{name:?} is no right: \"login\" is")),
                 }
             }
             let mut whom = Vec::new();
@@ -188,7 +181,7 @@ impl Policy {
         }
     }
 
-    /// Everybody may log in, nobody may administer: what tests and the simulation run with.
+    /// Everybody may log in, nothing else is allowed: what tests and the simulation run with.
     pub fn open() -> Self {
         Self {
             rules: vec![Rule {
@@ -282,14 +275,14 @@ mod tests {
 
     #[test]
     fn the_first_line_that_matches_decides() {
-        let text = "[[rule]]\ndeny = \"login\"\nusers = [\"mallory@a.org\"]\n[[rule]]\nallow = [\"login\", \"admin\"]\nusers = [\"root@a.org\"]\n\
+        let text = "[[rule]]\ndeny = \"login\"\nusers = [\"mallory@a.org\"]\n[[rule]]\nallow = [\"login\"]\nusers = [\"root@a.org\"]\n\
                     [[rule]]\nallow = \"login\"\ndomains = [\"a.org\"]\n";
         let policy = Policy::parse(text, Path::new("p")).expect("no mistakes");
         assert!(!policy.may_log_in(&jid("mallory@a.org")));
         assert!(policy.may_log_in(&jid("other@a.org")));
         assert!(!policy.may_log_in(&jid("other@b.org")));
         assert_eq!(
-            policy.test(&jid("root@a.org"), Right::Admin),
+            policy.test(&jid("root@a.org"), Right::Login),
             Verdict {
                 allowed: true,
                 line: Some(4)
@@ -297,7 +290,7 @@ mod tests {
         );
         // A right is bound to the whole address.
         assert_eq!(
-            policy.test(&jid("root@b.org"), Right::Admin),
+            policy.test(&jid("root@b.org"), Right::Login),
             Verdict {
                 allowed: false,
                 line: None
@@ -307,7 +300,7 @@ mod tests {
 
     #[test]
     fn every_mistake_comes_at_once_with_its_line() {
-        let text = "[[rule]]\nallow = \"logn\"\neveryone = true\n[[rule]]\nusers = [\"@\"]\nallow = \"login\"\n[[rule]]\nallow = \"login\"\ndeny = \"admin\"\n";
+        let text = "[[rule]]\nallow = \"logn\"\neveryone = true\n[[rule]]\nusers = [\"@\"]\nallow = \"login\"\n[[rule]]\nallow = \"login\"\ndeny = \"login\"\n";
         let mistakes = Policy::parse(text, Path::new("p")).expect_err("mistakes").0;
         let lines: Vec<usize> = mistakes.iter().map(|m| m.line).collect();
         assert_eq!(lines, [1, 4, 4, 7]);

@@ -16,10 +16,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use proto::frame::{BootId, Frame, Role, StoreId};
 use proto::server_side::{ServerEvent, ServerSide, ServerSideConfig, read_hello};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,8 +28,14 @@ use std::time::{Duration, Instant};
 use store::{Engine, Reader};
 use xmpp::jid::BareJid;
 
-/// Administrators at a time.
+/// Administrators at a time, by certificate; and as many again by the socket, which strangers cannot reach.
 const ADMINS_MAX: usize = 16;
+/// Connections that have not shown a certificate yet: in all, and of one address.
+const STRANGERS_MAX: usize = 64;
+/// So that no address alone takes them all.
+const STRANGERS_PER_ADDRESS_MAX: usize = 8;
+/// How long they have for it: two round trips on a bad line.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long one may be silent.
 const IDLE: Duration = Duration::from_secs(120);
 /// How long an answer of the shards or the link loop may take.
@@ -382,9 +389,11 @@ impl AdminDoor {
         tls: Option<Arc<ServerConfig>>,
         backend: &Arc<Backend>,
     ) -> anyhow::Result<()> {
-        let count = Arc::new(AtomicUsize::new(0));
+        let (admins, locals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let strangers: Arc<Strangers> = Arc::default();
         for listener in tcp {
-            let (backend, count, tls) = (backend.clone(), count.clone(), tls.clone());
+            let (backend, admins, tls) = (backend.clone(), admins.clone(), tls.clone());
+            let strangers = strangers.clone();
             std::thread::Builder::new()
                 .name("admin-door".into())
                 .spawn(move || {
@@ -393,23 +402,22 @@ impl AdminDoor {
                             std::thread::sleep(Duration::from_millis(100));
                             continue;
                         };
-                        let backend = backend.clone();
-                        guest(&count, move || {
-                            let timeouts = stream
-                                .set_read_timeout(Some(IDLE))
-                                .and(stream.set_write_timeout(Some(IDLE)));
-                            if timeouts.is_ok()
-                                && let Err(reason) = secure(stream, tls)
-                                    .and_then(|(s, who)| serve(s, &who, &backend))
-                            {
-                                tracing::warn!(reason, "administrator's link closed");
-                            }
-                        });
+                        let Some(stranger) = stream
+                            .peer_addr()
+                            .ok()
+                            .and_then(|a| Strangers::admit(&strangers, a.ip()))
+                        else {
+                            continue;
+                        };
+                        let (backend, admins) = (backend.clone(), admins.clone());
+                        let run = move || meet(stream, tls, stranger, &admins, &backend);
+                        // Without a thread the connection is dropped, and with it the stranger's place.
+                        let _ = std::thread::Builder::new().name("admin".into()).spawn(run);
                     }
                 })?;
         }
         if let Some(listener) = unix {
-            let (backend, count) = (backend.clone(), count.clone());
+            let (backend, locals) = (backend.clone(), locals.clone());
             std::thread::Builder::new()
                 .name("admin-socket".into())
                 .spawn(move || {
@@ -419,7 +427,7 @@ impl AdminDoor {
                             continue;
                         };
                         let backend = backend.clone();
-                        guest(&count, move || {
+                        guest(&locals, move || {
                             let timeouts = stream
                                 .set_read_timeout(Some(IDLE))
                                 .and(stream.set_write_timeout(Some(IDLE)));
@@ -454,32 +462,133 @@ fn guest(count: &Arc<AtomicUsize>, run: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Connections of the admin door without a certificate, by address.
+#[derive(Debug, Default)]
+struct Strangers(Mutex<HashMap<IpAddr, usize>>);
+
+/// The place of one of them, given back when dropped.
+struct Stranger {
+    all: Arc<Strangers>,
+    address: IpAddr,
+}
+
+impl Strangers {
+    fn admit(all: &Arc<Strangers>, address: IpAddr) -> Option<Stranger> {
+        let mut table = all.0.lock().ok()?;
+        let total: usize = table.values().sum();
+        let ours = table.get(&address).copied().unwrap_or(0);
+        if total >= STRANGERS_MAX || ours >= STRANGERS_PER_ADDRESS_MAX {
+            return None;
+        }
+        table.insert(address, ours + 1);
+        Some(Stranger {
+            all: all.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        if let Ok(mut table) = self.all.0.lock()
+            && let Some(n) = table.get_mut(&self.address)
+        {
+            *n -= 1;
+            if *n == 0 {
+                table.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// One connection of the TCP door, from the handshake to its end.
+fn meet(
+    stream: std::net::TcpStream,
+    tls: Arc<ServerConfig>,
+    stranger: Stranger,
+    admins: &AtomicUsize,
+    backend: &Backend,
+) {
+    let (stream, cert) = match secure(stream, tls) {
+        Ok(both) => both,
+        Err(reason) => {
+            // Anybody can cause this; it must not fill the log.
+            tracing::debug!(reason, "administrator's handshake failed");
+            return;
+        }
+    };
+    drop(stranger);
+    let who = match tls::identity(&cert) {
+        Some((Role::Admin, name)) => name,
+        other => {
+            tracing::warn!(
+                ?other,
+                "a certificate that is no administrator's on the admin port"
+            );
+            return;
+        }
+    };
+    if admins.fetch_add(1, Ordering::SeqCst) < ADMINS_MAX {
+        if let Err(reason) = serve(stream, &who, backend) {
+            tracing::warn!(reason, "administrator's link closed");
+        }
+    } else {
+        tracing::warn!(ADMINS_MAX, "too many administrators at a time");
+    }
+    admins.fetch_sub(1, Ordering::SeqCst);
+}
+
 type TlsStream = StreamOwned<ServerConnection, std::net::TcpStream>;
 
+/// A socket that fails once a moment has passed, however slowly bytes come.
+struct Until<'a>(&'a mut std::net::TcpStream, Instant);
+
+impl Until<'_> {
+    fn left(&self) -> std::io::Result<Option<Duration>> {
+        let left = self.1.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        Ok(Some(left))
+    }
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.0.set_read_timeout(self.left()?)?;
+        self.0.read(buf)
+    }
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.set_write_timeout(self.left()?)?;
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// TLS with the certificate of somebody our CA has signed.
 fn secure(
-    stream: std::net::TcpStream,
+    mut stream: std::net::TcpStream,
     config: Arc<ServerConfig>,
-) -> Result<(TlsStream, String), String> {
-    let conn = ServerConnection::new(config).map_err(|e| e.to_string())?;
-    let mut stream = StreamOwned::new(conn, stream);
-    while stream.conn.is_handshaking() {
-        stream
-            .conn
-            .complete_io(&mut stream.sock)
+) -> Result<(TlsStream, CertificateDer<'static>), String> {
+    let mut conn = ServerConnection::new(config).map_err(|e| e.to_string())?;
+    let until = Instant::now() + HANDSHAKE;
+    while conn.is_handshaking() {
+        conn.complete_io(&mut Until(&mut stream, until))
             .map_err(|e| e.to_string())?;
     }
-    let cert = stream
-        .conn
-        .peer_certificates()
-        .and_then(|c| c.first())
-        .ok_or("no certificate")?;
-    match tls::identity(cert) {
-        Some((Role::Admin, name)) => Ok((stream, name)),
-        Some((role, name)) => Err(format!(
-            "certificate of `{name}` is for role {role:?}, not admin"
-        )),
-        None => Err("certificate names no role".into()),
-    }
+    stream
+        .set_read_timeout(Some(IDLE))
+        .and(stream.set_write_timeout(Some(IDLE)))
+        .map_err(|e| e.to_string())?;
+    let cert = conn.peer_certificates().and_then(|c| c.first());
+    let cert = cert.ok_or("no certificate")?.clone().into_owned();
+    Ok((StreamOwned::new(conn, stream), cert))
 }
 
 fn serve(mut stream: impl Read + Write, who: &str, backend: &Backend) -> Result<(), String> {

@@ -104,7 +104,9 @@ impl Shard {
             StreamEvent::End => {
                 // Settled when its end is on record: a restarted server would wait for a client that has gone.
                 let now = self.now;
-                let number = self.session(slot).begin_element(false, now);
+                let session = self.session(slot);
+                let number = session.begin_element(false, now);
+                session.put_down();
                 self.end_session(slot, None, CloseReason::Normal);
                 let (write, token) = (self.write_number, self.token(slot, number));
                 self.after(write, After::Token(token));
