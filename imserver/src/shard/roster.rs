@@ -66,7 +66,13 @@ impl Shard {
             .get_mut(account)
             .and_then(|u| u.loading.as_mut())
             .expect("the caller has started the load");
-        if loading.queue.len() < max {
+        // What there is at most once per session of the account is never dropped: a session whose own element is gone would
+        // wait for ever, and who does not hear of an end keeps a ghost.
+        let few = !matches!(
+            queued,
+            Queued::Stanza(_) | Queued::Subscription(_) | Queued::Fan(_) | Queued::Probe(_)
+        );
+        if few || loading.queue.len() < max {
             loading.queue.push_back(queued);
         } else if let Queued::Stanza(stanza) = queued {
             self.fail_queued_stanza(stanza);
