@@ -319,7 +319,7 @@ impl World {
             .asked_us
             .is_some_and(|asked| asked < message.sent_us);
         let rerouted = twins
-            && (oracle.last_end[account] >= message.sent_us
+            && (oracle.last_end[account] + 20_000_000 >= message.sent_us
                 || oracle.bad_end[account] > 0
                 || killed && !was_due);
         let last = session.last.get(&message.client).copied().unwrap_or(0);
