@@ -401,7 +401,10 @@ impl Session {
                 position: h.id.0,
             })
             .collect();
-        self.forget_stanzas = r.held.first().map_or(r.stanzas, |h| h.stanza - 1);
+        self.forget_stanzas = r
+            .held
+            .first()
+            .map_or(r.stanzas, |h| h.stanza.saturating_sub(1));
         self.in_mux = r.held.iter().map(|h| h.stanza).collect();
         // The mux has not taken <enabled/>: nothing is counted yet, and <enable/> will come again.
         self.sm = self.sm.filter(|sm| sm.enabled_element <= r.elements);
@@ -741,8 +744,8 @@ impl Session {
     /// The client has acknowledged stanzas: `h` of `<a/>`. `None`: it says more than was sent.
     pub fn acknowledged(&mut self, h: u32, delivered: &mut Vec<Unacked>) -> Option<()> {
         let sm = self.sm.as_mut()?;
-        let sent = self.stanzas_out - sm.out_base;
-        let before = sm.acked - sm.out_base;
+        let sent = self.stanzas_out.saturating_sub(sm.out_base);
+        let before = sm.acked.saturating_sub(sm.out_base);
         // h counts modulo 2^32: the smallest number not below what was acknowledged that agrees with it.
         let step = h.wrapping_sub(before as u32);
         let total = before + u64::from(step);
@@ -790,10 +793,10 @@ impl Session {
         let unacked = self
             .unacked
             .front()
-            .map_or(self.stanzas_out, |u| u.stanza - 1);
+            .map_or(self.stanzas_out, |u| u.stanza.saturating_sub(1));
         self.uncleared
             .iter()
-            .map(|u| u.stanza - 1)
+            .map(|u| u.stanza.saturating_sub(1))
             .fold(unacked, u64::min)
     }
 
@@ -847,7 +850,8 @@ impl Session {
 
     /// Stanzas sent since stream management was enabled.
     pub fn sent_since_sm(&self) -> u64 {
-        self.sm.map_or(0, |sm| self.stanzas_out - sm.out_base)
+        self.sm
+            .map_or(0, |sm| self.stanzas_out.saturating_sub(sm.out_base))
     }
 
     /// Starts stream management at this point.

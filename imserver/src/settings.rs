@@ -17,7 +17,7 @@ pub enum Conflict {
     Rename,
 }
 
-/// Settings of the core. Every limit here has its key in `imserver.toml`.
+/// Settings of the core. Limits that an operator may want to turn have their key in `imserver.toml`.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Domains served, prepared (nameprep).
@@ -51,6 +51,8 @@ pub struct Settings {
     pub roster_items_max: usize,
     /// Stanzas that may wait for one entity that is being loaded.
     pub loading_queue_max: usize,
+    /// Bytes of stanzas that may wait for one entity that is being loaded.
+    pub loading_queue_bytes_max: usize,
     /// What happens on a resource conflict.
     pub conflict: Conflict,
     /// Messages are kept in their owners' archives.
@@ -91,7 +93,9 @@ impl Default for Settings {
             pending_max: 10_000,
             directed_presence_max: 1_000,
             roster_items_max: 2_000,
-            loading_queue_max: 1_000,
+            // A load takes milliseconds; in that time one sender's whole window may come, in the smallest stanzas.
+            loading_queue_max: 20_000,
+            loading_queue_bytes_max: 4 * 1024 * 1024,
             conflict: Conflict::Replace,
             archive: false,
             ping_after: Duration::from_secs(300),

@@ -78,11 +78,18 @@ pub fn run(id: ShardId, mut shard: Shard, events: &Receiver<Vec<Event>>, mut out
             Err(RecvTimeoutError::Disconnected) => closed = true,
         }
         let now = clock.now();
-        if now.mono_ms >= shard.poll_timeout() {
-            shard.handle_timeout(now);
+        let credit = !outlets.is_long();
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            if now.mono_ms >= shard.poll_timeout() {
+                shard.handle_timeout(now);
+            }
+            shard.give_credit(credit);
+            shard.flush(now)
+        }));
+        match turn {
+            Ok(effects) => outlets.hand_on(id, effects),
+            Err(_) => outlets.give_up(id, None),
         }
-        shard.give_credit(!outlets.is_long());
-        outlets.hand_on(id, shard.flush(now));
         if closed {
             return;
         }

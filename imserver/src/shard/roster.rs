@@ -7,6 +7,7 @@ use super::{After, Shard};
 use crate::event::*;
 use crate::presence;
 use crate::roster::{Applied, Change, Roster};
+use crate::routing::{PresenceType, Retention, StanzaKind};
 use crate::subscription::{self, Kind, Outcome, State, Step};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -50,6 +51,7 @@ impl Shard {
         if user.loading.is_none() {
             user.loading = Some(Box::new(Loading {
                 since_ms: now,
+                bytes: 0,
                 queue: VecDeque::new(),
             }));
             self.fx
@@ -61,6 +63,8 @@ impl Shard {
     /// Something waits for the load.
     pub(super) fn queue_for(&mut self, account: &BareJid, queued: Queued) {
         let max = self.settings.loading_queue_max;
+        let bytes_max = self.settings.loading_queue_bytes_max;
+        let bytes = queued.bytes();
         let loading = self
             .users
             .get_mut(account)
@@ -72,7 +76,8 @@ impl Shard {
             queued,
             Queued::Stanza(_) | Queued::Subscription(_) | Queued::Fan(_) | Queued::Probe(_)
         );
-        if few || loading.queue.len() < max {
+        if few || loading.queue.len() < max && loading.bytes + bytes <= bytes_max {
+            loading.bytes += bytes;
             loading.queue.push_back(queued);
         } else if let Queued::Stanza(stanza) = queued {
             self.fail_queued_stanza(stanza);
@@ -337,6 +342,9 @@ impl Shard {
             if let Some(user) = self.users.get_mut(&account) {
                 user.roster = None;
             }
+            if let Some((_, bytes)) = &stanza {
+                self.refuse_subscription(bytes);
+            }
         } else {
             let user = self.user(&account);
             if let Some(roster) = &user.roster {
@@ -352,6 +360,29 @@ impl Shard {
             );
         }
         self.done(token);
+    }
+
+    /// The disk did not take what a subscription stanza changed: its sender is told, nothing has happened.
+    fn refuse_subscription(&mut self, bytes: &Bytes) {
+        let reason = Some("The change could not be stored; try again");
+        let address = |element: &Element, name: &str| Jid::parse(&element.attr(name)?).ok();
+        let Ok(element) = Element::parse(bytes.clone()) else {
+            return;
+        };
+        let error = xmpp::error::stanza_error(&element, StanzaError::ResourceConstraint, reason);
+        if let (Some(bytes), Some(from), Some(to)) =
+            (error, address(&element, "to"), address(&element, "from"))
+        {
+            self.route(Box::new(Routed {
+                kind: StanzaKind::Presence(PresenceType::Error),
+                from,
+                to,
+                bytes,
+                retention: Retention::Drop,
+                origin: None,
+                token: None,
+            }));
+        }
     }
 
     fn take_each(

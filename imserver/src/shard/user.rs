@@ -86,6 +86,15 @@ pub struct Gone {
 }
 
 impl Queued {
+    /// Bytes of the stanza.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Stanza(r) => r.bytes.len(),
+            Self::Subscription(s) => s.bytes.len(),
+            _ => 0,
+        }
+    }
+
     /// Who waits for it to be settled.
     pub fn token(&self) -> Option<Token> {
         match self {
@@ -101,6 +110,8 @@ impl Queued {
 pub struct Loading {
     /// Since when (mono ms).
     pub since_ms: u64,
+    /// Bytes of the stanzas that wait.
+    pub bytes: usize,
     /// What waits.
     pub queue: VecDeque<Queued>,
 }
