@@ -449,7 +449,7 @@ fn a_client_that_vanishes_finds_exactly_what_it_missed() {
         let shown = site
             .imadmin_json(["user", "show", "chatter0@localhost"])
             .unwrap();
-        shown.to_string().contains(r#"["messages waiting",false]"#)
+        shown.to_string().contains(r#"["messages waiting",0]"#)
     });
 
     namespace.unplug().unwrap();
