@@ -249,6 +249,13 @@ fn addresses_are_keys() {
     assert!(xmpp::jid::has_unassigned("🦀") && !xmpp::jid::has_unassigned("é"));
 }
 
+#[test]
+fn a_full_stop_made_by_normalisation_is_refused() {
+    for domain in ["\u{FE12}", "a\u{FE12}b", "a.\u{FE12}"] {
+        assert!(Jid::parse(domain).is_err(), "{domain}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -140,8 +140,10 @@ pub fn prep_domainpart(s: &str) -> Result<Cow<'_, str>, JidError> {
         return Err(JidError::EmptyDomainpart);
     }
     // After NFKC a fullwidth `@` or `/`, or a sign such as U+2100, is plain ASCII: refused here.
+    // So is a full stop that NFKC has made of something else (U+FE12): read again it would be a dot.
     let valid = |label: &str| {
         !label.is_empty()
+            && !label.contains(['\u{3002}', '\u{FF0E}', '\u{FF61}'])
             && label
                 .bytes()
                 .all(|b| b >= 0x80 || DOMAINPART_AS_IS[usize::from(b)])
