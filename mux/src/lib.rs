@@ -8,6 +8,7 @@
 //! One thread does all of it by default; with more, one drives the link and the others hold connections
 //! ([`config::Config::threads`]). The binary `mux` and the mux embedded in `imserver` are the same code: [`start`].
 
+pub mod allocator;
 pub mod config;
 mod conn;
 mod conns;

@@ -15,8 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+mux::allocator!();
 
 /// The multiplexor of Isthmus: holds client connections and carries them to a server over one link.
 #[derive(Parser)]
