@@ -6,12 +6,13 @@
 //! The path of the data through the files: [`stream`] cuts a byte stream into top-level elements
 //! (over the tokenizer in `xml`), each an [`element::Element`]; [`stanza`] gives it RFC 6120/6121
 //! meaning and rewrites it for its recipient; [`node`] is the owned tree for what we answer
-//! ourselves; [`error`] has every stream and stanza error; [`jid`] the addresses.
+//! ourselves, [`form`] the data forms in it; [`error`] has every stream and stanza error; [`jid`] the addresses.
 //! [`negotiation`] drives a client's stream from its header to a bound resource, over [`sasl`] and
 //! [`scram`].
 
 pub mod element;
 pub mod error;
+pub mod form;
 pub mod jid;
 pub mod negotiation;
 pub mod node;
