@@ -16,6 +16,8 @@ mod presence;
 mod recovery;
 mod roster;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tick;
 mod user;
 

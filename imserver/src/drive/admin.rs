@@ -20,7 +20,7 @@ use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -474,6 +474,7 @@ struct Stranger {
 
 impl Strangers {
     fn admit(all: &Arc<Strangers>, address: IpAddr) -> Option<Stranger> {
+        let address = customer(address);
         let mut table = all.0.lock().ok()?;
         let total: usize = table.values().sum();
         let ours = table.get(&address).copied().unwrap_or(0);
@@ -485,6 +486,14 @@ impl Strangers {
             all: all.clone(),
             address,
         })
+    }
+}
+
+/// What is counted: an address, or the /64 that one customer of IPv6 has.
+fn customer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 => v4,
     }
 }
 
@@ -634,5 +643,86 @@ fn serve(mut stream: impl Read + Write, who: &str, backend: &Backend) -> Result<
             stream.write_all(&bytes).map_err(|e| e.to_string())?;
         }
         stream.flush().map_err(|e| e.to_string())?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn strangers_are_bounded_by_address_and_in_total() {
+        let all: Arc<Strangers> = Arc::default();
+        let come = |address: &str| Strangers::admit(&all, ip(address));
+        let mut one: Vec<_> = (0..STRANGERS_PER_ADDRESS_MAX)
+            .map(|n| {
+                come(if n % 2 == 0 {
+                    "192.0.2.1"
+                } else {
+                    "::ffff:192.0.2.1"
+                })
+            })
+            .collect();
+        assert!(one.iter().all(Option::is_some));
+        assert!(come("192.0.2.1").is_none(), "one address has its share");
+        assert!(come("192.0.2.2").is_some(), "and no more than that");
+        one.pop();
+        assert!(come("192.0.2.1").is_some(), "who leaves makes room");
+
+        one.clear();
+        let many: Vec<_> = (0..STRANGERS_MAX)
+            .map(|n| come(&format!("198.51.100.{}", n / STRANGERS_PER_ADDRESS_MAX)))
+            .collect();
+        assert!(many.iter().all(Option::is_some));
+        assert!(come("203.0.113.1").is_none(), "all places are taken");
+        drop(many);
+        assert!(all.0.lock().expect("not poisoned").is_empty());
+    }
+
+    #[test]
+    fn a_customer_of_ipv6_is_one_stranger() {
+        let all: Arc<Strangers> = Arc::default();
+        let within: Vec<_> = (0..=STRANGERS_PER_ADDRESS_MAX)
+            .map(|n| Strangers::admit(&all, ip(&format!("2001:db8::{n:x}"))))
+            .collect();
+        assert!(
+            within[..STRANGERS_PER_ADDRESS_MAX]
+                .iter()
+                .all(Option::is_some)
+        );
+        assert!(within[STRANGERS_PER_ADDRESS_MAX].is_none());
+        assert!(Strangers::admit(&all, ip("2001:db8:0:1::1")).is_some());
+    }
+
+    /// Bytes that come slowly do not put the deadline off.
+    #[test]
+    fn a_handshake_has_one_deadline() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let mut slow = std::net::TcpStream::connect(listener.local_addr().expect("bound"))
+            .expect("it listens");
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let drip = std::thread::spawn(move || while slow.write_all(b"x").is_ok() {});
+        let until = Instant::now() + Duration::from_millis(50);
+        let mut byte = [0; 1];
+        let error = loop {
+            if let Err(e) = Until(&mut stream, until).read(&mut byte) {
+                break e;
+            }
+            assert!(Instant::now() < until + HANDSHAKE, "it goes on for ever");
+        };
+        assert!(
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock
+            ),
+            "{error:?}"
+        );
+        assert!(Instant::now() >= until);
+        drop(stream);
+        drip.join().expect("no panic");
     }
 }

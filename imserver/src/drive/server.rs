@@ -187,6 +187,7 @@ impl Server {
                 reads: Outbox::new(read_tx.clone()),
                 looks: Outbox::new(look_tx.clone()),
                 admin: admin_tx.clone(),
+                written: 0,
             };
             spawn(&format!("shard-{n}"), move || {
                 shards::run(ShardId(n as u16), shard, &input, outlets)

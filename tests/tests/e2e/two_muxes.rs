@@ -1,7 +1,8 @@
-//! Two muxes and one imserver: users on different muxes chat; each mux holds one connection.
+//! Two muxes and one imserver: users on different muxes chat; each mux holds one connection, and lets in whom it may.
 
-use isthmus_tests::client::{Account, Client, Transport};
+use isthmus_tests::client::{Account, Client, Endpoint, Sasl, Transport};
 use isthmus_tests::harness::{Plan, Site, run};
+use isthmus_tests::wait;
 use std::process::Command;
 
 #[test]
@@ -83,4 +84,67 @@ fn users_on_different_muxes_chat_over_one_connection_each() {
 
     let muxes = site.imadmin_json(["mux", "list"]).unwrap().to_string();
     assert!(muxes.contains("west"), "{muxes}");
+}
+
+/// A front end that is configured for one domain lets nobody of another in, with whatever password (DESIGN §3: a stolen
+/// front-end key exposes the clients of that front end and nobody else).
+#[test]
+fn a_mux_is_held_to_its_domains() {
+    let mut site = Site::init(&Plan::default()).unwrap();
+    site.set("imserver.toml", "[[mux]]", "domains", "[\"localhost\"]")
+        .unwrap();
+    site.init_second_mux("west").unwrap();
+    let file = site.path().join("imserver.toml");
+    // The section of the second mux is the last one.
+    let written = std::fs::read_to_string(&file).unwrap();
+    let more = "domains = [\"other.example\"]\n\n[[domain]]\nname = \"other.example\"\n";
+    std::fs::write(&file, format!("{written}{more}")).unwrap();
+    site.start_server().unwrap();
+    site.start_mux().unwrap();
+    site.await_clients().unwrap();
+    site.start_second_mux().unwrap();
+    let list = site.scratch("people");
+    std::fs::write(
+        &list,
+        "person@localhost person-password\nperson@other.example person-password\n",
+    )
+    .unwrap();
+    run(site.imadmin(["user", "import"]).arg(&list)).unwrap();
+
+    let person = Account::new("person");
+    let of = |domain: &str, mut endpoint: Endpoint| {
+        endpoint.domain = domain.into();
+        endpoint
+    };
+    let first = site.endpoint(Transport::Plain);
+    let second = site.second_endpoint(Transport::Plain);
+    Client::login(&of("localhost", first.clone()), &person, None).unwrap();
+    let mut within = Client::login(&of("other.example", second.clone()), &person, None).unwrap();
+    for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
+        for endpoint in [
+            of("other.example", first.clone()),
+            of("localhost", second.clone()),
+        ] {
+            let mut client = Client::open(&endpoint).unwrap();
+            let outcome = client
+                .sasl(&person, &Sasl::Mechanism(mechanism.into()))
+                .unwrap();
+            assert_eq!(outcome.name, "failure", "{}: {outcome}", endpoint.domain);
+        }
+    }
+
+    // A reload counts for links made from then on; who is in stays in.
+    site.edit("imserver.toml", "[\"other.example\"]", "[\"localhost\"]")
+        .unwrap();
+    run(Command::new("kill").args(["-HUP", &site.server().pid().to_string()])).unwrap();
+    wait::until_true(wait::PATIENCE, "the reload is logged", || {
+        site.server().log().contains("reload: ")
+    });
+    within.ping().unwrap();
+    site.second_mux().kill();
+    site.start_second_mux().unwrap();
+    Client::login(&of("localhost", second.clone()), &person, None).unwrap();
+    let mut client = Client::open(&of("other.example", second)).unwrap();
+    let outcome = client.sasl(&person, &Sasl::Best).unwrap();
+    assert_eq!(outcome.name, "failure", "{outcome}");
 }

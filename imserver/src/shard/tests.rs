@@ -1,0 +1,112 @@
+//! A shard alone, without a driver: events in, effects out.
+
+use super::*;
+use crate::routing::{MessageType, Retention, StanzaKind};
+
+const NOW: Now = Now {
+    mono_ms: 1_000,
+    unix_ms: 1_800_000_000_000,
+};
+
+fn shard(settings: Settings) -> Shard {
+    let config = ShardConfig {
+        id: ShardId(0),
+        shards: 1,
+        epoch: 1,
+        settings: Arc::new(settings),
+    };
+    Shard::new(config, Box::new(|out: &mut [u8]| out.fill(7)), NOW)
+}
+
+fn jid(text: &str) -> Jid {
+    Jid::parse(text).expect("a JID")
+}
+
+/// The `n`th message of somebody whose session is on another shard, to juliet, who is not in memory.
+fn message(n: u64, bytes_len: usize) -> Event {
+    let frame = "<message from='romeo@localhost/x' to='juliet@localhost'><body></body></message>";
+    let fill = "x".repeat(bytes_len.saturating_sub(frame.len()));
+    Event::Shard(ShardMsg::Stanza(Box::new(Routed {
+        kind: StanzaKind::Message(MessageType::Chat),
+        from: jid("romeo@localhost/x"),
+        to: jid("juliet@localhost"),
+        bytes: frame.replace("<body>", &format!("<body>{fill}")).into(),
+        retention: Retention::Store { archive: false },
+        origin: Some(store::Origin {
+            session: 1,
+            stanza: n,
+            hash: n,
+        }),
+        token: Some(Token {
+            shard: ShardId(1),
+            slot: 0,
+            generation: 1,
+            element: n,
+        }),
+    })))
+}
+
+/// What has come of it: reads, messages stored, elements done at once (romeo is not here, so an error for him ends nowhere).
+fn outcome(shard: &mut Shard) -> (usize, usize, usize) {
+    let effects = shard.flush(NOW);
+    let stored = effects
+        .writes
+        .iter()
+        .filter(|w| matches!(w, Write::Store(store::Write::Append(_))))
+        .count();
+    let done = effects
+        .shards
+        .iter()
+        .filter(|(_, m)| matches!(m, ShardMsg::Done(_)))
+        .count();
+    (effects.reads.len(), stored, done)
+}
+
+fn loaded(shard: &mut Shard) {
+    let account = BareJid::parse("juliet@localhost").expect("a JID");
+    let data = store::UserData {
+        disabled: false,
+        created_ms: 0,
+        roster_version: 0,
+        roster: Vec::new(),
+        requests: Vec::new(),
+        pending: 0,
+    };
+    let read = ReadResult::User(Some(Box::new(data)));
+    shard.handle(NOW, Event::Read(ReadTag::Load(account), read));
+}
+
+#[test]
+fn a_burst_to_an_account_that_is_loading_waits_for_it() {
+    let mut shard = shard(Settings::default());
+    for n in 1..=3_000 {
+        shard.handle(NOW, message(n, 200));
+    }
+    assert_eq!(outcome(&mut shard), (1, 0, 0), "one load, nothing bounced");
+    loaded(&mut shard);
+    assert_eq!(outcome(&mut shard), (0, 3_000, 0));
+}
+
+#[test]
+fn what_waits_for_a_load_is_bounded_in_number_and_bytes() {
+    for (max, bytes_max, sent, len, fit) in [
+        (10, 1 << 20, 15, 200, 10),
+        (10_000, 2_000, 15, 200, 10),
+        // One that does not fit does not keep out those that do.
+        (10_000, 2_000, 1, 2_001, 0),
+    ] {
+        let mut shard = shard(Settings {
+            loading_queue_max: max,
+            loading_queue_bytes_max: bytes_max,
+            ..Settings::default()
+        });
+        for n in 1..=sent {
+            shard.handle(NOW, message(n, len));
+        }
+        loaded(&mut shard);
+        let (_, stored, _) = outcome(&mut shard);
+        assert_eq!(stored, fit, "{max} {bytes_max}");
+        shard.handle(NOW, message(99, 200));
+        assert_eq!(outcome(&mut shard).1, 1, "there is room again");
+    }
+}
