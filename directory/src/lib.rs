@@ -17,6 +17,7 @@ pub use password::{DeriveError, derive_account};
 
 use store::StoreError;
 use xmpp::jid::BareJid;
+use xmpp::sasl::LoginName;
 use xmpp::scram::{ScramHash, ScramKeys};
 
 /// Why a question has no answer now. Never means that somebody does not exist; the asker answers
@@ -37,25 +38,25 @@ pub struct Person {
     pub disabled: bool,
 }
 
-/// Keys for a SCRAM exchange.
+/// Keys for a SCRAM exchange, and the account the login name belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeysAnswer {
     /// Here they are.
-    Found(ScramKeys),
+    Found(BareJid, ScramKeys),
     /// Here they are, but the account may not log in: to be told only to who knows the password.
-    Disabled(ScramKeys),
+    Disabled(BareJid, ScramKeys),
     /// No such account, or none with this hash: the exchange goes on with `xmpp::scram::FakeKeys`,
     /// so that it looks like a wrong password.
     None,
 }
 
 /// What a password is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PasswordAnswer {
-    /// Right.
-    Right,
-    /// Right, but the account may not log in.
-    Disabled,
+    /// Right: the login name belongs to this account.
+    Right(BareJid),
+    /// Right, but this account may not log in.
+    Disabled(BareJid),
     /// Wrong, or there is no such account: which of the two is not told, by answer or by time.
     Wrong,
 }
@@ -65,12 +66,16 @@ pub trait Directory: Send {
     /// Whether somebody exists.
     fn lookup(&mut self, jid: &BareJid) -> Result<Option<Person>, DirectoryError>;
     /// Keys for a SCRAM exchange with this hash. One read, no password work.
-    fn scram_keys(&mut self, jid: &BareJid, hash: ScramHash) -> Result<KeysAnswer, DirectoryError>;
+    fn scram_keys(
+        &mut self,
+        login: &LoginName,
+        hash: ScramHash,
+    ) -> Result<KeysAnswer, DirectoryError>;
     /// Checks a password (SASL PLAIN). An empty one is wrong, whatever is stored: an LDAP server takes
     /// it for an anonymous bind (RFC 4513 §5.1.2).
     fn check_password(
         &mut self,
-        jid: &BareJid,
+        login: &LoginName,
         password: &str,
     ) -> Result<PasswordAnswer, DirectoryError>;
 }

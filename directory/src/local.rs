@@ -4,8 +4,9 @@
 //! one PBKDF2 with the iterations new accounts get; an account whose keys were imported with another
 //! count, or for SHA-512 only, costs what it costs.
 
-use store::Reader;
+use store::{Account, Reader};
 use xmpp::jid::BareJid;
+use xmpp::sasl::LoginName;
 use xmpp::scram::{self, FakeKeys, ITERATIONS_DEFAULT, ScramHash, ScramKeys};
 
 use crate::{Directory, DirectoryError, KeysAnswer, PasswordAnswer, Person};
@@ -40,6 +41,14 @@ impl LocalDirectory {
             fake: FakeKeys::new([0; 32], iterations),
         }
     }
+
+    /// Here a login name is a localpart, or the whole address. What can be no address is nobody's.
+    fn account(&mut self, login: &LoginName) -> Result<Option<Account>, DirectoryError> {
+        match login.account() {
+            Some(jid) => Ok(self.reader.account(&jid)?),
+            None => Ok(None),
+        }
+    }
 }
 
 fn keys_to_check(keys: &[ScramKeys]) -> Option<&ScramKeys> {
@@ -57,34 +66,38 @@ impl Directory for LocalDirectory {
         }))
     }
 
-    fn scram_keys(&mut self, jid: &BareJid, hash: ScramHash) -> Result<KeysAnswer, DirectoryError> {
-        let Some(account) = self.reader.account(jid)? else {
+    fn scram_keys(
+        &mut self,
+        login: &LoginName,
+        hash: ScramHash,
+    ) -> Result<KeysAnswer, DirectoryError> {
+        let Some(account) = self.account(login)? else {
             return Ok(KeysAnswer::None);
         };
         let keys = account.keys.into_iter().find(|keys| keys.hash == hash);
         Ok(match keys {
-            Some(keys) if account.disabled => KeysAnswer::Disabled(keys),
-            Some(keys) => KeysAnswer::Found(keys),
+            Some(keys) if account.disabled => KeysAnswer::Disabled(account.jid, keys),
+            Some(keys) => KeysAnswer::Found(account.jid, keys),
             None => KeysAnswer::None,
         })
     }
 
     fn check_password(
         &mut self,
-        jid: &BareJid,
+        login: &LoginName,
         password: &str,
     ) -> Result<PasswordAnswer, DirectoryError> {
         if password.is_empty() {
             return Ok(PasswordAnswer::Wrong);
         }
-        let account = self.reader.account(jid)?;
+        let account = self.account(login)?;
         let keys = account
             .as_ref()
             .and_then(|account| keys_to_check(&account.keys));
-        let right = scram::check_password(keys, &self.fake, jid.as_str(), password);
+        let right = scram::check_password(keys, &self.fake, login.name(), password);
         Ok(match account {
-            Some(account) if right && account.disabled => PasswordAnswer::Disabled,
-            Some(_) if right => PasswordAnswer::Right,
+            Some(account) if right && account.disabled => PasswordAnswer::Disabled(account.jid),
+            Some(account) if right => PasswordAnswer::Right(account.jid),
             _ => PasswordAnswer::Wrong,
         })
     }
@@ -95,12 +108,16 @@ mod tests {
     use super::*;
     use crate::derive_account;
     use store::model::Model;
-    use store::{Account, Engine, PutMode, Write, Writer};
+    use store::{Engine, PutMode, Write, Writer};
 
     const ITERATIONS: u32 = 20_000;
 
     fn jid(text: &str) -> BareJid {
         BareJid::parse(text).unwrap()
+    }
+
+    fn login(name: &str) -> LoginName {
+        LoginName::new(name, "x.example").unwrap()
     }
 
     fn put(
@@ -156,20 +173,29 @@ mod tests {
     #[test]
     fn passwords_are_right_wrong_or_of_a_disabled_account() {
         let (_model, mut directory) = directory();
+        let right = |name| PasswordAnswer::Right(jid(name));
         for (name, password, expected) in [
-            ("romeo@x.example", "pencil", PasswordAnswer::Right),
+            ("romeo", "pencil", right("romeo@x.example")),
+            ("ROMEO", "pencil", right("romeo@x.example")),
+            ("romeo@x.example", "pencil", right("romeo@x.example")),
             ("romeo@x.example", "Pencil", PasswordAnswer::Wrong),
             ("romeo@x.example", "", PasswordAnswer::Wrong),
             ("romeo@x.example", "\u{7}", PasswordAnswer::Wrong),
             ("romeo@y.example", "pencil", PasswordAnswer::Wrong),
-            ("old@x.example", "pencil", PasswordAnswer::Right),
-            ("gone@x.example", "pencil", PasswordAnswer::Disabled),
+            ("old", "pencil", right("old@x.example")),
+            ("romeo/x", "pencil", PasswordAnswer::Wrong),
+            ("romeo@x.example/x", "pencil", PasswordAnswer::Wrong),
+            (
+                "gone",
+                "pencil",
+                PasswordAnswer::Disabled(jid("gone@x.example")),
+            ),
             ("gone@x.example", "wrong", PasswordAnswer::Wrong),
             ("nobody@x.example", "pencil", PasswordAnswer::Wrong),
             ("nobody@x.example", "", PasswordAnswer::Wrong),
         ] {
             assert_eq!(
-                directory.check_password(&jid(name), password),
+                directory.check_password(&login(name), password),
                 Ok(expected),
                 "{name} {password:?}"
             );
@@ -179,13 +205,13 @@ mod tests {
     #[test]
     fn keys_are_found_by_hash() {
         let (_model, mut directory) = directory();
-        let mut keys = |name: &str, hash| directory.scram_keys(&jid(name), hash).unwrap();
+        let mut keys = |name: &str, hash| directory.scram_keys(&login(name), hash).unwrap();
         assert!(
-            matches!(keys("romeo@x.example", ScramHash::Sha512), KeysAnswer::Found(keys) if keys.matches("pencil"))
+            matches!(keys("romeo@x.example", ScramHash::Sha512), KeysAnswer::Found(_, keys) if keys.matches("pencil"))
         );
         assert!(matches!(
             keys("gone@x.example", ScramHash::Sha1),
-            KeysAnswer::Disabled(_)
+            KeysAnswer::Disabled(..)
         ));
         assert_eq!(keys("old@x.example", ScramHash::Sha256), KeysAnswer::None);
         assert_eq!(
@@ -211,11 +237,11 @@ mod tests {
             Err(DirectoryError::Store(_))
         ));
         assert!(matches!(
-            directory.scram_keys(&romeo, ScramHash::Sha1),
+            directory.scram_keys(&login("romeo"), ScramHash::Sha1),
             Err(DirectoryError::Store(_))
         ));
         assert!(matches!(
-            directory.check_password(&romeo, "pencil"),
+            directory.check_password(&login("romeo"), "pencil"),
             Err(DirectoryError::Store(_))
         ));
     }
@@ -224,7 +250,7 @@ mod tests {
     fn an_unknown_user_costs_as_much_as_a_wrong_password() {
         let (_model, mut directory) = directory();
         let mut fastest = |name: &str| {
-            let name = jid(name);
+            let name = login(name);
             let time = |_| {
                 let started = std::time::Instant::now();
                 let _ = directory.check_password(&name, "wrong");

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use xmpp::sasl::{self, Exchange, Step};
+use xmpp::sasl::{self, Exchange, Named, Step};
 use xmpp::scram::client::{ClientBinding, ScramClient, salted_password};
 use xmpp::scram::{FakeKeys, ScramHash, ScramKeys, TlsFacts};
 
@@ -27,15 +27,20 @@ fuzz_target!(|data: &[u8]| {
     ] {
         let mut exchange = Exchange::new(mechanism, "verona.lit".into(), tls.is_some(), tls);
         match exchange.step(first) {
-            Ok(Step::NeedKeys(account, _)) => {
-                assert!(account.localpart().is_some() && account.domainpart() == "verona.lit");
+            Ok(Step::NeedKeys(login, _)) => {
+                assert!(!login.name().is_empty() && !login.name().contains('\0'));
+                assert_eq!(login.domain(), "verona.lit");
                 // Keys taken for genuine: still nobody has the proof.
                 let keys = exchange.fake_keys(&FakeKeys::new([1; 32], 4096));
-                exchange.challenge(&keys, true, false, &mut |out| out.fill(1));
+                let named = login.account().map(|account| Named {
+                    account,
+                    disabled: false,
+                });
+                exchange.challenge(&keys, named, &mut |out| out.fill(1));
                 assert!(exchange.step(second).is_err());
             }
-            Ok(Step::NeedPassword(account, password)) => {
-                assert!(account.localpart().is_some() && !password.is_empty());
+            Ok(Step::NeedPassword(login, password)) => {
+                assert!(!login.name().is_empty() && !password.is_empty());
             }
             Ok(Step::Success(..)) => panic!("nobody has proved anything"),
             Err(_) => {}

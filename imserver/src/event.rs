@@ -12,7 +12,9 @@ use bytes::Bytes;
 use proto::frame::{CloseReason, ConnId, Frame, Input, NoteKey, Open, Resume, StoredId, TlsFacts};
 use std::sync::Arc;
 use xmpp::jid::{BareJid, FullJid, Jid};
-use xmpp::scram::{ScramHash, ScramKeys};
+use xmpp::negotiation::{Keys, PasswordCheck};
+use xmpp::sasl::LoginName;
+use xmpp::scram::ScramHash;
 
 /// One mux link of this server run. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -293,10 +295,10 @@ pub enum ReadTag {
 /// What a shard can ask the directory.
 #[derive(Debug, Clone)]
 pub enum Look {
-    /// SCRAM secrets of an account.
-    Scram(BareJid, ScramHash),
+    /// SCRAM secrets of whose name this is.
+    Scram(LoginName, ScramHash),
     /// Whether the password is right.
-    Password(BareJid, Secret),
+    Password(LoginName, Secret),
 }
 
 /// A password on its way to a check. Never printed.
@@ -309,19 +311,13 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What it gets.
+/// What it gets. An outage is never "no such user".
 #[derive(Debug)]
 pub enum LookResult {
-    /// The secrets. `None`: no such account, or none of that hash.
-    Scram(Option<Arc<ScramKeys>>),
+    /// The secrets.
+    Scram(Keys),
     /// Right or wrong (no such account is wrong).
-    Password(bool),
-    /// The secrets of an account that may not log in.
-    ScramDisabled(Arc<ScramKeys>),
-    /// The password is right, but the account may not log in.
-    PasswordDisabled,
-    /// The directory did not answer. Never "no such user".
-    Failed(String),
+    Password(PasswordCheck),
 }
 
 /// For whom a look-up is.

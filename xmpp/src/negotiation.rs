@@ -14,7 +14,7 @@ use crate::element::Element;
 use crate::error::{StanzaError, StreamError};
 use crate::jid::{BareJid, Jid};
 use crate::ns;
-use crate::sasl::{self, Exchange, Failure, Step};
+use crate::sasl::{self, Exchange, Failure, LoginName, Named, Step};
 use crate::scram::{BindingType, FakeKeys, ScramHash, ScramKeys, TlsFacts};
 use crate::stream::{Limits, StreamEvent, StreamHeader};
 use bytes::Bytes;
@@ -53,9 +53,9 @@ pub enum Action {
     /// The stream is restarted: the parser expects a header.
     Restart,
     /// Find the keys, then call [`Negotiation::keys`].
-    LookScram(BareJid, ScramHash),
+    LookScram(LoginName, ScramHash),
     /// Check the password, then call [`Negotiation::password`].
-    LookPassword(BareJid, String),
+    LookPassword(LoginName, String),
     /// Logged in as this account. What follows is the account's.
     Authenticated(BareJid),
     /// Bind a resource: the one wanted, or one of the server's making. Then [`bind_result`] or [`bind_error`].
@@ -79,8 +79,8 @@ impl fmt::Debug for Action {
             Self::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
             Self::StartTls(_) => f.write_str("StartTls"),
             Self::Restart => f.write_str("Restart"),
-            Self::LookScram(account, hash) => write!(f, "LookScram({account:?}, {hash})"),
-            Self::LookPassword(account, _) => write!(f, "LookPassword({account:?}, ..)"),
+            Self::LookScram(login, hash) => write!(f, "LookScram({login:?}, {hash})"),
+            Self::LookPassword(login, _) => write!(f, "LookPassword({login:?}, ..)"),
             Self::Authenticated(account) => write!(f, "Authenticated({account:?})"),
             Self::Bind { resource, id } => write!(f, "Bind({resource:?}, {id:?})"),
             Self::Failed => f.write_str("Failed"),
@@ -90,28 +90,28 @@ impl fmt::Debug for Action {
     }
 }
 
-/// What the directory says of an account's keys.
+/// What the directory says of the keys for a login name. The account is the one the directory says the name belongs to.
 #[derive(Debug, Clone)]
 pub enum Keys {
     /// Here they are.
-    Found(Arc<ScramKeys>),
+    Found(BareJid, Arc<ScramKeys>),
     /// No such account, or none of this hash: answered like a wrong password.
     None,
     /// The account may not log in. Told only to who knows the password.
-    Disabled(Arc<ScramKeys>),
+    Disabled(BareJid, Arc<ScramKeys>),
     /// The directory does not answer.
     TemporaryFailure,
 }
 
 /// What the directory says of a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PasswordCheck {
-    /// Right.
-    Right,
+    /// Right, and the account is this.
+    Right(BareJid),
     /// Wrong, or no such account.
     Wrong,
-    /// Right, but the account may not log in.
-    Disabled,
+    /// Right, but this account may not log in.
+    Disabled(BareJid),
     /// The directory does not answer.
     TemporaryFailure,
 }
@@ -123,7 +123,7 @@ enum State {
     Tls,
     Keys(Box<Exchange>),
     Challenge(Box<Exchange>),
-    Password(BareJid),
+    Password(Box<Exchange>),
     /// Success has been sent; the client restarts the stream.
     Restart,
     Bind,
@@ -402,13 +402,13 @@ impl Negotiation {
 
     fn step(&mut self, mut exchange: Exchange, base64: &str) -> Vec<Action> {
         match sasl::decode(base64).and_then(|message| exchange.step(&message)) {
-            Ok(Step::NeedKeys(account, hash)) => {
+            Ok(Step::NeedKeys(login, hash)) => {
                 self.state = State::Keys(Box::new(exchange));
-                vec![Action::LookScram(account, hash)]
+                vec![Action::LookScram(login, hash)]
             }
-            Ok(Step::NeedPassword(account, password)) => {
-                self.state = State::Password(account.clone());
-                vec![Action::LookPassword(account, password)]
+            Ok(Step::NeedPassword(login, password)) => {
+                self.state = State::Password(Box::new(exchange));
+                vec![Action::LookPassword(login, password)]
             }
             Ok(Step::Success(account, last)) => self.succeed(account, Some(last)),
             Err(failure) => self.fail(failure),
@@ -422,10 +422,13 @@ impl Negotiation {
         };
         // Made in every case, so that the time taken does not tell who exists.
         let fake = exchange.fake_keys(&self.offer.fake);
-        let challenge = match &keys {
-            Keys::Found(keys) => exchange.challenge(keys, true, false, random),
-            Keys::Disabled(keys) => exchange.challenge(keys, true, true, random),
-            Keys::None => exchange.challenge(&fake, false, false, random),
+        let named = |account, disabled| Some(Named { account, disabled });
+        let challenge = match keys {
+            Keys::Found(account, keys) => exchange.challenge(&keys, named(account, false), random),
+            Keys::Disabled(account, keys) => {
+                exchange.challenge(&keys, named(account, true), random)
+            }
+            Keys::None => exchange.challenge(&fake, None, random),
             Keys::TemporaryFailure => return self.fail(Failure::TemporaryAuthFailure),
         };
         self.state = State::Challenge(exchange);
@@ -438,14 +441,18 @@ impl Negotiation {
 
     /// The directory's answer to [`Action::LookPassword`].
     pub fn password(&mut self, check: PasswordCheck) -> Vec<Action> {
-        let State::Password(account) = std::mem::replace(&mut self.state, State::Features) else {
+        let State::Password(exchange) = std::mem::replace(&mut self.state, State::Features) else {
             return Vec::new();
         };
-        match check {
-            PasswordCheck::Right => self.succeed(account, None),
-            PasswordCheck::Wrong => self.fail(Failure::NotAuthorized),
-            PasswordCheck::Disabled => self.fail(Failure::AccountDisabled),
-            PasswordCheck::TemporaryFailure => self.fail(Failure::TemporaryAuthFailure),
+        let (account, disabled) = match check {
+            PasswordCheck::Right(account) => (account, false),
+            PasswordCheck::Disabled(account) => (account, true),
+            PasswordCheck::Wrong => return self.fail(Failure::NotAuthorized),
+            PasswordCheck::TemporaryFailure => return self.fail(Failure::TemporaryAuthFailure),
+        };
+        match exchange.authenticated(Named { account, disabled }) {
+            Ok(account) => self.succeed(account, None),
+            Err(failure) => self.fail(failure),
         }
     }
 

@@ -6,11 +6,14 @@
 use crate::jid::BareJid;
 use crate::scram::{
     BASE64, ClientFirst, FakeKeys, ScramError, ScramHash, ScramKeys, ScramServer, TlsFacts,
-    saslprep,
 };
 use base64::Engine as _;
 use bytes::Bytes;
 use std::fmt;
+
+mod login_name;
+
+pub use login_name::{LOGIN_NAME_BYTES_MAX, LoginName};
 
 /// Longest message of a client, in bytes after base64. SCRAM with the longest names and nonces stays under 4 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 6 * 1024;
@@ -65,10 +68,10 @@ impl Failure {
 
 /// What comes next. `Debug` does not print the password.
 pub enum Step {
-    /// The keys of this account are needed, then [`Exchange::challenge`].
-    NeedKeys(BareJid, ScramHash),
-    /// This password must be checked.
-    NeedPassword(BareJid, String),
+    /// The keys of whose name this is are needed, then [`Exchange::challenge`].
+    NeedKeys(LoginName, ScramHash),
+    /// This password must be checked, then [`Exchange::authenticated`].
+    NeedPassword(LoginName, String),
     /// The client is who it says, and is told this.
     Success(BareJid, String),
 }
@@ -76,11 +79,20 @@ pub enum Step {
 impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NeedKeys(account, hash) => write!(f, "NeedKeys({account:?}, {hash})"),
-            Self::NeedPassword(account, _) => write!(f, "NeedPassword({account:?}, ..)"),
+            Self::NeedKeys(login, hash) => write!(f, "NeedKeys({login:?}, {hash})"),
+            Self::NeedPassword(login, _) => write!(f, "NeedPassword({login:?}, ..)"),
             Self::Success(account, _) => write!(f, "Success({account:?}, ..)"),
         }
     }
+}
+
+/// An account a directory has named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Named {
+    /// Which.
+    pub account: BareJid,
+    /// It may not log in: told only to who has proved to be its owner.
+    pub disabled: bool,
 }
 
 #[derive(Debug)]
@@ -88,7 +100,7 @@ enum Mechanism {
     Plain,
     ScramFirst { hash: ScramHash, plus: bool },
     ScramKeys(ClientFirst),
-    ScramFinal { server: ScramServer, disabled: bool },
+    ScramFinal(ScramServer, Option<Named>),
     Done,
 }
 
@@ -99,7 +111,9 @@ pub struct Exchange {
     domain: String,
     plus_offered: bool,
     tls: Option<TlsFacts>,
-    account: Option<BareJid>,
+    login: Option<LoginName>,
+    /// Whom the client wants to act as. Checked when the account is known and proved, so that it tells a stranger nothing.
+    authzid: Option<String>,
 }
 
 impl Exchange {
@@ -118,7 +132,8 @@ impl Exchange {
             domain,
             plus_offered,
             tls,
-            account: None,
+            login: None,
+            authzid: None,
         }
     }
 
@@ -130,12 +145,9 @@ impl Exchange {
         match std::mem::replace(&mut self.mechanism, Mechanism::Done) {
             Mechanism::Plain => self.plain(message),
             Mechanism::ScramFirst { hash, plus } => self.scram_first(hash, plus, message),
-            Mechanism::ScramFinal { server, disabled } => {
+            Mechanism::ScramFinal(server, named) => {
                 let last = server.finish(message).map_err(failure)?;
-                if disabled {
-                    return Err(Failure::AccountDisabled);
-                }
-                let account = self.account.clone().ok_or(Failure::NotAuthorized)?;
+                let account = self.authenticated(named.ok_or(Failure::NotAuthorized)?)?;
                 Ok(Step::Success(account, last))
             }
             Mechanism::ScramKeys(_) | Mechanism::Done => Err(Failure::MalformedRequest),
@@ -151,18 +163,12 @@ impl Exchange {
         else {
             return Err(Failure::MalformedRequest);
         };
-        if authcid.is_empty() {
-            return Err(Failure::MalformedRequest);
-        }
-        let authcid = saslprep(authcid).map_err(|_| Failure::NotAuthorized)?;
-        let account = BareJid::from_parts(Some(&authcid), &self.domain)
-            .map_err(|_| Failure::NotAuthorized)?;
-        check_authzid(Some(authzid).filter(|a| !a.is_empty()), &account)?;
+        let login = self.named(authcid, Some(authzid))?;
         // An empty password is never right, and must not even reach a directory (an LDAP bind would succeed).
         if password.is_empty() {
             return Err(Failure::NotAuthorized);
         }
-        Ok(Step::NeedPassword(account, password.to_owned()))
+        Ok(Step::NeedPassword(login, password.to_owned()))
     }
 
     fn scram_first(
@@ -173,36 +179,42 @@ impl Exchange {
     ) -> Result<Step, Failure> {
         let first = ClientFirst::parse(hash, plus, self.plus_offered, self.tls.as_ref(), message)
             .map_err(failure)?;
-        // A name that is no localpart cannot be anybody's, whoever asks.
-        let account = BareJid::from_parts(Some(first.username()), &self.domain)
-            .map_err(|_| Failure::NotAuthorized)?;
-        check_authzid(first.authzid(), &account)?;
-        self.account = Some(account.clone());
+        let login = self.named(first.username(), first.authzid())?;
         self.mechanism = Mechanism::ScramKeys(first);
-        Ok(Step::NeedKeys(account, hash))
+        Ok(Step::NeedKeys(login, hash))
     }
 
-    /// Keys that no password fits, for the account this exchange asks about.
+    /// The client has said who it is, and whom it wants to act as.
+    fn named(&mut self, authcid: &str, authzid: Option<&str>) -> Result<LoginName, Failure> {
+        let login = LoginName::new(authcid, &self.domain)?;
+        self.login = Some(login.clone());
+        self.authzid = authzid.filter(|a| !a.is_empty()).map(str::to_owned);
+        Ok(login)
+    }
+
+    /// Keys that no password fits, for the name this exchange asks about.
     pub fn fake_keys(&self, fake: &FakeKeys) -> ScramKeys {
         let hash = match &self.mechanism {
             Mechanism::ScramKeys(first) => first.hash(),
             _ => ScramHash::Sha256,
         };
-        fake.keys(hash, self.account.as_ref().map_or("", |a| a.as_str()))
+        let user = self.login.as_ref().map(LoginName::folded);
+        fake.keys(hash, user.as_deref().unwrap_or_default())
     }
 
-    /// The keys are there: the challenge.
+    /// The keys are there: the challenge. `named`: whose they are; `None` if they are made up. An account of another
+    /// domain than the stream's is nobody.
     pub fn challenge(
         &mut self,
         keys: &ScramKeys,
-        genuine: bool,
-        disabled: bool,
+        named: Option<Named>,
         random: &mut dyn FnMut(&mut [u8]),
     ) -> String {
         match std::mem::replace(&mut self.mechanism, Mechanism::Done) {
             Mechanism::ScramKeys(first) => {
-                let (server, challenge) = first.challenge(keys, genuine, random);
-                self.mechanism = Mechanism::ScramFinal { server, disabled };
+                let named = named.filter(|named| self.may_be(&named.account));
+                let (server, challenge) = first.challenge(keys, named.is_some(), random);
+                self.mechanism = Mechanism::ScramFinal(server, named);
                 challenge
             }
             other => {
@@ -211,15 +223,29 @@ impl Exchange {
             }
         }
     }
-}
 
-/// RFC 6120 §6.3.8: an identity to act as must be the account itself.
-fn check_authzid(authzid: Option<&str>, account: &BareJid) -> Result<(), Failure> {
-    match authzid {
-        Some(authzid) if BareJid::parse(authzid).ok().as_ref() != Some(account) => {
-            Err(Failure::InvalidAuthzid)
+    /// The client has proved to be the owner of what the directory named. Returns the account it is logged in as.
+    ///
+    /// # Errors
+    /// `not-authorized` for an account outside the stream's domain, `invalid-authzid` if the client wants to be somebody
+    /// else (RFC 6120 §6.3.8), `account-disabled`.
+    pub fn authenticated(&self, named: Named) -> Result<BareJid, Failure> {
+        if !self.may_be(&named.account) {
+            return Err(Failure::NotAuthorized);
         }
-        _ => Ok(()),
+        if let Some(authzid) = &self.authzid
+            && BareJid::parse(authzid).ok().as_ref() != Some(&named.account)
+        {
+            return Err(Failure::InvalidAuthzid);
+        }
+        if named.disabled {
+            return Err(Failure::AccountDisabled);
+        }
+        Ok(named.account)
+    }
+
+    fn may_be(&self, account: &BareJid) -> bool {
+        account.localpart().is_some() && account.domainpart() == self.domain
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
 use xmpp::negotiation::{Action, Keys, Negotiation, Offer, PasswordCheck};
+use xmpp::sasl::LoginName;
 use xmpp::scram::client::{ClientBinding, ScramClient};
 use xmpp::scram::{BindingType, FakeKeys, ScramHash, TlsFacts, derive};
 use xmpp::stream::{Limits, StreamParser};
@@ -19,6 +20,15 @@ const HEADER: &str = "<stream:stream xmlns='jabber:client' xmlns:stream='http://
 
 fn random(out: &mut [u8]) {
     out.fill(0x5a);
+}
+
+/// What a directory makes of a login name: romeo has a number too, mercutio an account in another domain.
+fn account_of(login: &LoginName) -> Option<BareJid> {
+    match login.name() {
+        "4711" => Some(BareJid::parse("romeo@verona.lit").unwrap()),
+        "mercutio" => Some(BareJid::parse("mercutio@mantua.lit").unwrap()),
+        _ => login.account(),
+    }
 }
 
 /// A server's end with one account, romeo, whose password is `secret`; tybalt may not log in, and the directory does not
@@ -87,26 +97,32 @@ impl Server {
                     self.parser.reset();
                     continue;
                 }
-                Action::LookScram(account, hash) => {
+                Action::LookScram(login, hash) => {
                     let keys =
                         || Arc::new(derive(hash, "secret", b"0123456789abcdef", 4096).unwrap());
-                    let answer = match account.localpart().unwrap() {
-                        "romeo" => Keys::Found(keys()),
-                        "tybalt" => Keys::Disabled(keys()),
-                        "nurse" => Keys::TemporaryFailure,
-                        _ => Keys::None,
+                    let answer = match account_of(&login) {
+                        Some(account) => match account.localpart().unwrap() {
+                            "romeo" | "mercutio" => Keys::Found(account, keys()),
+                            "tybalt" => Keys::Disabled(account, keys()),
+                            "nurse" => Keys::TemporaryFailure,
+                            _ => Keys::None,
+                        },
+                        None => Keys::None,
                     };
                     self.negotiation.keys(answer, &mut random)
                 }
-                Action::LookPassword(account, password) => {
+                Action::LookPassword(login, password) => {
                     let right = password == "secret";
-                    self.negotiation
-                        .password(match account.localpart().unwrap() {
-                            "romeo" if right => PasswordCheck::Right,
-                            "tybalt" if right => PasswordCheck::Disabled,
+                    let answer = match account_of(&login) {
+                        Some(account) => match account.localpart().unwrap() {
+                            "romeo" | "mercutio" if right => PasswordCheck::Right(account),
+                            "tybalt" if right => PasswordCheck::Disabled(account),
                             "nurse" => PasswordCheck::TemporaryFailure,
                             _ => PasswordCheck::Wrong,
-                        })
+                        },
+                        None => PasswordCheck::Wrong,
+                    };
+                    self.negotiation.password(answer)
                 }
                 Action::Authenticated(account) => {
                     self.account = Some(account);
@@ -270,6 +286,24 @@ fn failures_say_what_they_may_say() {
             b"juliet@verona.lit\0romeo\0secret",
             "invalid-authzid",
         ),
+        // RFC 6120 §6.3.8: that tells something only to who knows the password.
+        (
+            "PLAIN",
+            b"juliet@verona.lit\0romeo\0wrong",
+            "not-authorized",
+        ),
+        (
+            "PLAIN",
+            b"juliet@verona.lit\0nobody\0secret",
+            "not-authorized",
+        ),
+        (
+            "PLAIN",
+            b"4711@verona.lit\x004711\0secret",
+            "invalid-authzid",
+        ),
+        // The directory names an account of another domain.
+        ("PLAIN", b"\0mercutio\0secret", "not-authorized"),
         ("PLAIN", b"romeo\0secret", "malformed-request"),
         ("PLAIN", b"\0\0secret", "malformed-request"),
         ("CRAM-MD5", b"x", "invalid-mechanism"),
@@ -280,11 +314,6 @@ fn failures_say_what_they_may_say() {
             "malformed-request",
         ),
         ("SCRAM-SHA-256", b"y,,n=romeo,r=abc", "not-authorized"),
-        (
-            "SCRAM-SHA-256",
-            b"n,a=juliet@verona.lit,n=romeo,r=abc",
-            "invalid-authzid",
-        ),
         (
             "SCRAM-SHA-256-PLUS",
             b"p=tls-unique,,n=romeo,r=abc",
@@ -359,8 +388,19 @@ fn scram(
     password: &str,
     binding: ClientBinding,
 ) -> String {
+    scram_as(server, mechanism, user, password, None, binding)
+}
+
+fn scram_as(
+    server: &mut Server,
+    mechanism: &str,
+    user: &str,
+    password: &str,
+    authzid: Option<&str>,
+    binding: ClientBinding,
+) -> String {
     let hash = ScramHash::from_mechanism(mechanism.trim_end_matches("-PLUS")).unwrap();
-    let mut client = ScramClient::new(hash, user, password, None, binding, "clientnonce");
+    let mut client = ScramClient::new(hash, user, password, authzid, binding, "clientnonce");
     server.feed(HEADER);
     let challenge = server.feed(&auth(mechanism, client.first_message().as_bytes()));
     let Some(text) = challenge.strip_prefix("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>")
@@ -434,6 +474,58 @@ fn scram_with_every_hash_and_binding() {
                 "{mechanism} {user} {password}: {sent}"
             );
         }
+    }
+}
+
+#[test]
+fn the_directory_says_whose_a_login_name_is_and_the_identity_is_compared_with_that() {
+    for (user, password, authzid, expected) in [
+        ("4711", "secret", None, "<success"),
+        ("4711", "secret", Some("romeo@verona.lit"), "<success"),
+        ("romeo@verona.lit", "secret", None, "<success"),
+        (
+            "romeo",
+            "secret",
+            Some("juliet@verona.lit"),
+            "<invalid-authzid/>",
+        ),
+        ("romeo", "secret", Some("@"), "<invalid-authzid/>"),
+        (
+            "romeo",
+            "wrong",
+            Some("juliet@verona.lit"),
+            "<not-authorized/>",
+        ),
+        (
+            "nobody",
+            "secret",
+            Some("juliet@verona.lit"),
+            "<not-authorized/>",
+        ),
+        (
+            "tybalt",
+            "secret",
+            Some("tybalt@verona.lit"),
+            "<account-disabled/>",
+        ),
+        // The directory names an account of another domain; it is no name of this one.
+        ("mercutio", "secret", None, "<not-authorized/>"),
+        ("romeo@mantua.lit", "secret", None, "<not-authorized/>"),
+        ("romeo/x", "secret", None, "<not-authorized/>"),
+    ] {
+        let mut server = Server::new(false, Some(tls()));
+        let sent = scram_as(
+            &mut server,
+            "SCRAM-SHA-256",
+            user,
+            password,
+            authzid,
+            ClientBinding::Unsupported,
+        );
+        assert!(sent.contains(expected), "{user} {authzid:?}: {sent}");
+        let account = server.account.as_ref().map(BareJid::as_str);
+        let success = expected == "<success";
+        assert_eq!(account, success.then_some("romeo@verona.lit"), "{user}");
     }
 }
 
@@ -615,7 +707,7 @@ fn bad_logins_are_answered_alike_on_every_transport() {
         ),
         (
             "the address as name",
-            vec![(&address, Some("<not-authorized/>"))],
+            vec![(&address, Some("<success"))],
             Open,
         ),
         (

@@ -10,6 +10,7 @@ use directory::{Directory, KeysAnswer, PasswordAnswer};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Reader;
+use xmpp::negotiation::{Keys, PasswordCheck};
 
 /// One job of a shard.
 #[derive(Debug)]
@@ -116,25 +117,34 @@ impl Worker {
 
     fn look(&mut self, look: Look) -> LookResult {
         match look {
-            Look::Scram(account, hash) => match self.directory.scram_keys(&account, hash) {
-                Ok(KeysAnswer::Found(keys)) => LookResult::Scram(Some(Arc::new(keys))),
-                Ok(KeysAnswer::Disabled(keys)) => LookResult::ScramDisabled(Arc::new(keys)),
-                Ok(KeysAnswer::None) => LookResult::Scram(None),
-                Err(e) => failed(e),
-            },
-            Look::Password(account, password) => {
-                match self.directory.check_password(&account, &password.0) {
-                    Ok(PasswordAnswer::Right) => LookResult::Password(true),
-                    Ok(PasswordAnswer::Wrong) => LookResult::Password(false),
-                    Ok(PasswordAnswer::Disabled) => LookResult::PasswordDisabled,
-                    Err(e) => failed(e),
-                }
+            Look::Scram(login, hash) => {
+                LookResult::Scram(match self.directory.scram_keys(&login, hash) {
+                    Ok(KeysAnswer::Found(account, keys)) => Keys::Found(account, Arc::new(keys)),
+                    Ok(KeysAnswer::Disabled(account, keys)) => {
+                        Keys::Disabled(account, Arc::new(keys))
+                    }
+                    Ok(KeysAnswer::None) => Keys::None,
+                    Err(e) => {
+                        failed(&e);
+                        Keys::TemporaryFailure
+                    }
+                })
+            }
+            Look::Password(login, password) => {
+                LookResult::Password(match self.directory.check_password(&login, &password.0) {
+                    Ok(PasswordAnswer::Right(account)) => PasswordCheck::Right(account),
+                    Ok(PasswordAnswer::Wrong) => PasswordCheck::Wrong,
+                    Ok(PasswordAnswer::Disabled(account)) => PasswordCheck::Disabled(account),
+                    Err(e) => {
+                        failed(&e);
+                        PasswordCheck::TemporaryFailure
+                    }
+                })
             }
         }
     }
 }
 
-fn failed(e: directory::DirectoryError) -> LookResult {
+fn failed(e: &directory::DirectoryError) {
     tracing::warn!(error = %e, "the directory did not answer");
-    LookResult::Failed(e.to_string())
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use proto::frame::{CloseReason, Frame, NoteKey, Open, StartTls, TlsFacts};
 use xmpp::error::{StanzaError, StreamError};
 use xmpp::jid::{BareJid, FullJid};
-use xmpp::negotiation::{self, Action, Keys, Negotiation, PasswordCheck};
+use xmpp::negotiation::{self, Action, Negotiation};
 use xmpp::stream::{StreamEvent, StreamParser};
 
 impl Shard {
@@ -89,19 +89,8 @@ impl Shard {
             return;
         };
         let actions = match result {
-            LookResult::Scram(Some(keys)) => negotiation.keys(Keys::Found(keys), &mut *self.random),
-            LookResult::Scram(None) => negotiation.keys(Keys::None, &mut *self.random),
-            LookResult::ScramDisabled(keys) => {
-                negotiation.keys(Keys::Disabled(keys), &mut *self.random)
-            }
-            LookResult::Password(true) => negotiation.password(PasswordCheck::Right),
-            LookResult::Password(false) => negotiation.password(PasswordCheck::Wrong),
-            LookResult::PasswordDisabled => negotiation.password(PasswordCheck::Disabled),
-            LookResult::Failed(_) => {
-                let mut actions = negotiation.keys(Keys::TemporaryFailure, &mut *self.random);
-                actions.extend(negotiation.password(PasswordCheck::TemporaryFailure));
-                actions
-            }
+            LookResult::Scram(keys) => negotiation.keys(keys, &mut *self.random),
+            LookResult::Password(check) => negotiation.password(check),
         };
         self.act(slot, number, actions);
         if self.live(slot, tag.generation) {
@@ -119,11 +108,11 @@ impl Shard {
                     let session = self.session(slot);
                     session.parser.reset();
                 }
-                Action::LookScram(account, hash) => {
-                    return self.look(slot, Look::Scram(account, hash));
+                Action::LookScram(login, hash) => {
+                    return self.look(slot, Look::Scram(login, hash));
                 }
-                Action::LookPassword(account, password) => {
-                    return self.look(slot, Look::Password(account, Secret(password)));
+                Action::LookPassword(login, password) => {
+                    return self.look(slot, Look::Password(login, Secret(password)));
                 }
                 Action::Authenticated(account) => {
                     let allowed = self.session(slot).mux.allows(account.domainpart());

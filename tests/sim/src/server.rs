@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Engine, Reader, SessionStore, WriteError, Writer, Written};
-use xmpp::negotiation::Offer;
+use xmpp::negotiation::{Keys, Offer, PasswordCheck};
 use xmpp::scram::FakeKeys;
 
 /// Answers of one commit: per shard, in order.
@@ -597,8 +597,11 @@ impl World {
 
     pub(crate) fn look_run(&mut self, run: u32, shard: usize, tag: LookTag, look: Look) {
         let result = match look {
-            Look::Password(_, secret) => LookResult::Password(secret.0 == "secret"),
-            Look::Scram(..) => LookResult::Scram(None),
+            Look::Password(login, secret) => LookResult::Password(match login.account() {
+                Some(account) if secret.0 == "secret" => PasswordCheck::Right(account),
+                _ => PasswordCheck::Wrong,
+            }),
+            Look::Scram(..) => LookResult::Scram(Keys::None),
         };
         self.to_shard(run, shard, vec![Event::Looked(tag, result)]);
     }
