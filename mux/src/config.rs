@@ -6,6 +6,7 @@
 //! In: the text of `mux.toml`, or one section of `imserver.toml` (embedded mux). Out: [`Config`] or
 //! all its [`Mistake`]s at once. Owns: nothing. Never: opens a socket or reads another file.
 
+mod networks;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use proto::frame::ListenerKind;
 use toml::Spanned;
 
+pub use networks::Network;
 pub use read::Mistake;
 use read::{Reader, Source};
 
@@ -104,6 +106,9 @@ pub struct ListenerConfig {
     pub transport: ListenerTransport,
     /// Addresses to bind. Port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// The load balancers in front of it: each connection comes from one of them and begins with a PROXY header. `None`:
+    /// clients connect directly.
+    pub proxy_from: Option<Vec<Network>>,
 }
 
 /// One certificate for clients.
@@ -169,6 +174,8 @@ pub struct LimitsConfig {
     pub unauthenticated_max: usize,
     /// How long a connection may stay without logging in.
     pub login: Duration,
+    /// How long the PROXY header may take, on listeners that want one.
+    pub proxy_header: Duration,
     /// Connections accepted per second; more wait in the kernel's backlog.
     pub accepts_per_s: u64,
     /// TLS handshakes started per second; more wait.
@@ -197,6 +204,7 @@ impl Default for LimitsConfig {
             .into(),
             unauthenticated_max: 20_000,
             login: Duration::from_secs(30),
+            proxy_header: Duration::from_secs(5),
             accepts_per_s: 5_000,
             handshakes_per_s: 2_000,
             handshakes_max: 2_000,
@@ -529,12 +537,39 @@ fn read_listener(source: &mut Source<'_>, mut reader: Reader<'_, '_>) -> Option<
             Vec::new()
         }
     };
+    let proxy_from = read_proxy(source, &mut reader);
     reader.finish(source);
     Some(ListenerConfig {
         kind: kind?,
         transport: transport?,
         listen,
+        proxy_from,
     })
+}
+
+/// Whoever may write a PROXY header may claim any address, so they are named.
+fn read_proxy(source: &mut Source<'_>, reader: &mut Reader<'_, '_>) -> Option<Vec<Network>> {
+    let wanted = reader.boolean(source, "proxy_protocol", false);
+    let Some(from) = reader.strings(source, "proxy_from") else {
+        if wanted {
+            reader.missing(source, "proxy_from");
+        }
+        return wanted.then(Vec::new);
+    };
+    if !wanted {
+        let text = "`listener.proxy_from` means nothing without `proxy_protocol = true`";
+        source.mistake(reader.span(), text);
+    } else if from.is_empty() {
+        source.mistake(reader.span(), "`listener.proxy_from` names no address");
+    }
+    let mut networks = Vec::new();
+    for one in from {
+        match Network::parse(one.as_ref()) {
+            Ok(network) => networks.push(network),
+            Err(why) => source.mistake(one.span(), format!("\"{}\" {why}", one.as_ref())),
+        }
+    }
+    wanted.then_some(networks)
 }
 
 fn read_certificate(
@@ -651,6 +686,7 @@ fn read_limits(source: &mut Source<'_>, mut reader: Reader<'_, '_>) -> LimitsCon
             d.unauthenticated_max as u64,
         ) as usize,
         login: seconds(source, r, "login_s", 1..=3_600, d.login),
+        proxy_header: seconds(source, r, "proxy_header_s", 1..=60, d.proxy_header),
         accepts_per_s: r.number(source, "accepts_per_s", 1..=1_000_000, d.accepts_per_s),
         handshakes_per_s: r.number(
             source,

@@ -4,6 +4,9 @@
 //! before their handshake); the total and the count per address *refuse* them, so that a client with
 //! another server to go to learns it at once.
 //!
+//! Behind a load balancer the address is known only once its PROXY header has come: such a connection enters without
+//! one ([`Gate::enter`]), so that no limit counts the balancer as a client, and is named later ([`Gate::name`]).
+//!
 //! In: `now`, addresses, comings and goings. Out: admit, refuse, or wait until when.
 //! Owns: the counts. Never: reads a clock or a socket.
 
@@ -121,11 +124,29 @@ impl Gate {
         self.accepts.take(now).map_err(Wait::Until)
     }
 
-    /// Asked once the address is known; counts the connection in if it is admitted.
+    /// Asked when a client connects directly; counts the connection in if it is admitted.
     pub fn admit(&mut self, peer: IpAddr) -> Result<(), RefusedBy> {
+        self.enter()?;
+        let named = self.name(peer);
+        if named.is_err() {
+            self.leave_unnamed();
+        }
+        named
+    }
+
+    /// Asked for a connection whose address is not known yet; counts it in, for no address. Then [`Gate::name`] or
+    /// [`Gate::leave_unnamed`].
+    pub fn enter(&mut self) -> Result<(), RefusedBy> {
         if self.conns >= self.limits.conns_max {
             return Err(RefusedBy::Total);
         }
+        self.conns += 1;
+        self.unauthenticated += 1;
+        Ok(())
+    }
+
+    /// The address of one who has entered is known now. Refused, it is still in, for no address.
+    pub fn name(&mut self, peer: IpAddr) -> Result<(), RefusedBy> {
         let peer = peer.to_canonical();
         let count = self.addresses.entry(counted(peer)).or_insert(0);
         if *count as usize >= self.limits.conns_per_address_max
@@ -134,9 +155,13 @@ impl Gate {
             return Err(RefusedBy::Address);
         }
         *count += 1;
-        self.conns += 1;
-        self.unauthenticated += 1;
         Ok(())
+    }
+
+    /// One who entered and was never named is gone.
+    pub fn leave_unnamed(&mut self) {
+        self.conns = self.conns.saturating_sub(1);
+        self.authenticated();
     }
 
     /// It logged in.
@@ -252,6 +277,27 @@ mod tests {
         }
         assert_eq!(gate.admit(ip("127.0.0.1")), Err(RefusedBy::Total));
         assert_eq!(gate.conns(), 4);
+    }
+
+    #[test]
+    fn who_comes_through_a_balancer_is_counted_by_its_own_address() {
+        let mut gate = Gate::new(Instant::now(), limits());
+        for _ in 0..3 {
+            assert_eq!(gate.enter(), Ok(()), "the balancer is nobody's address");
+        }
+        assert_eq!(gate.name(ip("192.0.2.1")), Ok(()));
+        assert_eq!(gate.name(ip("192.0.2.1")), Ok(()));
+        assert_eq!(gate.name(ip("192.0.2.1")), Err(RefusedBy::Address));
+        assert_eq!((gate.conns(), gate.unauthenticated()), (3, 3));
+        gate.leave_unnamed();
+        assert_eq!((gate.conns(), gate.unauthenticated()), (2, 2));
+        assert_eq!(gate.enter(), Ok(()));
+        assert_eq!(gate.enter(), Ok(()));
+        assert_eq!(gate.enter(), Err(RefusedBy::Total));
+        assert_eq!(gate.admit(ip("192.0.2.9")), Err(RefusedBy::Total));
+        gate.leave_unnamed();
+        assert_eq!(gate.admit(ip("192.0.2.1")), Err(RefusedBy::Address));
+        assert_eq!((gate.conns(), gate.unauthenticated()), (3, 3));
     }
 
     #[test]

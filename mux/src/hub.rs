@@ -27,6 +27,7 @@ use crate::conns::{Above, ConnSet, Opening, Shared};
 use crate::gate::Gate;
 use crate::link::{Link, LinkStep, LinkTransport};
 use crate::listen::{Accepted, Listeners};
+use crate::lobby::Lobby;
 use crate::metrics;
 use crate::orders::{Order, Report, Reports};
 use crate::resolve::{Asker, Resolver, host_port};
@@ -37,6 +38,8 @@ const LINK: Token = Key::special(0);
 /// The waker's token, on every thread.
 pub(crate) const WAKER: Token = Key::special(1);
 const LISTENERS: Token = Key::special(16);
+/// Past any number of listeners.
+const LOBBY: Token = Key::special(1 << 32);
 
 /// Events taken from the kernel in one go.
 pub(crate) const EVENTS: usize = 1024;
@@ -154,6 +157,7 @@ pub(crate) struct Hub {
     accepting: bool,
     draining: bool,
     listeners: Listeners,
+    lobby: Lobby,
     resolver: Resolver,
     steps: VecDeque<LinkStep>,
     stopping: Option<Stopping>,
@@ -212,6 +216,7 @@ impl Hub {
             Sets::Remote(remotes, reports)
         };
         let gate = Gate::new(now, config.limits.clone());
+        let lobby = Lobby::new(registry.try_clone()?, LOBBY.0);
         Ok(Self {
             config,
             shared,
@@ -233,6 +238,7 @@ impl Hub {
             accepting: false,
             draining: false,
             listeners,
+            lobby,
             resolver: Resolver::new(waker),
             steps: VecDeque::new(),
             stopping: None,
@@ -260,7 +266,11 @@ impl Hub {
                     }
                     WAKER => self.woken(now),
                     token if Key::from_token(token).thread() == Key::NO_THREAD => {
-                        self.listeners.handle_ready(token)
+                        if token >= LOBBY {
+                            self.guest_ready(now, event);
+                        } else {
+                            self.listeners.handle_ready(token);
+                        }
                     }
                     token => {
                         if let Sets::Local(set) = &mut self.sets {
@@ -290,6 +300,8 @@ impl Hub {
         if self.core.mux.poll_timeout().is_some_and(|t| t <= now) {
             self.core.mux.handle_timeout(now);
         }
+        let metrics = &self.shared.metrics;
+        self.lobby.handle_timeout(now, &mut self.core.gate, metrics);
         self.take_steps(now);
         self.stop_conns(now);
         self.take_events(now);
@@ -334,6 +346,7 @@ impl Hub {
             self.link.poll_timeout(),
             self.core.mux.poll_timeout(),
             self.listeners.poll_timeout(now),
+            self.lobby.poll_timeout(),
         ];
         all.into_iter()
             .flatten()
@@ -473,8 +486,6 @@ impl Hub {
         let Self {
             listeners,
             core,
-            sets,
-            next_set,
             shared,
             ..
         } = self;
@@ -482,24 +493,46 @@ impl Hub {
         listeners.accept(now, &mut core.gate, &shared.metrics, |_, one| {
             accepted.push(one)
         });
-        for Accepted {
+        for one in accepted {
+            if one.unnamed {
+                let patience = self.config.limits.proxy_header;
+                self.lobby.add(now, one, patience, &mut self.core.gate);
+            } else {
+                self.adopt(now, one);
+            }
+        }
+    }
+
+    /// Something came from a balancer whose connection is not named yet.
+    fn guest_ready(&mut self, now: Instant, event: &mio::event::Event) {
+        let metrics = &self.shared.metrics;
+        let before = self.core.gate.conns();
+        let named = self.lobby.handle_ready(event, &mut self.core.gate, metrics);
+        self.core.room |= self.core.gate.conns() < before;
+        if let Some(accepted) = named {
+            self.adopt(now, accepted);
+        }
+    }
+
+    /// Gives a connection to the set that will hold it.
+    fn adopt(&mut self, now: Instant, accepted: Accepted) {
+        let Accepted {
             socket,
             peer,
             kind,
             transport,
-        } in accepted
-        {
-            match sets {
-                Sets::Local(set) => set.adopt(now, socket, peer, kind, transport, core),
-                Sets::Remote(remotes, _) => {
-                    *next_set = (*next_set + 1) % remotes.len();
-                    remotes[*next_set].push(Order::Adopt {
-                        socket,
-                        peer,
-                        kind,
-                        transport,
-                    });
-                }
+            ..
+        } = accepted;
+        match &mut self.sets {
+            Sets::Local(set) => set.adopt(now, socket, peer, kind, transport, &mut self.core),
+            Sets::Remote(remotes, _) => {
+                self.next_set = (self.next_set + 1) % remotes.len();
+                remotes[self.next_set].push(Order::Adopt {
+                    socket,
+                    peer,
+                    kind,
+                    transport,
+                });
             }
         }
     }
@@ -741,6 +774,7 @@ impl Hub {
         }
         tracing::info!(clients = self.core.routes.len(), "stopping");
         self.listeners.close();
+        self.lobby.close(&mut self.core.gate);
         self.core.mux.drain(now);
         let conns_until = if self.link.is_up() {
             now + STOP_MAX

@@ -7,6 +7,9 @@
 //! Without a server new clients wait in the kernel's backlog for [`GRACE`], so that a restart of the server shows
 //! nobody an error; after that they are accepted and closed at once, so that they go to another address.
 //!
+//! A listener behind load balancers takes connections from those only, and its sockets still have to say whose they are
+//! (the PROXY header, read in `lobby`).
+//!
 //! In: readiness, `now`, the gate's word. Out: sockets with their listener. Owns: listening sockets, one spare descriptor.
 //! Never: spins when descriptors run out.
 
@@ -20,7 +23,7 @@ use mio::{Interest, Registry, Token};
 use proto::frame::ListenerKind;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::config::{ListenerConfig, ListenerTransport, TcpConfig};
+use crate::config::{ListenerConfig, ListenerTransport, Network, TcpConfig};
 use crate::gate::{Gate, RefusedBy, Wait};
 use crate::metrics::{self, Metrics};
 
@@ -39,8 +42,36 @@ struct Listener {
     socket: TcpListener,
     kind: ListenerKind,
     transport: ListenerTransport,
+    /// The balancers in front of it.
+    proxy_from: Option<Vec<Network>>,
+    /// Somebody else was told apart from them, and the operator told so.
+    warned: bool,
     /// The kernel may have connections (edge-triggered).
     ready: bool,
+}
+
+impl Listener {
+    /// May this address connect? Everybody may to a listener without balancers. The operator who has forgotten one of them
+    /// finds out from the log; strangers add one line to it.
+    fn may_connect(&mut self, peer: SocketAddr) -> bool {
+        let Some(from) = &self.proxy_from else {
+            return true;
+        };
+        if from.iter().any(|network| network.contains(peer.ip())) {
+            return true;
+        }
+        if !std::mem::replace(&mut self.warned, true) {
+            let listener = self.socket.local_addr().ok();
+            tracing::warn!(
+                %peer,
+                ?listener,
+                "a connection past the load balancer was closed: the address is not in `proxy_from` (further ones: debug)"
+            );
+        } else {
+            tracing::debug!(%peer, "not in `proxy_from`");
+        }
+        false
+    }
 }
 
 /// A connection that was let in.
@@ -53,6 +84,8 @@ pub struct Accepted {
     pub kind: ListenerKind,
     /// What its listener carries.
     pub transport: ListenerTransport,
+    /// The gate has it for no address: `peer` is a balancer, whose PROXY header says more.
+    pub unnamed: bool,
 }
 
 /// See the module.
@@ -78,6 +111,8 @@ impl Listeners {
                     socket,
                     kind: config.kind,
                     transport: config.transport,
+                    proxy_from: config.proxy_from.clone(),
+                    warned: false,
                     ready: true,
                 });
             }
@@ -211,8 +246,18 @@ impl Listeners {
                     metrics::add(&metrics.refused_no_server, 1);
                     continue;
                 }
+                if !listener.may_connect(peer) {
+                    metrics::add(&metrics.refused_proxy, 1);
+                    continue;
+                }
                 let (kind, transport) = (listener.kind, listener.transport);
-                match gate.admit(peer.ip()) {
+                let unnamed = listener.proxy_from.is_some();
+                let admitted = if unnamed {
+                    gate.enter()
+                } else {
+                    gate.admit(peer.ip())
+                };
+                match admitted {
                     Ok(()) => {
                         metrics::add(&metrics.accepted, 1);
                         sink(
@@ -222,6 +267,7 @@ impl Listeners {
                                 peer,
                                 kind,
                                 transport,
+                                unnamed,
                             },
                         );
                     }

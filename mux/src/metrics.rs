@@ -57,6 +57,8 @@ counters! {
     refused_no_server, "counter", "mux_refused_total{reason=\"no_server\"}";
     /// Refused: out of file descriptors.
     refused_no_files, "counter", "mux_refused_total{reason=\"no_files\"}";
+    /// Refused: no balancer, or without a valid PROXY header in time.
+    refused_proxy, "counter", "mux_refused_total{reason=\"proxy\"}";
     /// Times accepting paused for a rate, a count or descriptors.
     accept_pauses, "counter", "mux_accept_pauses_total";
     /// Connections closed, by reason.

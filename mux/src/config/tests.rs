@@ -65,6 +65,9 @@ fn the_example_is_whole_and_states_the_defaults() {
         "exempt",
         "unauthenticated_max",
         "login_s",
+        "proxy_header_s",
+        "proxy_protocol",
+        "proxy_from",
         "accepts_per_s",
         "handshakes_per_s",
         "handshakes_max",
@@ -118,7 +121,21 @@ port = 15234
 
 #[test]
 fn rows_of_single_mistakes() {
+    let listen = "listen = [\"127.0.0.1:0\"]";
+    let proxy = |more: &str| format!("{listen}\n{more}");
+    let (no_from, from_alone, nobody, nowhere, bits) = (
+        proxy("proxy_protocol = true"),
+        proxy("proxy_from = [\"10.0.0.0/8\"]"),
+        proxy("proxy_protocol = true\nproxy_from = []"),
+        proxy("proxy_protocol = true\nproxy_from = [\"balancer\"]"),
+        proxy("proxy_protocol = true\nproxy_from = [\"10.0.0.1/8\"]"),
+    );
     let rows: &[(&str, &str, &str)] = &[
+        (listen, &no_from, "`listener.proxy_from` is missing"),
+        (listen, &from_alone, "means nothing without"),
+        (listen, &nobody, "names no address"),
+        (listen, &nowhere, "\"balancer\" is no address or network"),
+        (listen, &bits, "has bits beyond its /8"),
         ("name = \"mux1\"", "", "`name` is missing"),
         (
             "\"im.example.org:15230\"",

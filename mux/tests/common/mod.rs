@@ -354,6 +354,11 @@ pub fn start(setup: &Setup) -> Pair {
     write_certificate(dir.path(), "example", "example.org");
     write_certificate(dir.path(), "other", "other.example");
     let config = configuration(dir.path(), setup);
+    start_from(dir, config)
+}
+
+/// As `start`, with a configuration of the test's own.
+pub fn start_from(dir: tempfile::TempDir, config: Config) -> Pair {
     let (sender, links) = bounded::<Box<dyn Wire>>(16);
     let connect = move || {
         let (ours, theirs) = UnixStream::pair()?;
@@ -370,9 +375,12 @@ pub fn start(setup: &Setup) -> Pair {
 }
 
 pub fn configuration(dir: &Path, setup: &Setup) -> Config {
-    let text = configuration_text(setup);
+    configuration_from(dir, &configuration_text(setup))
+}
+
+pub fn configuration_from(dir: &Path, text: &str) -> Config {
     let file = dir.join("mux.toml");
-    std::fs::write(&file, &text).expect("write");
+    std::fs::write(&file, text).expect("write");
     config::load(&file).unwrap_or_else(|all| panic!("{all:?}"))
 }
 

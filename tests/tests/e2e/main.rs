@@ -10,6 +10,7 @@ mod clients;
 mod config;
 mod hostile_link;
 mod limits;
+mod load_balancer;
 mod many;
 #[cfg(feature = "full")]
 mod prosody;
