@@ -369,9 +369,10 @@ fn mux_toml(name: &str, server: &str, link_dir: &str, listeners: &str, metrics: 
 fn policy_toml(domain: &str) -> String {
     format!(
         "# Who may do what. The first rule that names the right and the user decides; what no rule allows is denied.\n\
-         # Right: login. For: users = [\"name@domain\"], domains = [\"domain\"], everyone = true.\n\n\
+         # etc/policy.toml of the distribution lists the rights.\n\
+         # For: users = [\"name@domain\"], domains = [\"domain\"], everyone = true.\n\n\
          # [[rule]]\n# deny = \"login\"\n# users = [\"mallory@{domain}\"]\n\n\
-         [[rule]]\nallow = \"login\"\neveryone = true\n"
+         [[rule]]\nallow = [\"login\", \"save-settings\"]\neveryone = true\n"
     )
 }
 

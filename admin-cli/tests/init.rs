@@ -137,7 +137,12 @@ fn the_server_and_the_mux_take_what_init_writes() {
         );
         assert!(server.embedded_mux.is_none());
         let user = xmpp::jid::BareJid::parse("alice@example.org").expect("a JID");
-        assert!(server.policy.may_log_in(&user));
+        for right in imserver::policy::Right::ALL {
+            let has = server
+                .policy
+                .allows(&user, *right, &imserver::policy::no_groups);
+            assert_eq!(has, right.is_ordinary(), "{}", right.name());
+        }
         let mux = site.mux();
         assert_eq!(mux.name, "mux1");
         assert_eq!(mux.servers[0].name, server.name);

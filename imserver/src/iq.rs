@@ -137,6 +137,13 @@ pub enum IqOutcome {
     RosterSet(roster::Set),
 }
 
+impl IqOutcome {
+    /// It changes what is kept for the sender's account, for which a right is needed.
+    pub fn saves(&self) -> bool {
+        matches!(self, Self::WriteVCard { .. } | Self::RosterSet(_))
+    }
+}
+
 /// What an IQ waits for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Wait {

@@ -1,4 +1,4 @@
-//! Who may do what: `policy.toml`. The first line that names the right and the user decides.
+//! Who may do what: `policy.toml`. The first rule that names the right and the user decides.
 //!
 //! ```toml
 //! [[rule]]
@@ -6,37 +6,65 @@
 //! users = ["mallory@example.org"]
 //!
 //! [[rule]]
-//! allow = ["login"]
-//! users = ["root@example.org"]
-//!
-//! [[rule]]
-//! allow = "login"
+//! allow = ["login", "save-settings"]
 //! everyone = true
+//! except_groups = ["trainees"]
 //! ```
 //!
-//! In: the text of the file; a right and a full bare JID. Out: yes or no, and which line said so.
-//! Never: binds a right to a localpart alone (Prosody CVE-2020-8086); allows what no line allows.
+//! In: the text of the file; a right, a full bare JID, and which groups it is in. Out: yes or no, and which line said so.
+//! Never: binds a right to a localpart alone (Prosody CVE-2020-8086); allows what no line allows; names a right that
+//! nothing asks for.
 
 use crate::config::reader::{Mistake, Mistakes};
 use std::path::Path;
 use xmpp::jid::BareJid;
 
-/// A right that a rule can name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Right {
-    /// To log in.
-    Login,
+/// Declares the rights: a row each, with its name in the file, whether everybody ordinarily has it, and what it is.
+macro_rules! rights {
+    ($( $(#[$doc:meta])* $variant:ident = $name:literal, $ordinary:literal; )*) => {
+        /// A right that a rule can name. A row here is asked for somewhere: its comment says where.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        pub enum Right { $( $(#[$doc])* $variant, )* }
+
+        impl Right {
+            /// All of them.
+            pub const ALL: &'static [Right] = &[$(Right::$variant),*];
+
+            /// As it is written in the file.
+            pub const fn name(self) -> &'static str {
+                match self { $(Right::$variant => $name,)* }
+            }
+
+            /// Everybody has it on an ordinary site: that no rule names it is more likely forgotten than meant.
+            pub const fn is_ordinary(self) -> bool {
+                match self { $(Right::$variant => $ordinary,)* }
+            }
+        }
+    };
+}
+
+rights! {
+    /// To log in: asked when the password was right (`shard/login`).
+    Login = "login", true;
+    /// To change one's own roster and vCard: asked by the set (`shard/iq`), which is refused with `not-allowed`.
+    SaveSettings = "save-settings", true;
+    /// To see the presence of anybody here by a probe, subscribed or not (`shard/presence`, RFC 6121 §4.3).
+    WatchPresence = "watch-presence", false;
 }
 
 impl Right {
-    /// All of them.
-    pub const ALL: [Right; 1] = [Right::Login];
+    /// The right of this name.
+    pub fn of_name(name: &str) -> Option<Right> {
+        Right::ALL.iter().copied().find(|r| r.name() == name)
+    }
 
-    /// As it is written in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Right::Login => "login",
-        }
+    /// All names, for a message.
+    pub fn names() -> String {
+        let names: Vec<String> = Right::ALL
+            .iter()
+            .map(|r| format!("{:?}", r.name()))
+            .collect();
+        names.join(", ")
     }
 }
 
@@ -46,6 +74,7 @@ enum Whom {
     Everyone,
     Domain(String),
     User(BareJid),
+    Group(String),
 }
 
 /// One rule.
@@ -55,6 +84,14 @@ struct Rule {
     allow: bool,
     rights: Vec<Right>,
     whom: Vec<Whom>,
+    except: Vec<Whom>,
+}
+
+impl Rule {
+    fn names(&self, user: &BareJid, groups: &dyn Fn(&str) -> bool) -> bool {
+        let any = |list: &[Whom]| list.iter().any(|w| w.is(user, groups));
+        any(&self.whom) && !any(&self.except)
+    }
 }
 
 /// The whole file.
@@ -132,9 +169,13 @@ impl Policy {
             };
             let mut rights = Vec::new();
             for name in named.into_vec() {
-                match Right::ALL.into_iter().find(|r| r.name() == name) {
+                match Right::of_name(&name) {
                     Some(right) => rights.push(right),
-                    None => mistake(line, "rule", format!("{name:?} is no right: \"login\" is")),
+                    None => mistake(
+                        line,
+                        "rule",
+                        format!("{name:?} is no right: {} are", Right::names()),
+                    ),
                 }
             }
             let mut whom = Vec::new();
@@ -147,24 +188,41 @@ impl Policy {
                     None => mistake(line, "rule.domains", format!("{name:?} is no domain")),
                 }
             }
-            for name in rule.users {
-                match BareJid::parse(&name)
-                    .ok()
-                    .filter(|j| j.localpart().is_some())
-                {
-                    Some(user) => whom.push(Whom::User(user)),
-                    None => mistake(
-                        line,
-                        "rule.users",
-                        format!("{name:?} is no user: write name@domain"),
-                    ),
+            let mut except = Vec::new();
+            for (key, names, list) in [
+                ("rule.users", rule.users, &mut whom),
+                ("rule.except_users", rule.except_users, &mut except),
+            ] {
+                for name in names {
+                    match BareJid::parse(&name)
+                        .ok()
+                        .filter(|j| j.localpart().is_some())
+                    {
+                        Some(user) => list.push(Whom::User(user)),
+                        None => {
+                            mistake(line, key, format!("{name:?} is no user: write name@domain"))
+                        }
+                    }
+                }
+            }
+            for (key, names, list) in [
+                ("rule.groups", rule.groups, &mut whom),
+                ("rule.except_groups", rule.except_groups, &mut except),
+            ] {
+                for name in names {
+                    if name.trim().is_empty() {
+                        mistake(line, key, "a group has a name".into());
+                    } else {
+                        list.push(Whom::Group(name));
+                    }
                 }
             }
             if whom.is_empty() {
                 mistake(
                     line,
                     "rule",
-                    "the rule is for nobody: give `users`, `domains` or `everyone = true`".into(),
+                    "the rule is for nobody: give `users`, `groups`, `domains` or `everyone = true`"
+                        .into(),
                 );
             }
             rules.push(Rule {
@@ -172,6 +230,7 @@ impl Policy {
                 allow,
                 rights,
                 whom,
+                except,
             });
         }
         if mistakes.is_empty() {
@@ -181,42 +240,71 @@ impl Policy {
         }
     }
 
-    /// Everybody may log in, nothing else is allowed: what tests and the simulation run with.
+    /// Everybody has the ordinary rights and no other: what tests and the simulation run with.
     pub fn open() -> Self {
         Self {
             rules: vec![Rule {
                 line: 0,
                 allow: true,
-                rights: vec![Right::Login],
+                rights: Right::ALL
+                    .iter()
+                    .copied()
+                    .filter(|r| r.is_ordinary())
+                    .collect(),
                 whom: vec![Whom::Everyone],
+                except: Vec::new(),
             }],
         }
     }
 
-    /// Decides.
-    pub fn test(&self, user: &BareJid, right: Right) -> Verdict {
+    /// Decides. `groups` says whether the user is in the group of a name, as rules write it: `name`, or
+    /// `directory:name`. It is asked only for groups that a rule names before the one that decides.
+    pub fn test(&self, user: &BareJid, right: Right, groups: &dyn Fn(&str) -> bool) -> Verdict {
         let rule = self
             .rules
             .iter()
-            .find(|r| r.rights.contains(&right) && r.whom.iter().any(|w| w.is(user)));
+            .find(|r| r.rights.contains(&right) && r.names(user, groups));
         Verdict {
             allowed: rule.is_some_and(|r| r.allow),
             line: rule.map(|r| r.line),
         }
     }
 
-    /// Whether the account may log in.
-    pub fn may_log_in(&self, user: &BareJid) -> bool {
-        self.test(user, Right::Login).allowed
+    /// Whether the user has the right.
+    pub fn allows(&self, user: &BareJid, right: Right, groups: &dyn Fn(&str) -> bool) -> bool {
+        self.test(user, right, groups).allowed
+    }
+
+    /// Every group that a rule names, and the line.
+    pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.rules.iter().flat_map(|r| {
+            r.whom.iter().chain(&r.except).filter_map(|w| match w {
+                Whom::Group(name) => Some((name.as_str(), r.line)),
+                _ => None,
+            })
+        })
+    }
+
+    /// Ordinary rights that no rule names: nobody has them, and that is worth a warning.
+    pub fn forgotten(&self) -> impl Iterator<Item = Right> {
+        Right::ALL.iter().copied().filter(|right| {
+            right.is_ordinary() && !self.rules.iter().any(|r| r.rights.contains(right))
+        })
     }
 }
 
+/// For who has no directory with groups: in none.
+pub fn no_groups(_: &str) -> bool {
+    false
+}
+
 impl Whom {
-    fn is(&self, user: &BareJid) -> bool {
+    fn is(&self, user: &BareJid, groups: &dyn Fn(&str) -> bool) -> bool {
         match self {
             Whom::Everyone => true,
             Whom::Domain(d) => user.domainpart() == d,
             Whom::User(u) => u == user,
+            Whom::Group(name) => groups(name),
         }
     }
 }
@@ -244,9 +332,15 @@ struct WrittenRule {
     #[serde(default)]
     users: Vec<String>,
     #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
     domains: Vec<String>,
     #[serde(default)]
     everyone: bool,
+    #[serde(default)]
+    except_users: Vec<String>,
+    #[serde(default)]
+    except_groups: Vec<String>,
 }
 
 #[derive(serde::Deserialize)]
@@ -273,37 +367,111 @@ mod tests {
         BareJid::parse(s).expect("a JID")
     }
 
-    #[test]
-    fn the_first_line_that_matches_decides() {
-        let text = "[[rule]]\ndeny = \"login\"\nusers = [\"mallory@a.org\"]\n[[rule]]\nallow = [\"login\"]\nusers = [\"root@a.org\"]\n\
-                    [[rule]]\nallow = \"login\"\ndomains = [\"a.org\"]\n";
+    /// A file, and what it says: user, right, the line that decided (0: none), yes or no. Groups of a user: those that
+    /// `in_group` has.
+    fn check(text: &str, rows: &[(&str, Right, usize, bool)]) {
         let policy = Policy::parse(text, Path::new("p")).expect("no mistakes");
-        assert!(!policy.may_log_in(&jid("mallory@a.org")));
-        assert!(policy.may_log_in(&jid("other@a.org")));
-        assert!(!policy.may_log_in(&jid("other@b.org")));
-        assert_eq!(
-            policy.test(&jid("root@a.org"), Right::Login),
-            Verdict {
-                allowed: true,
-                line: Some(4)
-            }
-        );
-        // A right is bound to the whole address.
-        assert_eq!(
-            policy.test(&jid("root@b.org"), Right::Login),
-            Verdict {
-                allowed: false,
-                line: None
-            }
+        for (user, right, line, allowed) in rows {
+            let groups = |group: &str| in_group(user, group);
+            let verdict = policy.test(&jid(user), *right, &groups);
+            let found = (verdict.line.unwrap_or(0), verdict.allowed);
+            assert_eq!(found, (*line, *allowed), "{user} {}", right.name());
+        }
+    }
+
+    fn in_group(user: &str, group: &str) -> bool {
+        match group {
+            "staff" => user.starts_with('s'),
+            "corp:board members" => user == "sam@a.org",
+            _ => false,
+        }
+    }
+
+    use Right::{Login, SaveSettings, WatchPresence};
+
+    #[test]
+    fn the_first_rule_that_names_right_and_user_decides() {
+        check(
+            "[[rule]]\ndeny = \"login\"\nusers = [\"mallory@a.org\"]\n\
+             [[rule]]\nallow = [\"login\"]\nusers = [\"root@a.org\"]\n\
+             [[rule]]\nallow = \"login\"\ndomains = [\"a.org\"]\n",
+            &[
+                ("mallory@a.org", Login, 1, false),
+                ("other@a.org", Login, 7, true),
+                ("other@b.org", Login, 0, false),
+                ("root@a.org", Login, 4, true),
+                // A right is bound to the whole address.
+                ("root@b.org", Login, 0, false),
+                // What no rule names, nobody has.
+                ("root@a.org", SaveSettings, 0, false),
+            ],
         );
     }
 
     #[test]
+    fn groups_are_asked_for_by_name() {
+        check(
+            "[[rule]]\nallow = \"watch-presence\"\ngroups = [\"corp:board members\"]\n\
+             [[rule]]\nallow = [\"login\", \"save-settings\"]\ngroups = [\"staff\"]\n",
+            &[
+                ("sam@a.org", WatchPresence, 1, true),
+                ("sue@a.org", WatchPresence, 0, false),
+                ("sue@a.org", Login, 4, true),
+                ("sue@a.org", SaveSettings, 4, true),
+                ("tom@a.org", Login, 0, false),
+            ],
+        );
+    }
+
+    #[test]
+    fn everyone_except_somebody_can_be_written_in_two_ways() {
+        let rows = [
+            ("sam@a.org", SaveSettings, 0, false),
+            ("mallory@a.org", SaveSettings, 0, false),
+            ("tom@a.org", SaveSettings, 1, true),
+        ];
+        check(
+            "[[rule]]\nallow = \"save-settings\"\neveryone = true\nexcept_users = [\"mallory@a.org\"]\nexcept_groups = [\"staff\"]\n",
+            &rows,
+        );
+        check(
+            "[[rule]]\ndeny = \"save-settings\"\nusers = [\"mallory@a.org\"]\ngroups = [\"staff\"]\n\
+             [[rule]]\nallow = \"save-settings\"\neveryone = true\n",
+            &[
+                ("sam@a.org", SaveSettings, 1, false),
+                ("mallory@a.org", SaveSettings, 1, false),
+                ("tom@a.org", SaveSettings, 5, true),
+            ],
+        );
+        // An exception leaves the user to the rules below: it denies nothing.
+        check(
+            "[[rule]]\ndeny = \"login\"\neveryone = true\nexcept_users = [\"root@a.org\"]\n\
+             [[rule]]\nallow = \"login\"\ndomains = [\"a.org\"]\n",
+            &[
+                ("root@a.org", Login, 5, true),
+                ("tom@a.org", Login, 1, false),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_forgotten_and_which_groups_are_named_is_known() {
+        let text = "[[rule]]\nallow = \"login\"\neveryone = true\n[[rule]]\nallow = \"login\"\ngroups = [\"x\"]\nexcept_groups = [\"y z\"]\n";
+        let policy = Policy::parse(text, Path::new("p")).expect("no mistakes");
+        assert_eq!(policy.forgotten().collect::<Vec<_>>(), [SaveSettings]);
+        assert_eq!(policy.groups().collect::<Vec<_>>(), [("x", 4), ("y z", 4)]);
+        assert_eq!(Policy::open().forgotten().count(), 0);
+    }
+
+    #[test]
     fn every_mistake_comes_at_once_with_its_line() {
-        let text = "[[rule]]\nallow = \"logn\"\neveryone = true\n[[rule]]\nusers = [\"@\"]\nallow = \"login\"\n[[rule]]\nallow = \"login\"\ndeny = \"login\"\n";
+        let text = "[[rule]]\nallow = \"logn\"\neveryone = true\n[[rule]]\nusers = [\"@\"]\nallow = \"login\"\n\
+                    [[rule]]\nallow = \"login\"\ndeny = \"login\"\n\
+                    [[rule]]\nallow = \"login\"\nexcept_users = [\"root\"]\ngroups = [\" \"]\n";
         let mistakes = Policy::parse(text, Path::new("p")).expect_err("mistakes").0;
         let lines: Vec<usize> = mistakes.iter().map(|m| m.line).collect();
-        assert_eq!(lines, [1, 4, 4, 7]);
+        assert_eq!(lines, [1, 4, 4, 7, 10, 10, 10]);
+        assert!(mistakes[0].text.contains("\"save-settings\""));
         assert!(Policy::parse("[[rule]]\nalow = \"login\"\n", Path::new("p")).is_err());
     }
 }

@@ -395,6 +395,17 @@ impl Site {
         Ok(())
     }
 
+    /// Lets the server read its configuration again (SIGHUP), and waits until it has.
+    pub fn reload(&mut self) -> Result<()> {
+        let done = |log: String| log.matches("reload: in force").count();
+        let before = done(self.server().log());
+        run(Command::new("kill").args(["-HUP", &self.server().pid().to_string()]))?;
+        wait::until(START_PATIENCE, || {
+            (done(self.server().log()) > before).then_some(())
+        })
+        .context("the server did not take the new configuration")
+    }
+
     /// `kill -9` on the server.
     pub fn kill_server(&mut self) {
         self.server().kill();

@@ -52,7 +52,7 @@ fn checked(
     }
     let data_dir = required(reader, &written.top.at, "data_dir", &written.top.data_dir);
     let policy = match required(reader, &written.top.at, "policy", &written.top.policy) {
-        Some(policy) => Policy::load(&base.join(&policy.value)).unwrap_or_else(|mistakes| {
+        Some(policy) => load_policy(&base.join(&policy.value)).unwrap_or_else(|mistakes| {
             let unreadable = mistakes.0.iter().any(|m| m.line == 0);
             if unreadable {
                 let why = mistakes
@@ -107,6 +107,25 @@ fn checked(
         log,
         embedded_mux,
         shown: written.shown(),
+    }
+}
+
+/// The rules, as far as this configuration can follow them.
+fn load_policy(file: &Path) -> Result<Policy, Mistakes> {
+    let policy = Policy::load(file)?;
+    let groups: Vec<Mistake> = policy
+        .groups()
+        .map(|(name, line)| Mistake {
+            file: file.to_owned(),
+            line,
+            key: "rule".into(),
+            text: format!("no directory of this server has groups, so nobody is in {name:?}"),
+        })
+        .collect();
+    if groups.is_empty() {
+        Ok(policy)
+    } else {
+        Err(Mistakes(groups))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::file::*;
 use super::*;
+use crate::policy::{Right, no_groups};
 
 /// What every configuration here refers to: files that look like PEM, and a policy.
 struct Site {
@@ -264,8 +265,33 @@ fn the_example_of_a_policy_does_what_it_says() {
         ("alice@example.net", false),
     ] {
         let user = xmpp::jid::BareJid::parse(user).expect("a JID");
-        assert_eq!(policy.may_log_in(&user), may, "{user}");
+        assert_eq!(
+            policy.allows(&user, Right::Login, &no_groups),
+            may,
+            "{user}"
+        );
     }
+    assert_eq!(policy.forgotten().count(), 0);
+    for right in Right::ALL {
+        let text = example("policy.toml");
+        assert!(
+            text.contains(&format!("#   {:?}", right.name())),
+            "etc/policy.toml says nothing of {}",
+            right.name()
+        );
+    }
+}
+
+#[test]
+fn a_group_that_nobody_can_be_in_is_a_mistake() {
+    let site = Site::new();
+    site.write(
+        "policy.toml",
+        "[[rule]]\nallow = \"login\"\neveryone = true\nexcept_groups = [\"staff\"]\n",
+    );
+    let found = site.mistakes(SMALL);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("policy.toml:1: rule: ") && found[0].contains("\"staff\""));
 }
 
 #[test]

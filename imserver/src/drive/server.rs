@@ -75,6 +75,7 @@ impl Server {
         let clock = Clock::new();
         let now = clock.now();
         check_clock(now)?;
+        warn_forgotten(&config);
         make_private_dir(&config.data_dir).with_context(|| {
             format!(
                 "the data directory {} cannot be made",
@@ -251,6 +252,7 @@ impl Server {
         for change in &changes {
             tracing::info!("reload: {change}");
         }
+        warn_forgotten(&new);
         let config = self.config.reloaded(new);
         self.settings = Arc::new(settings_of(&config, &self.fake));
         if let Ok(mut permits) = self.permits.write() {
@@ -266,6 +268,7 @@ impl Server {
             }
         }
         self.config = config;
+        tracing::info!("reload: in force");
     }
 
     /// Stops. Clients stay with their muxes; what was accepted is on disk.
@@ -309,6 +312,15 @@ fn spawn_workers(
         spawn(&format!("{name}-{n}"), move || worker.run(&jobs))?;
     }
     Ok(())
+}
+
+fn warn_forgotten(config: &Config) {
+    for right in config.policy.forgotten() {
+        tracing::warn!(
+            right = right.name(),
+            "no rule of the policy names this right, so nobody has it"
+        );
+    }
 }
 
 /// Messages and secrets are for the server's eyes only.

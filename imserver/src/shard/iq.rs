@@ -3,6 +3,7 @@
 use super::{After, Shard, WaitingIq};
 use crate::event::*;
 use crate::iq::{self, Context, Found, IqOutcome, Request, Target, Wait};
+use crate::policy::Right;
 use crate::routing::{IqType, Retention, StanzaKind};
 use bytes::Bytes;
 use xmpp::element::Element;
@@ -33,7 +34,11 @@ impl Shard {
             target,
             context: self.iq_context(),
         };
-        match iq::dispatch(&request) {
+        let mut outcome = iq::dispatch(&request);
+        if outcome.saves() && !self.may(&account, Right::SaveSettings) {
+            outcome = IqOutcome::Error(StanzaError::NotAllowed, None);
+        }
+        match outcome {
             IqOutcome::Reply(bytes) => {
                 self.send_stanza(slot, bytes);
                 self.session(slot).done(number);

@@ -5,6 +5,7 @@
 
 use super::{After, Shard};
 use crate::event::*;
+use crate::policy::Right;
 use crate::presence::Directed;
 use crate::session::{Bound, Flood, OutKind, Session, Stage};
 use crate::settings::Conflict;
@@ -116,7 +117,7 @@ impl Shard {
                 }
                 Action::Authenticated(account) => {
                     let allowed = self.session(slot).mux.allows(account.domainpart());
-                    if !allowed || !self.settings.policy.may_log_in(&account) {
+                    if !allowed || !self.may(&account, Right::Login) {
                         let Stage::Negotiating(negotiation) = &mut self.session(slot).stage else {
                             return;
                         };

@@ -6,6 +6,7 @@
 use super::user::{Gone, Queued};
 use super::{After, Shard};
 use crate::event::*;
+use crate::policy::Right;
 use crate::presence::{self, ProbeAnswer, Probed, Said};
 use crate::routing::{PresenceType, Retention, StanzaKind};
 use crate::session::{Available, Flood, OutKind};
@@ -539,10 +540,12 @@ impl Shard {
     }
 
     /// A client probes by itself, although its server does (RFC 6121 §4.3): who may not see is told so, and nothing changes.
+    /// Who has the right to watch everybody is answered as a subscriber would be.
     pub(super) fn client_probe(&mut self, from: &Jid, target: &BareJid) {
         let audience = self.users.get(target).and_then(|u| u.audience.as_ref());
         let stranger = from.bare_str() != target.as_str()
-            && audience.is_some_and(|a| a.binary_search(&from.bare()).is_err());
+            && audience.is_some_and(|a| a.binary_search(&from.bare()).is_err())
+            && !self.watches_everybody(&from.bare());
         if !stranger {
             self.probes(from, std::slice::from_ref(target));
             return;
@@ -564,6 +567,11 @@ impl Shard {
         self.tell(self.home(&from.bare()), ShardMsg::Stanza(Box::new(refusal)));
     }
 
+    /// The right says so, and only of accounts of ours: what another server says of its users is no ground for it.
+    fn watches_everybody(&self, account: &BareJid) -> bool {
+        self.settings.serves(account.domainpart()) && self.may(account, Right::WatchPresence)
+    }
+
     pub(super) fn answer_probe(&mut self, from: &Jid, target: &BareJid) {
         let Some(user) = self.users.get(target) else {
             return;
@@ -572,7 +580,8 @@ impl Shard {
             || user
                 .audience
                 .as_ref()
-                .is_some_and(|a| a.binary_search(&from.bare()).is_ok());
+                .is_some_and(|a| a.binary_search(&from.bare()).is_ok())
+            || self.watches_everybody(&from.bare());
         let slots = user.sessions.clone();
         let available = slots.iter().any(|&s| {
             self.sessions

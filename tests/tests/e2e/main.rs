@@ -12,6 +12,7 @@ mod hostile_link;
 mod limits;
 mod load_balancer;
 mod many;
+mod policy;
 #[cfg(feature = "full")]
 mod prosody;
 mod recovery;
