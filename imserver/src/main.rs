@@ -36,6 +36,11 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check {
+        let wrong = config.embedded_mux.as_ref().map(mux::check);
+        if let Some(wrong) = wrong.filter(|w| !w.is_empty()) {
+            eprintln!("{}", wrong.join("\n"));
+            return ExitCode::FAILURE;
+        }
         println!("{}: no mistakes", arguments.config.display());
         return ExitCode::SUCCESS;
     }

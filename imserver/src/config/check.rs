@@ -289,11 +289,13 @@ fn link(
     let given = [&file.link.ca, &file.link.cert, &file.link.key];
     let wanted = !listen.is_empty() || !admin.listen.is_empty();
     let tls = if wanted || given.iter().any(|g| g.is_some()) {
+        let mut usable = true;
         let mut pem = |key, value| {
             let written = required(reader, &file.link.at, key, value)?;
             let path: PathBuf = base.join(&written.value);
             if let Err(why) = readable_pem(&path, key == "key") {
                 reader.wrong(&written.at, why);
+                usable = false;
             }
             Some(path)
         };
@@ -303,7 +305,15 @@ fn link(
             pem("key", &file.link.key),
         );
         match (ca, cert, key) {
-            (Some(ca), Some(cert), Some(key)) => Some(LinkTls { ca, cert, key }),
+            (Some(ca), Some(cert), Some(key)) => {
+                if usable
+                    && let Err(why) = belong_together(&cert, &key)
+                    && let Some(written) = &file.link.key
+                {
+                    reader.wrong(&written.at, why);
+                }
+                Some(LinkTls { ca, cert, key })
+            }
             _ => None,
         }
     } else {
@@ -330,6 +340,26 @@ fn readable_pem(path: &Path, is_key: bool) -> Result<(), String> {
         CertificateDer::from_pem_slice(&text)
             .map(drop)
             .map_err(|_| format!("{}: holds no certificate (PEM)", path.display()))
+    }
+}
+
+/// Says in one sentence that a key is not that of a certificate. Both files can be read.
+fn belong_together(cert: &Path, key: &Path) -> Result<(), String> {
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    let apart = |why: String| {
+        let (cert, key) = (cert.display(), key.display());
+        Err(format!("{key} and {cert} do not belong together: {why}"))
+    };
+    let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect);
+    let (chain, private) = match (chain, PrivateKeyDer::from_pem_file(key)) {
+        (Ok(chain), Ok(private)) => (chain, private),
+        (Err(e), _) | (_, Err(e)) => return apart(e.to_string()),
+    };
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    match rustls::sign::CertifiedKey::from_der(chain, private, &provider) {
+        Ok(_) => Ok(()),
+        Err(e) => apart(e.to_string()),
     }
 }
 

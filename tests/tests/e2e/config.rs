@@ -1,6 +1,6 @@
 //! What an operator got wrong is said at once, clearly, and nothing is started.
 
-use isthmus_tests::harness::{Plan, Site, binary};
+use isthmus_tests::harness::{Plan, Proc, Site, binary};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -210,12 +210,20 @@ fn a_missing_configuration_is_one_sentence() {
 
 #[test]
 fn a_port_that_is_taken_is_one_sentence() {
-    for (program, file, base) in [
-        ("imserver", "imserver.toml", 15230),
-        ("imserver", "imserver.toml", 15232),
-        ("mux", "mux.toml", 5222),
+    for (program, file, base, embedded) in [
+        ("imserver", "imserver.toml", 15230, false),
+        ("imserver", "imserver.toml", 15232, false),
+        ("imserver", "imserver.toml", 15233, false),
+        ("imserver", "imserver.toml", 5222, true),
+        ("mux", "mux.toml", 5222, false),
+        ("mux", "mux.toml", 5223, false),
+        ("mux", "mux.toml", 15234, false),
     ] {
-        let site = site();
+        let site = Site::init(&Plan {
+            embedded,
+            ..Plan::default()
+        })
+        .unwrap();
         let address = site.address(base);
         let _taken = TcpListener::bind(address).unwrap();
         let output = output_of(command(&site, program, file));
@@ -247,25 +255,86 @@ fn a_data_directory_in_use_is_one_sentence() {
     site.await_admin().unwrap();
 }
 
+#[test]
+fn a_data_directory_that_is_none_is_one_sentence() {
+    let site = site();
+    let data = site.path().join("data");
+    let _ = std::fs::remove_dir_all(&data);
+    std::fs::write(&data, "a file").unwrap();
+    let output = output_of(command(&site, "imserver", "imserver.toml"));
+    assert_one_sentence(&output, &[&data.display().to_string()]);
+}
+
+/// The certificates and keys that a configuration names.
+fn pem_files(site: &Site, file: &str) -> Vec<String> {
+    let written = std::fs::read_to_string(site.path().join(file)).unwrap();
+    let named: Vec<String> = written
+        .lines()
+        .filter(|l| !l.trim_start().starts_with('#'))
+        .filter_map(|l| Some(l.split_once('=')?.1.trim().trim_matches('"').to_owned()))
+        .filter(|v| [".pem", ".crt", ".key"].iter().any(|end| v.ends_with(end)))
+        .collect();
+    assert!(!named.is_empty(), "{file} names no certificate: {written}");
+    named
+}
+
+/// What is wrong with a file is found by `--check` and by a start.
+#[track_caller]
+fn assert_found(site: &Site, program: &str, file: &str, words: &[&str]) {
+    let mut check = command(site, program, file);
+    check.arg("--check");
+    assert_one_sentence(&output_of(check), words);
+    assert_one_sentence(&output_of(command(site, program, file)), words);
+}
+
+const SETUPS: [(&str, &str, bool); 3] = [
+    ("imserver", "imserver.toml", false),
+    ("mux", "mux.toml", false),
+    ("imserver", "imserver.toml", true),
+];
+
 /// Every certificate or key that a configuration names: missing, and not a certificate.
 #[test]
 fn an_unreadable_certificate_is_one_sentence() {
-    for (program, file) in PROGRAMS {
-        let written = std::fs::read_to_string(site().path().join(file)).unwrap();
-        let named: Vec<String> = written
-            .lines()
-            .filter(|l| !l.trim_start().starts_with('#'))
-            .filter_map(|l| Some(l.split_once('=')?.1.trim().trim_matches('"').to_owned()))
-            .filter(|v| [".pem", ".crt", ".key"].iter().any(|end| v.ends_with(end)))
-            .collect();
-        assert!(!named.is_empty(), "{file} names no certificate: {written}");
-        for name in named {
-            let site = site();
+    for (program, file, embedded) in SETUPS {
+        let site = Site::init(&Plan {
+            embedded,
+            ..Plan::default()
+        })
+        .unwrap();
+        for name in pem_files(&site, file) {
             let path = site.path().join(&name);
+            let good = std::fs::read(&path).unwrap();
             std::fs::remove_file(&path).unwrap();
-            assert_one_sentence(&output_of(command(&site, program, file)), &[&name]);
+            assert_found(&site, program, file, &[&name]);
             std::fs::write(&path, "this is no certificate\n").unwrap();
-            assert_one_sentence(&output_of(command(&site, program, file)), &[&name]);
+            assert_found(&site, program, file, &[&name]);
+            std::fs::write(&path, good).unwrap();
+        }
+    }
+}
+
+/// Every key that a configuration names: a good one, of another certificate.
+#[test]
+fn a_key_that_does_not_fit_its_certificate_is_one_sentence() {
+    for (program, file, embedded) in SETUPS {
+        let site = Site::init(&Plan {
+            embedded,
+            ..Plan::default()
+        })
+        .unwrap();
+        let other = std::fs::read(site.path().join("link/admin.key")).unwrap();
+        let keys: Vec<String> = pem_files(&site, file)
+            .into_iter()
+            .filter(|name| name.ends_with(".key"))
+            .collect();
+        assert!(!keys.is_empty(), "{file} names no key");
+        for name in keys {
+            let path = site.path().join(&name);
+            let good = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &other).unwrap();
+            assert_found(&site, program, file, &[&name, "belong together"]);
+            std::fs::write(&path, good).unwrap();
         }
     }
 }
@@ -281,4 +350,29 @@ fn a_wrong_clock_is_one_sentence() {
         .arg("--config")
         .arg(site.path().join("imserver.toml"));
     assert_one_sentence(&output_of(run), &["clock"]);
+}
+
+/// A mux whose clock is wrong finds the server's certificate not valid, says so once, and goes on trying.
+#[test]
+fn a_wrong_clock_of_a_mux_is_one_sentence() {
+    let mut site = site();
+    site.start_server().unwrap();
+    // faketime itself stays as the parent of what it runs, and a test that ends would leave that behind: so only its words are used.
+    let word = |name: &str| {
+        let mut said = Command::new("faketime");
+        said.args(["2001-01-01 00:00:00", "printenv", name]);
+        let value = String::from_utf8(output_of(said).stdout).unwrap();
+        (name.to_owned(), value.trim().to_owned())
+    };
+    let mut run = command(&site, "mux", "mux.toml");
+    run.envs([word("LD_PRELOAD"), word("FAKETIME")])
+        .env("DONT_FAKE_MONOTONIC", "1");
+    let log = site.scratch("early-mux.log");
+    let mut mux = Proc::start("early-mux", &mut run, &log).unwrap();
+    let said = isthmus_tests::wait::until(Duration::from_secs(30), || {
+        let log = mux.log();
+        assert!(mux.is_running(), "it ended: {log}");
+        log.contains("not valid yet").then_some(log)
+    });
+    assert!(said.is_some(), "{}", mux.log());
 }
