@@ -422,12 +422,15 @@ fn until_shown(pair: &mut Pair, name: &str, new: &[u8]) {
 }
 
 #[test]
-fn resumed_sessions_have_facts_of_their_own() {
+fn resumed_sessions_have_facts_of_their_own_and_no_early_data() {
     let mut pair = start(&Setup::default());
-    let config = pair.tls_config();
+    let mut config = pair.tls_config();
+    // Whoever records early data can send it again (BAD_INPUTS 6): none is taken.
+    config.enable_early_data = true;
     for n in 0..3 {
         let socket = connect(pair.mux.addresses()[1]);
         let mut client = secure(config.clone(), socket, "example.org").expect("handshake");
+        assert!(!client.conn.is_early_data_accepted());
         let (conn, open) = pair.server.opened();
         let facts = open.tls.expect("facts");
         assert_eq!(facts.exporter, Some(exporter(&client)));

@@ -592,6 +592,11 @@ impl Client {
         ))
     }
 
+    /// A message without a type whose body goes out as it is: its length is what the caller says.
+    pub fn chat_raw(&mut self, to: &str, body: &str) -> Result<()> {
+        self.send(&format!("<message to='{to}'><body>{body}</body></message>"))
+    }
+
     /// Reads on to the next message with a body and returns that.
     pub fn next_body(&mut self) -> Result<String> {
         let message =

@@ -5,9 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod architecture;
+mod bad_addresses;
 mod bad_inputs;
+mod bad_logins;
 mod clients;
 mod config;
+mod floods;
 mod hostile_link;
 mod limits;
 mod load_balancer;
