@@ -4,12 +4,17 @@
 //! one PBKDF2 with the iterations new accounts get; an account whose keys were imported with another
 //! count, or for SHA-512 only, costs what it costs.
 
+use std::sync::{Mutex, PoisonError};
 use store::{Account, Reader};
 use xmpp::jid::BareJid;
 use xmpp::sasl::LoginName;
 use xmpp::scram::{self, FakeKeys, ITERATIONS_DEFAULT, ScramHash, ScramKeys};
 
-use crate::{Directory, DirectoryError, KeysAnswer, PasswordAnswer, Person};
+use crate::backend::{Abilities, Backend, ExplainStep, Person, Profile};
+use crate::{DirectoryError, KeysAnswer, PasswordAnswer};
+
+/// Its name in configurations: every server has it.
+pub const NAME: &str = "local";
 
 /// Cheapest first: a password is checked against the keys of the first hash the account has. The keys
 /// made for unknown users are of the first.
@@ -17,7 +22,8 @@ const CHECK_ORDER: [ScramHash; 3] = [ScramHash::Sha256, ScramHash::Sha1, ScramHa
 
 /// See the module.
 pub struct LocalDirectory {
-    reader: Box<dyn Reader>,
+    /// Held for the time of a read, never for that of a PBKDF2.
+    reader: Mutex<Box<dyn Reader>>,
     fake: FakeKeys,
 }
 
@@ -37,17 +43,28 @@ impl LocalDirectory {
     pub fn with_iterations(reader: Box<dyn Reader>, iterations: u32) -> Self {
         // These keys are only ever worked on, never shown, so their secret is none.
         LocalDirectory {
-            reader,
+            reader: Mutex::new(reader),
             fake: FakeKeys::new([0; 32], iterations),
         }
     }
 
+    fn stored(&self, jid: &BareJid) -> Result<Option<Account>, DirectoryError> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(reader.account(jid)?)
+    }
+
     /// Here a login name is a localpart, or the whole address. What can be no address is nobody's.
-    fn account(&mut self, login: &LoginName) -> Result<Option<Account>, DirectoryError> {
-        match login.account() {
-            Some(jid) => Ok(self.reader.account(&jid)?),
-            None => Ok(None),
-        }
+    fn account(&self, login: &LoginName) -> Result<Option<Account>, DirectoryError> {
+        login.account().map_or(Ok(None), |jid| self.stored(&jid))
+    }
+}
+
+fn person(account: Account) -> Person {
+    Person {
+        reference: format!("account {}", account.jid.as_str()),
+        jid: account.jid,
+        disabled: account.disabled,
+        profile: Profile::default(),
     }
 }
 
@@ -57,20 +74,64 @@ fn keys_to_check(keys: &[ScramKeys]) -> Option<&ScramKeys> {
         .find_map(|hash| keys.iter().find(|key| key.hash == *hash))
 }
 
-impl Directory for LocalDirectory {
-    fn lookup(&mut self, jid: &BareJid) -> Result<Option<Person>, DirectoryError> {
-        let account = self.reader.account(jid)?;
-        Ok(account.map(|account| Person {
-            jid: account.jid,
-            disabled: account.disabled,
-        }))
+impl Backend for LocalDirectory {
+    fn name(&self) -> &str {
+        NAME
     }
 
-    fn scram_keys(
-        &mut self,
-        login: &LoginName,
-        hash: ScramHash,
-    ) -> Result<KeysAnswer, DirectoryError> {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            scram: true,
+            password: true,
+            ..Abilities::default()
+        }
+    }
+
+    fn resolve(&self, login: &LoginName) -> Result<Option<Person>, DirectoryError> {
+        Ok(self.account(login)?.map(person))
+    }
+
+    fn person(&self, jid: &BareJid) -> Result<Option<Person>, DirectoryError> {
+        Ok(self.stored(jid)?.map(person))
+    }
+
+    fn at_hand(&self, jid: &BareJid) -> Option<Option<Person>> {
+        // A read of our own store: microseconds. If that fails, whoever may wait asks again and gets the error.
+        self.person(jid).ok()
+    }
+
+    fn explain(&self, login: &LoginName, password: Option<&str>) -> Vec<ExplainStep> {
+        let step = |what: &str, answer: String| ExplainStep {
+            what: what.into(),
+            answer,
+        };
+        let account = match self.account(login) {
+            Ok(account) => account,
+            Err(error) => return vec![step("account", error.to_string())],
+        };
+        let Some(account) = account else {
+            return vec![step("account", format!("none for the login name {login}"))];
+        };
+        let hashes: Vec<&str> = account.keys.iter().map(|k| k.hash.mechanism()).collect();
+        let mut steps = vec![
+            step("account", account.jid.as_str().to_owned()),
+            step("mechanisms", hashes.join(" ")),
+        ];
+        if account.disabled {
+            steps.push(step("disabled", "by `imadmin user disable`".into()));
+        }
+        if let Some(password) = password {
+            let answer = match self.check_password(login, password) {
+                Ok(PasswordAnswer::Right(_) | PasswordAnswer::Disabled(_)) => "right".into(),
+                Ok(PasswordAnswer::Wrong) => "wrong".into(),
+                Err(error) => error.to_string(),
+            };
+            steps.push(step("password", answer));
+        }
+        steps
+    }
+
+    fn scram_keys(&self, login: &LoginName, hash: ScramHash) -> Result<KeysAnswer, DirectoryError> {
         let Some(account) = self.account(login)? else {
             return Ok(KeysAnswer::None);
         };
@@ -83,7 +144,7 @@ impl Directory for LocalDirectory {
     }
 
     fn check_password(
-        &mut self,
+        &self,
         login: &LoginName,
         password: &str,
     ) -> Result<PasswordAnswer, DirectoryError> {
@@ -172,7 +233,7 @@ mod tests {
 
     #[test]
     fn passwords_are_right_wrong_or_of_a_disabled_account() {
-        let (_model, mut directory) = directory();
+        let (_model, directory) = directory();
         let right = |name| PasswordAnswer::Right(jid(name));
         for (name, password, expected) in [
             ("romeo", "pencil", right("romeo@x.example")),
@@ -204,8 +265,8 @@ mod tests {
 
     #[test]
     fn keys_are_found_by_hash() {
-        let (_model, mut directory) = directory();
-        let mut keys = |name: &str, hash| directory.scram_keys(&login(name), hash).unwrap();
+        let (_model, directory) = directory();
+        let keys = |name: &str, hash| directory.scram_keys(&login(name), hash).unwrap();
         assert!(
             matches!(keys("romeo@x.example", ScramHash::Sha512), KeysAnswer::Found(_, keys) if keys.matches("pencil"))
         );
@@ -220,20 +281,20 @@ mod tests {
         );
         assert!(
             directory
-                .lookup(&jid("gone@x.example"))
+                .person(&jid("gone@x.example"))
                 .unwrap()
                 .is_some_and(|person| person.disabled)
         );
-        assert_eq!(directory.lookup(&jid("nobody@x.example")), Ok(None));
+        assert_eq!(directory.person(&jid("nobody@x.example")), Ok(None));
     }
 
     #[test]
     fn an_outage_is_never_no_such_user() {
-        let (model, mut directory) = directory();
+        let (model, directory) = directory();
         model.kill();
         let romeo = jid("romeo@x.example");
         assert!(matches!(
-            directory.lookup(&romeo),
+            directory.person(&romeo),
             Err(DirectoryError::Store(_))
         ));
         assert!(matches!(
@@ -248,8 +309,8 @@ mod tests {
 
     #[test]
     fn an_unknown_user_costs_as_much_as_a_wrong_password() {
-        let (_model, mut directory) = directory();
-        let mut fastest = |name: &str| {
+        let (_model, directory) = directory();
+        let fastest = |name: &str| {
             let name = login(name);
             let time = |_| {
                 let started = std::time::Instant::now();

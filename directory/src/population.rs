@@ -1,0 +1,381 @@
+//! Everybody and every group of the directories that can be swept: one immutable object that every shard holds.
+//!
+//! In: sweeps. Out: who is in which group with whom, and who is affected by a change.
+//! Owns: names and memberships. Never: changes; a sweep makes a new one, which shares with the old what is as before.
+//!
+//! A group is one object however many rosters show it. What an account sees of it is worked out when it is asked for.
+
+use crate::backend::{Sweep, SweptPerson};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use xmpp::jid::BareJid;
+
+/// A group of a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Group {
+    /// The directory it is from, by its name in the configuration.
+    pub directory: Arc<str>,
+    /// Its name in policies.
+    pub name: Arc<str>,
+    /// As rosters show it.
+    pub title: Arc<str>,
+    /// Its members show in each other's rosters.
+    pub in_rosters: bool,
+    /// Sorted, each once.
+    pub members: Arc<[BareJid]>,
+}
+
+/// A person of a sweep.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// As shown in lists.
+    pub name: Option<Arc<str>>,
+    /// Log-in is refused.
+    pub disabled: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Population {
+    groups: Vec<Arc<Group>>,
+    people: HashMap<BareJid, Member>,
+    memberships: HashMap<BareJid, Box<[u32]>>,
+}
+
+/// What is different from the population before.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Difference {
+    /// Accounts whose groups, or whose groups' members, or the name of one of those, have changed: what their roster shows may
+    /// be different.
+    pub affected: HashSet<BareJid>,
+    /// Accounts that may no longer log in: gone, or disabled.
+    pub lost: HashSet<BareJid>,
+}
+
+impl Difference {
+    /// Nothing is different.
+    pub fn is_empty(&self) -> bool {
+        self.affected.is_empty() && self.lost.is_empty()
+    }
+}
+
+impl Population {
+    /// From the last sweep of each directory, by the directory's name. An address in several is the first one's.
+    pub fn new(sweeps: &BTreeMap<Arc<str>, Sweep>, before: &Population) -> Self {
+        let mut population = Population::default();
+        for sweep in sweeps.values() {
+            for SweptPerson {
+                jid,
+                name,
+                disabled,
+            } in &sweep.people
+            {
+                let member = || {
+                    let known = before.people.get(jid).and_then(|m| m.name.clone());
+                    let name = name.as_deref().map(|name| match known {
+                        Some(known) if *known == *name => known,
+                        _ => Arc::from(name),
+                    });
+                    Member {
+                        name,
+                        disabled: *disabled,
+                    }
+                };
+                population.people.entry(jid.clone()).or_insert_with(member);
+            }
+        }
+        let old: HashMap<(&str, &str), &Arc<Group>> = before
+            .groups
+            .iter()
+            .map(|g| ((&*g.directory, &*g.name), g))
+            .collect();
+        for (directory, sweep) in sweeps {
+            for group in &sweep.groups {
+                let mut members = group.members.clone();
+                members.sort_unstable();
+                members.dedup();
+                let title = group.title.as_deref().unwrap_or(&group.name);
+                let same = old.get(&(&**directory, group.name.as_str())).filter(|o| {
+                    *o.title == *title && o.in_rosters == group.in_rosters && *o.members == *members
+                });
+                population.groups.push(match same {
+                    Some(same) => Arc::clone(same),
+                    None => Arc::new(Group {
+                        directory: directory.clone(),
+                        name: Arc::from(group.name.as_str()),
+                        title: Arc::from(title),
+                        in_rosters: group.in_rosters,
+                        members: members.into(),
+                    }),
+                });
+            }
+        }
+        let mut memberships: HashMap<BareJid, Vec<u32>> = HashMap::new();
+        for (n, group) in (0..).zip(&population.groups) {
+            for member in group.members.iter() {
+                memberships.entry(member.clone()).or_default().push(n);
+            }
+        }
+        population.memberships = memberships
+            .into_iter()
+            .map(|(jid, groups)| (jid, groups.into_boxed_slice()))
+            .collect();
+        population
+    }
+
+    /// Every group.
+    pub fn groups(&self) -> &[Arc<Group>] {
+        &self.groups
+    }
+
+    /// How many people.
+    pub fn people(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Somebody. `None`: in no swept directory, which says nothing about accounts of other directories.
+    pub fn member(&self, jid: &BareJid) -> Option<&Member> {
+        self.people.get(jid)
+    }
+
+    /// The groups somebody is in.
+    pub fn groups_of(&self, jid: &BareJid) -> impl Iterator<Item = &Arc<Group>> {
+        self.memberships
+            .get(jid)
+            .into_iter()
+            .flatten()
+            .filter_map(|n| self.groups.get(*n as usize))
+    }
+
+    /// Whether somebody is in the group a policy names: `name`, or `directory:name`.
+    pub fn is_in(&self, jid: &BareJid, group: &str) -> bool {
+        self.groups_of(jid).any(|g| {
+            *g.name == *group
+                || group
+                    .strip_prefix(&*g.directory)
+                    .and_then(|rest| rest.strip_prefix(':'))
+                    == Some(&*g.name)
+        })
+    }
+
+    /// A group by the name a policy or an administrator uses.
+    pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        self.groups.iter().find(|g| {
+            *g.name == *name
+                || name
+                    .strip_prefix(&*g.directory)
+                    .and_then(|rest| rest.strip_prefix(':'))
+                    == Some(&*g.name)
+        })
+    }
+
+    /// What the groups of an account put into its roster: each contact once, with the titles of the groups they share, sorted
+    /// by address. Disabled people are left out.
+    pub fn contacts_of(&self, jid: &BareJid) -> Vec<(&BareJid, &Member, Vec<&Arc<str>>)> {
+        let mut contacts: BTreeMap<&BareJid, (&Member, Vec<&Arc<str>>)> = BTreeMap::new();
+        for group in self.groups_of(jid).filter(|g| g.in_rosters) {
+            for other in group.members.iter().filter(|m| *m != jid) {
+                if let Some(member) = self.people.get(other).filter(|m| !m.disabled) {
+                    let entry = contacts.entry(other).or_insert((member, Vec::new()));
+                    if !entry.1.contains(&&group.title) {
+                        entry.1.push(&group.title);
+                    }
+                }
+            }
+        }
+        contacts
+            .into_iter()
+            .map(|(jid, (member, groups))| (jid, member, groups))
+            .collect()
+    }
+
+    /// A number that is the same as long as what the groups put into the account's roster is the same, also after a restart
+    /// of this version of the program.
+    pub fn fingerprint_of(&self, jid: &BareJid) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for (contact, member, groups) in self.contacts_of(jid) {
+            contact.as_str().hash(&mut hasher);
+            member.name.hash(&mut hasher);
+            groups.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// What is different from the one before.
+    pub fn difference(&self, before: &Population) -> Difference {
+        let mut difference = Difference::default();
+        let mut touched: Vec<&Arc<Group>> = Vec::new();
+        let ours: HashSet<*const Group> = self.groups.iter().map(Arc::as_ptr).collect();
+        let theirs: HashSet<*const Group> = before.groups.iter().map(Arc::as_ptr).collect();
+        touched.extend(
+            self.groups
+                .iter()
+                .filter(|g| !theirs.contains(&Arc::as_ptr(g))),
+        );
+        touched.extend(
+            before
+                .groups
+                .iter()
+                .filter(|g| !ours.contains(&Arc::as_ptr(g))),
+        );
+        for group in touched.into_iter().filter(|g| g.in_rosters) {
+            difference.affected.extend(group.members.iter().cloned());
+        }
+        for (jid, member) in &before.people {
+            let now = self.people.get(jid);
+            if !member.disabled && now.is_none_or(|now| now.disabled) {
+                difference.lost.insert(jid.clone());
+            }
+            if now != Some(member) {
+                self.all_who_see(jid, &mut difference.affected);
+                before.all_who_see(jid, &mut difference.affected);
+            }
+        }
+        for jid in self
+            .people
+            .keys()
+            .filter(|j| !before.people.contains_key(*j))
+        {
+            self.all_who_see(jid, &mut difference.affected);
+        }
+        difference
+    }
+
+    fn all_who_see(&self, jid: &BareJid, all: &mut HashSet<BareJid>) {
+        for group in self.groups_of(jid).filter(|g| g.in_rosters) {
+            all.extend(group.members.iter().cloned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::SweptGroup;
+
+    fn jid(name: &str) -> BareJid {
+        BareJid::parse(&format!("{name}@x.example")).unwrap()
+    }
+
+    fn sweep(people: &[(&str, Option<&str>, bool)], groups: &[(&str, bool, &[&str])]) -> Sweep {
+        Sweep {
+            people: people
+                .iter()
+                .map(|(name, shown, disabled)| SweptPerson {
+                    jid: jid(name),
+                    name: shown.map(str::to_owned),
+                    disabled: *disabled,
+                })
+                .collect(),
+            groups: groups
+                .iter()
+                .map(|(name, in_rosters, members)| SweptGroup {
+                    name: (*name).to_owned(),
+                    title: None,
+                    in_rosters: *in_rosters,
+                    members: members.iter().map(|m| jid(m)).collect(),
+                })
+                .collect(),
+        }
+    }
+
+    fn population(sweep: Sweep, before: &Population) -> Population {
+        Population::new(&BTreeMap::from([(Arc::from("corp"), sweep)]), before)
+    }
+
+    const PEOPLE: &[(&str, Option<&str>, bool)] = &[
+        ("ann", Some("Ann"), false),
+        ("bob", None, false),
+        ("cyd", Some("Cyd"), false),
+        ("old", Some("Old"), true),
+    ];
+
+    #[test]
+    fn contacts_are_the_enabled_others_of_ones_groups_each_once() {
+        let sales: &[&str] = &["bob", "ann", "old", "ann"];
+        let all: &[&str] = &["ann", "bob", "cyd", "ghost"];
+        let p = population(
+            sweep(
+                PEOPLE,
+                &[
+                    ("Sales team", true, sales),
+                    ("all", true, all),
+                    ("secret", false, all),
+                ],
+            ),
+            &Population::default(),
+        );
+        let seen: Vec<(String, Vec<String>)> = p
+            .contacts_of(&jid("ann"))
+            .into_iter()
+            .map(|(j, _, g)| (j.to_string(), g.iter().map(|g| g.to_string()).collect()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (
+                    "bob@x.example".into(),
+                    vec!["Sales team".to_owned(), "all".into()]
+                ),
+                ("cyd@x.example".into(), vec!["all".into()]),
+            ]
+        );
+        assert!(p.is_in(&jid("ann"), "secret") && p.is_in(&jid("ann"), "corp:secret"));
+        assert!(!p.is_in(&jid("ann"), "other:secret") && !p.is_in(&jid("old"), "all"));
+        assert!(p.contacts_of(&jid("nobody")).is_empty());
+    }
+
+    #[test]
+    fn what_has_not_changed_is_shared_and_affects_nobody() {
+        let groups: &[(&str, bool, &[&str])] = &[("a", true, &["ann", "bob"])];
+        let p = population(sweep(PEOPLE, groups), &Population::default());
+        let q = population(sweep(PEOPLE, groups), &p);
+        assert!(Arc::ptr_eq(&p.groups()[0], &q.groups()[0]));
+        assert!(q.difference(&p).is_empty());
+        assert_eq!(p.fingerprint_of(&jid("ann")), q.fingerprint_of(&jid("ann")));
+    }
+
+    #[test]
+    fn a_change_affects_those_who_see_it() {
+        let p = population(
+            sweep(
+                PEOPLE,
+                &[
+                    ("a", true, &["ann", "bob"]),
+                    ("b", true, &["cyd"]),
+                    ("quiet", false, &["old"]),
+                ],
+            ),
+            &Population::default(),
+        );
+        let set = |names: &[&str]| names.iter().map(|n| jid(n)).collect::<HashSet<_>>();
+        // Bob moves from a to b.
+        let q = population(
+            sweep(
+                PEOPLE,
+                &[
+                    ("a", true, &["ann"]),
+                    ("b", true, &["cyd", "bob"]),
+                    ("quiet", false, &["ann"]),
+                ],
+            ),
+            &p,
+        );
+        let d = q.difference(&p);
+        assert_eq!(d.affected, set(&["ann", "bob", "cyd"]));
+        assert!(d.lost.is_empty());
+        // Ann gets another name, Cyd is disabled, Bob is gone.
+        let people = &[("ann", Some("Anne"), false), ("cyd", Some("Cyd"), true)];
+        let r = population(
+            sweep(
+                people,
+                &[("a", true, &["ann"]), ("b", true, &["cyd", "bob"])],
+            ),
+            &q,
+        );
+        let d = r.difference(&q);
+        assert_eq!(d.affected, set(&["ann", "bob", "cyd"]));
+        assert_eq!(d.lost, set(&["bob", "cyd"]));
+    }
+}
