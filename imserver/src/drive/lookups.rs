@@ -6,7 +6,8 @@
 use super::queue::Outbox;
 use crate::event::{Event, Look, LookResult, LookTag, Read, ReadResult, ReadTag, ShardId};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use directory::{Directory, KeysAnswer, PasswordAnswer};
+use directory::site::Site;
+use directory::{KeysAnswer, PasswordAnswer};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Reader;
@@ -25,8 +26,8 @@ pub enum Job {
 pub struct Worker {
     /// Its reader of the store.
     pub reader: Box<dyn Reader>,
-    /// Its directory.
-    pub directory: Box<dyn Directory>,
+    /// The directories, shared by all.
+    pub site: Arc<Site>,
     /// To the shards.
     pub shards: Vec<Outbox<Vec<Event>>>,
 }
@@ -118,7 +119,7 @@ impl Worker {
     fn look(&mut self, look: Look) -> LookResult {
         match look {
             Look::Scram(login, hash) => {
-                LookResult::Scram(match self.directory.scram_keys(&login, hash) {
+                LookResult::Scram(match self.site.scram_keys(&login, hash) {
                     Ok(KeysAnswer::Found(account, keys)) => Keys::Found(account, Arc::new(keys)),
                     Ok(KeysAnswer::Disabled(account, keys)) => {
                         Keys::Disabled(account, Arc::new(keys))
@@ -131,7 +132,7 @@ impl Worker {
                 })
             }
             Look::Password(login, password) => {
-                LookResult::Password(match self.directory.check_password(&login, &password.0) {
+                LookResult::Password(match self.site.check_password(&login, &password.0) {
                     Ok(PasswordAnswer::Right(account)) => PasswordCheck::Right(account),
                     Ok(PasswordAnswer::Wrong) => PasswordCheck::Wrong,
                     Ok(PasswordAnswer::Disabled(account)) => PasswordCheck::Disabled(account),

@@ -19,6 +19,7 @@ use crate::settings::{Conflict, Settings};
 use crate::shard::{Shard, ShardConfig};
 use anyhow::{Context as _, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use directory::site::{NoOverlay, Site};
 use proto::frame::{BootId, ListenerKind, StoreId};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -165,20 +166,9 @@ impl Server {
             direct: direct_rx,
         };
         spawn("store-writer", move || store_writer.run(&write_rx))?;
-        spawn_workers(
-            "reader",
-            &engine,
-            &read_rx,
-            &to_shards,
-            config.auth.scram_iterations,
-        )?;
-        spawn_workers(
-            "directory",
-            &engine,
-            &look_rx,
-            &to_shards,
-            config.auth.scram_iterations,
-        )?;
+        let site = Arc::new(site(&config, &engine)?);
+        spawn_workers("reader", &engine, &site, &read_rx, &to_shards)?;
+        spawn_workers("directory", &engine, &site, &look_rx, &to_shards)?;
         for (n, (shard, input)) in built.into_iter().zip(shard_inputs).enumerate() {
             let outlets = Outlets {
                 links: Outbox::new(link_tx.clone()),
@@ -295,17 +285,14 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<Join
 fn spawn_workers(
     name: &str,
     engine: &Arc<dyn Engine>,
+    site: &Arc<Site>,
     jobs: &Receiver<super::lookups::Job>,
     to_shards: &impl Fn() -> Vec<Outbox<Vec<Event>>>,
-    iterations: u32,
 ) -> anyhow::Result<()> {
     for n in 0..WORKERS {
         let worker = Worker {
             reader: engine.reader()?,
-            directory: Box::new(directory::LocalDirectory::with_iterations(
-                engine.reader()?,
-                iterations,
-            )),
+            site: site.clone(),
             shards: to_shards(),
         };
         let jobs = jobs.clone();
@@ -321,6 +308,18 @@ fn warn_forgotten(config: &Config) {
             "no rule of the policy names this right, so nobody has it"
         );
     }
+}
+
+/// The directories of each domain: the accounts in the store.
+fn site(config: &Config, engine: &Arc<dyn Engine>) -> anyhow::Result<Site> {
+    let local: Arc<dyn directory::backend::Backend> = Arc::new(
+        directory::LocalDirectory::with_iterations(engine.reader()?, config.auth.scram_iterations),
+    );
+    let chains = config
+        .domains
+        .iter()
+        .map(|domain| (domain.clone(), vec![local.clone()]));
+    Ok(Site::new(chains, Arc::new(NoOverlay)))
 }
 
 /// Messages and secrets are for the server's eyes only.
