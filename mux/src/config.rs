@@ -109,6 +109,8 @@ pub struct ListenerConfig {
     /// The load balancers in front of it: each connection comes from one of them and begins with a PROXY header. `None`:
     /// clients connect directly.
     pub proxy_from: Option<Vec<Network>>,
+    /// Clients are asked for a certificate at every handshake, STARTTLS or direct. Else only when the server orders it.
+    pub request_client_certificate: bool,
 }
 
 /// One certificate for clients.
@@ -125,8 +127,8 @@ pub struct CertificateConfig {
 /// TLS towards clients and dialled servers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsConfig {
-    /// PEM file with the CAs client certificates and dialled servers are checked against. `None`: none is verified.
-    pub client_ca: Option<PathBuf>,
+    /// PEM files with the CAs client certificates and dialled servers are checked against. None: none is verified.
+    pub client_ca: Vec<PathBuf>,
     /// How often the content of certificate files is looked at.
     pub watch: Duration,
 }
@@ -134,7 +136,7 @@ pub struct TlsConfig {
 impl Default for TlsConfig {
     fn default() -> Self {
         Self {
-            client_ca: None,
+            client_ca: Vec::new(),
             watch: Duration::from_secs(5),
         }
     }
@@ -335,6 +337,15 @@ fn read_config(
         .table(source, "tls")
         .map(|r| read_tls(source, r, base))
         .unwrap_or_default();
+    if source.is_clean()
+        && tls.client_ca.is_empty()
+        && listeners.iter().any(|l| l.request_client_certificate)
+    {
+        source.mistake(
+            top.span(),
+            "a listener with `request_client_certificate = true` needs `tls.client_ca`: no certificate could pass",
+        );
+    }
     let tcp = top
         .table(source, "tcp")
         .map(|r| read_tcp(source, r))
@@ -538,12 +549,14 @@ fn read_listener(source: &mut Source<'_>, mut reader: Reader<'_, '_>) -> Option<
         }
     };
     let proxy_from = read_proxy(source, &mut reader);
+    let request_client_certificate = reader.boolean(source, "request_client_certificate", false);
     reader.finish(source);
     Some(ListenerConfig {
         kind: kind?,
         transport: transport?,
         listen,
         proxy_from,
+        request_client_certificate,
     })
 }
 
@@ -617,7 +630,9 @@ fn read_certificate(
 }
 
 fn read_tls(source: &mut Source<'_>, mut reader: Reader<'_, '_>, base: &Path) -> TlsConfig {
-    let client_ca = path(base, reader.string(source, "client_ca"));
+    let client_ca = reader.one_or_more(source, "client_ca").unwrap_or_default();
+    let client_ca = client_ca.into_iter().map(|p| base.join(p.into_inner()));
+    let client_ca = client_ca.collect();
     let watch = seconds(
         source,
         &mut reader,

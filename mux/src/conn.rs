@@ -241,6 +241,8 @@ pub struct Conn {
     pub noted: bool,
     /// Counted by the gate.
     pub counted: bool,
+    /// Its listener asks for a client certificate, ordered or not.
+    pub request_certificate: bool,
     /// In the list of those with elements outstanding.
     pub watched: bool,
     /// In the list of those with output in this turn.

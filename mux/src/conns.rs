@@ -28,6 +28,7 @@ use slab::Slab;
 use crate::config::{LimitsConfig, ListenerTransport};
 use crate::conn::{Admission, Conn, ConnTls, Key, Marks, NONE, Stage};
 use crate::gate::Bucket;
+use crate::listen::Accepted;
 use crate::metrics::{self, Metrics};
 use crate::sys;
 use crate::tls::certs::Certs;
@@ -184,21 +185,17 @@ impl ConnSet {
     }
 
     /// Takes a connection a listener accepted. The gate has counted it.
-    pub fn adopt(
-        &mut self,
-        now: Instant,
-        socket: TcpStream,
-        peer: std::net::SocketAddr,
-        kind: ListenerKind,
-        transport: ListenerTransport,
-        above: &mut impl Above,
-    ) {
-        let transport = match transport {
+    pub fn adopt(&mut self, now: Instant, accepted: Accepted, above: &mut impl Above) {
+        let Accepted {
+            socket, peer, kind, ..
+        } = accepted;
+        let transport = match accepted.transport {
             ListenerTransport::Tcp => Transport::Tcp,
             ListenerTransport::Tls => Transport::Tls,
         };
         let slot = self.insert(socket, peer, kind, transport);
         self.slots[slot].counted = true;
+        self.slots[slot].request_certificate = accepted.request_certificate;
         let key = self.slots[slot].key;
         match transport {
             Transport::Tls | Transport::WebSocketTls => {
@@ -243,6 +240,7 @@ impl ConnSet {
             broken: false,
             noted: false,
             counted: false,
+            request_certificate: false,
             watched: false,
             dirty: false,
             in_again: false,
@@ -330,7 +328,9 @@ impl ConnSet {
         let Some(configs) = self.shared.certs.current() else {
             return false;
         };
-        let request_certificate = request_certificate || (direct && conn.kind == ListenerKind::S2s);
+        let request_certificate = request_certificate
+            || conn.request_certificate
+            || (direct && conn.kind == ListenerKind::S2s);
         let wanted = crate::tls::certs::Wanted {
             kind: conn.kind,
             direct,

@@ -516,23 +516,11 @@ impl Hub {
 
     /// Gives a connection to the set that will hold it.
     fn adopt(&mut self, now: Instant, accepted: Accepted) {
-        let Accepted {
-            socket,
-            peer,
-            kind,
-            transport,
-            ..
-        } = accepted;
         match &mut self.sets {
-            Sets::Local(set) => set.adopt(now, socket, peer, kind, transport, &mut self.core),
+            Sets::Local(set) => set.adopt(now, accepted, &mut self.core),
             Sets::Remote(remotes, _) => {
                 self.next_set = (self.next_set + 1) % remotes.len();
-                remotes[self.next_set].push(Order::Adopt {
-                    socket,
-                    peer,
-                    kind,
-                    transport,
-                });
+                remotes[self.next_set].push(Order::Adopt(accepted));
             }
         }
     }

@@ -44,6 +44,7 @@ struct Listener {
     transport: ListenerTransport,
     /// The balancers in front of it.
     proxy_from: Option<Vec<Network>>,
+    request_certificate: bool,
     /// Somebody else was told apart from them, and the operator told so.
     warned: bool,
     /// The kernel may have connections (edge-triggered).
@@ -75,6 +76,7 @@ impl Listener {
 }
 
 /// A connection that was let in.
+#[derive(Debug)]
 pub struct Accepted {
     /// Its socket.
     pub socket: TcpStream,
@@ -84,6 +86,8 @@ pub struct Accepted {
     pub kind: ListenerKind,
     /// What its listener carries.
     pub transport: ListenerTransport,
+    /// Ask for a certificate at the handshake, whoever orders it.
+    pub request_certificate: bool,
     /// The gate has it for no address: `peer` is a balancer, whose PROXY header says more.
     pub unnamed: bool,
 }
@@ -112,6 +116,7 @@ impl Listeners {
                     kind: config.kind,
                     transport: config.transport,
                     proxy_from: config.proxy_from.clone(),
+                    request_certificate: config.request_client_certificate,
                     warned: false,
                     ready: true,
                 });
@@ -251,6 +256,7 @@ impl Listeners {
                     continue;
                 }
                 let (kind, transport) = (listener.kind, listener.transport);
+                let request_certificate = listener.request_certificate;
                 let unnamed = listener.proxy_from.is_some();
                 let admitted = if unnamed {
                     gate.enter()
@@ -267,6 +273,7 @@ impl Listeners {
                                 peer,
                                 kind,
                                 transport,
+                                request_certificate,
                                 unnamed,
                             },
                         );

@@ -8,23 +8,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
-use mio::net::TcpStream;
-use proto::frame::{CloseReason, ConnId, Dial, ListenerKind, Open, TlsFacts};
+use proto::frame::{CloseReason, ConnId, Dial, Open, TlsFacts};
 
-use crate::config::{LimitsConfig, ListenerTransport};
+use crate::config::LimitsConfig;
 use crate::conn::Key;
 use crate::conns::{Above, ConnSet, Opening};
+use crate::listen::Accepted;
 
 /// From the link's thread to a set of connections.
 #[derive(Debug)]
 pub enum Order {
     /// Take a connection.
-    Adopt {
-        socket: TcpStream,
-        peer: SocketAddr,
-        kind: ListenerKind,
-        transport: ListenerTransport,
-    },
+    Adopt(Accepted),
     /// Open a connection.
     Dial {
         dial: Dial,
@@ -70,12 +65,7 @@ impl ConnSet {
     /// Carries out one order.
     pub fn apply(&mut self, now: Instant, order: Order, above: &mut impl Above) {
         match order {
-            Order::Adopt {
-                socket,
-                peer,
-                kind,
-                transport,
-            } => self.adopt(now, socket, peer, kind, transport, above),
+            Order::Adopt(accepted) => self.adopt(now, accepted, above),
             Order::Dial { dial, addresses } => self.dial(now, dial, addresses, above),
             Order::Opened { key, id, room } => self.opened(now, key, id, room, above),
             Order::Refused { key } => self.refused(now, key, above),

@@ -252,6 +252,49 @@ fn a_count_whose_welcome_was_lost_is_no_count_to_go_on_from() {
 }
 
 #[test]
+fn a_client_certificate_is_kept_until_the_client_has_logged_in() {
+    let now = Instant::now();
+    let mut mux = MuxSide::new(now, MuxSideConfig::new("m", BootId([1; 16])));
+    let mut first = server(now, &mut mux, 2, 9);
+    for _ in 0..3 {
+        turn(now, &mut mux, &mut first, &mut BytesMut::new(), usize::MAX);
+    }
+    let with_certificate = || Open {
+        tls: Some(TlsFacts {
+            version: 0x0304,
+            sni: Some("example.org".into()),
+            client_certificate: Some((Bytes::from(vec![7; 2000]), true)),
+            ..TlsFacts::default()
+        }),
+        transport: Transport::Tls,
+        ..open(ListenerKind::C2s)
+    };
+    let (inside, outside) = (
+        mux.open(now, with_certificate()).unwrap(),
+        mux.open(now, with_certificate()).unwrap(),
+    );
+    turn(now, &mut mux, &mut first, &mut BytesMut::new(), usize::MAX);
+    first.send(Frame::Note(inside, NoteKey([3; 16]))).unwrap();
+    turn(now, &mut mux, &mut first, &mut BytesMut::new(), usize::MAX);
+    let mut second = server(now, &mut mux, 4, 9);
+    turn(now, &mut mux, &mut second, &mut BytesMut::new(), usize::MAX);
+    let mut seen = 0;
+    while let Some(event) = second.poll_event() {
+        if let ServerEvent::Resumed(conn, resume) = event {
+            seen += 1;
+            let mut want = with_certificate();
+            if conn == inside {
+                want.tls.as_mut().unwrap().client_certificate = None;
+            } else {
+                assert_eq!(conn, outside);
+            }
+            assert_eq!(resume.open, want);
+        }
+    }
+    assert_eq!(seen, 2);
+}
+
+#[test]
 fn a_connection_amid_starttls_goes_with_its_server() {
     let now = Instant::now();
     let mut mux = MuxSide::new(now, MuxSideConfig::new("m", BootId([1; 16])));

@@ -179,6 +179,30 @@ impl<'t, 'i> Reader<'t, 'i> {
         Some(out)
     }
 
+    /// One string, or a list of at least one; each with its place.
+    pub fn one_or_more(
+        &mut self,
+        source: &mut Source<'_>,
+        key: &str,
+    ) -> Option<Vec<Spanned<String>>> {
+        let at = self
+            .left
+            .iter()
+            .find(|(k, _)| k.as_ref().as_ref() == key)?
+            .1;
+        if at.as_ref().as_str().is_some() {
+            return self.string(source, key).map(|one| vec![one]);
+        }
+        let all = self.strings(source, key)?;
+        if all.is_empty() {
+            source.mistake(at.span(), format!("`{}` is empty", self.name(key)));
+        }
+        for one in all.iter().filter(|s| s.as_ref().is_empty()) {
+            source.mistake(one.span(), format!("`{}` is empty", self.name(key)));
+        }
+        Some(all)
+    }
+
     /// A whole number within a range, else the default.
     pub fn number(
         &mut self,

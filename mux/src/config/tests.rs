@@ -66,6 +66,7 @@ fn the_example_is_whole_and_states_the_defaults() {
         "unauthenticated_max",
         "login_s",
         "proxy_header_s",
+        "request_client_certificate",
         "proxy_protocol",
         "proxy_from",
         "accepts_per_s",
@@ -131,6 +132,26 @@ fn rows_of_single_mistakes() {
         proxy("proxy_protocol = true\nproxy_from = [\"10.0.0.1/8\"]"),
     );
     let rows: &[(&str, &str, &str)] = &[
+        (
+            listen,
+            "listen = [\"127.0.0.1:0\"]\nrequest_client_certificate = true",
+            "needs `tls.client_ca`",
+        ),
+        (
+            "[metrics]",
+            "[tls]\nclient_ca = []\n[metrics]",
+            "`tls.client_ca` is empty",
+        ),
+        (
+            "[metrics]",
+            "[tls]\nclient_ca = [\"a\", \"\"]\n[metrics]",
+            "`tls.client_ca` is empty",
+        ),
+        (
+            "[metrics]",
+            "[tls]\nclient_ca = 3\n[metrics]",
+            "must be a list of strings",
+        ),
         (listen, &no_from, "`listener.proxy_from` is missing"),
         (listen, &from_alone, "means nothing without"),
         (listen, &nobody, "names no address"),
@@ -177,6 +198,36 @@ fn rows_of_single_mistakes() {
             found.iter().any(|m| m.contains(want)),
             "{from} -> {to}: {found:?}"
         );
+    }
+}
+
+#[test]
+fn client_cas_are_one_file_or_several() {
+    for (text, want) in [
+        ("\"a.pem\"", vec!["/etc/isthmus/a.pem"]),
+        (
+            "[\"a.pem\", \"/b.pem\"]",
+            vec!["/etc/isthmus/a.pem", "/b.pem"],
+        ),
+    ] {
+        let text = format!("{GOOD}[tls]\nclient_ca = {text}\n").replace(
+            "[\"127.0.0.1:0\"]",
+            "[\"127.0.0.1:0\"]\nrequest_client_certificate = true",
+        );
+        let config = parse(&text, Path::new("/etc/isthmus/mux.toml")).expect("good");
+        let found: Vec<_> = config
+            .tls
+            .client_ca
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect();
+        assert_eq!(found, want);
+        let asks: Vec<_> = config
+            .listeners
+            .iter()
+            .map(|l| l.request_client_certificate)
+            .collect();
+        assert_eq!(asks, [false, true]);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
@@ -315,19 +315,22 @@ fn client_config(
     Ok(Arc::new(config))
 }
 
-/// Reads a PEM file of CA certificates.
-pub fn load_roots(path: &Path) -> Result<Arc<RootCertStore>, String> {
-    let pem = read(path)?;
+/// Reads PEM files of CA certificates.
+pub fn load_roots(paths: &[PathBuf]) -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&pem) {
-        let cert =
-            cert.map_err(|e| format!("{} is no PEM certificate file: {e:?}", path.display()))?;
-        roots
-            .add(cert)
-            .map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("{} holds no certificate", path.display()));
+    for path in paths {
+        let pem = read(path)?;
+        let before = roots.len();
+        for cert in CertificateDer::pem_slice_iter(&pem) {
+            let cert =
+                cert.map_err(|e| format!("{} is no PEM certificate file: {e:?}", path.display()))?;
+            roots
+                .add(cert)
+                .map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        if roots.len() == before {
+            return Err(format!("{} holds no certificate", path.display()));
+        }
     }
     Ok(Arc::new(roots))
 }
@@ -344,10 +347,12 @@ pub struct Loader {
     loaded: Vec<(CertificateConfig, Arc<Certified>)>,
     /// Digest of every file seen last time, good or bad, so that each bad content is reported once.
     seen: HashMap<FilePair, [u8; 32]>,
-    roots: Option<(std::path::PathBuf, [u8; 32], Arc<RootCertStore>)>,
+    roots: Option<Arc<RootCertStore>>,
+    /// The CA files seen last time, good or bad, and the digest of what was in them.
+    roots_seen: Option<(Vec<PathBuf>, [u8; 32])>,
 }
 
-type FilePair = (std::path::PathBuf, std::path::PathBuf);
+type FilePair = (PathBuf, PathBuf);
 
 /// What a load changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -392,7 +397,7 @@ impl Loader {
                 .iter()
                 .find(|(e, _)| e.chain == entry.chain && e.key == entry.key);
             let old = old.map(|(_, certified)| certified.clone());
-            let digest = content(&entry.chain, &entry.key);
+            let digest = content(&[&entry.chain, &entry.key]);
             let same = self.seen.get(&files) == Some(&digest);
             self.seen.insert(files, digest);
             if same {
@@ -427,7 +432,7 @@ impl Loader {
                     .or_insert_with(|| certified.clone());
             }
         }
-        let roots = self.roots.as_ref().map(|r| &r.2);
+        let roots = self.roots.as_ref();
         match next
             .first()
             .map(|(_, default)| ServerConfigs::new(names, default.clone(), roots))
@@ -445,21 +450,24 @@ impl Loader {
     }
 
     fn refresh_roots(&mut self, tls: &TlsConfig, report: &mut Loaded) -> bool {
-        let Some(path) = &tls.client_ca else {
+        let paths = &tls.client_ca;
+        if paths.is_empty() {
+            self.roots_seen = None;
             return self.roots.take().is_some();
-        };
-        let digest = content(path, path);
-        if let Some((old, seen, _)) = &mut self.roots
-            && old == path
-        {
-            if *seen == digest {
-                return false;
-            }
-            *seen = digest;
         }
-        match load_roots(path) {
+        let files: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let now = Some((paths.clone(), content(&files)));
+        if self.roots_seen == now {
+            return false;
+        }
+        self.roots_seen = now;
+        match load_roots(paths) {
             Ok(roots) => {
-                self.roots = Some((path.clone(), digest, roots));
+                let names: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
+                report
+                    .taken
+                    .push(format!("{} CAs of {}", roots.len(), names.join(", ")));
+                self.roots = Some(roots);
                 true
             }
             Err(text) => {
@@ -485,9 +493,12 @@ fn same_set(
             .all(|(x, y)| x.0 == y.0 && x.1.digest() == y.1.digest())
 }
 
-/// Digest of what two files hold now; a file that cannot be read counts by its error.
-fn content(a: &Path, b: &Path) -> [u8; 32] {
-    let get =
-        |p: &Path| std::fs::read(p).unwrap_or_else(|e| format!("unreadable: {e}").into_bytes());
-    digest_of(&[&get(a), &get(b)])
+/// Digest of what files hold now; a file that cannot be read counts by its error.
+fn content(files: &[&Path]) -> [u8; 32] {
+    let held: Vec<Vec<u8>> = files
+        .iter()
+        .map(|p| std::fs::read(p).unwrap_or_else(|e| format!("unreadable: {e}").into_bytes()))
+        .collect();
+    let held: Vec<&[u8]> = held.iter().map(Vec::as_slice).collect();
+    digest_of(&held)
 }

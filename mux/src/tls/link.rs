@@ -15,7 +15,7 @@ use crate::config::LinkTlsConfig;
 
 /// Reads the files and makes the configuration. Errors are one sentence with the file.
 pub fn client_config(files: &LinkTlsConfig) -> Result<Arc<ClientConfig>, String> {
-    let roots = load_roots(&files.ca)?;
+    let roots = load_roots(std::slice::from_ref(&files.ca))?;
     let read = |p: &std::path::Path| {
         std::fs::read(p).map_err(|e| format!("{} cannot be read: {e}", p.display()))
     };

@@ -105,6 +105,15 @@ impl Conn {
         self.closed.is_some() || self.told_close
     }
 
+    /// The client has logged in: its session says who it is, and 16 KiB for each would be kept for nothing.
+    pub fn forget_certificate(&mut self) {
+        let mut open = codec::decode_open(&self.open).expect("this mux encoded it");
+        let certificate = open.tls.as_mut().and_then(|t| t.client_certificate.take());
+        if certificate.is_some() {
+            self.open = codec::encode_open(&open).expect("with more it was encoded before");
+        }
+    }
+
     pub fn weight(&self) -> usize {
         self.active.as_ref().map_or(0, |active| active.weight())
     }

@@ -25,6 +25,7 @@ impl MuxSide {
                         return Err(LinkError::State("Note", conn));
                     }
                     state.note = Some(key);
+                    state.forget_certificate();
                 }
                 Frame::StartTls(conn, start_tls) => self.handle_start_tls(conn, start_tls)?,
                 Frame::Dial(dial) => {
