@@ -129,7 +129,7 @@ fn the_server_and_the_mux_take_what_init_writes() {
         assert_eq!(server.domains, ["example.org"]);
         assert_eq!(server.data_dir, site.path("data"));
         assert_eq!(server.auth.plaintext, plaintext);
-        assert_eq!(server.auth.mechanisms, Mechanism::ALL);
+        assert_eq!(server.auth.mechanisms, Mechanism::DEFAULT);
         assert_eq!(server.muxes.len(), 1);
         assert_eq!(
             (&*server.muxes[0].name, &*server.muxes[0].kinds),

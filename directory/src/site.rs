@@ -138,6 +138,19 @@ impl Site {
         Some(None)
     }
 
+    /// Who logs in with this name. May block.
+    ///
+    /// # Errors
+    /// A directory does not answer: nobody knows whether they exist.
+    pub fn resolve(&self, login: &LoginName) -> Result<Option<Person>, DirectoryError> {
+        for backend in self.chain(login.domain()) {
+            if let Some(person) = backend.resolve(login)? {
+                return Ok(Some(self.judged(person)));
+            }
+        }
+        Ok(None)
+    }
+
     /// The back end that decides about a login name: the first that knows it, else the last.
     fn decides(&self, login: &LoginName) -> Result<Option<&Arc<dyn Backend>>, DirectoryError> {
         let chain = self.chain(login.domain());

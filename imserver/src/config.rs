@@ -12,6 +12,7 @@ pub mod reader;
 #[cfg(test)]
 mod tests;
 
+use crate::certificate::CertificateMapping;
 use crate::policy::Policy;
 use file::{Shown, Takes};
 use proto::frame::ListenerKind;
@@ -115,6 +116,8 @@ pub struct AdminConfig {
 /// A SASL mechanism, without `-PLUS`: that is offered wherever the connection can bind a channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub enum Mechanism {
+    /// EXTERNAL (RFC 4422 appendix A): the client's certificate.
+    External,
     /// SCRAM-SHA-512.
     ScramSha512,
     /// SCRAM-SHA-256 (RFC 7677).
@@ -126,8 +129,17 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// All, the strongest first.
-    pub const ALL: [Mechanism; 4] = [
+    /// Offered unless configured otherwise, the strongest first.
+    pub const DEFAULT: [Mechanism; 4] = [
+        Mechanism::ScramSha512,
+        Mechanism::ScramSha256,
+        Mechanism::ScramSha1,
+        Mechanism::Plain,
+    ];
+
+    /// All there are.
+    pub const ALL: [Mechanism; 5] = [
+        Mechanism::External,
         Mechanism::ScramSha512,
         Mechanism::ScramSha256,
         Mechanism::ScramSha1,
@@ -137,6 +149,7 @@ impl Mechanism {
     /// Its registered name.
     pub fn name(self) -> &'static str {
         match self {
+            Mechanism::External => "EXTERNAL",
             Mechanism::ScramSha512 => "SCRAM-SHA-512",
             Mechanism::ScramSha256 => "SCRAM-SHA-256",
             Mechanism::ScramSha1 => "SCRAM-SHA-1",
@@ -152,6 +165,8 @@ pub struct AuthConfig {
     pub plaintext: bool,
     /// Mechanisms offered, the strongest first.
     pub mechanisms: Vec<Mechanism>,
+    /// Which name of a client's certificate says who it is.
+    pub certificate_mapping: CertificateMapping,
     /// PBKDF2 rounds of new SCRAM secrets.
     pub scram_iterations: u32,
 }

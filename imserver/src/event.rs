@@ -12,8 +12,8 @@ use bytes::Bytes;
 use proto::frame::{CloseReason, ConnId, Frame, Input, NoteKey, Open, Resume, StoredId, TlsFacts};
 use std::sync::Arc;
 use xmpp::jid::{BareJid, FullJid, Jid};
-use xmpp::negotiation::{Keys, PasswordCheck};
-use xmpp::sasl::LoginName;
+use xmpp::negotiation::{Accounts, Keys, PasswordCheck};
+use xmpp::sasl::{GssapiAnswer, GssapiAsk, Identity, LoginName};
 use xmpp::scram::ScramHash;
 
 /// One mux link of this server run. Never reused.
@@ -293,12 +293,16 @@ pub enum ReadTag {
 }
 
 /// What a shard can ask the directory.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Look {
     /// SCRAM secrets of whose name this is.
     Scram(LoginName, ScramHash),
     /// Whether the password is right.
     Password(LoginName, Secret),
+    /// Which of these exist.
+    Accounts(Vec<Identity>),
+    /// What GSS-API says of a message.
+    Gssapi(GssapiAsk),
 }
 
 /// A password on its way to a check. Never printed.
@@ -318,6 +322,10 @@ pub enum LookResult {
     Scram(Keys),
     /// Right or wrong (no such account is wrong).
     Password(PasswordCheck),
+    /// Those that exist, disabled ones too.
+    Accounts(Accounts),
+    /// The next message, or the verdict.
+    Gssapi(GssapiAnswer),
 }
 
 /// For whom a look-up is.
@@ -381,6 +389,8 @@ pub struct MuxPermit {
     pub name: Arc<str>,
     /// Domains whose accounts may log in through it. `None`: all.
     pub domains: Option<Vec<String>>,
+    /// Its word on client certificates counts.
+    pub trust_client_certificates: bool,
 }
 
 impl MuxPermit {

@@ -470,6 +470,7 @@ impl Links {
         let mux = Arc::new(MuxPermit {
             name: link.name.clone(),
             domains: link.identity.domains.clone(),
+            trust_client_certificates: link.identity.trust_client_certificates,
         });
         self.events
             .push((shard, Event::Opened(ConnKey { link: id, conn }, open, mux)));

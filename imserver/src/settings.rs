@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use xmpp::negotiation::Offer;
+use xmpp::negotiation::{Mechanisms, Offer};
 use xmpp::scram::{FakeKeys, ScramHash};
 
 /// What happens when a resource is bound that another session of the account has (RFC 6120 §7.7.2.2).
@@ -24,6 +24,8 @@ pub struct Settings {
     pub domains: Vec<String>,
     /// What is offered before log-in.
     pub offer: Arc<Offer>,
+    /// Which name of a client's certificate says who it is.
+    pub certificate_mapping: crate::certificate::CertificateMapping,
     /// Who may log in.
     pub policy: Arc<crate::policy::Policy>,
     /// Connections that have not logged in, of all muxes together.
@@ -74,13 +76,19 @@ impl Default for Settings {
         Self {
             domains: vec!["localhost".into()],
             offer: Arc::new(Offer {
-                domains: vec!["localhost".into()],
+                domains: Offer::alike(
+                    &["localhost".into()],
+                    &Mechanisms {
+                        scram: ScramHash::ALL.to_vec(),
+                        plain: true,
+                        ..Mechanisms::default()
+                    },
+                ),
                 plaintext: false,
-                scram: ScramHash::ALL.to_vec(),
-                plain: true,
                 attempts_max: 3,
                 fake: FakeKeys::new([0; 32], 10_000),
             }),
+            certificate_mapping: Default::default(),
             policy: Arc::new(crate::policy::Policy::open()),
             conns_before_login_max: 20_000,
             element_depth_max: 64,

@@ -14,7 +14,10 @@ use crate::element::Element;
 use crate::error::{StanzaError, StreamError};
 use crate::jid::{BareJid, Jid};
 use crate::ns;
-use crate::sasl::{self, Exchange, Failure, LoginName, Named, Step};
+use crate::sasl::{
+    self, CertificateName, Exchange, Failure, GssapiAnswer, GssapiAsk, GssapiNext, Identity,
+    LoginName, Named, Step, external,
+};
 use crate::scram::{BindingType, FakeKeys, ScramHash, ScramKeys, TlsFacts};
 use crate::stream::{Limits, StreamEvent, StreamHeader};
 use bytes::Bytes;
@@ -30,18 +33,58 @@ pub const LOGIN_SECONDS: u64 = 30;
 /// What a server offers. One object for all negotiations.
 #[derive(Debug, Clone)]
 pub struct Offer {
-    /// Domains served, prepared.
-    pub domains: Vec<String>,
+    /// Domains served, and what each offers.
+    pub domains: Vec<DomainOffer>,
     /// SASL is offered without TLS too.
     pub plaintext: bool,
-    /// SCRAM mechanisms, the strongest first.
-    pub scram: Vec<ScramHash>,
-    /// PLAIN is offered.
-    pub plain: bool,
     /// Failed attempts of one stream (RFC 6120 §6.4.5: at least 2).
     pub attempts_max: usize,
     /// Keys for users who do not exist.
     pub fake: FakeKeys,
+}
+
+/// One domain. Mechanisms differ by domain, because what its directories can do differs: a password that only a directory
+/// can check is no good for SCRAM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainOffer {
+    /// Prepared.
+    pub name: String,
+    /// Its mechanisms.
+    pub mechanisms: Mechanisms,
+}
+
+/// SASL mechanisms.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mechanisms {
+    /// EXTERNAL, to clients whose certificate names somebody of the domain.
+    pub external: bool,
+    /// GSSAPI.
+    pub gssapi: bool,
+    /// SCRAM, the strongest first.
+    pub scram: Vec<ScramHash>,
+    /// PLAIN.
+    pub plain: bool,
+}
+
+impl Offer {
+    /// These mechanisms for every domain.
+    pub fn alike(domains: &[String], mechanisms: &Mechanisms) -> Vec<DomainOffer> {
+        let offer = |name: &String| DomainOffer {
+            name: name.clone(),
+            mechanisms: mechanisms.clone(),
+        };
+        domains.iter().map(offer).collect()
+    }
+
+    /// What a domain offers; `None`: it is not served.
+    pub fn mechanisms(&self, domain: &str) -> Option<&Mechanisms> {
+        let offer = self.domains.iter().find(|d| d.name == domain);
+        offer.map(|d| &d.mechanisms)
+    }
+
+    fn first_domain(&self) -> Option<&str> {
+        self.domains.first().map(|d| d.name.as_str())
+    }
 }
 
 /// What is to be done, in order. `Debug` does not print passwords.
@@ -49,13 +92,22 @@ pub enum Action {
     /// Send this: header, features, SASL element.
     Send(Bytes),
     /// Send these last plain bytes, then switch to TLS and call [`Negotiation::secured`].
-    StartTls(Bytes),
+    StartTls {
+        /// The bytes.
+        last: Bytes,
+        /// A certificate of the client would be of use: EXTERNAL is offered.
+        want_certificate: bool,
+    },
     /// The stream is restarted: the parser expects a header.
     Restart,
     /// Find the keys, then call [`Negotiation::keys`].
     LookScram(LoginName, ScramHash),
     /// Check the password, then call [`Negotiation::password`].
     LookPassword(LoginName, String),
+    /// Find out which of these exist, then call [`Negotiation::accounts`].
+    LookAccounts(Vec<Identity>),
+    /// Let GSS-API look at this, then call [`Negotiation::gssapi`].
+    LookGssapi(GssapiAsk),
     /// Logged in as this account. What follows is the account's.
     Authenticated(BareJid),
     /// Bind a resource: the one wanted, or one of the server's making. Then [`bind_result`] or [`bind_error`].
@@ -77,10 +129,12 @@ impl fmt::Debug for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
-            Self::StartTls(_) => f.write_str("StartTls"),
+            Self::StartTls { .. } => f.write_str("StartTls"),
             Self::Restart => f.write_str("Restart"),
             Self::LookScram(login, hash) => write!(f, "LookScram({login:?}, {hash})"),
             Self::LookPassword(login, _) => write!(f, "LookPassword({login:?}, ..)"),
+            Self::LookAccounts(all) => write!(f, "LookAccounts({all:?})"),
+            Self::LookGssapi(_) => f.write_str("LookGssapi(..)"),
             Self::Authenticated(account) => write!(f, "Authenticated({account:?})"),
             Self::Bind { resource, id } => write!(f, "Bind({resource:?}, {id:?})"),
             Self::Failed => f.write_str("Failed"),
@@ -116,6 +170,15 @@ pub enum PasswordCheck {
     TemporaryFailure,
 }
 
+/// Which of the people asked about exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accounts {
+    /// These.
+    Found(Vec<Named>),
+    /// The directory does not answer.
+    TemporaryFailure,
+}
+
 #[derive(Debug)]
 enum State {
     Header,
@@ -124,6 +187,8 @@ enum State {
     Keys(Box<Exchange>),
     Challenge(Box<Exchange>),
     Password(Box<Exchange>),
+    Accounts(Box<Exchange>),
+    Gssapi(Box<Exchange>),
     /// Success has been sent; the client restarts the stream.
     Restart,
     Bind,
@@ -136,6 +201,8 @@ pub struct Negotiation {
     offer: Arc<Offer>,
     state: State,
     tls: Option<TlsFacts>,
+    /// Names of the client's certificate, if it has shown one that was verified.
+    certificate: Vec<CertificateName>,
     domain: Option<String>,
     account: Option<BareJid>,
     attempts: usize,
@@ -149,11 +216,23 @@ impl Negotiation {
             offer,
             state: State::Header,
             tls,
+            certificate: Vec::new(),
             domain: None,
             account: None,
             attempts: 0,
             header_sent: false,
         }
+    }
+
+    /// The client has shown a certificate, and somebody who may say so has verified it: it gives these names. Before the
+    /// header of the stream it counts for.
+    pub fn certified(&mut self, names: Vec<CertificateName>) {
+        self.certificate = names;
+    }
+
+    /// Some domain offers EXTERNAL: names of a certificate are of use.
+    pub fn wants_certificate(&self) -> bool {
+        self.offer.domains.iter().any(|d| d.mechanisms.external)
     }
 
     /// The account that has logged in.
@@ -169,9 +248,7 @@ impl Negotiation {
     /// The header that must come before a stream error when none has been sent.
     pub fn error_header(&self, random: &mut dyn FnMut(&mut [u8])) -> Bytes {
         header_bytes(
-            self.domain
-                .as_deref()
-                .or(self.offer.domains.first().map(String::as_str)),
+            self.domain.as_deref().or(self.offer.first_domain()),
             None,
             random,
         )
@@ -207,11 +284,11 @@ impl Negotiation {
             .filter(|j| j.localpart().is_none());
         let served = to
             .as_ref()
-            .filter(|j| self.offer.domains.iter().any(|d| d == j.domainpart()));
+            .filter(|j| self.offer.mechanisms(j.domainpart()).is_some());
         let reply = header_bytes(
             served
                 .map(BareJid::domainpart)
-                .or(self.offer.domains.first().map(String::as_str)),
+                .or(self.offer.first_domain()),
             header.from.as_deref(),
             random,
         );
@@ -294,24 +371,46 @@ impl Negotiation {
             .unwrap_or_default()
     }
 
-    fn plus_offered(&self) -> bool {
-        !self.offer.scram.is_empty() && !self.binding_types().is_empty()
+    /// What the stream's domain offers. A header came before.
+    fn offered(&self) -> Option<&Mechanisms> {
+        self.offer.mechanisms(self.domain.as_deref()?)
     }
 
-    /// Names of the mechanisms offered on this connection now.
+    fn plus_offered(&self) -> bool {
+        self.offered().is_some_and(|o| !o.scram.is_empty()) && !self.binding_types().is_empty()
+    }
+
+    /// Whom the client's certificate names in this domain. Nobody where EXTERNAL is not offered.
+    fn identities(&self) -> Vec<Identity> {
+        match (self.offered(), &self.domain) {
+            (Some(offered), Some(domain)) if offered.external && self.tls.is_some() => {
+                external::identities(&self.certificate, domain)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Names of the mechanisms offered on this connection now, those that need no password first.
     fn mechanisms(&self) -> Vec<String> {
-        let plus = self.plus_offered();
-        let with_plus = self
-            .offer
-            .scram
-            .iter()
-            .filter(|_| plus)
-            .map(|h| format!("{}-PLUS", h.mechanism()));
-        let without = self.offer.scram.iter().map(|h| h.mechanism().to_owned());
-        with_plus
-            .chain(without)
-            .chain(self.offer.plain.then(|| "PLAIN".to_owned()))
-            .collect()
+        let Some(offered) = self.offered() else {
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        if !self.identities().is_empty() {
+            names.push("EXTERNAL".to_owned());
+        }
+        if offered.gssapi {
+            names.push("GSSAPI".to_owned());
+        }
+        let scram = offered.scram.iter().map(|h| h.mechanism());
+        if self.plus_offered() {
+            names.extend(scram.clone().map(|name| format!("{name}-PLUS")));
+        }
+        names.extend(scram.map(str::to_owned));
+        if offered.plain {
+            names.push("PLAIN".to_owned());
+        }
+        names
     }
 
     // ---- elements ---------------------------------------------------------------------------------------
@@ -351,9 +450,10 @@ impl Negotiation {
             ];
         }
         self.state = State::Tls;
-        vec![Action::StartTls(Bytes::from_static(
-            b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
-        ))]
+        vec![Action::StartTls {
+            last: Bytes::from_static(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"),
+            want_certificate: self.offered().is_some_and(|o| o.external),
+        }]
     }
 
     fn sasl(&mut self, name: &str, element: &Element) -> Vec<Action> {
@@ -383,7 +483,8 @@ impl Negotiation {
         let domain = self.domain.clone().expect("a header came before");
         let text = element.text();
         // No initial response: the server asks for it with an empty challenge (RFC 4422 §5).
-        let exchange = Exchange::new(&mechanism, domain, self.plus_offered(), self.tls.clone());
+        let exchange = Exchange::new(&mechanism, domain, self.plus_offered(), self.tls.clone())
+            .certified(self.identities());
         if text.is_empty() {
             self.state = State::Challenge(Box::new(exchange));
             return vec![Action::Send(Bytes::from_static(
@@ -401,7 +502,8 @@ impl Negotiation {
     }
 
     fn step(&mut self, mut exchange: Exchange, base64: &str) -> Vec<Action> {
-        match sasl::decode(base64).and_then(|message| exchange.step(&message)) {
+        let message = sasl::decode(base64, exchange.message_bytes_max());
+        match message.and_then(|message| exchange.step(&message)) {
             Ok(Step::NeedKeys(login, hash)) => {
                 self.state = State::Keys(Box::new(exchange));
                 vec![Action::LookScram(login, hash)]
@@ -409,6 +511,14 @@ impl Negotiation {
             Ok(Step::NeedPassword(login, password)) => {
                 self.state = State::Password(Box::new(exchange));
                 vec![Action::LookPassword(login, password)]
+            }
+            Ok(Step::NeedAccounts(identities)) => {
+                self.state = State::Accounts(Box::new(exchange));
+                vec![Action::LookAccounts(identities)]
+            }
+            Ok(Step::NeedGssapi(ask)) => {
+                self.state = State::Gssapi(Box::new(exchange));
+                vec![Action::LookGssapi(ask)]
             }
             Ok(Step::Success(account, last)) => self.succeed(account, Some(last)),
             Err(failure) => self.fail(failure),
@@ -431,12 +541,44 @@ impl Negotiation {
             Keys::None => exchange.challenge(&fake, None, random),
             Keys::TemporaryFailure => return self.fail(Failure::TemporaryAuthFailure),
         };
+        self.challenge(exchange, challenge)
+    }
+
+    fn challenge(&mut self, exchange: Box<Exchange>, message: impl AsRef<[u8]>) -> Vec<Action> {
         self.state = State::Challenge(exchange);
         vec![Action::Send(Bytes::from(format!(
             "<challenge xmlns='{}'>{}</challenge>",
             ns::SASL,
-            sasl::encode(&challenge)
+            sasl::encode(message)
         )))]
+    }
+
+    /// The directory's answer to [`Action::LookAccounts`].
+    pub fn accounts(&mut self, accounts: Accounts) -> Vec<Action> {
+        let State::Accounts(exchange) = std::mem::replace(&mut self.state, State::Features) else {
+            return Vec::new();
+        };
+        let outcome = match accounts {
+            Accounts::Found(found) => exchange.found(found),
+            Accounts::TemporaryFailure => Err(Failure::TemporaryAuthFailure),
+        };
+        match outcome {
+            Ok(account) => self.succeed(account, None),
+            Err(failure) => self.fail(failure),
+        }
+    }
+
+    /// The answer to [`Action::LookGssapi`].
+    pub fn gssapi(&mut self, answer: GssapiAnswer) -> Vec<Action> {
+        let State::Gssapi(mut exchange) = std::mem::replace(&mut self.state, State::Features)
+        else {
+            return Vec::new();
+        };
+        match exchange.gssapi(answer) {
+            Ok(GssapiNext::Challenge(message)) => self.challenge(exchange, message),
+            Ok(GssapiNext::Success(account)) => self.succeed(account, None),
+            Err(failure) => self.fail(failure),
+        }
     }
 
     /// The directory's answer to [`Action::LookPassword`].
@@ -469,7 +611,7 @@ impl Negotiation {
             Some(last) => format!(
                 "<success xmlns='{}'>{}</success>",
                 ns::SASL,
-                sasl::encode(&last)
+                sasl::encode(last)
             ),
             None => format!("<success xmlns='{}'/>", ns::SASL),
         };

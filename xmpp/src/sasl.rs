@@ -9,14 +9,21 @@ use crate::scram::{
 };
 use base64::Engine as _;
 use bytes::Bytes;
+use std::any::Any;
 use std::fmt;
 
+pub mod external;
 mod login_name;
 
+pub use external::{CertificateName, Identity};
 pub use login_name::{LOGIN_NAME_BYTES_MAX, LoginName};
 
 /// Longest message of a client, in bytes after base64. SCRAM with the longest names and nonces stays under 4 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 6 * 1024;
+
+/// The same of GSSAPI: a Kerberos ticket lists the groups of its owner, and Active Directory lets it grow to this size. What
+/// an element may have before log-in is the narrower bound unless the operator has widened it.
+pub const GSSAPI_MESSAGE_BYTES_MAX: usize = 48_000;
 
 /// Why a log-in failed, RFC 6120 §6.5.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +32,8 @@ pub enum Failure {
     Aborted,
     /// Right password, but the account may not log in.
     AccountDisabled,
+    /// What the client has shown (a Kerberos ticket) is too old.
+    CredentialsExpired,
     /// The mechanism needs TLS first.
     EncryptionRequired,
     /// Not base64.
@@ -47,6 +56,7 @@ impl Failure {
         let condition = match self {
             Self::Aborted => "aborted",
             Self::AccountDisabled => "account-disabled",
+            Self::CredentialsExpired => "credentials-expired",
             Self::EncryptionRequired => "encryption-required",
             Self::IncorrectEncoding => "incorrect-encoding",
             Self::InvalidAuthzid => "invalid-authzid",
@@ -72,8 +82,48 @@ pub enum Step {
     NeedKeys(LoginName, ScramHash),
     /// This password must be checked, then [`Exchange::authenticated`].
     NeedPassword(LoginName, String),
+    /// These must be looked up, then [`Exchange::found`].
+    NeedAccounts(Vec<Identity>),
+    /// GSS-API must look at this message, then [`Exchange::gssapi`].
+    NeedGssapi(GssapiAsk),
     /// The client is who it says, and is told this.
     Success(BareJid, String),
+}
+
+/// The security context of an exchange, between two of its messages. Opaque here: it belongs to whoever speaks to GSS-API.
+pub struct GssapiState(pub Box<dyn Any + Send>);
+
+impl fmt::Debug for GssapiState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GssapiState")
+    }
+}
+
+/// A message for GSS-API (RFC 4752).
+#[derive(Debug)]
+pub struct GssapiAsk {
+    /// Of the stream.
+    pub domain: String,
+    /// What the client has sent.
+    pub message: Vec<u8>,
+    /// What was given with the last challenge; `None`: a new exchange.
+    pub state: Option<GssapiState>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum GssapiAnswer {
+    /// To the client, whose answer is wanted together with the state.
+    Challenge(Vec<u8>, GssapiState),
+    /// The client has proved its identity. `None`: it belongs to no account here.
+    Authenticated {
+        /// The account.
+        named: Option<Named>,
+        /// Whom the client wants to act as; may be empty.
+        authzid: String,
+    },
+    /// It is over.
+    Failed(Failure),
 }
 
 impl fmt::Debug for Step {
@@ -81,6 +131,8 @@ impl fmt::Debug for Step {
         match self {
             Self::NeedKeys(login, hash) => write!(f, "NeedKeys({login:?}, {hash})"),
             Self::NeedPassword(login, _) => write!(f, "NeedPassword({login:?}, ..)"),
+            Self::NeedAccounts(identities) => write!(f, "NeedAccounts({identities:?})"),
+            Self::NeedGssapi(_) => f.write_str("NeedGssapi(..)"),
             Self::Success(account, _) => write!(f, "Success({account:?}, ..)"),
         }
     }
@@ -95,8 +147,19 @@ pub struct Named {
     pub disabled: bool,
 }
 
+/// What follows an answer of GSS-API.
+#[derive(Debug)]
+pub enum GssapiNext {
+    /// Send this.
+    Challenge(Vec<u8>),
+    /// Logged in.
+    Success(BareJid),
+}
+
 #[derive(Debug)]
 enum Mechanism {
+    External(Vec<Identity>),
+    Gssapi(Option<GssapiState>),
     Plain,
     ScramFirst { hash: ScramHash, plus: bool },
     ScramKeys(ClientFirst),
@@ -125,6 +188,8 @@ impl Exchange {
         };
         let mechanism = match ScramHash::from_mechanism(base) {
             Some(hash) => Mechanism::ScramFirst { hash, plus },
+            None if name == "EXTERNAL" => Mechanism::External(Vec::new()),
+            None if name == "GSSAPI" => Mechanism::Gssapi(None),
             None => Mechanism::Plain,
         };
         Self {
@@ -137,12 +202,34 @@ impl Exchange {
         }
     }
 
+    /// The client's certificate, which was verified, names these; for EXTERNAL.
+    pub fn certified(mut self, identities: Vec<Identity>) -> Self {
+        if let Mechanism::External(all) = &mut self.mechanism {
+            *all = identities;
+        }
+        self
+    }
+
+    /// Longest message that the client may send now, in bytes after base64.
+    pub fn message_bytes_max(&self) -> usize {
+        match self.mechanism {
+            Mechanism::Gssapi(_) => GSSAPI_MESSAGE_BYTES_MAX,
+            _ => MESSAGE_BYTES_MAX,
+        }
+    }
+
     /// Handles a message of the client.
     ///
     /// # Errors
     /// The failure to tell it.
     pub fn step(&mut self, message: &[u8]) -> Result<Step, Failure> {
         match std::mem::replace(&mut self.mechanism, Mechanism::Done) {
+            Mechanism::External(identities) => self.external(identities, message),
+            Mechanism::Gssapi(state) => Ok(Step::NeedGssapi(GssapiAsk {
+                domain: self.domain.clone(),
+                message: message.to_vec(),
+                state,
+            })),
             Mechanism::Plain => self.plain(message),
             Mechanism::ScramFirst { hash, plus } => self.scram_first(hash, plus, message),
             Mechanism::ScramFinal(server, named) => {
@@ -151,6 +238,43 @@ impl Exchange {
                 Ok(Step::Success(account, last))
             }
             Mechanism::ScramKeys(_) | Mechanism::Done => Err(Failure::MalformedRequest),
+        }
+    }
+
+    /// RFC 4422 appendix A: the message is the authorization identity, or nothing.
+    fn external(&mut self, identities: Vec<Identity>, message: &[u8]) -> Result<Step, Failure> {
+        self.authzid = external::authzid(message)?;
+        let wanted = external::wanted(identities, self.authzid.as_deref())?;
+        Ok(Step::NeedAccounts(wanted))
+    }
+
+    /// Those of [`Step::NeedAccounts`] that exist. Returns the account the client is logged in as.
+    ///
+    /// # Errors
+    /// XEP-0178 §2: `not-authorized` if there are none, `invalid-authzid` if it is none of them or not clear which; and as
+    /// [`Exchange::authenticated`].
+    pub fn found(&self, found: Vec<Named>) -> Result<BareJid, Failure> {
+        let found = found.into_iter().filter(|n| self.may_be(&n.account));
+        let named = external::choose(found.collect(), self.authzid.as_deref())?;
+        self.authenticated(named)
+    }
+
+    /// GSS-API has answered: a challenge, or the account the client is logged in as.
+    ///
+    /// # Errors
+    /// The failure to tell it.
+    pub fn gssapi(&mut self, answer: GssapiAnswer) -> Result<GssapiNext, Failure> {
+        match answer {
+            GssapiAnswer::Challenge(challenge, state) => {
+                self.mechanism = Mechanism::Gssapi(Some(state));
+                Ok(GssapiNext::Challenge(challenge))
+            }
+            GssapiAnswer::Authenticated { named, authzid } => {
+                self.authzid = Some(authzid).filter(|a| !a.is_empty());
+                let named = named.ok_or(Failure::NotAuthorized)?;
+                self.authenticated(named).map(GssapiNext::Success)
+            }
+            GssapiAnswer::Failed(failure) => Err(failure),
         }
     }
 
@@ -259,18 +383,18 @@ fn failure(e: ScramError) -> Failure {
 /// The content of `<auth/>` and `<response/>` (RFC 6120 §6.4.2): `=` stands for an empty message.
 ///
 /// # Errors
-/// `incorrect-encoding`; `malformed-request` for what is longer than any mechanism needs.
-pub fn decode(text: &str) -> Result<Vec<u8>, Failure> {
+/// `incorrect-encoding`; `malformed-request` for what is longer than `bytes_max`.
+pub fn decode(text: &str, bytes_max: usize) -> Result<Vec<u8>, Failure> {
     if text == "=" || text.is_empty() {
         return Ok(Vec::new());
     }
-    if text.len() > MESSAGE_BYTES_MAX * 4 / 3 + 4 {
+    if text.len() > bytes_max * 4 / 3 + 4 {
         return Err(Failure::MalformedRequest);
     }
     BASE64.decode(text).map_err(|_| Failure::IncorrectEncoding)
 }
 
 /// The content of `<challenge/>` and `<success/>`.
-pub fn encode(message: &str) -> String {
+pub fn encode(message: impl AsRef<[u8]>) -> String {
     BASE64.encode(message)
 }

@@ -10,8 +10,10 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
-use xmpp::negotiation::{Action, Keys, Negotiation, Offer, PasswordCheck};
-use xmpp::sasl::LoginName;
+use xmpp::negotiation::{
+    Accounts, Action, DomainOffer, Keys, Mechanisms, Negotiation, Offer, PasswordCheck,
+};
+use xmpp::sasl::{CertificateName, Failure, GssapiAnswer, GssapiState, Identity, LoginName, Named};
 use xmpp::scram::client::{ClientBinding, ScramClient};
 use xmpp::scram::{BindingType, FakeKeys, ScramHash, TlsFacts, derive};
 use xmpp::stream::{Limits, StreamParser};
@@ -31,6 +33,26 @@ fn account_of(login: &LoginName) -> Option<BareJid> {
     }
 }
 
+/// Those of the people who exist.
+fn accounts_of(all: &[Identity]) -> Accounts {
+    let mut found = Vec::new();
+    for identity in all {
+        let account = match identity {
+            Identity::Account(jid) => Some(jid.clone()),
+            Identity::Login(login) => account_of(login),
+        };
+        match account.as_ref().and_then(|a| a.localpart()) {
+            Some("nurse") => return Accounts::TemporaryFailure,
+            Some(name @ ("romeo" | "roger" | "tybalt" | "mercutio")) => found.push(Named {
+                disabled: name == "tybalt",
+                account: account.unwrap(),
+            }),
+            _ => {}
+        }
+    }
+    Accounts::Found(found)
+}
+
 /// A server's end with one account, romeo, whose password is `secret`; tybalt may not log in, and the directory does not
 /// answer for nurse.
 struct Server {
@@ -46,10 +68,26 @@ struct Server {
 impl Server {
     fn new(plaintext: bool, tls: Option<TlsFacts>) -> Self {
         let offer = Offer {
-            domains: vec!["verona.lit".into(), "mantua.lit".into()],
+            domains: vec![
+                DomainOffer {
+                    name: "verona.lit".into(),
+                    mechanisms: Mechanisms {
+                        external: true,
+                        gssapi: true,
+                        scram: ScramHash::ALL.to_vec(),
+                        plain: true,
+                    },
+                },
+                // Its passwords are with a directory that only checks them.
+                DomainOffer {
+                    name: "mantua.lit".into(),
+                    mechanisms: Mechanisms {
+                        plain: true,
+                        ..Mechanisms::default()
+                    },
+                },
+            ],
             plaintext,
-            scram: ScramHash::ALL.to_vec(),
-            plain: true,
             attempts_max: 3,
             fake: FakeKeys::new([7; 32], 4096),
         };
@@ -88,8 +126,12 @@ impl Server {
                     self.sent.push_str(std::str::from_utf8(&bytes).unwrap());
                     continue;
                 }
-                Action::StartTls(bytes) => {
-                    self.sent.push_str(std::str::from_utf8(&bytes).unwrap());
+                Action::StartTls {
+                    last,
+                    want_certificate,
+                } => {
+                    self.sent.push_str(std::str::from_utf8(&last).unwrap());
+                    assert!(want_certificate, "EXTERNAL is offered for verona.lit");
                     self.starttls = true;
                     continue;
                 }
@@ -123,6 +165,38 @@ impl Server {
                         None => PasswordCheck::Wrong,
                     };
                     self.negotiation.password(answer)
+                }
+                Action::LookAccounts(all) => {
+                    let answer = accounts_of(&all);
+                    self.negotiation.accounts(answer)
+                }
+                Action::LookGssapi(ask) => {
+                    // Stands for GSS-API: two challenges, then the message is the verdict.
+                    let leg = ask.state.map_or(0, |s| *s.0.downcast::<u32>().unwrap());
+                    let state = GssapiState(Box::new(leg + 1));
+                    let named = |name: &str| Named {
+                        account: BareJid::parse(name).unwrap(),
+                        disabled: name.starts_with("tybalt"),
+                    };
+                    let answer = match std::str::from_utf8(&ask.message) {
+                        Ok("wrong") => GssapiAnswer::Failed(Failure::NotAuthorized),
+                        Ok("old") => GssapiAnswer::Failed(Failure::CredentialsExpired),
+                        Ok("down") => GssapiAnswer::Failed(Failure::TemporaryAuthFailure),
+                        _ if leg < 2 => GssapiAnswer::Challenge(vec![0xff, leg as u8], state),
+                        Ok("") => GssapiAnswer::Authenticated {
+                            named: None,
+                            authzid: String::new(),
+                        },
+                        Ok(text) => {
+                            let (name, authzid) = text.split_once(' ').unwrap_or((text, ""));
+                            GssapiAnswer::Authenticated {
+                                named: Some(named(name)),
+                                authzid: authzid.into(),
+                            }
+                        }
+                        Err(_) => panic!("this test sends text"),
+                    };
+                    self.negotiation.gssapi(answer)
                 }
                 Action::Authenticated(account) => {
                     self.account = Some(account);
@@ -527,6 +601,195 @@ fn the_directory_says_whose_a_login_name_is_and_the_identity_is_compared_with_th
         let success = expected == "<success";
         assert_eq!(account, success.then_some("romeo@verona.lit"), "{user}");
     }
+}
+
+#[test]
+fn mechanisms_are_those_of_the_domain_and_of_the_certificate() {
+    let offered = |to: &str, names: &[&str]| {
+        let mut server = Server::new(false, Some(tls()));
+        let names = names.iter().map(|n| CertificateName::XmppAddr((*n).into()));
+        server.negotiation.certified(names.collect());
+        let features = server.feed(&HEADER.replace("verona.lit", to));
+        let parts = features.split("<mechanism>").skip(1);
+        let names: Vec<_> = parts.map(|p| p.split('<').next().unwrap()).collect();
+        names.join(" ")
+    };
+    let scram = "SCRAM-SHA-512-PLUS SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1";
+    for (to, names, expected) in [
+        ("verona.lit", &[][..], format!("GSSAPI {scram} PLAIN")),
+        (
+            "verona.lit",
+            &["romeo@verona.lit"],
+            format!("EXTERNAL GSSAPI {scram} PLAIN"),
+        ),
+        (
+            "verona.lit",
+            &["romeo@mantua.lit"],
+            format!("GSSAPI {scram} PLAIN"),
+        ),
+        (
+            "verona.lit",
+            &["verona.lit"],
+            format!("GSSAPI {scram} PLAIN"),
+        ),
+        ("mantua.lit", &["romeo@mantua.lit"], "PLAIN".to_owned()),
+    ] {
+        assert_eq!(offered(to, names), expected, "{to} {names:?}");
+    }
+}
+
+#[test]
+fn external_is_whom_the_certificate_names() {
+    let address = |text: &str| CertificateName::XmppAddr(text.to_owned());
+    let login = |text: &str| CertificateName::Login(text.to_owned());
+    let (romeo, roger) = (address("romeo@verona.lit"), address("roger@verona.lit"));
+    for (names, authzid, expected) in [
+        (vec![romeo.clone()], "", Ok("romeo@verona.lit")),
+        (
+            vec![romeo.clone()],
+            "romeo@verona.lit",
+            Ok("romeo@verona.lit"),
+        ),
+        (
+            vec![romeo.clone()],
+            "roger@verona.lit",
+            Err("invalid-authzid"),
+        ),
+        (
+            vec![romeo.clone()],
+            "romeo@mantua.lit",
+            Err("invalid-authzid"),
+        ),
+        (vec![romeo.clone()], "a\0b", Err("malformed-request")),
+        (
+            vec![romeo.clone(), roger.clone()],
+            "",
+            Err("invalid-authzid"),
+        ),
+        (
+            vec![romeo.clone(), roger],
+            "roger@verona.lit",
+            Ok("roger@verona.lit"),
+        ),
+        // Only one of them is an account.
+        (
+            vec![romeo.clone(), address("x@verona.lit")],
+            "",
+            Ok("romeo@verona.lit"),
+        ),
+        (
+            vec![romeo, address("nurse@verona.lit")],
+            "",
+            Err("temporary-auth-failure"),
+        ),
+        (
+            vec![address("nobody@verona.lit")],
+            "",
+            Err("not-authorized"),
+        ),
+        (
+            vec![address("tybalt@verona.lit")],
+            "",
+            Err("account-disabled"),
+        ),
+        (
+            vec![address("romeo@mantua.lit")],
+            "",
+            Err("invalid-mechanism"),
+        ),
+        (vec![], "", Err("invalid-mechanism")),
+        (vec![login("4711")], "", Ok("romeo@verona.lit")),
+        (
+            vec![login("4711")],
+            "roger@verona.lit",
+            Err("invalid-authzid"),
+        ),
+        (vec![login("mercutio")], "", Err("not-authorized")),
+    ] {
+        for at_once in [true, false] {
+            let mut server = Server::new(false, Some(tls()));
+            server.negotiation.certified(names.clone());
+            server.feed(HEADER);
+            let data = match authzid {
+                "" => "=".to_owned(),
+                text => base64(text.as_bytes()),
+            };
+            const SASL: &str = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'";
+            let sent = if at_once {
+                server.feed(&format!("<auth {SASL} mechanism='EXTERNAL'>{data}</auth>"))
+            } else {
+                let sent = server.feed(&format!("<auth {SASL} mechanism='EXTERNAL'/>"));
+                if !sent.contains("<challenge") {
+                    assert!(sent.contains("<invalid-mechanism/>"), "{sent}");
+                    continue;
+                }
+                server.feed(&format!("<response {SASL}>{data}</response>"))
+            };
+            let wanted = match expected {
+                Ok(_) => "<success".to_owned(),
+                Err(condition) => format!("<{condition}/>"),
+            };
+            assert!(sent.contains(&wanted), "{names:?} {authzid}: {sent}");
+            let account = server.account.as_ref().map(BareJid::as_str);
+            assert_eq!(account, expected.ok(), "{names:?} {authzid}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_is_of_no_use_where_the_mechanism_is_not_offered_or_there_is_no_tls() {
+    let mut server = Server::new(true, None);
+    server
+        .negotiation
+        .certified(vec![CertificateName::XmppAddr("romeo@verona.lit".into())]);
+    assert!(!server.feed(HEADER).contains("EXTERNAL"));
+    assert!(
+        server
+            .feed(&auth("EXTERNAL", b"romeo@verona.lit"))
+            .contains("<invalid-mechanism/>")
+    );
+}
+
+#[test]
+fn gssapi_goes_through_as_many_messages_as_it_needs() {
+    let response = |text: &str| {
+        format!(
+            "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>",
+            base64(text.as_bytes())
+        )
+    };
+    for (messages, expected) in [
+        (vec!["a", "", "romeo@verona.lit"], "<success"),
+        (
+            vec!["a", "", "romeo@verona.lit romeo@verona.lit"],
+            "<success",
+        ),
+        (
+            vec!["a", "", "romeo@verona.lit roger@verona.lit"],
+            "<invalid-authzid/>",
+        ),
+        (vec!["a", "", "romeo@mantua.lit"], "<not-authorized/>"),
+        (vec!["a", "", "tybalt@verona.lit"], "<account-disabled/>"),
+        (vec!["a", "", ""], "<not-authorized/>"),
+        (vec!["wrong"], "<not-authorized/>"),
+        (vec!["old"], "<credentials-expired/>"),
+        (vec!["a", "down"], "<temporary-auth-failure/>"),
+    ] {
+        let mut server = Server::new(false, Some(tls()));
+        server.feed(HEADER);
+        let mut sent = server.feed(&auth("GSSAPI", messages[0].as_bytes()));
+        for message in &messages[1..] {
+            assert!(sent.contains("<challenge"), "{messages:?}: {sent}");
+            sent = server.feed(&response(message));
+        }
+        assert!(sent.contains(expected), "{messages:?}: {sent}");
+        assert_eq!(server.account.is_some(), expected == "<success");
+    }
+    // Longer than any message of another mechanism, but a ticket may be.
+    let mut server = Server::new(false, Some(tls()));
+    server.feed(HEADER);
+    let sent = server.feed(&auth("GSSAPI", &[b'x'; 7_000]));
+    assert!(sent.contains("<challenge"), "{sent}");
 }
 
 /// One line of a script: what the client sends, a part of what it gets (None: nothing at all).

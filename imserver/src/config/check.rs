@@ -6,6 +6,7 @@ use super::{
     AdminConfig, AuthConfig, Config, Conflict, LimitsConfig, LinkConfig, LinkTls, LogConfig,
     Mechanism, MuxConfig, SessionConfig,
 };
+use crate::certificate::CertificateMapping;
 use crate::policy::Policy;
 use proto::frame::ListenerKind;
 use std::collections::HashSet;
@@ -426,7 +427,7 @@ fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
     let plaintext = file.auth.plaintext.as_ref().is_some_and(|p| p.value);
     let mut mechanisms = Vec::new();
     match &file.auth.mechanisms {
-        None => mechanisms.extend(Mechanism::ALL),
+        None => mechanisms.extend(Mechanism::DEFAULT),
         Some(written) => {
             for text in &written.value.0 {
                 match Mechanism::ALL
@@ -450,6 +451,7 @@ fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
             mechanisms.dedup();
         }
     }
+    let certificate_mapping = certificate_mapping(reader, file);
     // RFC 7677 §4 wants at least 4096; past a million one log-in costs a second of CPU.
     let iterations = number(
         reader,
@@ -460,7 +462,26 @@ fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
     AuthConfig {
         plaintext,
         mechanisms,
+        certificate_mapping,
         scram_iterations: u32::try_from(iterations).expect("the range ends at a million"),
+    }
+}
+
+fn certificate_mapping(reader: &mut Reader, file: &File) -> CertificateMapping {
+    let Some(written) = &file.auth.certificate_mapping else {
+        return CertificateMapping::default();
+    };
+    let known = CertificateMapping::ALL;
+    match known.iter().find(|(name, _)| *name == written.value) {
+        Some((_, mapping)) => *mapping,
+        None => {
+            let names = known.map(|(name, _)| format!("{name:?}")).join(", ");
+            reader.wrong(
+                &written.at,
+                format!("{:?} is no kind of name: {names} are", written.value),
+            );
+            CertificateMapping::default()
+        }
     }
 }
 

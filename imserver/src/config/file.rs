@@ -131,6 +131,8 @@ section! {
         plaintext: bool, Reload;
         /// SASL mechanisms offered, without `-PLUS`.
         mechanisms: Strings, Reload;
+        /// Which name of a client's certificate says who it is.
+        certificate_mapping: String, Reload;
         /// PBKDF2 rounds of new SCRAM secrets.
         scram_iterations: u64, Restart;
     }

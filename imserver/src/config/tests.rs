@@ -88,7 +88,7 @@ fn a_small_file_is_enough() {
     assert_eq!(config.data_dir, site.path("data"), "relative to the file");
     assert_eq!(config.link.socket, Some(site.path("run/link.sock")));
     assert_eq!(config.link.tls, None, "a socket needs no certificate");
-    assert_eq!(config.auth.mechanisms, Mechanism::ALL);
+    assert_eq!(config.auth.mechanisms, Mechanism::DEFAULT);
     assert!(!config.auth.plaintext && !config.archive);
     assert_eq!(config.limits, LimitsConfig::default());
     assert!(config.embedded_mux.is_none());
@@ -316,6 +316,7 @@ domains = "example.net"
 [auth]
 mechanisms = ["SCRAM-MD5"]
 scram_iterations = 1
+certificate_mapping = "dn"
 [limits]
 element_bytes_max = -1
 login_s = "soon"
@@ -343,14 +344,18 @@ red = 1
             "imserver.toml:15: auth.scram_iterations: ",
             "must be from 4096 to 1000000, not 1",
         ),
-        ("imserver.toml:17: limits.element_bytes_max: ", "-1"),
         (
-            "imserver.toml:18: limits.login_s: ",
+            "imserver.toml:16: auth.certificate_mapping: ",
+            "is no kind of name: \"xmpp_addr\", \"mail\", \"cn\" are",
+        ),
+        ("imserver.toml:18: limits.element_bytes_max: ", "-1"),
+        (
+            "imserver.toml:19: limits.login_s: ",
             "a whole number is wanted here, not a string",
         ),
-        ("imserver.toml:20: session.conflict: ", "no policy"),
-        ("imserver.toml:22: log.format: ", "no format"),
-        ("imserver.toml:23: colours: ", "unknown key"),
+        ("imserver.toml:21: session.conflict: ", "no policy"),
+        ("imserver.toml:23: log.format: ", "no format"),
+        ("imserver.toml:24: colours: ", "unknown key"),
         ("policy.toml:1: rule: ", "is no right"),
         ("policy.toml:5: rule: ", "for nobody"),
     ];

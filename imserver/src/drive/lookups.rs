@@ -11,7 +11,8 @@ use directory::{KeysAnswer, PasswordAnswer};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Reader;
-use xmpp::negotiation::{Keys, PasswordCheck};
+use xmpp::negotiation::{Accounts, Keys, PasswordCheck};
+use xmpp::sasl::{Failure, GssapiAnswer, Identity, Named};
 
 /// One job of a shard.
 #[derive(Debug)]
@@ -131,6 +132,10 @@ impl Worker {
                     }
                 })
             }
+            Look::Accounts(identities) => LookResult::Accounts(self.accounts(identities)),
+            Look::Gssapi(_) => {
+                LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure))
+            }
             Look::Password(login, password) => {
                 LookResult::Password(match self.site.check_password(&login, &password.0) {
                     Ok(PasswordAnswer::Right(account)) => PasswordCheck::Right(account),
@@ -143,6 +148,30 @@ impl Worker {
                 })
             }
         }
+    }
+}
+
+impl Worker {
+    fn accounts(&self, identities: Vec<Identity>) -> Accounts {
+        let mut found = Vec::new();
+        for identity in identities {
+            let person = match identity {
+                Identity::Account(jid) => self.site.person(&jid),
+                Identity::Login(login) => self.site.resolve(&login),
+            };
+            match person {
+                Ok(Some(person)) => found.push(Named {
+                    account: person.jid,
+                    disabled: person.disabled,
+                }),
+                Ok(None) => {}
+                Err(e) => {
+                    failed(&e);
+                    return Accounts::TemporaryFailure;
+                }
+            }
+        }
+        Accounts::Found(found)
     }
 }
 

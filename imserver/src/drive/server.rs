@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use store::{Engine, sqlite};
-use xmpp::negotiation::Offer;
+use xmpp::negotiation::{Mechanisms, Offer};
 use xmpp::scram::{FakeKeys, ScramHash};
 
 /// Threads that read the store and ask the directory, of each kind.
@@ -401,13 +401,19 @@ fn start_embedded(
     .context("the embedded mux cannot be started")
 }
 
-fn scram_hash(mechanism: Mechanism) -> Option<ScramHash> {
-    match mechanism {
-        Mechanism::ScramSha512 => Some(ScramHash::Sha512),
-        Mechanism::ScramSha256 => Some(ScramHash::Sha256),
-        Mechanism::ScramSha1 => Some(ScramHash::Sha1),
-        Mechanism::Plain => None,
+/// What is configured, as `xmpp` wants to know it.
+fn mechanisms(configured: &[Mechanism]) -> Mechanisms {
+    let mut out = Mechanisms::default();
+    for mechanism in configured {
+        match mechanism {
+            Mechanism::External => out.external = true,
+            Mechanism::ScramSha512 => out.scram.push(ScramHash::Sha512),
+            Mechanism::ScramSha256 => out.scram.push(ScramHash::Sha256),
+            Mechanism::ScramSha1 => out.scram.push(ScramHash::Sha1),
+            Mechanism::Plain => out.plain = true,
+        }
     }
+    out
 }
 
 /// The core's part of the configuration.
@@ -416,15 +422,8 @@ fn settings_of(config: &Config, fake: &FakeKeys) -> Settings {
     Settings {
         domains: config.domains.clone(),
         offer: Arc::new(Offer {
-            domains: config.domains.clone(),
+            domains: Offer::alike(&config.domains, &mechanisms(&config.auth.mechanisms)),
             plaintext: config.auth.plaintext,
-            scram: config
-                .auth
-                .mechanisms
-                .iter()
-                .filter_map(|m| scram_hash(*m))
-                .collect(),
-            plain: config.auth.mechanisms.contains(&Mechanism::Plain),
             attempts_max: l.login_attempts_max,
             fake: fake.clone(),
         }),
@@ -449,6 +448,7 @@ fn settings_of(config: &Config, fake: &FakeKeys) -> Settings {
         ping_timeout: config.session.ping_answer,
         mux_lost: config.session.mux_lost,
         vcard_bytes_max: l.vcard_bytes_max,
+        certificate_mapping: config.auth.certificate_mapping,
         policy: Arc::new(config.policy.clone()),
         ..Settings::default()
     }

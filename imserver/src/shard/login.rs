@@ -4,11 +4,12 @@
 //! Never: lets the client know of a session before the session store has it.
 
 use super::{After, Shard};
+use crate::certificate;
 use crate::event::*;
 use crate::policy::Right;
 use crate::presence::Directed;
 use crate::session::{Bound, Flood, OutKind, Session, Stage};
-use crate::settings::Conflict;
+use crate::settings::{Conflict, Settings};
 use bytes::Bytes;
 use proto::frame::{CloseReason, Frame, NoteKey, Open, StartTls, TlsFacts};
 use xmpp::error::{StanzaError, StreamError};
@@ -21,7 +22,10 @@ impl Shard {
     pub(super) fn opened(&mut self, key: ConnKey, open: Box<Open>, mux: std::sync::Arc<MuxPermit>) {
         let negotiating = self.negotiating;
         let tls = open.tls.as_ref().map(facts);
-        let negotiation = Negotiation::new(self.settings.offer.clone(), tls);
+        let mut negotiation = Negotiation::new(self.settings.offer.clone(), tls);
+        if let Some(tls) = &open.tls {
+            certify(&mut negotiation, tls, &self.settings);
+        }
         let parser = StreamParser::new(self.limits(false));
         let mut session = Session::new(key, open, parser, Box::new(negotiation), self.now);
         session.mux = mux;
@@ -44,11 +48,13 @@ impl Shard {
         let Some(slot) = self.slot_of(key) else {
             return;
         };
+        let settings = self.settings.clone();
         let session = self.session(slot);
         session.switching_tls = false;
         session.parser.reset();
         if let Stage::Negotiating(negotiation) = &mut session.stage {
             negotiation.secured(facts(&tls));
+            certify(negotiation, &tls, &settings);
         }
         session.open.tls = Some(tls);
     }
@@ -92,6 +98,8 @@ impl Shard {
         let actions = match result {
             LookResult::Scram(keys) => negotiation.keys(keys, &mut *self.random),
             LookResult::Password(check) => negotiation.password(check),
+            LookResult::Accounts(accounts) => negotiation.accounts(accounts),
+            LookResult::Gssapi(answer) => negotiation.gssapi(answer),
         };
         self.act(slot, number, actions);
         if self.live(slot, tag.generation) {
@@ -104,7 +112,10 @@ impl Shard {
         for action in actions {
             match action {
                 Action::Send(bytes) => self.send_nonza(slot, bytes),
-                Action::StartTls(last) => self.start_tls(slot, last),
+                Action::StartTls {
+                    last,
+                    want_certificate,
+                } => self.start_tls(slot, last, want_certificate),
                 Action::Restart => {
                     let session = self.session(slot);
                     session.parser.reset();
@@ -115,6 +126,10 @@ impl Shard {
                 Action::LookPassword(login, password) => {
                     return self.look(slot, Look::Password(login, Secret(password)));
                 }
+                Action::LookAccounts(identities) => {
+                    return self.look(slot, Look::Accounts(identities));
+                }
+                Action::LookGssapi(ask) => return self.look(slot, Look::Gssapi(ask)),
                 Action::Authenticated(account) => {
                     let allowed = self.session(slot).mux.allows(account.domainpart());
                     if !allowed || !self.may(&account, Right::Login) {
@@ -154,7 +169,7 @@ impl Shard {
         ));
     }
 
-    fn start_tls(&mut self, slot: u32, last: Bytes) {
+    fn start_tls(&mut self, slot: u32, last: Bytes, want_certificate: bool) {
         let now = self.now;
         let session = self
             .sessions
@@ -172,7 +187,9 @@ impl Shard {
             key.conn,
             StartTls {
                 last,
-                request_client_certificate: false,
+                // No use to ask where the answer would not be believed.
+                request_client_certificate: want_certificate
+                    && session.mux.trust_client_certificates,
             },
         );
         self.fx.links.push(LinkCommand::Frame {
@@ -334,6 +351,18 @@ impl Shard {
             _ => Bytes::new(),
         }
     }
+}
+
+/// Tells the negotiation whom the client's certificate names. What a mux says of it counts only if the configuration says so;
+/// `linkset` has seen to that.
+fn certify(negotiation: &mut Negotiation, tls: &TlsFacts, settings: &Settings) {
+    let names = match &tls.client_certificate {
+        Some((certificate, true)) if negotiation.wants_certificate() => {
+            certificate::names(certificate, settings.certificate_mapping)
+        }
+        _ => Vec::new(),
+    };
+    negotiation.certified(names);
 }
 
 /// What of the facts matters to authentication.

@@ -20,7 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Engine, Reader, SessionStore, WriteError, Writer, Written};
-use xmpp::negotiation::{Keys, Offer, PasswordCheck};
+use xmpp::negotiation::{Accounts, Keys, Mechanisms, Offer, PasswordCheck};
+use xmpp::sasl::{Failure, GssapiAnswer};
 use xmpp::scram::FakeKeys;
 
 /// Answers of one commit: per shard, in order.
@@ -82,10 +83,14 @@ impl World {
         let mut s = Settings {
             domains: vec!["sim.example".into()],
             offer: Arc::new(Offer {
-                domains: vec!["sim.example".into()],
+                domains: Offer::alike(
+                    &["sim.example".into()],
+                    &Mechanisms {
+                        plain: true,
+                        ..Mechanisms::default()
+                    },
+                ),
                 plaintext: true,
-                scram: Vec::new(),
-                plain: true,
                 attempts_max: 3,
                 fake: FakeKeys::new([0; 32], 4_096),
             }),
@@ -602,6 +607,10 @@ impl World {
                 _ => PasswordCheck::Wrong,
             }),
             Look::Scram(..) => LookResult::Scram(Keys::None),
+            Look::Accounts(_) => LookResult::Accounts(Accounts::Found(Vec::new())),
+            Look::Gssapi(_) => {
+                LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure))
+            }
         };
         self.to_shard(run, shard, vec![Event::Looked(tag, result)]);
     }
