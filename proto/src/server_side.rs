@@ -491,12 +491,11 @@ impl ServerSide {
         if conn.input_bytes > conn.input_bytes_max {
             return Err(LinkError::Count("input_bytes", id));
         }
-        if conn.closed {
-            return Ok(None);
-        }
         Ok(match conn.tls {
+            // Also after our Close: until the mux has taken that, its client may have acknowledged what it was sent.
             TlsState::Plain | TlsState::Final => Some(ServerEvent::Input(id, input)),
             TlsState::Injected => None,
+            TlsState::Asked if conn.closed => None,
             TlsState::Asked => {
                 conn.tls = TlsState::Injected;
                 Some(ServerEvent::Injected(id))

@@ -155,6 +155,10 @@ impl Shard {
         }
         session.close(last.freeze(), reason);
         session.forget_waits();
+        if session.holds_for.is_some() && session.sm.is_some() {
+            // What has come and was not taken yet may acknowledge something too.
+            self.last_words(slot, Bytes::new());
+        }
         self.settle(slot);
     }
 

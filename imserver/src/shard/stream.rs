@@ -36,7 +36,7 @@ impl Shard {
 
     /// An ended session holds messages, and its client may have acknowledged some before it knew: of all that still comes, this
     /// counts. Nothing of it is settled.
-    fn last_words(&mut self, slot: u32, bytes: Bytes) {
+    pub(super) fn last_words(&mut self, slot: u32, bytes: Bytes) {
         let mut delivered = Vec::new();
         let session = self.session(slot);
         session.freeze_settled();
