@@ -38,33 +38,11 @@ pub trait Overlay: Send + Sync + std::fmt::Debug {
     fn forget(&self, jid: &BareJid);
 }
 
-/// Knows nothing and keeps nothing.
-#[derive(Debug)]
-pub struct NoOverlay;
-
-impl Overlay for NoOverlay {
-    fn is_disabled(&self, _: &BareJid) -> bool {
-        false
-    }
-
-    fn captured_keys(
-        &self,
-        _: &BareJid,
-        _: ScramHash,
-    ) -> Result<Option<ScramKeys>, DirectoryError> {
-        Ok(None)
-    }
-
-    fn capture(&self, _: &BareJid, _: &str) {}
-
-    fn forget(&self, _: &BareJid) {}
-}
-
 /// The directories of every domain. See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Site {
     domains: HashMap<String, Vec<Arc<dyn Backend>>>,
-    overlay: Arc<dyn Overlay>,
+    overlay: Option<Arc<dyn Overlay>>,
 }
 
 impl Site {
@@ -75,13 +53,20 @@ impl Site {
     ) -> Self {
         Site {
             domains: domains.into_iter().collect(),
-            overlay,
+            overlay: Some(overlay),
         }
     }
 
     /// The back ends of a domain, in order.
     pub fn chain(&self, domain: &str) -> &[Arc<dyn Backend>] {
         self.domains.get(domain).map_or(&[], Vec::as_slice)
+    }
+
+    /// All of the domain's accounts are in the store: no other process is asked about them.
+    pub fn is_local(&self, domain: &str) -> bool {
+        self.chain(domain)
+            .iter()
+            .all(|b| b.name() == crate::local::NAME)
     }
 
     /// Every back end once.
@@ -108,9 +93,14 @@ impl Site {
         })
     }
 
+    /// By an administrator of this server.
+    fn is_disabled(&self, jid: &BareJid) -> bool {
+        self.overlay.as_ref().is_some_and(|o| o.is_disabled(jid))
+    }
+
     fn judged(&self, person: Person) -> Person {
         Person {
-            disabled: person.disabled || self.overlay.is_disabled(&person.jid),
+            disabled: person.disabled || self.is_disabled(&person.jid),
             ..person
         }
     }
@@ -179,12 +169,12 @@ impl Site {
         };
         let answer = backend.check_password(login, password)?;
         Ok(match answer {
-            PasswordAnswer::Right(jid) if self.overlay.is_disabled(&jid) => {
-                PasswordAnswer::Disabled(jid)
-            }
+            PasswordAnswer::Right(jid) if self.is_disabled(&jid) => PasswordAnswer::Disabled(jid),
             PasswordAnswer::Right(jid) => {
-                if !backend.abilities().scram {
-                    self.overlay.capture(&jid, password);
+                if let Some(overlay) = &self.overlay
+                    && !backend.abilities().scram
+                {
+                    overlay.capture(&jid, password);
                 }
                 PasswordAnswer::Right(jid)
             }
@@ -211,7 +201,7 @@ impl Site {
             answer => answer,
         };
         Ok(match answer {
-            KeysAnswer::Found(jid, keys) if self.overlay.is_disabled(&jid) => {
+            KeysAnswer::Found(jid, keys) if self.is_disabled(&jid) => {
                 KeysAnswer::Disabled(jid, keys)
             }
             other => other,
@@ -227,7 +217,10 @@ impl Site {
         let Some(person) = backend.resolve(login)? else {
             return Ok(KeysAnswer::None);
         };
-        let keys = self.overlay.captured_keys(&person.jid, hash)?;
+        let keys = match &self.overlay {
+            Some(overlay) => overlay.captured_keys(&person.jid, hash)?,
+            None => None,
+        };
         Ok(match keys {
             Some(keys) if person.disabled => KeysAnswer::Disabled(person.jid, keys),
             Some(keys) => KeysAnswer::Found(person.jid, keys),
@@ -301,7 +294,9 @@ impl Site {
     ) -> Result<Registered, DirectoryError> {
         for backend in self.chain(jid.domainpart()) {
             if backend.person(jid)?.is_some() {
-                self.overlay.forget(jid);
+                if let Some(overlay) = &self.overlay {
+                    overlay.forget(jid);
+                }
                 return backend.change_password(jid, password);
             }
         }
@@ -319,7 +314,7 @@ impl Site {
             steps.extend(backend.explain(login, password));
             match backend.resolve(login) {
                 Ok(Some(person)) => {
-                    if self.overlay.is_disabled(&person.jid) {
+                    if self.is_disabled(&person.jid) {
                         steps.push(ExplainStep {
                             what: "disabled".into(),
                             answer: "by an administrator of this server (`imadmin user disable`)"

@@ -14,9 +14,11 @@ mod tests;
 
 use crate::certificate::CertificateMapping;
 use crate::policy::Policy;
+use directory::cache::CacheConfig;
 use file::{Shown, Takes};
 use proto::frame::ListenerKind;
 pub use reader::{Mistake, Mistakes};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,10 @@ pub struct Config {
     pub name: String,
     /// Domains served, prepared form (lower case).
     pub domains: Vec<String>,
+    /// Names of the directories of each domain, in the order they are asked. A domain without: the accounts in the store.
+    pub chains: HashMap<String, Vec<String>>,
+    /// How long answers of directories are kept.
+    pub directory_cache: CacheConfig,
     /// Directory of the database.
     pub data_dir: PathBuf,
     /// Who may do what.
@@ -169,6 +175,8 @@ pub struct AuthConfig {
     pub certificate_mapping: CertificateMapping,
     /// PBKDF2 rounds of new SCRAM secrets.
     pub scram_iterations: u32,
+    /// How long SCRAM keys made at a log-in with the password are good; zero: none are made.
+    pub scram_capture: Duration,
 }
 
 /// What happens when a resource is bound that is bound already (RFC 6120 §7.7.2.2).
@@ -302,6 +310,14 @@ impl fmt::Display for Change {
 }
 
 impl Config {
+    /// Names of the directories of a domain, in the order they are asked.
+    pub fn chain(&self, domain: &str) -> Vec<&str> {
+        match self.chains.get(domain) {
+            Some(names) => names.iter().map(String::as_str).collect(),
+            None => vec![directory::local::NAME],
+        }
+    }
+
     /// What differs in `new`, key by key.
     pub fn changes(&self, new: &Config) -> Vec<Change> {
         let mut changes = Vec::new();

@@ -12,9 +12,11 @@
 
 pub mod admin;
 pub mod clock;
+pub mod directories;
 pub mod health;
 pub mod links;
 pub mod lookups;
+pub mod overlay;
 pub mod queue;
 pub mod server;
 pub mod shards;

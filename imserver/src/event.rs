@@ -13,7 +13,7 @@ use proto::frame::{CloseReason, ConnId, Frame, Input, NoteKey, Open, Resume, Sto
 use std::sync::Arc;
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::negotiation::{Accounts, Keys, PasswordCheck};
-use xmpp::sasl::{GssapiAnswer, GssapiAsk, Identity, LoginName};
+use xmpp::sasl::{Failure, GssapiAnswer, GssapiAsk, Identity, LoginName};
 use xmpp::scram::ScramHash;
 
 /// One mux link of this server run. Never reused.
@@ -303,6 +303,34 @@ pub enum Look {
     Accounts(Vec<Identity>),
     /// What GSS-API says of a message.
     Gssapi(GssapiAsk),
+}
+
+impl Look {
+    /// Whose directories are asked.
+    pub fn domain(&self) -> &str {
+        match self {
+            Self::Scram(login, _) | Self::Password(login, _) => login.domain(),
+            // All are of the domain of one stream.
+            Self::Accounts(identities) => match identities.first() {
+                Some(Identity::Account(jid)) => jid.domainpart(),
+                Some(Identity::Login(login)) => login.domain(),
+                None => "",
+            },
+            Self::Gssapi(ask) => &ask.domain,
+        }
+    }
+
+    /// The answer when no directory answers.
+    pub fn unanswered(&self) -> LookResult {
+        match self {
+            Self::Scram(..) => LookResult::Scram(Keys::TemporaryFailure),
+            Self::Password(..) => LookResult::Password(PasswordCheck::TemporaryFailure),
+            Self::Accounts(_) => LookResult::Accounts(Accounts::TemporaryFailure),
+            Self::Gssapi(_) => {
+                LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure))
+            }
+        }
+    }
 }
 
 /// A password on its way to a check. Never printed.

@@ -16,8 +16,8 @@ use crate::StoreError;
 use crate::position::PositionKey;
 use crate::traits::{Engine, Reader, SessionStore, Writer};
 use crate::types::{
-    Account, AccountEntry, Append, ArchiveQuery, Counts, PutMode, RosterItem, StoreId, StoredRow,
-    SubscriptionRequest, UserData, Write, WriteError, Written,
+    Account, AccountEntry, Append, ArchiveQuery, Counts, Overlay, PutMode, RosterItem, StoreId,
+    StoredRow, SubscriptionRequest, UserData, Write, WriteError, Written,
 };
 
 /// A store in memory. Clones of the handle share the store; [`snapshot`](Model::snapshot) does not.
@@ -57,6 +57,7 @@ struct State {
     rosters: BTreeMap<BareJid, Roster>,
     requests: BTreeMap<BareJid, BTreeMap<BareJid, Bytes>>,
     vcards: BTreeMap<BareJid, Bytes>,
+    overlays: BTreeMap<BareJid, Overlay>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -294,6 +295,14 @@ impl State {
             | Write::AccountKeys { .. }
             | Write::AccountDisabled { .. }
             | Write::AccountDelete { .. } => return self.apply_account(write),
+            Write::OverlayDisabled { jid, disabled } => {
+                self.overlays.entry(jid.clone()).or_default().disabled = *disabled;
+            }
+            Write::OverlayKeys { jid, keys, made_ms } => {
+                let overlay = self.overlays.entry(jid.clone()).or_default();
+                overlay.keys.clone_from(keys);
+                overlay.made_ms = if keys.is_empty() { 0 } else { *made_ms };
+            }
         }
         Written::Done
     }
@@ -545,6 +554,19 @@ impl Reader for ModelReader {
 
     fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {
         Ok(self.0.lock()?.state.vcards.get(owner).cloned())
+    }
+
+    fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError> {
+        let shared = self.0.lock()?;
+        Ok(shared.state.overlays.get(jid).cloned().unwrap_or_default())
+    }
+
+    fn overlay_disabled(&mut self) -> Result<Vec<BareJid>, StoreError> {
+        let shared = self.0.lock()?;
+        let disabled = shared.state.overlays.iter().filter(|(_, o)| o.disabled);
+        let mut disabled: Vec<BareJid> = disabled.map(|(jid, _)| jid.clone()).collect();
+        disabled.sort();
+        Ok(disabled)
     }
 
     fn counts(&mut self) -> Result<Counts, StoreError> {

@@ -6,7 +6,8 @@ use xmpp::jid::BareJid;
 use crate::StoreError;
 use crate::position::PositionKey;
 use crate::types::{
-    Account, AccountEntry, ArchiveQuery, Counts, StoreId, StoredRow, UserData, Write, Written,
+    Account, AccountEntry, ArchiveQuery, Counts, Overlay, StoreId, StoredRow, UserData, Write,
+    Written,
 };
 
 /// An open store. Shared by the threads that need a reader.
@@ -71,6 +72,10 @@ pub trait Reader: Send {
     ) -> Result<Vec<AccountEntry>, StoreError>;
     /// The vCard.
     fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError>;
+    /// What is kept of somebody whose account is elsewhere; of most people nothing.
+    fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError>;
+    /// Everybody whose account is elsewhere and whose log-in is refused, in order.
+    fn overlay_disabled(&mut self) -> Result<Vec<BareJid>, StoreError>;
     /// Cheap totals.
     fn counts(&mut self) -> Result<Counts, StoreError>;
 }

@@ -138,6 +138,23 @@ pub enum Write {
         /// True: log-in refused.
         disabled: bool,
     },
+    /// Of somebody whose account is in a directory elsewhere: log-in to this service is refused, or not. -> `Done`
+    OverlayDisabled {
+        /// Whose.
+        jid: BareJid,
+        /// True: log-in refused.
+        disabled: bool,
+    },
+    /// Of somebody whose account is in a directory elsewhere: keys made of the password when it was last right. None at all: it
+    /// is forgotten that there were any. -> `Done`
+    OverlayKeys {
+        /// Whose.
+        jid: BareJid,
+        /// One per hash.
+        keys: Vec<ScramKeys>,
+        /// When they were made.
+        made_ms: u64,
+    },
     /// Remove an account with its roster, requests and vCard. Its message rows are dropped by the
     /// caller, in slices, with [`Write::Drop`]. -> `Done` or `Failed(NotFound)`.
     AccountDelete {
@@ -321,6 +338,17 @@ pub struct Account {
     pub disabled: bool,
     /// When it was made.
     pub created_ms: u64,
+}
+
+/// What is kept here of somebody whose account is in a directory elsewhere.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Overlay {
+    /// Log-in refused.
+    pub disabled: bool,
+    /// Keys made of the password when it was last right; at most one per hash.
+    pub keys: Vec<ScramKeys>,
+    /// When they were made; 0: there are none.
+    pub made_ms: u64,
 }
 
 /// An account as a list shows it: no keys.

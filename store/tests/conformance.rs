@@ -11,7 +11,8 @@ use store::{
     Account, Append, ArchiveQuery, PutMode, Reader, RosterItem, StoreError, StoredRow,
     Subscription, Write, WriteError, Written,
 };
-use xmpp::scram::ScramHash;
+use xmpp::jid::BareJid;
+use xmpp::scram::{ScramHash, ScramKeys};
 
 macro_rules! conformance {
     ($($name:ident)*) => {
@@ -42,6 +43,7 @@ conformance! {
     identity_survives_and_epochs_grow
     session_records_survive_a_kill
     the_writer_is_given_out_once
+    overlays_are_kept_without_an_account
     counts_follow
     an_empty_batch_does_nothing
 }
@@ -903,6 +905,60 @@ fn the_writer_is_given_out_once(store: &mut dyn Fixture) {
     drop(writer);
     store.restart();
     assert!(store.engine().writer().is_ok());
+}
+
+fn overlays_are_kept_without_an_account(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let (ann, bob) = (jid("ann@x.example"), jid("bob@x.example"));
+    let disabled = |jid: &BareJid, disabled| Write::OverlayDisabled {
+        jid: jid.clone(),
+        disabled,
+    };
+    let made = |jid: &BareJid, keys: &[ScramKeys]| Write::OverlayKeys {
+        jid: jid.clone(),
+        keys: keys.to_vec(),
+        made_ms: 7,
+    };
+    let some = [keys(ScramHash::Sha256, 9)];
+    let writes = [
+        disabled(&bob, true),
+        disabled(&ann, true),
+        made(&ann, &some),
+    ];
+    assert!(
+        writer
+            .commit(&writes)
+            .unwrap()
+            .iter()
+            .all(|w| *w == Written::Done)
+    );
+    drop(writer);
+    store.restart();
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    assert_eq!(
+        reader.overlay_disabled().unwrap(),
+        [ann.clone(), bob.clone()]
+    );
+    let overlay = reader.overlay(&ann).unwrap();
+    assert_eq!(
+        (overlay.disabled, &overlay.keys[..], overlay.made_ms),
+        (true, &some[..], 7)
+    );
+    // An account is something else.
+    assert_eq!(reader.account(&ann).unwrap(), None);
+    assert_eq!(reader.user(&ann).unwrap(), None);
+    writer
+        .commit(&[
+            disabled(&ann, false),
+            disabled(&bob, false),
+            made(&ann, &[]),
+        ])
+        .unwrap();
+    for jid in [&ann, &bob] {
+        assert_eq!(reader.overlay(jid).unwrap(), store::Overlay::default());
+    }
+    assert!(reader.overlay_disabled().unwrap().is_empty());
 }
 
 fn counts_follow(store: &mut dyn Fixture) {

@@ -8,8 +8,9 @@ use super::{
 };
 use crate::certificate::CertificateMapping;
 use crate::policy::Policy;
+use directory::cache::CacheConfig;
 use proto::frame::ListenerKind;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,8 @@ fn checked(
     };
 
     let domains = domains(reader, written);
+    let chains = chains(reader, written);
+    let directory_cache = directory_cache(reader, written);
     let embedded = embedded_mux.is_some();
     let admin = AdminConfig {
         listen: addresses(reader, &written.admin.listen),
@@ -94,6 +97,8 @@ fn checked(
         file: path.to_owned(),
         name: name.map(|n| n.value.clone()).unwrap_or_default(),
         domains,
+        chains,
+        directory_cache,
         data_dir: data_dir.map(|d| base.join(&d.value)).unwrap_or_default(),
         policy,
         link,
@@ -265,6 +270,64 @@ fn domains(reader: &mut Reader, file: &File) -> Vec<String> {
         );
     }
     out
+}
+
+/// The directories of each domain that names any.
+fn chains(reader: &mut Reader, file: &File) -> HashMap<String, Vec<String>> {
+    let known = [directory::local::NAME];
+    let mut chains = HashMap::new();
+    for section in &file.domain {
+        let (Some(name), Some(written)) = (&section.name, &section.directory) else {
+            continue;
+        };
+        if written.value.0.is_empty() {
+            reader.wrong(&written.at, "is empty: nobody could log in");
+        }
+        for (n, directory) in written.value.0.iter().enumerate() {
+            if !known.contains(&directory.as_str()) {
+                let text = format!(
+                    "there is no directory {directory:?}: {} are",
+                    known.join(", ")
+                );
+                reader.wrong(&written.at, text);
+            }
+            if written.value.0[..n].contains(directory) {
+                reader.wrong(&written.at, format!("{directory:?} is listed twice"));
+            }
+        }
+        if let Some(domain) = crate::policy::domain(&name.value) {
+            chains.insert(domain, written.value.0.clone());
+        }
+    }
+    chains
+}
+
+fn directory_cache(reader: &mut Reader, file: &File) -> CacheConfig {
+    let f = &file.directory_cache;
+    let default = CacheConfig::default();
+    let mut seconds = |value, default: Duration, range| {
+        let default = default.as_secs() as usize;
+        Duration::from_secs(number(reader, value, default, range) as u64)
+    };
+    const DAY: usize = 86_400;
+    let times = CacheConfig {
+        ttl: seconds(&f.ttl_s, default.ttl, 1..=DAY),
+        idle: seconds(&f.idle_s, default.idle, 1..=30 * DAY),
+        negative_ttl: seconds(&f.negative_ttl_s, default.negative_ttl, 0..=DAY),
+        stale: seconds(&f.stale_s, default.stale, 0..=30 * DAY),
+        password: seconds(&f.password_s, default.password, 0..=30 * DAY),
+        ..default
+    };
+    let entries = number(
+        reader,
+        &f.entries_max,
+        default.entries_max as usize,
+        100..=100_000_000,
+    );
+    CacheConfig {
+        entries_max: entries as u64,
+        ..times
+    }
 }
 
 fn link(
@@ -459,10 +522,12 @@ fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
         10_000,
         4_096..=1_000_000,
     );
+    let capture = number(reader, &file.auth.scram_capture_s, 0, 0..=366 * 86_400);
     AuthConfig {
         plaintext,
         mechanisms,
         certificate_mapping,
+        scram_capture: Duration::from_secs(capture as u64),
         scram_iterations: u32::try_from(iterations).expect("the range ends at a million"),
     }
 }

@@ -73,6 +73,8 @@ section! {
     DomainFile {
         /// Its name.
         name: String, Restart;
+        /// Names of the directories that know its people, in the order they are asked.
+        directory: Strings, Reload;
     }
 }
 
@@ -133,8 +135,28 @@ section! {
         mechanisms: Strings, Reload;
         /// Which name of a client's certificate says who it is.
         certificate_mapping: String, Reload;
+        /// Seconds that SCRAM keys made at a log-in with the password are good, where the directory has none; 0: none are made.
+        scram_capture_s: u64, Reload;
         /// PBKDF2 rounds of new SCRAM secrets.
         scram_iterations: u64, Restart;
+    }
+}
+
+section! {
+    /// `[directory_cache]`.
+    DirectoryCacheFile {
+        /// Seconds after which an answer is asked for again.
+        ttl_s: u64, Reload;
+        /// Seconds after which an answer nobody has wanted is forgotten.
+        idle_s: u64, Reload;
+        /// Seconds for which "there is nobody" is kept.
+        negative_ttl_s: u64, Reload;
+        /// Seconds beyond its time for which an answer is given while the directory does not answer.
+        stale_s: u64, Reload;
+        /// Most answers of each kind, for each directory.
+        entries_max: u64, Reload;
+        /// Seconds for which a password that was right is recognised while the directory does not answer; 0: not at all.
+        password_s: u64, Reload;
     }
 }
 
@@ -227,6 +249,8 @@ pub struct File {
     pub metrics: MetricsFile,
     /// `[auth]`.
     pub auth: AuthFile,
+    /// `[directory_cache]`.
+    pub directory_cache: DirectoryCacheFile,
     /// `[limits]`.
     pub limits: LimitsFile,
     /// `[session]`.
@@ -250,6 +274,7 @@ pub const SECTIONS: &[&str] = &[
     "admin",
     "metrics",
     "auth",
+    "directory_cache",
     "limits",
     "session",
     "archive",
@@ -293,6 +318,7 @@ impl File {
             admin: one!("admin", AdminFile),
             metrics: one!("metrics", MetricsFile),
             auth: one!("auth", AuthFile),
+            directory_cache: one!("directory_cache", DirectoryCacheFile),
             limits: one!("limits", LimitsFile),
             session: one!("session", SessionFile),
             archive: one!("archive", ArchiveFile),
@@ -319,6 +345,7 @@ impl File {
         self.admin.show("admin.", &mut shown);
         self.metrics.show("metrics.", &mut shown);
         self.auth.show("auth.", &mut shown);
+        self.directory_cache.show("directory_cache.", &mut shown);
         self.limits.show("limits.", &mut shown);
         self.session.show("session.", &mut shown);
         self.archive.show("archive.", &mut shown);

@@ -4,7 +4,7 @@ use super::file::*;
 use super::*;
 use crate::policy::{Right, no_groups};
 
-/// What every configuration here refers to: files that look like PEM, and a policy.
+/// What every configuration here refers to: a certificate with its key, and a policy.
 struct Site {
     dir: tempfile::TempDir,
 }
@@ -15,12 +15,13 @@ impl Site {
             dir: tempfile::tempdir().expect("a directory"),
         };
         std::fs::create_dir(site.path("link")).expect("a directory");
-        for (file, kind) in [
-            ("ca.pem", "CERTIFICATE"),
-            ("server.pem", "CERTIFICATE"),
-            ("server.key", "PRIVATE KEY"),
+        let signed = rcgen::generate_simple_self_signed(["main.server.isthmus".to_owned()]);
+        let signed = signed.expect("a certificate");
+        for (file, pem) in [
+            ("ca.pem", signed.cert.pem()),
+            ("server.pem", signed.cert.pem()),
+            ("server.key", signed.signing_key.serialize_pem()),
         ] {
-            let pem = format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
             site.write(&format!("link/{file}"), &pem);
         }
         site.write(
@@ -127,6 +128,7 @@ fn the_example_documents_every_key_and_no_other() {
         ("admin", AdminFile::KEYS),
         ("metrics", MetricsFile::KEYS),
         ("auth", AuthFile::KEYS),
+        ("directory_cache", DirectoryCacheFile::KEYS),
         ("limits", LimitsFile::KEYS),
         ("session", SessionFile::KEYS),
         ("archive", ArchiveFile::KEYS),

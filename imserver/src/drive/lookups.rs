@@ -1,180 +1,398 @@
-//! Worker threads for what may take time: reads of the store, look-ups in the directory, password work.
+//! Worker threads for what may take time: reads of the store, look-ups in directories, password work.
+//!
+//! ```text
+//!   shard ─ reads ─► readers ──(somebody of a directory elsewhere, not cached)──┐
+//!   shard ─ looks ─► Lookups ─► of each chain of directories: questions ◄───────┘
+//!                                                             passwords
+//! ```
+//! Each chain has workers of its own, and passwords are apart from questions: a slow directory delays those who need it, and
+//! nobody else.
 //!
 //! In: jobs of the shards. Out: their results, as events.
-//! Never: runs on a shard; answers an outage with "no such user".
+//! Never: runs on a shard; answers an outage with "no such user"; lets a shard wait for a directory: what does not fit into a
+//! queue has no answer, at once.
 
 use super::queue::Outbox;
 use crate::event::{Event, Look, LookResult, LookTag, Read, ReadResult, ReadTag, ShardId};
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use directory::site::Site;
-use directory::{KeysAnswer, PasswordAnswer};
-use std::sync::Arc;
+use directory::{DirectoryError, KeysAnswer, PasswordAnswer};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use store::Reader;
+use store::{Engine, Reader};
+use xmpp::jid::BareJid;
 use xmpp::negotiation::{Accounts, Keys, PasswordCheck};
 use xmpp::sasl::{Failure, GssapiAnswer, Identity, Named};
-
-/// One job of a shard.
-#[derive(Debug)]
-pub enum Job {
-    /// For a store reader.
-    Read(ShardId, ReadTag, Read),
-    /// For a directory worker.
-    Look(ShardId, LookTag, Look),
-}
-
-/// One worker.
-pub struct Worker {
-    /// Its reader of the store.
-    pub reader: Box<dyn Reader>,
-    /// The directories, shared by all.
-    pub site: Arc<Site>,
-    /// To the shards.
-    pub shards: Vec<Outbox<Vec<Event>>>,
-}
-
-impl std::fmt::Debug for Worker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Worker")
-    }
-}
 
 /// Jobs answered before the results are handed on.
 const JOBS_PER_TURN: usize = 64;
 
-impl Worker {
+/// Threads per queue for accounts in the store: PBKDF2 takes a core each.
+const LOCAL_WORKERS: usize = 2;
+
+/// Threads per queue of a chain that asks elsewhere: they wait more than they work. With a directory that takes 100 ms, 80 answers a
+/// second.
+const REMOTE_WORKERS: usize = 8;
+
+/// Jobs that wait for a chain. More would not be answered before the client has given up.
+const JOBS_MAX: usize = 1_024;
+
+/// A read of the store.
+#[derive(Debug)]
+pub struct ReadJob(pub ShardId, pub ReadTag, pub Read);
+
+/// What a chain is asked.
+#[derive(Debug)]
+enum Job {
+    Look(ShardId, LookTag, Look),
+    /// Of an account whose directory is elsewhere: whether it exists, and what is stored for it.
+    Load(ShardId, ReadTag, BareJid),
+}
+
+/// The queues of one chain.
+#[derive(Debug)]
+struct Queues {
+    passwords: Sender<Job>,
+    questions: Sender<Job>,
+}
+
+/// One configuration of directories, and who works for it. None at all until there is one.
+#[derive(Debug, Default)]
+pub struct Routes {
+    /// The directories.
+    pub site: Arc<Site>,
+    /// By domain.
+    queues: HashMap<String, Arc<Queues>>,
+}
+
+impl Routes {
+    /// Starts workers for each chain of the site. They end when the last reference to these routes is gone.
+    ///
+    /// # Errors
+    /// A reader or a thread could not be had.
+    pub fn start(
+        site: Arc<Site>,
+        domains: &[String],
+        engine: &Arc<dyn Engine>,
+        to_shards: &dyn Fn() -> Vec<Outbox<Vec<Event>>>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let mut by_chain: HashMap<Vec<String>, Arc<Queues>> = HashMap::new();
+        let mut queues = HashMap::new();
+        for domain in domains {
+            let chain: Vec<String> = site
+                .chain(domain)
+                .iter()
+                .map(|b| b.name().to_owned())
+                .collect();
+            let its = match by_chain.get(&chain) {
+                Some(known) => known.clone(),
+                None => {
+                    let local = site.is_local(domain);
+                    let workers = if local { LOCAL_WORKERS } else { REMOTE_WORKERS };
+                    let start = |kind: &str| -> anyhow::Result<Sender<Job>> {
+                        let (tx, rx) = bounded(JOBS_MAX);
+                        for n in 0..workers {
+                            let worker = Worker {
+                                reader: engine.reader()?,
+                                site: site.clone(),
+                                shards: to_shards(),
+                            };
+                            let jobs = rx.clone();
+                            spawn(&format!("{kind}-{n}"), move || worker.run(&jobs))?;
+                        }
+                        Ok(tx)
+                    };
+                    let new = Arc::new(Queues {
+                        passwords: start("password")?,
+                        questions: start("question")?,
+                    });
+                    by_chain.insert(chain, new.clone());
+                    new
+                }
+            };
+            queues.insert(domain.clone(), its);
+        }
+        Ok(Arc::new(Routes { site, queues }))
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .map(drop)
+        .with_context(|| format!("thread `{name}` cannot be started"))
+}
+
+/// Where look-ups go. Shared by shards, readers and administrators; a reload puts other routes in.
+#[derive(Debug, Clone, Default)]
+pub struct Lookups(Arc<RwLock<Arc<Routes>>>);
+
+impl Lookups {
+    /// The routes now.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// From now on to these. Who is being asked by the old ones gets the answer.
+    pub fn replace(&self, routes: Arc<Routes>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = routes;
+    }
+
+    /// Asks. `Some`: the answer is there at once.
+    pub fn ask(&self, shard: ShardId, tag: LookTag, look: Look) -> Option<Event> {
+        let routes = self.routes();
+        let Some(queues) = routes.queues.get(look.domain()) else {
+            return Some(Event::Looked(tag, look.unanswered()));
+        };
+        let queue = match &look {
+            Look::Password(..) => &queues.passwords,
+            _ => &queues.questions,
+        };
+        let lost = match queue.try_send(Job::Look(shard, tag, look)) {
+            Ok(()) => return None,
+            Err(error) => error.into_inner(),
+        };
+        match lost {
+            Job::Look(_, tag, look) => {
+                tracing::debug!("more look-ups wait for a directory than may");
+                Some(Event::Looked(tag, look.unanswered()))
+            }
+            Job::Load(..) => None,
+        }
+    }
+
+    /// Whether the account exists and what is stored for it, from a reader's thread. `None`: a directory is being asked, which
+    /// answers the shard itself.
+    fn load(
+        &self,
+        reader: &mut dyn Reader,
+        shard: ShardId,
+        tag: &ReadTag,
+        owner: &BareJid,
+    ) -> Option<ReadResult> {
+        let routes = self.routes();
+        if routes.site.is_local(owner.domainpart()) {
+            return Some(loaded(reader.user(owner)));
+        }
+        if let Some(person) = routes.site.at_hand(owner) {
+            return Some(match person {
+                Some(person) => of_person(reader, owner, person.disabled),
+                None => ReadResult::User(None),
+            });
+        }
+        let Some(queues) = routes.queues.get(owner.domainpart()) else {
+            return Some(ReadResult::User(None));
+        };
+        let job = Job::Load(shard, tag.clone(), owner.clone());
+        queues
+            .questions
+            .try_send(job)
+            .err()
+            .map(|_| ReadResult::Failed("the directory has too much to do".into()))
+    }
+}
+
+/// A reader of the store.
+pub struct StoreReader {
+    /// Its connection.
+    pub reader: Box<dyn Reader>,
+    /// For accounts whose directory is elsewhere.
+    pub lookups: Lookups,
+    /// To the shards.
+    pub shards: Vec<Outbox<Vec<Event>>>,
+}
+
+impl std::fmt::Debug for StoreReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreReader")
+    }
+}
+
+impl StoreReader {
     /// Runs until every shard is gone.
-    pub fn run(mut self, jobs: &Receiver<Job>) {
+    pub fn run(mut self, jobs: &Receiver<ReadJob>) {
+        let StoreReader {
+            reader,
+            lookups,
+            shards,
+        } = &mut self;
+        in_turns(shards, jobs, |ReadJob(shard, tag, read)| {
+            let result = match &read {
+                Read::User(owner) => lookups.load(reader.as_mut(), shard, &tag, owner)?,
+                Read::Pending {
+                    owner,
+                    after,
+                    limit,
+                } => reader
+                    .pending(owner, *after, *limit)
+                    .map_or_else(failed_read, ReadResult::Pending),
+                Read::VCard(owner) => vcard(reader.as_mut(), owner).unwrap_or_else(failed_read),
+            };
+            Some((shard, Event::Read(tag, result)))
+        });
+    }
+}
+
+fn vcard(reader: &mut dyn Reader, owner: &BareJid) -> Result<ReadResult, store::StoreError> {
+    Ok(ReadResult::VCard(match reader.account(owner)? {
+        None => None,
+        Some(_) => Some(reader.vcard(owner)?),
+    }))
+}
+
+fn loaded(result: Result<Option<store::UserData>, store::StoreError>) -> ReadResult {
+    result.map_or_else(failed_read, |user| ReadResult::User(user.map(Box::new)))
+}
+
+fn of_person(reader: &mut dyn Reader, owner: &BareJid, disabled: bool) -> ReadResult {
+    loaded(
+        reader
+            .user_data(owner)
+            .map(|data| Some(store::UserData { disabled, ..data })),
+    )
+}
+
+fn failed_read(error: store::StoreError) -> ReadResult {
+    tracing::warn!(%error, "a read of the store failed");
+    ReadResult::Failed(error.to_string())
+}
+
+/// Takes jobs and hands on results, several at a time, until nobody sends jobs any more.
+fn in_turns<J>(
+    shards: &mut [Outbox<Vec<Event>>],
+    jobs: &Receiver<J>,
+    mut work: impl FnMut(J) -> Option<(ShardId, Event)>,
+) {
+    loop {
+        let clear = shards.iter_mut().fold(true, |c, s| c & s.retry());
+        let wait = if clear {
+            Duration::from_secs(3_600)
+        } else {
+            Duration::from_millis(1)
+        };
+        let first = match jobs.recv_timeout(wait) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let mut results: Vec<Vec<Event>> = shards.iter().map(|_| Vec::new()).collect();
+        for job in std::iter::once(first).chain(jobs.try_iter().take(JOBS_PER_TURN - 1)) {
+            if let Some((shard, event)) = work(job) {
+                results[usize::from(shard.0)].push(event);
+            }
+        }
+        for (outbox, events) in shards.iter_mut().zip(results) {
+            if !events.is_empty() {
+                outbox.send(events);
+            }
+        }
+    }
+}
+
+/// A worker of a chain.
+struct Worker {
+    reader: Box<dyn Reader>,
+    site: Arc<Site>,
+    shards: Vec<Outbox<Vec<Event>>>,
+}
+
+impl Worker {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        let Worker {
+            reader,
+            site,
+            shards,
+        } = &mut self;
+        // One job a turn: an answer does not wait for a slow directory to answer the next question.
         loop {
-            let clear = self.shards.iter_mut().fold(true, |c, s| c & s.retry());
+            let clear = shards.iter_mut().fold(true, |c, s| c & s.retry());
             let wait = if clear {
                 Duration::from_secs(3_600)
             } else {
                 Duration::from_millis(1)
             };
-            match jobs.recv_timeout(wait) {
-                Ok(job) => {
-                    let mut results: Vec<Vec<Event>> =
-                        self.shards.iter().map(|_| Vec::new()).collect();
-                    self.job(job, &mut results);
-                    for _ in 1..JOBS_PER_TURN {
-                        match jobs.try_recv() {
-                            Ok(job) => self.job(job, &mut results),
-                            Err(_) => break,
+            let (shard, event) = match jobs.recv_timeout(wait) {
+                Ok(Job::Look(shard, tag, look)) => (shard, Event::Looked(tag, answer(site, look))),
+                Ok(Job::Load(shard, tag, owner)) => {
+                    let result = match site.person(&owner) {
+                        Ok(Some(person)) => of_person(reader.as_mut(), &owner, person.disabled),
+                        Ok(None) => ReadResult::User(None),
+                        Err(error) => {
+                            failed(&error);
+                            ReadResult::Failed(error.to_string())
                         }
-                    }
-                    for (outbox, events) in self.shards.iter_mut().zip(results) {
-                        if !events.is_empty() {
-                            outbox.send(events);
-                        }
-                    }
+                    };
+                    (shard, Event::Read(tag, result))
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    fn job(&mut self, job: Job, results: &mut [Vec<Event>]) {
-        match job {
-            Job::Read(shard, tag, read) => {
-                let result = self.read(read);
-                results[usize::from(shard.0)].push(Event::Read(tag, result));
-            }
-            Job::Look(shard, tag, look) => {
-                let result = self.look(look);
-                results[usize::from(shard.0)].push(Event::Looked(tag, result));
-            }
-        }
-    }
-
-    fn read(&mut self, read: Read) -> ReadResult {
-        let result = match read {
-            Read::User(owner) => self
-                .reader
-                .user(&owner)
-                .map(|u| ReadResult::User(u.map(Box::new))),
-            Read::Pending {
-                owner,
-                after,
-                limit,
-            } => self
-                .reader
-                .pending(&owner, after, limit)
-                .map(ReadResult::Pending),
-            Read::VCard(owner) => match self.reader.account(&owner) {
-                Ok(None) => Ok(ReadResult::VCard(None)),
-                Ok(Some(_)) => self
-                    .reader
-                    .vcard(&owner)
-                    .map(|v| ReadResult::VCard(Some(v))),
-                Err(e) => Err(e),
-            },
-        };
-        result.unwrap_or_else(|e| {
-            tracing::warn!(error = %e, "a read of the store failed");
-            ReadResult::Failed(e.to_string())
-        })
-    }
-
-    fn look(&mut self, look: Look) -> LookResult {
-        match look {
-            Look::Scram(login, hash) => {
-                LookResult::Scram(match self.site.scram_keys(&login, hash) {
-                    Ok(KeysAnswer::Found(account, keys)) => Keys::Found(account, Arc::new(keys)),
-                    Ok(KeysAnswer::Disabled(account, keys)) => {
-                        Keys::Disabled(account, Arc::new(keys))
-                    }
-                    Ok(KeysAnswer::None) => Keys::None,
-                    Err(e) => {
-                        failed(&e);
-                        Keys::TemporaryFailure
-                    }
-                })
-            }
-            Look::Accounts(identities) => LookResult::Accounts(self.accounts(identities)),
-            Look::Gssapi(_) => {
-                LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure))
-            }
-            Look::Password(login, password) => {
-                LookResult::Password(match self.site.check_password(&login, &password.0) {
-                    Ok(PasswordAnswer::Right(account)) => PasswordCheck::Right(account),
-                    Ok(PasswordAnswer::Wrong) => PasswordCheck::Wrong,
-                    Ok(PasswordAnswer::Disabled(account)) => PasswordCheck::Disabled(account),
-                    Err(e) => {
-                        failed(&e);
-                        PasswordCheck::TemporaryFailure
-                    }
-                })
-            }
-        }
-    }
-}
-
-impl Worker {
-    fn accounts(&self, identities: Vec<Identity>) -> Accounts {
-        let mut found = Vec::new();
-        for identity in identities {
-            let person = match identity {
-                Identity::Account(jid) => self.site.person(&jid),
-                Identity::Login(login) => self.site.resolve(&login),
             };
-            match person {
-                Ok(Some(person)) => found.push(Named {
-                    account: person.jid,
-                    disabled: person.disabled,
-                }),
-                Ok(None) => {}
-                Err(e) => {
-                    failed(&e);
-                    return Accounts::TemporaryFailure;
-                }
-            }
+            shards[usize::from(shard.0)].send(vec![event]);
         }
-        Accounts::Found(found)
     }
 }
 
-fn failed(e: &directory::DirectoryError) {
-    tracing::warn!(error = %e, "the directory did not answer");
+/// Asks the directories.
+fn answer(site: &Site, look: Look) -> LookResult {
+    match look {
+        Look::Scram(login, hash) => LookResult::Scram(match site.scram_keys(&login, hash) {
+            Ok(KeysAnswer::Found(account, keys)) => Keys::Found(account, Arc::new(keys)),
+            Ok(KeysAnswer::Disabled(account, keys)) => Keys::Disabled(account, Arc::new(keys)),
+            Ok(KeysAnswer::None) => Keys::None,
+            Err(error) => {
+                failed(&error);
+                Keys::TemporaryFailure
+            }
+        }),
+        Look::Accounts(identities) => LookResult::Accounts(accounts(site, identities)),
+        Look::Gssapi(_) => LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure)),
+        Look::Password(login, password) => {
+            LookResult::Password(match site.check_password(&login, &password.0) {
+                Ok(PasswordAnswer::Right(account)) => PasswordCheck::Right(account),
+                Ok(PasswordAnswer::Wrong) => PasswordCheck::Wrong,
+                Ok(PasswordAnswer::Disabled(account)) => PasswordCheck::Disabled(account),
+                Err(error) => {
+                    failed(&error);
+                    PasswordCheck::TemporaryFailure
+                }
+            })
+        }
+    }
+}
+
+/// Which of these exist.
+fn accounts(site: &Site, identities: Vec<Identity>) -> Accounts {
+    let mut found = Vec::new();
+    for identity in identities {
+        let person = match identity {
+            Identity::Account(jid) => site.person(&jid),
+            Identity::Login(login) => site.resolve(&login),
+        };
+        match person {
+            Ok(Some(person)) => found.push(Named {
+                account: person.jid,
+                disabled: person.disabled,
+            }),
+            Ok(None) => {}
+            Err(error) => {
+                failed(&error);
+                return Accounts::TemporaryFailure;
+            }
+        }
+    }
+    Accounts::Found(found)
+}
+
+/// A back end warns when it stops answering, once; each question is for the debug log.
+fn failed(error: &DirectoryError) {
+    match error {
+        DirectoryError::Store(error) => tracing::warn!(%error, "the account store did not answer"),
+        DirectoryError::Unavailable { .. } => tracing::debug!(%error, "a question has no answer"),
+    }
 }

@@ -4,9 +4,10 @@
 
 use super::admin::{AdminDoor, Backend};
 use super::clock::Clock;
+use super::directories::Directories;
 use super::health;
 use super::links::{Ask, LinkLoop, LinkLoopConfig, Permits};
-use super::lookups::Worker;
+use super::lookups::{Lookups, ReadJob, StoreReader};
 use super::queue::{Outbox, queue};
 use super::shards::{self, Outlets};
 use super::tls;
@@ -19,7 +20,6 @@ use crate::settings::{Conflict, Settings};
 use crate::shard::{Shard, ShardConfig};
 use anyhow::{Context as _, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use directory::site::{NoOverlay, Site};
 use proto::frame::{BootId, ListenerKind, StoreId};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -30,8 +30,8 @@ use store::{Engine, sqlite};
 use xmpp::negotiation::{Mechanisms, Offer};
 use xmpp::scram::{FakeKeys, ScramHash};
 
-/// Threads that read the store and ask the directory, of each kind.
-const WORKERS: usize = 2;
+/// Threads that read the store.
+const READERS: usize = 2;
 
 /// A running server.
 pub struct Server {
@@ -44,6 +44,7 @@ pub struct Server {
     link_waker: Arc<mio::Waker>,
     link_thread: Option<JoinHandle<()>>,
     embedded: Option<mux::Mux>,
+    directories: Directories,
     /// Its index and checkpoint threads, and the lock on the directory, live as long as this.
     _engine: Arc<dyn Engine>,
 }
@@ -131,7 +132,6 @@ impl Server {
         let (link_tx, link_rx) = queue();
         let (write_tx, write_rx) = queue();
         let (read_tx, read_rx) = queue();
-        let (look_tx, look_rx) = queue();
         let (direct_tx, direct_rx) = bounded(64);
         let (admin_tx, admin_rx) = bounded(1_024);
         let (ask_tx, ask_rx) = bounded(16);
@@ -166,9 +166,9 @@ impl Server {
             direct: direct_rx,
         };
         spawn("store-writer", move || store_writer.run(&write_rx))?;
-        let site = Arc::new(site(&config, &engine)?);
-        spawn_workers("reader", &engine, &site, &read_rx, &to_shards)?;
-        spawn_workers("directory", &engine, &site, &look_rx, &to_shards)?;
+        let directories =
+            Directories::start(&config, &engine, shard_queues.clone(), direct_tx.clone())?;
+        spawn_readers(&engine, directories.lookups(), &read_rx, &to_shards)?;
         for (n, (shard, input)) in built.into_iter().zip(shard_inputs).enumerate() {
             let outlets = Outlets {
                 links: Outbox::new(link_tx.clone()),
@@ -176,7 +176,8 @@ impl Server {
                 shards: to_shards(),
                 writer: Outbox::new(write_tx.clone()),
                 reads: Outbox::new(read_tx.clone()),
-                looks: Outbox::new(look_tx.clone()),
+                looks: directories.lookups().clone(),
+                answers: Vec::new(),
                 admin: admin_tx.clone(),
                 written: 0,
             };
@@ -218,6 +219,7 @@ impl Server {
             link_waker,
             link_thread: Some(link_thread),
             embedded,
+            directories,
             _engine: engine,
         })
     }
@@ -245,6 +247,9 @@ impl Server {
         warn_forgotten(&new);
         let config = self.config.reloaded(new);
         self.settings = Arc::new(settings_of(&config, &self.fake));
+        if let Err(error) = self.directories.configure(&config) {
+            tracing::error!("reload: the directories stay as they are: {error:#}");
+        }
         if let Ok(mut permits) = self.permits.write() {
             *permits = self::permits(&config);
         }
@@ -282,21 +287,20 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<Join
         .with_context(|| format!("thread `{name}` cannot be started"))
 }
 
-fn spawn_workers(
-    name: &str,
+fn spawn_readers(
     engine: &Arc<dyn Engine>,
-    site: &Arc<Site>,
-    jobs: &Receiver<super::lookups::Job>,
+    lookups: &Lookups,
+    jobs: &Receiver<ReadJob>,
     to_shards: &impl Fn() -> Vec<Outbox<Vec<Event>>>,
 ) -> anyhow::Result<()> {
-    for n in 0..WORKERS {
-        let worker = Worker {
+    for n in 0..READERS {
+        let reader = StoreReader {
             reader: engine.reader()?,
-            site: site.clone(),
+            lookups: lookups.clone(),
             shards: to_shards(),
         };
         let jobs = jobs.clone();
-        spawn(&format!("{name}-{n}"), move || worker.run(&jobs))?;
+        spawn(&format!("reader-{n}"), move || reader.run(&jobs))?;
     }
     Ok(())
 }
@@ -308,18 +312,6 @@ fn warn_forgotten(config: &Config) {
             "no rule of the policy names this right, so nobody has it"
         );
     }
-}
-
-/// The directories of each domain: the accounts in the store.
-fn site(config: &Config, engine: &Arc<dyn Engine>) -> anyhow::Result<Site> {
-    let local: Arc<dyn directory::backend::Backend> = Arc::new(
-        directory::LocalDirectory::with_iterations(engine.reader()?, config.auth.scram_iterations),
-    );
-    let chains = config
-        .domains
-        .iter()
-        .map(|domain| (domain.clone(), vec![local.clone()]));
-    Ok(Site::new(chains, Arc::new(NoOverlay)))
 }
 
 /// Messages and secrets are for the server's eyes only.

@@ -3,7 +3,7 @@
 //! Never: goes on with a shard that has panicked.
 
 use super::links::LinkBatch;
-use super::lookups::Job;
+use super::lookups::{Lookups, ReadJob};
 use super::queue::Outbox;
 use super::writer::WriteBatch;
 use crate::event::{AdminReply, ConnKey, Effects, Event, Now, SessionId, ShardId, ShardMsg, Write};
@@ -34,9 +34,11 @@ pub struct Outlets {
     /// The store's writer.
     pub writer: Outbox<WriteBatch>,
     /// Store readers.
-    pub reads: Outbox<Job>,
-    /// Directory workers.
-    pub looks: Outbox<Job>,
+    pub reads: Outbox<ReadJob>,
+    /// Directories.
+    pub looks: Lookups,
+    /// Answers of directories that were there at once: events of the next turn.
+    pub answers: Vec<Event>,
     /// Replies to administrators.
     pub admin: Sender<AdminReply>,
     /// Number of the last write handed on.
@@ -128,7 +130,16 @@ fn turns(
         let now = clock.now();
         let clear = outlets.retry();
         let due = Duration::from_millis(shard.poll_timeout().saturating_sub(now.mono_ms).max(1));
-        let wait = if clear { due } else { due.min(RETRY) };
+        let answers = std::mem::take(&mut outlets.answers);
+        let wait = match (answers.is_empty(), clear) {
+            (false, _) => Duration::ZERO,
+            (true, true) => due,
+            (true, false) => due.min(RETRY),
+        };
+        for event in answers {
+            catch_unwind(AssertUnwindSafe(|| shard.handle(now, event)))
+                .map_err(|_| Failed { culprit: None })?;
+        }
         let mut taken = 0;
         let mut closed = false;
         match events.recv_timeout(wait) {
@@ -231,10 +242,10 @@ impl Outlets {
             }
         }
         for (tag, read) in effects.reads {
-            self.reads.send(Job::Read(id, tag, read));
+            self.reads.send(ReadJob(id, tag, read));
         }
         for (tag, look) in effects.looks {
-            self.looks.send(Job::Look(id, tag, look));
+            self.answers.extend(self.looks.ask(id, tag, look));
         }
         for reply in effects.admin {
             // An administrator who has gone away needs no answer.
@@ -251,8 +262,7 @@ impl Outlets {
     }
 
     fn retry(&mut self) -> bool {
-        let mut clear =
-            self.links.retry() & self.writer.retry() & self.reads.retry() & self.looks.retry();
+        let mut clear = self.links.retry() & self.writer.retry() & self.reads.retry();
         for s in &mut self.shards {
             clear &= s.retry();
         }
@@ -263,7 +273,6 @@ impl Outlets {
         self.links.is_long()
             || self.writer.is_long()
             || self.reads.is_long()
-            || self.looks.is_long()
             || self.shards.iter().any(Outbox::is_long)
     }
 }
@@ -337,7 +346,8 @@ mod tests {
             shards: Vec::new(),
             writer: Outbox::new(writer),
             reads: Outbox::new(queue().0),
-            looks: Outbox::new(queue().0),
+            looks: Lookups::default(),
+            answers: Vec::new(),
             admin: crossbeam_channel::bounded(1).0,
             written: 0,
         };

@@ -16,7 +16,7 @@ use super::state::StateReader;
 use super::tail::Found;
 use crate::StoreError;
 use crate::traits::Reader;
-use crate::types::{Account, AccountEntry, ArchiveQuery, Counts, StoredRow, UserData};
+use crate::types::{Account, AccountEntry, ArchiveQuery, Counts, Overlay, StoredRow, UserData};
 
 /// Positions taken from the index per query.
 const PAGE: usize = 256;
@@ -365,6 +365,14 @@ impl Reader for SqliteReader {
 
     fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {
         self.state.vcard(owner)
+    }
+
+    fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError> {
+        self.state.overlay(jid)
+    }
+
+    fn overlay_disabled(&mut self) -> Result<Vec<BareJid>, StoreError> {
+        self.state.overlay_disabled()
     }
 
     fn counts(&mut self) -> Result<Counts, StoreError> {

@@ -1,4 +1,5 @@
-//! `state.db`: accounts, rosters, subscription requests, vCards, and the identity of the store.
+//! `state.db`: accounts, rosters, subscription requests, vCards, what is kept of accounts elsewhere, and the identity of the
+//! store.
 //!
 //! Written by the writer's own transaction when a batch holds such writes, never otherwise.
 
@@ -11,8 +12,8 @@ use super::open::{Database, Db};
 use super::record::{Cursor, put_number};
 use crate::StoreError;
 use crate::types::{
-    Account, AccountEntry, PutMode, RosterItem, Subscription, SubscriptionRequest, UserData, Write,
-    WriteError, Written,
+    Account, AccountEntry, Overlay, PutMode, RosterItem, Subscription, SubscriptionRequest,
+    UserData, Write, WriteError, Written,
 };
 
 /// The file and its schema.
@@ -35,6 +36,10 @@ pub(crate) const STATE: Database = Database {
             owner TEXT NOT NULL, contact TEXT NOT NULL, stanza BLOB NOT NULL, PRIMARY KEY (owner, contact)
         ) WITHOUT ROWID;
         CREATE TABLE vcard (owner TEXT PRIMARY KEY, xml BLOB NOT NULL) WITHOUT ROWID;
+    ", "
+        CREATE TABLE overlay (
+            owner TEXT PRIMARY KEY, disabled INTEGER NOT NULL, keys BLOB NOT NULL, made_ms INTEGER NOT NULL
+        ) WITHOUT ROWID;
     "],
 };
 
@@ -243,9 +248,27 @@ impl StateWriter {
                     .map(found);
             }
             Write::AccountDelete { jid } => return self.delete_account(jid),
+            Write::OverlayDisabled { jid, disabled } => {
+                let sql = "INSERT INTO overlay VALUES (?, ?, x'', 0)
+                     ON CONFLICT DO UPDATE SET disabled = excluded.disabled";
+                self.run(sql, (jid.as_str(), disabled))?;
+                self.forget_empty_overlay(jid)?;
+            }
+            Write::OverlayKeys { jid, keys, made_ms } => {
+                let made_ms = if keys.is_empty() { 0 } else { *made_ms as i64 };
+                let sql = "INSERT INTO overlay VALUES (?, 0, ?, ?)
+                     ON CONFLICT DO UPDATE SET keys = excluded.keys, made_ms = excluded.made_ms";
+                self.run(sql, (jid.as_str(), encode_keys(keys), made_ms))?;
+                self.forget_empty_overlay(jid)?;
+            }
             _ => {}
         }
         Ok(Written::Done)
+    }
+
+    fn forget_empty_overlay(&self, jid: &BareJid) -> Result<(), StoreError> {
+        let sql = "DELETE FROM overlay WHERE owner = ? AND disabled = 0 AND made_ms = 0";
+        self.run(sql, [jid.as_str()]).map(drop)
     }
 
     fn put_item(&self, owner: &BareJid, version: u64, item: &RosterItem) -> Result<(), StoreError> {
@@ -552,6 +575,32 @@ impl StateReader {
             |row| row.get::<_, Vec<u8>>(0),
         )?;
         Ok(xml.map(Bytes::from))
+    }
+
+    pub fn overlay(&self, jid: &BareJid) -> Result<Overlay, StoreError> {
+        let row = self.one(
+            "SELECT disabled, keys, made_ms FROM overlay WHERE owner = ?",
+            [jid.as_str()],
+            |row| {
+                let (disabled, keys) = (row.get::<_, bool>(0)?, row.get::<_, Vec<u8>>(1)?);
+                Ok((disabled, keys, row.get::<_, i64>(2)? as u64))
+            },
+        )?;
+        let Some((disabled, keys, made_ms)) = row else {
+            return Ok(Overlay::default());
+        };
+        let keys = decode_keys(&keys).ok_or_else(|| corrupt(&self.db, "overlay"))?;
+        Ok(Overlay {
+            disabled,
+            keys,
+            made_ms,
+        })
+    }
+
+    pub fn overlay_disabled(&self) -> Result<Vec<BareJid>, StoreError> {
+        let sql = "SELECT owner FROM overlay WHERE disabled ORDER BY owner";
+        let owners = self.all(sql, [], |row| row.get::<_, String>(0))?;
+        owners.iter().map(|text| jid_of(&self.db, text)).collect()
     }
 
     pub fn account_count(&self) -> Result<u64, StoreError> {

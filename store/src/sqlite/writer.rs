@@ -244,6 +244,8 @@ impl SqliteWriter {
             | Write::AccountPut { .. }
             | Write::AccountKeys { .. }
             | Write::AccountDisabled { .. }
+            | Write::OverlayDisabled { .. }
+            | Write::OverlayKeys { .. }
             | Write::AccountDelete { .. } => self.plan.state.push(at),
         }
         Ok(Written::Done)

@@ -1,0 +1,98 @@
+//! The directories of a running server: made from the configuration, made anew by a reload, asked by everybody.
+//!
+//! Owns: the back ends, the overlay, the routes of look-ups. Never: drops a back end whose configuration is as before, because
+//! its caches and connections are worth keeping.
+
+use super::lookups::{Lookups, Routes};
+use super::overlay::StoreOverlay;
+use super::queue::Outbox;
+use super::writer::DirectWrite;
+use crate::config::Config;
+use crate::event::Event;
+use crossbeam_channel::Sender;
+use directory::LocalDirectory;
+use directory::backend::Backend;
+use directory::site::Site;
+use std::sync::Arc;
+use store::Engine;
+
+/// See the module.
+pub struct Directories {
+    engine: Arc<dyn Engine>,
+    shards: Vec<Sender<Vec<Event>>>,
+    overlay: Arc<StoreOverlay>,
+    local: Arc<dyn Backend>,
+    lookups: Lookups,
+}
+
+impl std::fmt::Debug for Directories {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Directories")
+    }
+}
+
+impl Directories {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// The store could not be read, or a thread not be started.
+    pub fn start(
+        config: &Config,
+        engine: &Arc<dyn Engine>,
+        shards: Vec<Sender<Vec<Event>>>,
+        writer: Sender<DirectWrite>,
+    ) -> anyhow::Result<Self> {
+        let iterations = config.auth.scram_iterations;
+        let overlay = Arc::new(StoreOverlay::new(engine.as_ref(), writer, iterations)?);
+        let local: Arc<dyn Backend> = Arc::new(LocalDirectory::with_iterations(
+            engine.reader()?,
+            iterations,
+        ));
+        let mut directories = Self {
+            engine: engine.clone(),
+            shards,
+            overlay,
+            local,
+            lookups: Lookups::default(),
+        };
+        directories.configure(config)?;
+        Ok(directories)
+    }
+
+    /// Where look-ups go.
+    pub fn lookups(&self) -> &Lookups {
+        &self.lookups
+    }
+
+    /// What is kept of accounts elsewhere.
+    pub fn overlay(&self) -> &Arc<StoreOverlay> {
+        &self.overlay
+    }
+
+    /// Takes over a configuration. After an error the old one is in force.
+    ///
+    /// # Errors
+    /// A reader of the store or a thread could not be had.
+    pub fn configure(&mut self, config: &Config) -> anyhow::Result<()> {
+        let site = Arc::new(self.site(config));
+        let to_shards = || self.shards.iter().cloned().map(Outbox::new).collect();
+        let routes = Routes::start(site, &config.domains, &self.engine, &to_shards)?;
+        self.overlay.set_capture(config.auth.scram_capture);
+        self.lookups.replace(routes);
+        Ok(())
+    }
+
+    fn site(&self, config: &Config) -> Site {
+        let chains = config.domains.iter().map(|domain| {
+            let names = config.chain(domain);
+            let chain = names.iter().filter_map(|name| self.backend(name)).collect();
+            (domain.clone(), chain)
+        });
+        Site::new(chains, self.overlay.clone())
+    }
+
+    /// The back end of this name; the configuration has been checked to name no other.
+    fn backend(&self, name: &str) -> Option<Arc<dyn Backend>> {
+        (name == directory::local::NAME).then(|| self.local.clone())
+    }
+}
