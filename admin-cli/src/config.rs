@@ -12,6 +12,8 @@ pub struct AdminConfig {
     pub server: String,
     /// `host:port` of the admin door, or `unix:PATH` of its socket.
     pub address: String,
+    /// An account with a right of an administrator, in the place of a certificate.
+    pub user: Option<String>,
     /// The private CA.
     pub ca: Option<PathBuf>,
     /// The administrator's certificate.
@@ -49,6 +51,12 @@ fn read(file: &Path) -> anyhow::Result<AdminConfig> {
         let line = before.matches('\n').count() + 1;
         anyhow::anyhow!("{}:{line}: {}", file.display(), e.message())
     })?;
+    if config.user.is_some() && (config.cert.is_some() || config.key.is_some()) {
+        bail!(
+            "{}: either `user`, or `cert` and `key`, not both",
+            file.display()
+        );
+    }
     let base = file.parent().unwrap_or(Path::new("."));
     for path in [&mut config.ca, &mut config.cert, &mut config.key]
         .into_iter()

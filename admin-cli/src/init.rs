@@ -378,7 +378,8 @@ fn policy_toml(domain: &str) -> String {
 
 fn admin_toml(address: &str, ca: &str, cert: &str, key: &str) -> String {
     format!(
-        "# How imadmin reaches its server. On the server's own host also: address = \"unix:run/admin.sock\"\n\n\
+        "# How imadmin reaches its server. On the server's own host also: address = \"unix:run/admin.sock\"\n\
+         # In the place of cert and key: user = \"name@domain\", an account that the policy gives a right of an administrator.\n\n\
          server = \"main\"\naddress = \"{address}\"\nca = \"{ca}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n"
     )
 }

@@ -1,4 +1,5 @@
-//! The connection to a server's admin door: mutual TLS 1.3 from anywhere, or its Unix socket on the same host.
+//! The connection to a server's admin door: TLS 1.3 from anywhere, with a certificate or an account's password, or its Unix
+//! socket on the same host.
 
 use crate::config::AdminConfig;
 use bytes::BytesMut;
@@ -15,6 +16,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use xmpp::scram::client::{ClientBinding, ScramClient};
+use xmpp::scram::{BindingType, ScramHash};
 
 /// How long the server may take to be reached.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -26,11 +29,15 @@ const ANSWER: Duration = Duration::from_secs(120);
 pub enum LinkError {
     /// The server says no.
     Refused {
+        /// Its word for why.
+        code: String,
         /// Its sentence.
         text: String,
     },
     /// It cannot be reached, or does not take us for an administrator.
     Unreachable(String),
+    /// There is no password to log in with.
+    NoPassword(String),
 }
 
 trait Stream: Read + Write {}
@@ -51,13 +58,33 @@ fn unreachable(address: &str, e: impl std::fmt::Display) -> LinkError {
 }
 
 impl Connection {
-    /// Dials and greets.
-    pub fn dial(config: &AdminConfig) -> Result<Self, LinkError> {
+    /// Dials, greets, and logs in if the configuration names an account; `password` is asked for only then.
+    pub fn dial(
+        config: &AdminConfig,
+        password: impl FnOnce(&str) -> Result<String, LinkError>,
+    ) -> Result<Self, LinkError> {
         let address = config.address.clone();
-        let stream: Box<dyn Stream> = match address.strip_prefix("unix:") {
-            Some(path) => Box::new(unix(path).map_err(|e| unreachable(&address, e))?),
-            None => Box::new(tls(config).map_err(|e| unreachable(&address, e))?),
+        if let Some(path) = address.strip_prefix("unix:") {
+            let stream = unix(path).map_err(|e| unreachable(&address, e))?;
+            return Self::greet(Box::new(stream), address);
+        }
+        // Asked for first: the server does not wait long for who is slow with it.
+        let login = match &config.user {
+            Some(user) => Some((user, password(user)?)),
+            None => None,
         };
+        let stream = tls(config).map_err(|e| unreachable(&address, e))?;
+        let Some((user, password)) = login else {
+            return Self::greet(Box::new(stream), address);
+        };
+        let binding = stream
+            .conn
+            .export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", None)
+            .map_err(|e| unreachable(&address, e))?;
+        Self::greet(Box::new(stream), address)?.log_in(user, &password, binding)
+    }
+
+    fn greet(stream: Box<dyn Stream>, address: String) -> Result<Self, LinkError> {
         let mut boot = [0; 16];
         getrandom::fill(&mut boot).map_err(|e| unreachable(&address, e))?;
         let side = AdminSide::new(Instant::now(), "imadmin", BootId(boot));
@@ -76,13 +103,38 @@ impl Connection {
         Ok(this)
     }
 
+    /// SCRAM inside the frames, bound to this TLS session (proto/LINK.md §8).
+    fn log_in(mut self, user: &str, password: &str, binding: Vec<u8>) -> Result<Self, LinkError> {
+        let mut nonce = [0; 18];
+        getrandom::fill(&mut nonce).map_err(|e| unreachable(&self.address, e))?;
+        let nonce: String = nonce.iter().map(|b| format!("{b:02x}")).collect();
+        let binding = ClientBinding::Bind(BindingType::TlsExporter, binding);
+        let hash = ScramHash::Sha256;
+        let mut client = ScramClient::new(hash, user, password, None, binding, &nonce);
+        let first = json!({"mechanism": "SCRAM-SHA-256-PLUS", "message": client.first_message()});
+        let challenge = self.exchange(&json!({"auth": first}))?;
+        let last = client
+            .handle_challenge(challenge["auth"].as_str().unwrap_or_default())
+            .map_err(|e| unreachable(&self.address, e))?;
+        let done = self.exchange(&json!({"auth": {"message": last}}))?;
+        // It knows the account's secrets, so it is the server.
+        client
+            .handle_success(done["auth"].as_str().unwrap_or_default())
+            .map_err(|e| unreachable(&self.address, e))?;
+        Ok(self)
+    }
+
     /// Asks one question and waits for its answer: what stands under `ok`.
     pub fn ask(&mut self, command: &str, args: &Value) -> Result<Value, LinkError> {
-        let id = self.next;
+        self.exchange(&json!({"command": command, "args": args}))
+    }
+
+    fn exchange(&mut self, request: &Value) -> Result<Value, LinkError> {
+        let mut request = request.clone();
+        request["id"] = json!(self.next);
         self.next += 1;
-        let request = json!({"id": id, "command": command, "args": args}).to_string();
         self.side
-            .send(request.into())
+            .send(request.to_string().into())
             .map_err(|e| unreachable(&self.address, e))?;
         self.write()?;
         let reply = loop {
@@ -101,7 +153,8 @@ impl Connection {
                 .as_str()
                 .unwrap_or("refused without a reason")
                 .to_owned();
-            return Err(LinkError::Refused { text });
+            let code = error["code"].as_str().unwrap_or_default().to_owned();
+            return Err(LinkError::Refused { code, text });
         }
         Ok(reply["ok"].take())
     }
@@ -163,22 +216,23 @@ fn tls(config: &AdminConfig) -> anyhow::Result<StreamOwned<ClientConnection, Tcp
             anyhow::anyhow!("admin.toml has no `{what}`, and the address is not a Unix socket")
         })
     };
-    let (ca, cert, key) = (
-        file(&config.ca, "ca")?,
-        file(&config.cert, "cert")?,
-        file(&config.key, "key")?,
-    );
+    let ca = file(&config.ca, "ca")?;
     let mut roots = RootCertStore::empty();
     for cert in certificates(&ca)? {
         roots.add(cert)?;
     }
-    let key = PrivateKeyDer::from_pem_file(&key)
-        .map_err(|e| anyhow::anyhow!("{}: {e}", key.display()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(certificates(&cert)?, key)?;
+        .with_root_certificates(roots);
+    let tls = if config.user.is_some() {
+        tls.with_no_client_auth()
+    } else {
+        let (cert, key) = (file(&config.cert, "cert")?, file(&config.key, "key")?);
+        let key = PrivateKeyDer::from_pem_file(&key)
+            .map_err(|e| anyhow::anyhow!("{}: {e}", key.display()))?;
+        tls.with_client_auth_cert(certificates(&cert)?, key)?
+    };
     let name = ServerName::try_from(format!("{}.server.isthmus", config.server))?;
     let addresses: Vec<_> = config.address.to_socket_addrs()?.collect();
     let mut last = None;

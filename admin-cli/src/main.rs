@@ -16,7 +16,8 @@ use std::process::ExitCode;
 
 /// Administration of Isthmus.
 ///
-/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the server cannot be reached.
+/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the server cannot be reached, 4 not allowed (wrong password, or
+/// the right is lacking).
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -26,6 +27,10 @@ struct Cli {
     /// Print JSON instead of a table.
     #[arg(long, global = true)]
     json: bool,
+    /// Read the administrator's own password from the first line of standard input, where admin.toml names a `user`
+    /// (else: $ISTHMUS_ADMIN_PASSWORD, or it is asked for).
+    #[arg(long, global = true)]
+    admin_password_stdin: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -124,13 +129,19 @@ enum Failure {
     Usage(String),
     /// Exit code 3.
     Unreachable(String),
+    /// Exit code 4.
+    Forbidden(String),
 }
 
 impl From<LinkError> for Failure {
     fn from(e: LinkError) -> Self {
         match e {
-            LinkError::Refused { text, .. } => Failure::Refused(text),
+            LinkError::Refused { code, text } => match code.as_str() {
+                "forbidden" | "not-authorized" | "too-many-attempts" => Failure::Forbidden(text),
+                _ => Failure::Refused(text),
+            },
             LinkError::Unreachable(text) => Failure::Unreachable(text),
+            LinkError::NoPassword(text) => Failure::Usage(text),
         }
     }
 }
@@ -144,6 +155,7 @@ fn main() -> ExitCode {
         Err(Failure::Refused(text)) => (1, text),
         Err(Failure::Usage(text)) => (2, text),
         Err(Failure::Unreachable(text)) => (3, text),
+        Err(Failure::Forbidden(text)) => (4, text),
     };
     eprintln!("imadmin: {text}");
     ExitCode::from(code)
@@ -151,19 +163,16 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
+    let connect = || connect(cli.config.clone(), cli.admin_password_stdin);
     let (command, args) = match cli.command {
         Command::Init(args) => return init::init(&args).map_err(failed),
         Command::Cert(args) => return init::cert(&args).map_err(failed),
         Command::User(User::Import { file }) => {
-            let mut connection = connect(cli.config)?;
+            let mut connection = connect()?;
             return users::import(&mut connection, &file, json);
         }
-        Command::User(User::Add { jid, .. }) => {
-            ("user add", json!({"jid": jid, "password": password()?}))
-        }
-        Command::User(User::Passwd { jid, .. }) => {
-            ("user passwd", json!({"jid": jid, "password": password()?}))
-        }
+        Command::User(User::Add { jid, .. }) => ("user add", json!({"jid": jid})),
+        Command::User(User::Passwd { jid, .. }) => ("user passwd", json!({"jid": jid})),
         Command::User(User::Del { jid }) => ("user del", json!({"jid": jid})),
         Command::User(User::List { domain }) => ("user list", json!({"domain": domain})),
         Command::User(User::Show { jid }) => ("user show", json!({"jid": jid})),
@@ -172,7 +181,19 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Mux(Mux::List) => ("mux list", json!({})),
         Command::Status => ("status", json!({})),
     };
-    let mut connection = connect(cli.config)?;
+    let mut args = args;
+    let mut connection = None;
+    if matches!(command, "user add" | "user passwd") {
+        // The administrator's own password is the line before it.
+        if cli.admin_password_stdin {
+            connection = Some(connect()?);
+        }
+        args["password"] = json!(password_line("Password of the account")?);
+    }
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => connect()?,
+    };
     let answer = all_pages(&mut connection, command, args)?;
     output::print(&answer, json);
     Ok(())
@@ -182,9 +203,28 @@ fn failed(e: anyhow::Error) -> Failure {
     Failure::Refused(format!("{e:#}"))
 }
 
-fn connect(config: Option<PathBuf>) -> Result<Connection, Failure> {
+fn connect(config: Option<PathBuf>, stdin: bool) -> Result<Connection, Failure> {
     let config = config::find(config).map_err(|e| Failure::Usage(format!("{e:#}")))?;
-    Ok(Connection::dial(&config)?)
+    let password = |user: &str| own_password(user, stdin).map_err(LinkError::NoPassword);
+    Ok(Connection::dial(&config, password)?)
+}
+
+/// The administrator's own.
+fn own_password(user: &str, stdin: bool) -> Result<String, String> {
+    if !stdin && let Ok(password) = std::env::var("ISTHMUS_ADMIN_PASSWORD") {
+        return Ok(password);
+    }
+    if !stdin && !std::io::stdin().is_terminal() {
+        return Err(format!(
+            "no password for {user}: give --admin-password-stdin or set ISTHMUS_ADMIN_PASSWORD"
+        ));
+    }
+    password_line(&format!("Password of {user}")).map_err(|e| match e {
+        Failure::Refused(text)
+        | Failure::Usage(text)
+        | Failure::Unreachable(text)
+        | Failure::Forbidden(text) => text,
+    })
 }
 
 /// Asks until there is no `next`, and joins the rows.
@@ -210,16 +250,16 @@ fn all_pages(
     Ok(answer)
 }
 
-fn password() -> Result<String, Failure> {
+/// A line of standard input, or of the terminal, where it does not show.
+fn password_line(prompt: &str) -> Result<String, Failure> {
     let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        eprintln!("Password (it will show; better: printf 'secret' | imadmin ...):");
-    }
-    let mut line = String::new();
-    stdin
-        .lock()
-        .read_line(&mut line)
-        .map_err(|e| Failure::Usage(format!("standard input cannot be read: {e}")))?;
+    let line = if stdin.is_terminal() {
+        rpassword::prompt_password(format!("{prompt}: "))
+    } else {
+        let mut line = String::new();
+        stdin.lock().read_line(&mut line).map(|_| line)
+    };
+    let line = line.map_err(|e| Failure::Usage(format!("the password cannot be read: {e}")))?;
     let password = line.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(Failure::Usage(

@@ -4,19 +4,75 @@
 //! `{"columns": [...], "rows": [[...]], "next": CURSOR}`, or `{"id": 1, "ok": {"text": "..."}}`, or
 //! `{"id": 1, "error": {"code": "not-found", "text": "..."}}`. `next` means: ask again with `after` set to it.
 //!
-//! In: requests of an authenticated administrator. Out: replies. Owns: the table of commands.
-//! Never: trusts the client to have checked anything; prints a secret.
+//! In: requests of an authenticated administrator. Out: replies. Owns: the table of commands, and the right each needs.
+//! Never: trusts the client to have checked anything; prints a secret; changes what the audit log has no room for.
 
+pub mod audit;
 mod commands;
+pub mod login;
 #[cfg(test)]
 mod tests;
 
+use crate::policy::{Policy, Right};
 pub use commands::{COMMANDS, Command};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use xmpp::jid::BareJid;
 
 /// Longest reply: the frame an administrator's end takes, less its head.
 const REPLY_BYTES_MAX: usize = proto::limits::FRAME_BYTES_MIN as usize - 1_024;
+
+/// Through which door an administrator came, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Door {
+    /// The admin socket: whoever may open it may do everything.
+    Socket,
+    /// A certificate of role admin with this name.
+    Certificate(String),
+    /// The password of an account.
+    Account(BareJid),
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// As whom.
+    pub door: Door,
+    /// From where: an address, or `socket`.
+    pub from: String,
+}
+
+impl Caller {
+    /// As it stands in logs.
+    pub fn who(&self) -> String {
+        match &self.door {
+            Door::Socket => "socket".into(),
+            Door::Certificate(name) => format!("certificate:{name}"),
+            Door::Account(jid) => format!("account:{}", jid.as_str()),
+        }
+    }
+}
+
+/// Whether a caller has a right: the socket has all, a certificate all or what the configuration lists for it, an account what
+/// the policy says. `admin` includes every other right here.
+pub fn grants<'a>(
+    caller: &Caller,
+    right: Right,
+    policy: &Policy,
+    administrators: impl IntoIterator<Item = (&'a str, &'a [Right])>,
+) -> bool {
+    match &caller.door {
+        Door::Socket => true,
+        Door::Certificate(name) => administrators
+            .into_iter()
+            .find(|(listed, _)| listed == name)
+            .is_none_or(|(_, rights)| rights.contains(&right) || rights.contains(&Right::Admin)),
+        Door::Account(jid) => {
+            let has = |right| policy.allows(jid, right, &crate::policy::no_groups);
+            has(Right::Login) && (has(right) || has(Right::Admin))
+        }
+    }
+}
 
 /// A request.
 #[derive(Debug, Deserialize)]
@@ -56,7 +112,7 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
-    /// `bad-request`, `not-found`, `exists`, `unavailable`, `too-long`.
+    /// `bad-request`, `forbidden`, `not-found`, `exists`, `unavailable`, `too-long`.
     pub code: &'static str,
     /// One clear sentence.
     pub text: String,
@@ -88,57 +144,97 @@ pub trait Backend: Send + Sync {
     /// Writes, durably.
     fn write(&self, writes: Vec<store::Write>) -> Result<Vec<store::Written>, Refusal>;
     /// An account.
-    fn account(&self, jid: &xmpp::jid::BareJid) -> Result<Option<store::Account>, Refusal>;
+    fn account(&self, jid: &BareJid) -> Result<Option<store::Account>, Refusal>;
     /// Accounts after one, in order.
     fn accounts(
         &self,
         domain: Option<&str>,
-        after: Option<&xmpp::jid::BareJid>,
+        after: Option<&BareJid>,
         limit: usize,
     ) -> Result<Vec<store::AccountEntry>, Refusal>;
     /// What else is stored of an account.
-    fn user(&self, jid: &xmpp::jid::BareJid) -> Result<Option<store::UserData>, Refusal>;
+    fn user(&self, jid: &BareJid) -> Result<Option<store::UserData>, Refusal>;
     /// Rows of an account, archived or pending, at most so many.
-    fn rows(&self, jid: &xmpp::jid::BareJid, limit: usize) -> Result<Vec<u64>, Refusal>;
+    fn rows(&self, jid: &BareJid, limit: usize) -> Result<Vec<u64>, Refusal>;
     /// Sessions after an id, of one account or all, in order of ids.
     fn sessions(
         &self,
-        account: Option<&xmpp::jid::BareJid>,
+        account: Option<&BareJid>,
         after: Option<u64>,
         limit: usize,
     ) -> Result<SessionPage, Refusal>;
     /// Ends sessions. Returns how many.
-    fn kick(&self, account: &xmpp::jid::BareJid, resource: Option<&str>) -> Result<usize, Refusal>;
+    fn kick(&self, account: &BareJid, resource: Option<&str>) -> Result<usize, Refusal>;
     /// The account is gone from the store: its sessions end.
-    fn account_removed(&self, account: &xmpp::jid::BareJid);
+    fn account_removed(&self, account: &BareJid);
     /// Muxes.
     fn muxes(&self) -> Result<Vec<crate::linkset::MuxInfo>, Refusal>;
     /// Name and value pairs for `status`.
     fn status(&self) -> Result<Vec<(&'static str, Value)>, Refusal>;
+    /// Whether the caller has a right, now.
+    fn grants(&self, caller: &Caller, right: Right) -> bool;
+    /// Writes a line into the audit log, durably.
+    fn audit(&self, record: &audit::Record<'_>) -> Result<(), Refusal>;
 }
 
 /// Handles one request and makes its reply.
-pub fn handle(backend: &dyn Backend, who: &str, json: &[u8]) -> Vec<u8> {
-    let request: Request = match serde_json::from_slice(json) {
-        Ok(request) => request,
-        Err(e) => {
-            let refusal = Refusal::new("bad-request", format!("not a request: {e}"));
-            return encode(0, Err(refusal));
-        }
+pub fn handle(backend: &dyn Backend, caller: &Caller, json: &[u8]) -> Vec<u8> {
+    match serde_json::from_slice::<Request>(json) {
+        Ok(request) => encode(
+            request.id,
+            run(backend, caller, &request.command, &request.args),
+        ),
+        Err(e) => encode(
+            0,
+            Err(Refusal::new("bad-request", format!("not a request: {e}"))),
+        ),
+    }
+}
+
+/// Runs one command for a caller: whether it may, what it did, and the lines of the audit log about it.
+///
+/// # Errors
+/// What the command says, `forbidden`, or that the audit log cannot be written: then nothing was changed.
+pub fn run(
+    backend: &dyn Backend,
+    caller: &Caller,
+    name: &str,
+    args: &Map<String, Value>,
+) -> Result<Answer, Refusal> {
+    let command = COMMANDS.iter().find(|c| c.name == name);
+    let write = |outcome| {
+        backend.audit(&audit::Record {
+            caller,
+            command: name,
+            args,
+            outcome,
+        })
     };
-    let result = match COMMANDS.iter().find(|c| c.name == request.command) {
-        Some(command) => {
-            if command.changes {
-                tracing::info!(admin = who, command = command.name, args = %loggable(&request.args), "administration");
-            }
-            (command.run)(backend, &Args(&request.args))
-        }
+    let result = match command {
         None => Err(Refusal::new(
             "bad-request",
-            format!("no such command: {}", quoted(&request.command)),
+            format!("no such command: {}", quoted(name)),
         )),
+        Some(command) if !command.is_allowed(|right| backend.grants(caller, right)) => {
+            let text = format!("{name} needs the right {}", command.rights_in_words());
+            Err(Refusal::new("forbidden", text))
+        }
+        Some(command) => {
+            if command.changes {
+                let shown = Value::Object(audit::shown(args));
+                tracing::info!(admin = caller.who(), command = name, args = %shown, "administration");
+                write(audit::Outcome::Begun)?;
+            }
+            (command.run)(backend, &Args(args))
+        }
     };
-    encode(request.id, result)
+    let outcome = match &result {
+        Ok(_) => audit::Outcome::Done,
+        Err(refusal) => audit::Outcome::Refused(refusal),
+    };
+    // What was begun is written down; its end, and what changes nothing, does not fail for want of a line (the log says so).
+    let _ = write(outcome);
+    result
 }
 
 fn encode(id: u64, result: Result<Answer, Refusal>) -> Vec<u8> {
@@ -155,16 +251,6 @@ fn encode(id: u64, result: Result<Answer, Refusal>) -> Vec<u8> {
             .into_bytes();
     }
     bytes
-}
-
-/// Arguments as they may stand in a log: without passwords and long lists.
-fn loggable(args: &Map<String, Value>) -> String {
-    let shown: Vec<String> = args
-        .iter()
-        .filter(|(k, _)| !matches!(k.as_str(), "password" | "lines"))
-        .map(|(k, v)| format!("{k}={v}"))
-        .collect();
-    shown.join(" ")
 }
 
 /// A text of somebody else's, as it may stand in a reply: visible, and not at any length.

@@ -13,7 +13,7 @@ pub mod reader;
 mod tests;
 
 use crate::certificate::CertificateMapping;
-use crate::policy::Policy;
+use crate::policy::{Policy, Right};
 use directory::cache::CacheConfig;
 use file::{Shown, Takes};
 use proto::frame::ListenerKind;
@@ -56,6 +56,8 @@ pub struct Config {
     pub muxes: Vec<MuxConfig>,
     /// Where `imadmin` dials in.
     pub admin: AdminConfig,
+    /// Certificates of administrators that may not do everything.
+    pub administrators: Vec<AdministratorConfig>,
     /// Where metrics and health are served (GET only). Empty: nowhere.
     pub metrics: Vec<SocketAddr>,
     /// Logging in.
@@ -117,6 +119,17 @@ pub struct AdminConfig {
     pub listen: Vec<SocketAddr>,
     /// Unix socket for administrators on this host (mode 0600).
     pub socket: Option<PathBuf>,
+    /// What administrators do is appended here.
+    pub audit_log: PathBuf,
+}
+
+/// `[[administrator]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdministratorConfig {
+    /// As the certificate says.
+    pub name: String,
+    /// All it may do.
+    pub rights: Vec<Right>,
 }
 
 /// A SASL mechanism, without `-PLUS`: that is offered wherever the connection can bind a channel.
@@ -347,7 +360,10 @@ impl Config {
             domains: self.domains.clone(),
             data_dir: self.data_dir.clone(),
             link: self.link.clone(),
-            admin: self.admin.clone(),
+            admin: AdminConfig {
+                audit_log: new.admin.audit_log,
+                ..self.admin.clone()
+            },
             metrics: self.metrics.clone(),
             auth: AuthConfig {
                 scram_iterations: self.auth.scram_iterations,

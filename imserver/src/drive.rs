@@ -11,6 +11,8 @@
 //! sender ([`queue::Outbox`]), and a shard with a long list gives out no more credit.
 
 pub mod admin;
+pub mod admin_door;
+pub mod audit;
 pub mod clock;
 pub mod directories;
 pub mod health;

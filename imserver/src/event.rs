@@ -410,6 +410,15 @@ pub enum AdminReply {
     Status(u64, ShardStatus),
 }
 
+impl AdminReply {
+    /// Number of the question.
+    pub fn request(&self) -> u64 {
+        match self {
+            Self::Sessions(n, _) | Self::Kicked(n, _) | Self::Status(n, _) => *n,
+        }
+    }
+}
+
 /// What the configuration says of the mux that holds a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MuxPermit {

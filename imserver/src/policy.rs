@@ -50,9 +50,18 @@ rights! {
     SaveSettings = "save-settings", true;
     /// To see the presence of anybody here by a probe, subscribed or not (`shard/presence`, RFC 6121 §4.3).
     WatchPresence = "watch-presence", false;
+    /// Every administrator's command: asked by `admin` before it runs.
+    Admin = "admin", false;
+    /// The commands that change nothing (`admin`).
+    AdminRead = "admin-read", false;
+    /// The commands about accounts and sessions (`admin`).
+    AdminUsers = "admin-users", false;
 }
 
 impl Right {
+    /// Those that let somebody in at the admin door, and that `[[administrator]]` may give to a certificate.
+    pub const ADMINISTRATORS: [Right; 3] = [Right::Admin, Right::AdminRead, Right::AdminUsers];
+
     /// The right of this name.
     pub fn of_name(name: &str) -> Option<Right> {
         Right::ALL.iter().copied().find(|r| r.name() == name)

@@ -1,6 +1,7 @@
 //! The commands: a row each, with what it does. To add one: a row, a function, and its words in `admin-cli`.
 
 use super::{Answer, Args, Backend, Refusal, quoted};
+use crate::policy::Right;
 use serde_json::{Value, json};
 use store::{Account, PutMode, Write, WriteError, Written};
 use xmpp::jid::BareJid;
@@ -24,62 +25,99 @@ const DROP_SLICE: usize = 1_000;
 pub struct Command {
     /// As it is asked for.
     pub name: &'static str,
-    /// It changes something: it is logged.
+    /// It changes something: that is written into the audit log before it is done.
     pub changes: bool,
+    /// Rights that suffice, each alone; `admin` suffices always.
+    pub rights: &'static [Right],
     /// What it does.
     pub run: fn(&dyn Backend, &Args<'_>) -> Result<Answer, Refusal>,
 }
+
+impl Command {
+    /// Whether somebody with these rights may run it.
+    pub fn is_allowed(&self, has: impl Fn(Right) -> bool) -> bool {
+        has(Right::Admin) || self.rights.iter().any(|right| has(*right))
+    }
+
+    /// The rights, for a refusal.
+    pub fn rights_in_words(&self) -> String {
+        let others = self.rights.iter().filter(|r| **r != Right::Admin);
+        let names: Vec<&str> = [Right::Admin]
+            .iter()
+            .chain(others)
+            .map(|r| r.name())
+            .collect();
+        names.join(" or ")
+    }
+}
+
+/// Changes accounts and sessions.
+const USERS: &[Right] = &[Right::AdminUsers];
+/// Looks at accounts and sessions.
+const USERS_READ: &[Right] = &[Right::AdminUsers, Right::AdminRead];
+/// Looks at the server.
+const READ: &[Right] = &[Right::AdminRead];
 
 /// All of them.
 pub const COMMANDS: &[Command] = &[
     Command {
         name: "user add",
         changes: true,
+        rights: USERS,
         run: user_add,
     },
     Command {
         name: "user import",
         changes: true,
+        rights: USERS,
         run: user_import,
     },
     Command {
         name: "user del",
         changes: true,
+        rights: USERS,
         run: user_del,
     },
     Command {
         name: "user passwd",
         changes: true,
+        rights: USERS,
         run: user_passwd,
     },
     Command {
         name: "user list",
         changes: false,
+        rights: USERS_READ,
         run: user_list,
     },
     Command {
         name: "user show",
         changes: false,
+        rights: USERS_READ,
         run: user_show,
     },
     Command {
         name: "session list",
         changes: false,
+        rights: USERS_READ,
         run: session_list,
     },
     Command {
         name: "session kick",
         changes: true,
+        rights: USERS,
         run: session_kick,
     },
     Command {
         name: "mux list",
         changes: false,
+        rights: READ,
         run: mux_list,
     },
     Command {
         name: "status",
         changes: false,
+        rights: USERS_READ,
         run: status,
     },
 ];
@@ -457,7 +495,7 @@ fn status(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> {
 }
 
 /// RFC 3339, to the second.
-fn stamp(unix_ms: u64) -> String {
+pub(super) fn stamp(unix_ms: u64) -> String {
     time::OffsetDateTime::from_unix_timestamp((unix_ms / 1_000) as i64)
         .ok()
         .and_then(|t| {

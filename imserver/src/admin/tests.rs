@@ -16,6 +16,26 @@ struct Site {
     domains: Vec<String>,
     sessions: Mutex<Vec<SessionInfo>>,
     removed: Mutex<Vec<BareJid>>,
+    /// Rights of who is not at the socket.
+    rights: Vec<Right>,
+    audited: Mutex<Vec<Value>>,
+    audit_is_full: bool,
+}
+
+/// Who may do everything.
+fn tester() -> Caller {
+    Caller {
+        door: Door::Socket,
+        from: "socket".into(),
+    }
+}
+
+/// Whose rights are looked at.
+fn carol() -> Caller {
+    Caller {
+        door: Door::Account(BareJid::parse("carol@a.example").unwrap()),
+        from: "192.0.2.7".into(),
+    }
 }
 
 impl Site {
@@ -27,12 +47,15 @@ impl Site {
             domains: vec!["a.example".into(), "b.example".into()],
             sessions: Mutex::default(),
             removed: Mutex::default(),
+            rights: Vec::new(),
+            audited: Mutex::default(),
+            audit_is_full: false,
         }
     }
 
     fn ask(&self, command: &str, args: Value) -> Value {
         let request = json!({"id": 7, "command": command, "args": args}).to_string();
-        let reply = handle(self, "tester", request.as_bytes());
+        let reply = handle(self, &tester(), request.as_bytes());
         assert!(
             reply.len() <= REPLY_BYTES_MAX,
             "{command}: {} bytes",
@@ -116,6 +139,21 @@ fn store_refusal(e: store::StoreError) -> Refusal {
 }
 
 impl Backend for Site {
+    fn grants(&self, caller: &Caller, right: Right) -> bool {
+        caller.door == Door::Socket || self.rights.contains(&right)
+    }
+    fn audit(&self, record: &audit::Record<'_>) -> Result<(), Refusal> {
+        if self.audit_is_full {
+            return Err(Refusal::new("unavailable", "the disk is full"));
+        }
+        let line = record.line(self.now_unix_ms());
+        assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
+        self.audited
+            .lock()
+            .unwrap()
+            .push(serde_json::from_str(&line).unwrap());
+        Ok(())
+    }
     fn domains(&self) -> Vec<String> {
         self.domains.clone()
     }
@@ -314,7 +352,7 @@ fn wrong_requests_are_refused_with_a_reason() {
         b"{\"id\":1}",
         b"{\"id\":1,\"command\":\"status\",\"x\":1}",
     ] {
-        let reply: Value = serde_json::from_slice(&handle(&site, "tester", raw)).unwrap();
+        let reply: Value = serde_json::from_slice(&handle(&site, &tester(), raw)).unwrap();
         assert_eq!(reply["error"]["code"], "bad-request", "{reply}");
     }
 }
@@ -455,7 +493,143 @@ fn muxes_and_numbers_are_tables() {
 }
 
 #[test]
-fn secrets_stay_out_of_the_log() {
-    let args = json!({"jid": "a@b", "password": "hidden", "lines": [[1, "a@b hidden"]]});
-    assert_eq!(loggable(args.as_object().unwrap()), "jid=\"a@b\"");
+fn every_command_needs_a_right_and_what_only_reads_needs_less() {
+    use Right::{AdminRead, AdminUsers};
+    for command in COMMANDS {
+        assert!(
+            !command.rights.is_empty(),
+            "{} needs no right",
+            command.name
+        );
+        assert!(
+            command.is_allowed(|r| r == Right::Admin),
+            "{}",
+            command.name
+        );
+        assert!(
+            !command.is_allowed(|r| r == Right::Login),
+            "{}",
+            command.name
+        );
+        let reads = command.is_allowed(|r| r == AdminRead);
+        assert_eq!(reads, !command.changes, "{}", command.name);
+    }
+    let mut site = Site::new();
+    for (rights, name, allowed) in [
+        (&[][..], "status", false),
+        (&[AdminRead][..], "status", true),
+        (&[AdminRead][..], "user list", true),
+        (&[AdminRead][..], "user del", false),
+        (&[AdminUsers][..], "user del", true),
+        (&[AdminUsers][..], "mux list", false),
+        (&[Right::Admin][..], "mux list", true),
+    ] {
+        site.rights = rights.to_vec();
+        let args = json!({"jid": "nobody@a.example"});
+        let result = run(&site, &carol(), name, args.as_object().unwrap());
+        let forbidden = result.is_err_and(|e| e.code == "forbidden");
+        assert_eq!(forbidden, !allowed, "{rights:?} {name}");
+    }
+}
+
+#[test]
+fn what_is_done_and_what_is_refused_is_written_down_without_secrets() {
+    let mut site = Site::new();
+    let long = "x".repeat(1_000);
+    let lines = json!([[1, "a@b hidden"], [2, "c@d hidden"]]);
+    for (name, args) in [
+        (
+            "user add",
+            json!({"jid": "romeo@a.example", "password": "hidden"}),
+        ),
+        (
+            "user add",
+            json!({"jid": "romeo@a.example", "password": "hidden"}),
+        ),
+        ("user import", json!({"lines": lines})),
+        ("user show", json!({"jid": long})),
+        ("fly", json!({"password": ["hidden"]})),
+    ] {
+        let _ = site.ask(name, args);
+    }
+    let args = json!({"jid": "romeo@a.example"});
+    let _ = run(&site, &carol(), "user del", args.as_object().unwrap());
+    let lines = std::mem::take(&mut *site.audited.lock().unwrap());
+    let seen: Vec<(&str, &str)> = lines
+        .iter()
+        .map(|l| {
+            (
+                l["command"].as_str().unwrap(),
+                l["result"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let want = [
+        ("user add", "begun"),
+        ("user add", "done"),
+        ("user add", "begun"),
+        ("user add", "exists"),
+        ("user import", "begun"),
+        ("user import", "done"),
+        ("user show", "bad-request"),
+        ("fly", "bad-request"),
+        ("user del", "forbidden"),
+    ];
+    assert_eq!(seen, want);
+    assert!(!lines.iter().any(|l| l.to_string().contains("hidden")));
+    assert!(!lines.iter().any(|l| l.to_string().contains(&long)));
+    assert_eq!(
+        lines[0]["args"],
+        json!({"jid": "romeo@a.example", "password": "(not shown)"})
+    );
+    assert_eq!(lines[4]["args"], json!({"lines": "(2 not shown)"}));
+    let last = lines.last().unwrap();
+    assert_eq!(last["who"], "account:carol@a.example");
+    assert_eq!(last["from"], "192.0.2.7");
+    assert_eq!(last["time"], "2023-11-14T22:13:20Z");
+
+    // What cannot be written down is not done; what changes nothing is answered all the same.
+    site.audit_is_full = true;
+    let deleted = site.code("user del", json!({"jid": "romeo@a.example"}));
+    assert_eq!(deleted, "unavailable");
+    assert!(!site.keys("romeo@a.example").is_empty());
+    assert_eq!(site.all("user list").0.len(), 1);
+}
+
+#[test]
+fn rights_come_from_the_socket_the_certificate_or_the_policy() {
+    let text = "[[rule]]\nallow = \"admin-users\"\nusers = [\"carol@a\", \"mallory@a\"]\n\
+                [[rule]]\nallow = \"admin\"\nusers = [\"root@a\"]\n\
+                [[rule]]\ndeny = \"login\"\nusers = [\"mallory@a\"]\n\
+                [[rule]]\nallow = \"login\"\neveryone = true\n";
+    let policy = Policy::parse(text, std::path::Path::new("p")).unwrap();
+    let listed = [("monitoring", &[Right::AdminRead][..])];
+    let account = |jid| Door::Account(BareJid::parse(jid).unwrap());
+    let certificate = |name: &str| Door::Certificate(name.into());
+    for (door, rights) in [
+        (Door::Socket, "aru"),
+        (certificate("alice"), "aru"),
+        (certificate("monitoring"), "r"),
+        (account("root@a"), "aru"),
+        (account("carol@a"), "u"),
+        // Who may not log in may not administer.
+        (account("mallory@a"), ""),
+        (account("nobody@a"), ""),
+        (account("root@b"), ""),
+    ] {
+        let caller = Caller {
+            door,
+            from: String::new(),
+        };
+        let found: String = [
+            ('a', Right::Admin),
+            ('r', Right::AdminRead),
+            ('u', Right::AdminUsers),
+        ]
+        .into_iter()
+        .filter(|(_, right)| grants(&caller, *right, &policy, listed))
+        .map(|(letter, _)| letter)
+        .collect();
+        assert_eq!(found, rights, "{caller:?}");
+    }
 }

@@ -1,13 +1,13 @@
 //! What the keys of `imserver.toml` mean: defaults, ranges, names, and what must fit together.
 
-use super::file::{EMBEDDED_MUX, File, MuxFile};
+use super::file::{AdministratorFile, EMBEDDED_MUX, File, MuxFile};
 use super::reader::{At, Mistake, Mistakes, Reader, Strings, Written};
 use super::{
-    AdminConfig, AuthConfig, Config, Conflict, LimitsConfig, LinkConfig, LinkTls, LogConfig,
-    Mechanism, MuxConfig, SessionConfig,
+    AdminConfig, AdministratorConfig, AuthConfig, Config, Conflict, LimitsConfig, LinkConfig,
+    LinkTls, LogConfig, Mechanism, MuxConfig, SessionConfig,
 };
 use crate::certificate::CertificateMapping;
-use crate::policy::Policy;
+use crate::policy::{Policy, Right};
 use directory::cache::CacheConfig;
 use proto::frame::ListenerKind;
 use std::collections::{HashMap, HashSet};
@@ -82,7 +82,13 @@ fn checked(
     let admin = AdminConfig {
         listen: addresses(reader, &written.admin.listen),
         socket: written.admin.socket.as_ref().map(|s| base.join(&s.value)),
+        audit_log: match (&written.admin.audit_log, data_dir) {
+            (Some(file), _) => base.join(&file.value),
+            (None, Some(dir)) => base.join(&dir.value).join("audit.log"),
+            (None, None) => PathBuf::new(),
+        },
     };
+    let administrators = administrators(reader, &written.administrator);
     let link = link(reader, written, base, embedded, &admin);
     let muxes = muxes(reader, &written.mux, &domains);
     let auth = auth(reader, written);
@@ -104,6 +110,7 @@ fn checked(
         link,
         muxes,
         admin,
+        administrators,
         metrics,
         auth,
         limits,
@@ -480,6 +487,43 @@ fn muxes(reader: &mut Reader, sections: &[MuxFile], served: &[String]) -> Vec<Mu
                     .trust_client_certificates
                     .as_ref()
                     .is_some_and(|t| t.value),
+            });
+        }
+    }
+    out
+}
+
+/// What certificates may do that may not do everything.
+fn administrators(reader: &mut Reader, sections: &[AdministratorFile]) -> Vec<AdministratorConfig> {
+    let mut out: Vec<AdministratorConfig> = Vec::new();
+    for section in sections {
+        let name = required(reader, &section.at, "name", &section.name);
+        if let Some(name) = name {
+            link_name(reader, name);
+            if out.iter().any(|a| a.name == name.value) {
+                reader.wrong(&name.at, format!("{:?} is listed twice", name.value));
+            }
+        }
+        let mut rights = Vec::new();
+        if let Some(written) = required(reader, &section.at, "rights", &section.rights) {
+            for text in &written.value.0 {
+                match Right::ADMINISTRATORS.into_iter().find(|r| r.name() == text) {
+                    Some(right) => rights.push(right),
+                    None => {
+                        let names = Right::ADMINISTRATORS.map(|r| format!("{:?}", r.name()));
+                        let text = format!(
+                            "{text:?} is no right of an administrator: {} are",
+                            names.join(", ")
+                        );
+                        reader.wrong(&written.at, text);
+                    }
+                }
+            }
+        }
+        if let Some(name) = name {
+            out.push(AdministratorConfig {
+                name: name.value.clone(),
+                rights,
             });
         }
     }

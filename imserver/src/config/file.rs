@@ -115,6 +115,18 @@ section! {
         listen: Strings, Restart;
         /// The Unix socket for administrators on this host.
         socket: String, Restart;
+        /// Where what they do is written.
+        audit_log: String, Reload;
+    }
+}
+
+section! {
+    /// `[[administrator]]`: what a certificate of role admin may do.
+    AdministratorFile {
+        /// As the certificate says.
+        name: String, Reload;
+        /// Rights of the policy.
+        rights: Strings, Reload;
     }
 }
 
@@ -245,6 +257,8 @@ pub struct File {
     pub mux: Vec<MuxFile>,
     /// `[admin]`.
     pub admin: AdminFile,
+    /// `[[administrator]]`.
+    pub administrator: Vec<AdministratorFile>,
     /// `[metrics]`.
     pub metrics: MetricsFile,
     /// `[auth]`.
@@ -272,6 +286,7 @@ pub const SECTIONS: &[&str] = &[
     "link",
     "mux",
     "admin",
+    "administrator",
     "metrics",
     "auth",
     "directory_cache",
@@ -316,6 +331,7 @@ impl File {
             link: one!("link", LinkFile),
             mux: many!("mux", MuxFile),
             admin: one!("admin", AdminFile),
+            administrator: many!("administrator", AdministratorFile),
             metrics: one!("metrics", MetricsFile),
             auth: one!("auth", AuthFile),
             directory_cache: one!("directory_cache", DirectoryCacheFile),
@@ -343,6 +359,12 @@ impl File {
             mux.show(&format!("mux.{}.", name_of(&mux.name)), &mut shown);
         }
         self.admin.show("admin.", &mut shown);
+        for admin in &self.administrator {
+            admin.show(
+                &format!("administrator.{}.", name_of(&admin.name)),
+                &mut shown,
+            );
+        }
         self.metrics.show("metrics.", &mut shown);
         self.auth.show("auth.", &mut shown);
         self.directory_cache.show("directory_cache.", &mut shown);

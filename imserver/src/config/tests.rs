@@ -126,6 +126,7 @@ fn the_example_documents_every_key_and_no_other() {
         ("link", LinkFile::KEYS),
         ("mux", MuxFile::KEYS),
         ("admin", AdminFile::KEYS),
+        ("administrator", AdministratorFile::KEYS),
         ("metrics", MetricsFile::KEYS),
         ("auth", AuthFile::KEYS),
         ("directory_cache", DirectoryCacheFile::KEYS),

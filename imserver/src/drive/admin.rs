@@ -1,43 +1,29 @@
-//! The admin doors, and the running server as administrators' commands see it.
+//! The running server as administrators' commands see it. The doors are in `admin_door`.
 //!
-//! Owns: a thread per connected administrator (few, and each with a certificate of our CA or access to the socket).
-//! Never: lets a mux's certificate in; holds up a shard.
+//! Owns: the questions that wait for answers of shards. Never: holds up a shard; does what the audit log has no room for.
 
+use super::audit::AuditLog;
 use super::links::Ask;
-use super::tls;
+use super::lookups::Lookups;
 use super::writer::DirectWrite;
-use crate::admin::{self, Refusal};
-use crate::config::Config;
+use crate::admin::{self, Caller, Refusal};
+use crate::config::{AdministratorConfig, Config};
 use crate::event::{AdminEvent, AdminReply, Event, SessionId, SessionInfo};
 use crate::linkset::MuxInfo;
+use crate::policy::{Policy, Right};
 use crate::shard::home;
-use bytes::BytesMut;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use proto::frame::{BootId, Frame, Role, StoreId};
-use proto::server_side::{ServerEvent, ServerSide, ServerSideConfig, read_hello};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use rustls_pki_types::CertificateDer;
+use directory::KeysAnswer;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv6Addr, TcpListener};
-use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 use store::{Engine, Reader};
 use xmpp::jid::BareJid;
+use xmpp::sasl::LoginName;
+use xmpp::scram::{FakeKeys, ScramHash};
 
-/// Administrators at a time, by certificate; and as many again by the socket, which strangers cannot reach.
-const ADMINS_MAX: usize = 16;
-/// Connections that have not shown a certificate yet: in all, and of one address.
-const STRANGERS_MAX: usize = 64;
-/// So that no address alone takes them all.
-const STRANGERS_PER_ADDRESS_MAX: usize = 8;
-/// How long they have for it: two round trips on a bad line.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long one may be silent.
-const IDLE: Duration = Duration::from_secs(120);
 /// How long an answer of the shards or the link loop may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -54,8 +40,43 @@ pub struct Backend {
     waiting: Arc<Mutex<HashMap<u64, Sender<AdminReply>>>>,
     next: AtomicU64,
     started: Instant,
-    store: [u8; 16],
-    boot: [u8; 16],
+    /// On links of role admin.
+    pub store: [u8; 16],
+    /// On links of role admin.
+    pub boot: [u8; 16],
+    rules: RwLock<Rules>,
+    audit: AuditLog,
+    lookups: Lookups,
+    fake: FakeKeys,
+}
+
+/// Who may do what; a reload replaces it.
+struct Rules {
+    policy: Arc<Policy>,
+    administrators: Vec<AdministratorConfig>,
+}
+
+impl Rules {
+    fn of(config: &Config) -> Self {
+        Self {
+            policy: Arc::new(config.policy.clone()),
+            administrators: config.administrators.clone(),
+        }
+    }
+}
+
+/// Ways of the server's insides that the backend needs.
+pub struct Ways {
+    /// To the shards.
+    pub shards: Vec<Sender<Vec<Event>>>,
+    /// To the link loop.
+    pub asks: Sender<Ask>,
+    /// Wakes it.
+    pub waker: Arc<mio::Waker>,
+    /// To the store's writer.
+    pub direct: Sender<DirectWrite>,
+    /// Answers of the shards.
+    pub replies: Receiver<AdminReply>,
 }
 
 impl std::fmt::Debug for Backend {
@@ -75,28 +96,24 @@ fn store_refusal(e: store::StoreError) -> Refusal {
 }
 
 impl Backend {
-    /// Over a running server. Replies of the shards come by `replies`.
+    /// Over a running server.
     pub fn new(
         config: &Config,
         engine: &Arc<dyn Engine>,
-        shards: Vec<Sender<Vec<Event>>>,
-        asks: Sender<Ask>,
-        waker: Arc<mio::Waker>,
-        direct: Sender<DirectWrite>,
-        replies: Receiver<AdminReply>,
+        ways: Ways,
+        lookups: Lookups,
+        fake: FakeKeys,
     ) -> anyhow::Result<Self> {
         let waiting: Arc<Mutex<HashMap<u64, Sender<AdminReply>>>> = Arc::default();
-        let table = waiting.clone();
+        let (table, replies) = (waiting.clone(), ways.replies);
         std::thread::Builder::new()
             .name("admin-replies".into())
             .spawn(move || {
                 for reply in replies {
-                    let n = match &reply {
-                        AdminReply::Sessions(n, _)
-                        | AdminReply::Kicked(n, _)
-                        | AdminReply::Status(n, _) => *n,
-                    };
-                    let to = table.lock().ok().and_then(|t| t.get(&n).cloned());
+                    let to = table
+                        .lock()
+                        .ok()
+                        .and_then(|t| t.get(&reply.request()).cloned());
                     if let Some(to) = to {
                         // Who asked may have given up.
                         let _ = to.try_send(reply);
@@ -110,16 +127,33 @@ impl Backend {
             domains: config.domains.clone(),
             scram_iterations: config.auth.scram_iterations,
             reader: Mutex::new(engine.reader()?),
-            shards,
-            asks,
-            waker,
-            direct,
+            shards: ways.shards,
+            asks: ways.asks,
+            waker: ways.waker,
+            direct: ways.direct,
             waiting,
             next: AtomicU64::new(1),
             started: Instant::now(),
             store: engine.store_id().0,
             boot,
+            rules: RwLock::new(Rules::of(config)),
+            audit: AuditLog::open(&config.admin.audit_log)?,
+            lookups,
+            fake,
         })
+    }
+
+    /// The server's name on links.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// New rules, and the audit log opened again, for who has moved the old one away.
+    pub fn reload(&self, config: &Config) {
+        if let Ok(mut rules) = self.rules.write() {
+            *rules = Rules::of(config);
+        }
+        self.audit.reopen(&config.admin.audit_log);
     }
 
     fn read<T>(
@@ -308,6 +342,27 @@ impl admin::Backend for Backend {
             .map_err(|_| unavailable("the link loop is busy"))
     }
 
+    fn grants(&self, caller: &Caller, right: Right) -> bool {
+        self.rules.read().is_ok_and(|rules| {
+            let granted = rules
+                .administrators
+                .iter()
+                .map(|a| (a.name.as_str(), &*a.rights));
+            admin::grants(caller, right, &rules.policy, granted)
+        })
+    }
+
+    fn audit(&self, record: &admin::audit::Record<'_>) -> Result<(), Refusal> {
+        self.audit
+            .append(&record.line(self.now_unix_ms()))
+            .map_err(|e| {
+                Refusal::new(
+                    "unavailable",
+                    format!("the audit log cannot be written, so nothing was done: {e}"),
+                )
+            })
+    }
+
     fn status(&self) -> Result<Vec<(&'static str, Value)>, Refusal> {
         let shards = self.ask(&self.all(), |request| AdminEvent::Status { request })?;
         let muxes = self.muxes()?;
@@ -345,6 +400,19 @@ impl admin::Backend for Backend {
     }
 }
 
+impl admin::login::Keys for Backend {
+    fn keys(&self, login: &LoginName, hash: ScramHash) -> Result<KeysAnswer, Refusal> {
+        self.lookups.routes().site.scram_keys(login, hash).map_err(|e| {
+            tracing::warn!(error = %e, "the directory did not answer an administrator's log-in");
+            unavailable("the directory does not answer")
+        })
+    }
+
+    fn fake(&self) -> &FakeKeys {
+        &self.fake
+    }
+}
+
 impl super::health::Source for Backend {
     fn metrics(&self) -> String {
         use admin::Backend as _;
@@ -371,358 +439,5 @@ impl super::health::Source for Backend {
         } else {
             Err("no mux is linked".into())
         }
-    }
-}
-
-/// The listeners for administrators.
-#[derive(Debug)]
-pub struct AdminDoor;
-
-impl AdminDoor {
-    /// Starts a thread per listener.
-    ///
-    /// # Errors
-    /// A thread could not be started.
-    pub fn start(
-        tcp: Vec<TcpListener>,
-        unix: Option<UnixListener>,
-        tls: Option<Arc<ServerConfig>>,
-        backend: &Arc<Backend>,
-    ) -> anyhow::Result<()> {
-        let (admins, locals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let strangers: Arc<Strangers> = Arc::default();
-        for listener in tcp {
-            let (backend, admins, tls) = (backend.clone(), admins.clone(), tls.clone());
-            let strangers = strangers.clone();
-            std::thread::Builder::new()
-                .name("admin-door".into())
-                .spawn(move || {
-                    for stream in listener.incoming() {
-                        let (Ok(stream), Some(tls)) = (stream, tls.clone()) else {
-                            std::thread::sleep(Duration::from_millis(100));
-                            continue;
-                        };
-                        let Some(stranger) = stream
-                            .peer_addr()
-                            .ok()
-                            .and_then(|a| Strangers::admit(&strangers, a.ip()))
-                        else {
-                            continue;
-                        };
-                        let (backend, admins) = (backend.clone(), admins.clone());
-                        let run = move || meet(stream, tls, stranger, &admins, &backend);
-                        // Without a thread the connection is dropped, and with it the stranger's place.
-                        let _ = std::thread::Builder::new().name("admin".into()).spawn(run);
-                    }
-                })?;
-        }
-        if let Some(listener) = unix {
-            let (backend, locals) = (backend.clone(), locals.clone());
-            std::thread::Builder::new()
-                .name("admin-socket".into())
-                .spawn(move || {
-                    for stream in listener.incoming() {
-                        let Ok(stream) = stream else {
-                            std::thread::sleep(Duration::from_millis(100));
-                            continue;
-                        };
-                        let backend = backend.clone();
-                        guest(&locals, move || {
-                            let timeouts = stream
-                                .set_read_timeout(Some(IDLE))
-                                .and(stream.set_write_timeout(Some(IDLE)));
-                            if timeouts.is_ok()
-                                && let Err(reason) = serve(stream, "socket", &backend)
-                            {
-                                tracing::warn!(reason, "administrator's link closed");
-                            }
-                        });
-                    }
-                })?;
-        }
-        Ok(())
-    }
-}
-
-/// Runs on a thread of its own, if there are not too many.
-fn guest(count: &Arc<AtomicUsize>, run: impl FnOnce() + Send + 'static) {
-    if count.fetch_add(1, Ordering::SeqCst) >= ADMINS_MAX {
-        count.fetch_sub(1, Ordering::SeqCst);
-        return;
-    }
-    let ours = count.clone();
-    let spawned = std::thread::Builder::new()
-        .name("admin".into())
-        .spawn(move || {
-            run();
-            ours.fetch_sub(1, Ordering::SeqCst);
-        });
-    if spawned.is_err() {
-        count.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Connections of the admin door without a certificate, by address.
-#[derive(Debug, Default)]
-struct Strangers(Mutex<HashMap<IpAddr, usize>>);
-
-/// The place of one of them, given back when dropped.
-struct Stranger {
-    all: Arc<Strangers>,
-    address: IpAddr,
-}
-
-impl Strangers {
-    fn admit(all: &Arc<Strangers>, address: IpAddr) -> Option<Stranger> {
-        let address = customer(address);
-        let mut table = all.0.lock().ok()?;
-        let total: usize = table.values().sum();
-        let ours = table.get(&address).copied().unwrap_or(0);
-        if total >= STRANGERS_MAX || ours >= STRANGERS_PER_ADDRESS_MAX {
-            return None;
-        }
-        table.insert(address, ours + 1);
-        Some(Stranger {
-            all: all.clone(),
-            address,
-        })
-    }
-}
-
-/// What is counted: an address, or the /64 that one customer of IPv6 has.
-fn customer(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 => v4,
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        if let Ok(mut table) = self.all.0.lock()
-            && let Some(n) = table.get_mut(&self.address)
-        {
-            *n -= 1;
-            if *n == 0 {
-                table.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// One connection of the TCP door, from the handshake to its end.
-fn meet(
-    stream: std::net::TcpStream,
-    tls: Arc<ServerConfig>,
-    stranger: Stranger,
-    admins: &AtomicUsize,
-    backend: &Backend,
-) {
-    let (stream, cert) = match secure(stream, tls) {
-        Ok(both) => both,
-        Err(reason) => {
-            // Anybody can cause this; it must not fill the log.
-            tracing::debug!(reason, "administrator's handshake failed");
-            return;
-        }
-    };
-    drop(stranger);
-    let who = match tls::identity(&cert) {
-        Some((Role::Admin, name)) => name,
-        other => {
-            tracing::warn!(
-                ?other,
-                "a certificate that is no administrator's on the admin port"
-            );
-            return;
-        }
-    };
-    if admins.fetch_add(1, Ordering::SeqCst) < ADMINS_MAX {
-        if let Err(reason) = serve(stream, &who, backend) {
-            tracing::warn!(reason, "administrator's link closed");
-        }
-    } else {
-        tracing::warn!(ADMINS_MAX, "too many administrators at a time");
-    }
-    admins.fetch_sub(1, Ordering::SeqCst);
-}
-
-type TlsStream = StreamOwned<ServerConnection, std::net::TcpStream>;
-
-/// A socket that fails once a moment has passed, however slowly bytes come.
-struct Until<'a>(&'a mut std::net::TcpStream, Instant);
-
-impl Until<'_> {
-    fn left(&self) -> std::io::Result<Option<Duration>> {
-        let left = self.1.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(std::io::ErrorKind::TimedOut.into());
-        }
-        Ok(Some(left))
-    }
-}
-
-impl Read for Until<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.0.set_read_timeout(self.left()?)?;
-        self.0.read(buf)
-    }
-}
-
-impl Write for Until<'_> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.0.set_write_timeout(self.left()?)?;
-        self.0.write(buf)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// TLS with the certificate of somebody our CA has signed.
-fn secure(
-    mut stream: std::net::TcpStream,
-    config: Arc<ServerConfig>,
-) -> Result<(TlsStream, CertificateDer<'static>), String> {
-    let mut conn = ServerConnection::new(config).map_err(|e| e.to_string())?;
-    let until = Instant::now() + HANDSHAKE;
-    while conn.is_handshaking() {
-        conn.complete_io(&mut Until(&mut stream, until))
-            .map_err(|e| e.to_string())?;
-    }
-    stream
-        .set_read_timeout(Some(IDLE))
-        .and(stream.set_write_timeout(Some(IDLE)))
-        .map_err(|e| e.to_string())?;
-    let cert = conn.peer_certificates().and_then(|c| c.first());
-    let cert = cert.ok_or("no certificate")?.clone().into_owned();
-    Ok((StreamOwned::new(conn, stream), cert))
-}
-
-fn serve(mut stream: impl Read + Write, who: &str, backend: &Backend) -> Result<(), String> {
-    let mut input = BytesMut::new();
-    let mut scratch = vec![0; 64 * 1024];
-    let mut side: Option<ServerSide> = None;
-    loop {
-        let n = match stream.read(&mut scratch) {
-            Ok(0) => return Ok(()),
-            Ok(n) => n,
-            Err(e)
-                if e.kind() == std::io::ErrorKind::UnexpectedEof
-                    || e.kind() == std::io::ErrorKind::ConnectionReset =>
-            {
-                return Ok(());
-            }
-            Err(e) => return Err(e.to_string()),
-        };
-        input.extend_from_slice(&scratch[..n]);
-        let now = Instant::now();
-        if side.is_none()
-            && let Some(hello) = read_hello(&mut input).map_err(|e| e.to_string())?
-        {
-            let config = ServerSideConfig::new(
-                backend.name.clone(),
-                BootId(backend.boot),
-                StoreId(backend.store),
-                Role::Admin,
-            );
-            side = Some(ServerSide::accept(now, config, hello).map_err(|e| e.to_string())?);
-        }
-        let Some(side) = &mut side else { continue };
-        side.handle_bytes(now, &mut input)
-            .map_err(|e| e.to_string())?;
-        while let Some(event) = side.poll_event() {
-            if let ServerEvent::Admin(json) = event {
-                let reply = admin::handle(backend, who, &json);
-                side.send(Frame::Admin(reply.into()))
-                    .map_err(|e| e.to_string())?;
-            }
-        }
-        while let Some(bytes) = side.poll_output() {
-            stream.write_all(&bytes).map_err(|e| e.to_string())?;
-        }
-        stream.flush().map_err(|e| e.to_string())?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().expect("an address")
-    }
-
-    #[test]
-    fn strangers_are_bounded_by_address_and_in_total() {
-        let all: Arc<Strangers> = Arc::default();
-        let come = |address: &str| Strangers::admit(&all, ip(address));
-        let mut one: Vec<_> = (0..STRANGERS_PER_ADDRESS_MAX)
-            .map(|n| {
-                come(if n % 2 == 0 {
-                    "192.0.2.1"
-                } else {
-                    "::ffff:192.0.2.1"
-                })
-            })
-            .collect();
-        assert!(one.iter().all(Option::is_some));
-        assert!(come("192.0.2.1").is_none(), "one address has its share");
-        assert!(come("192.0.2.2").is_some(), "and no more than that");
-        one.pop();
-        assert!(come("192.0.2.1").is_some(), "who leaves makes room");
-
-        one.clear();
-        let many: Vec<_> = (0..STRANGERS_MAX)
-            .map(|n| come(&format!("198.51.100.{}", n / STRANGERS_PER_ADDRESS_MAX)))
-            .collect();
-        assert!(many.iter().all(Option::is_some));
-        assert!(come("203.0.113.1").is_none(), "all places are taken");
-        drop(many);
-        assert!(all.0.lock().expect("not poisoned").is_empty());
-    }
-
-    #[test]
-    fn a_customer_of_ipv6_is_one_stranger() {
-        let all: Arc<Strangers> = Arc::default();
-        let within: Vec<_> = (0..=STRANGERS_PER_ADDRESS_MAX)
-            .map(|n| Strangers::admit(&all, ip(&format!("2001:db8::{n:x}"))))
-            .collect();
-        assert!(
-            within[..STRANGERS_PER_ADDRESS_MAX]
-                .iter()
-                .all(Option::is_some)
-        );
-        assert!(within[STRANGERS_PER_ADDRESS_MAX].is_none());
-        assert!(Strangers::admit(&all, ip("2001:db8:0:1::1")).is_some());
-    }
-
-    /// Bytes that come slowly do not put the deadline off.
-    #[test]
-    fn a_handshake_has_one_deadline() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let mut slow = std::net::TcpStream::connect(listener.local_addr().expect("bound"))
-            .expect("it listens");
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let drip = std::thread::spawn(move || while slow.write_all(b"x").is_ok() {});
-        let until = Instant::now() + Duration::from_millis(50);
-        let mut byte = [0; 1];
-        let error = loop {
-            if let Err(e) = Until(&mut stream, until).read(&mut byte) {
-                break e;
-            }
-            assert!(Instant::now() < until + HANDSHAKE, "it goes on for ever");
-        };
-        assert!(
-            matches!(
-                error.kind(),
-                std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock
-            ),
-            "{error:?}"
-        );
-        assert!(Instant::now() >= until);
-        drop(stream);
-        drip.join().expect("no panic");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns: every thread. Never: starts half: all doors are bound and all files read before the first thread runs.
 
-use super::admin::{AdminDoor, Backend};
+use super::admin::{Backend, Ways};
+use super::admin_door::AdminDoor;
 use super::clock::Clock;
 use super::directories::Directories;
 use super::health;
@@ -45,6 +46,7 @@ pub struct Server {
     link_thread: Option<JoinHandle<()>>,
     embedded: Option<mux::Mux>,
     directories: Directories,
+    backend: Arc<Backend>,
     /// Its index and checkpoint threads, and the lock on the directory, live as long as this.
     _engine: Arc<dyn Engine>,
 }
@@ -90,6 +92,12 @@ impl Server {
             .tls
             .as_ref()
             .map(tls::server_config)
+            .transpose()?;
+        let admin_tls = config
+            .link
+            .tls
+            .as_ref()
+            .map(tls::admin_config)
             .transpose()?;
         let doors = Doors::bind(&config)?;
         let epoch = engine.next_epoch()?;
@@ -187,16 +195,22 @@ impl Server {
         }
         drop(write_tx);
         let link_thread = spawn("links", move || link_loop.run())?;
-        let backend = Arc::new(Backend::new(
+        let ways = Ways {
+            shards: shard_queues.clone(),
+            asks: ask_tx.clone(),
+            waker: link_waker.clone(),
+            direct: direct_tx,
+            replies: admin_rx,
+        };
+        let backend = Backend::new(
             &config,
             &engine,
-            shard_queues.clone(),
-            ask_tx.clone(),
-            link_waker.clone(),
-            direct_tx,
-            admin_rx,
-        )?);
-        AdminDoor::start(doors.admin, doors.admin_unix, tls, &backend)?;
+            ways,
+            directories.lookups().clone(),
+            fake.clone(),
+        )?;
+        let backend = Arc::new(backend);
+        AdminDoor::start(doors.admin, doors.admin_unix, admin_tls, &backend)?;
         for listener in doors.metrics {
             let source: Arc<dyn health::Source> = backend.clone();
             spawn("metrics", move || health::serve(&listener, &source))?;
@@ -220,6 +234,7 @@ impl Server {
             link_thread: Some(link_thread),
             embedded,
             directories,
+            backend,
             _engine: engine,
         })
     }
@@ -262,6 +277,7 @@ impl Server {
                 tracing::info!("reload: {change}");
             }
         }
+        self.backend.reload(&config);
         self.config = config;
         tracing::info!("reload: in force");
     }

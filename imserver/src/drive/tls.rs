@@ -47,16 +47,28 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certs)
 }
 
-/// The configuration of a door: only TLS 1.3, only certificates of our CA.
+/// The configuration of the link door: only TLS 1.3, only certificates of our CA.
 pub fn server_config(files: &LinkTls) -> Result<Arc<ServerConfig>, TlsError> {
+    configured(files, false)
+}
+
+/// The same for the admin door, where somebody without a certificate may come to log in.
+pub fn admin_config(files: &LinkTls) -> Result<Arc<ServerConfig>, TlsError> {
+    configured(files, true)
+}
+
+fn configured(files: &LinkTls, anonymous: bool) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     for cert in certificates(&files.ca)? {
         roots.add(cert).map_err(|e| file(&files.ca, e))?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .build()
-        .map_err(|e| file(&files.ca, e))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let verifier = match anonymous {
+        true => verifier.allow_unauthenticated(),
+        false => verifier,
+    };
+    let verifier = verifier.build().map_err(|e| file(&files.ca, e))?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| file(&files.key, e))?;
     let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

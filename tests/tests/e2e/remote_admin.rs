@@ -219,3 +219,195 @@ fn a_mux_certificate_is_no_administrator() {
         String::from_utf8_lossy(&output.stdout)
     );
 }
+
+/// Writes `admin.toml` for an account in the place of a certificate.
+fn account_config(site: &Site, user: &str) -> std::path::PathBuf {
+    let path = site.path().join(format!("{user}.toml"));
+    let text = format!(
+        "server = \"main\"\naddress = \"{}\"\nca = \"link/ca.pem\"\nuser = \"{user}\"\n",
+        site.address(15232)
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn by_account(site: &Site, user: &str, password: &str, args: &[&str]) -> (i32, String) {
+    let mut command = Command::new(binary("imadmin"));
+    command
+        .arg("--config")
+        .arg(account_config(site, user))
+        .args(args)
+        .env("ISTHMUS_ADMIN_PASSWORD", password)
+        .stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(!said.contains("panicked"), "{said}");
+    (output.status.code().unwrap(), said)
+}
+
+const ADMINISTRATORS: &str = "
+[[rule]]
+allow = \"admin\"
+users = [\"root@localhost\"]
+[[rule]]
+allow = \"admin-read\"
+users = [\"reader@localhost\"]
+[[rule]]
+allow = \"admin-users\"
+users = [\"carol@localhost\", \"gone@localhost\"]
+[[rule]]
+deny = \"login\"
+users = [\"gone@localhost\"]
+[[rule]]
+allow = [\"login\", \"save-settings\"]
+everyone = true
+";
+
+#[test]
+fn accounts_administer_as_far_as_the_policy_says_and_everything_is_written_down() {
+    let names = ["root", "reader", "carol", "gone", "romeo"];
+    let accounts: Vec<Account> = names.iter().map(|n| Account::new(n)).collect();
+    let mut site = Site::start(&Plan::default(), &accounts).unwrap();
+    std::fs::write(site.path().join("policy.toml"), ADMINISTRATORS).unwrap();
+    site.reload().unwrap();
+    let right = "";
+    // Exit codes: 0 done, 1 refused, 4 not allowed.
+    for (user, password, command, code, says) in [
+        ("root", right, &["status"][..], 0, "sessions"),
+        ("root", right, &["mux", "list"], 0, "mux1"),
+        (
+            "root",
+            right,
+            &["user", "del", "nobody@localhost"],
+            1,
+            "no such account",
+        ),
+        ("reader", right, &["user", "list"], 0, "carol@localhost"),
+        (
+            "reader",
+            right,
+            &["user", "del", "romeo@localhost"],
+            4,
+            "admin or admin-users",
+        ),
+        (
+            "carol",
+            right,
+            &["user", "show", "romeo@localhost"],
+            0,
+            "romeo",
+        ),
+        (
+            "carol",
+            right,
+            &["session", "kick", "romeo@localhost"],
+            1,
+            "no such session",
+        ),
+        ("carol", right, &["mux", "list"], 4, "admin or admin-read"),
+        (
+            "romeo",
+            right,
+            &["status"],
+            4,
+            "no right of an administrator",
+        ),
+        (
+            "gone",
+            right,
+            &["status"],
+            4,
+            "no right of an administrator",
+        ),
+        ("root", "wrong", &["status"], 4, "wrong account or password"),
+        ("nobody", right, &["status"], 4, "wrong account or password"),
+    ] {
+        let own = Account::new(user).password;
+        let password = if password.is_empty() { &own } else { password };
+        let (found, said) = by_account(&site, &format!("{user}@localhost"), password, command);
+        assert_eq!(found, code, "{user} {command:?}: {said}");
+        assert!(said.contains(says), "{user} {command:?}: {said}");
+    }
+    // A certificate that is listed may do what is listed.
+    let listed = "\n[[administrator]]\nname = \"admin\"\nrights = [\"admin-read\"]\n";
+    let file = site.path().join("imserver.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}{listed}")).unwrap();
+    site.reload().unwrap();
+    let refused = site
+        .imadmin(["user", "del", "romeo@localhost"])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(4));
+    run(&mut site.imadmin(["user", "show", "romeo@localhost"])).unwrap();
+
+    let log = std::fs::read_to_string(site.path().join("data/audit.log")).unwrap();
+    assert!(!log.contains("-password"), "a password is in the audit log");
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let has = |who: &str, command: &str, result: &str| {
+        lines
+            .iter()
+            .any(|l| l["who"] == who && l["command"] == command && l["result"] == result)
+    };
+    for (who, command, result) in [
+        ("certificate:admin", "user import", "begun"),
+        ("certificate:admin", "user import", "done"),
+        ("certificate:admin", "user del", "forbidden"),
+        ("account:root@localhost", "status", "done"),
+        ("account:root@localhost", "user del", "begun"),
+        ("account:root@localhost", "user del", "not-found"),
+        ("account:reader@localhost", "user del", "forbidden"),
+    ] {
+        assert!(
+            has(who, command, result),
+            "{who} {command} {result}:\n{log}"
+        );
+    }
+    assert!(!has("account:reader@localhost", "user del", "begun"));
+}
+
+/// The log cannot be written: what would change something is refused, what only looks is answered.
+#[test]
+fn without_an_audit_log_nothing_is_changed() {
+    let mut site = Site::init(&Plan::default()).unwrap();
+    site.start_server().unwrap();
+    site.set("imserver.toml", "[admin]", "audit_log", "\"/dev/full\"")
+        .unwrap();
+    site.reload().unwrap();
+    let mut add = site.imadmin(["user", "add", "romeo@localhost", "--password-stdin"]);
+    let mut child = add
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"secret\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("nothing was done"), "{said}");
+    let list = run(&mut site.imadmin(["user", "list"])).unwrap();
+    assert!(!String::from_utf8_lossy(&list.stdout).contains("romeo"));
+}
+
+/// Guessing ends soon, whether the account is there or not.
+#[test]
+fn guessing_an_administrators_password_is_bounded() {
+    let carol = Account::new("carol");
+    let mut site = Site::start(&Plan::default(), std::slice::from_ref(&carol)).unwrap();
+    std::fs::write(site.path().join("policy.toml"), ADMINISTRATORS).unwrap();
+    site.reload().unwrap();
+    let mut said = String::new();
+    for _ in 0..11 {
+        said = by_account(&site, "nobody@localhost", "guess", &["status"]).1;
+    }
+    assert!(said.contains("too many failed attempts"), "{said}");
+    let (code, said) = by_account(&site, "carol@localhost", &carol.password, &["status"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("too many failed attempts"), "{said}");
+    // Certificates are not concerned.
+    run(&mut site.imadmin(["status"])).unwrap();
+}
