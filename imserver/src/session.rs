@@ -171,6 +171,10 @@ pub struct Holding {
     pub mux: std::sync::Arc<str>,
     /// The mux's id of the connection.
     pub conn: u64,
+    /// Its record in the session store, which says what it has acknowledged.
+    pub record: record::Record,
+    /// The mux has told everything: it holds nothing any more, but something it has acknowledged is not on disk yet.
+    pub released: bool,
 }
 
 /// A session on its way to another shard: the whole of it.
@@ -224,6 +228,8 @@ pub struct Session {
     pub dirty: bool,
     /// The client has acknowledged something that is not on disk yet.
     pub ack_pending: bool,
+    /// What it has acknowledged and could not be cleared is not as its record says.
+    pub acks_unrecorded: bool,
     /// Stream management.
     pub sm: Option<StreamManagement>,
     /// Output held back: of a session whose mux has not come back yet after a restart; and between `<enable/>` and
@@ -323,6 +329,7 @@ impl Session {
             ended_before: false,
             dirty: false,
             ack_pending: false,
+            acks_unrecorded: false,
             sm: None,
             held_back: None,
             held_back_bytes: 0,
@@ -393,15 +400,15 @@ impl Session {
             settled_stanzas: r.settled_stanzas,
             ..Marks::default()
         };
-        self.unacked = r
-            .held
-            .iter()
-            .map(|h| Unacked {
-                element: h.element,
-                stanza: h.stanza,
-                position: h.id.0,
-            })
-            .collect();
+        let held = r.held.iter().map(|h| Unacked {
+            element: h.element,
+            stanza: h.stanza,
+            position: h.id.0,
+        });
+        let acked = self.uncleared_positions();
+        let (uncleared, unacked) = held.partition::<Vec<_>, _>(|u| acked.contains(&u.position));
+        self.uncleared = uncleared;
+        self.unacked = unacked.into();
         self.forget_stanzas = r
             .held
             .first()
@@ -555,9 +562,15 @@ impl Session {
         self.send_marks(settings, credit, out);
         let Some(key) = self.key else { return false };
         let settled = self.unsettled.is_empty();
+        let acks_under_way = self.acks_under_way();
         if let Stage::Closing { last, reason, sent } = &mut self.stage
             && settled
         {
+            // The mux forgets what this client had, so that must be on disk. Whom we throw out does not wait for a disk.
+            let patient = self.mux_closed || *reason == CloseReason::Normal;
+            if patient && acks_under_way {
+                return false;
+            }
             if !*sent {
                 *sent = true;
                 let close = Close {

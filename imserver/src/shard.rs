@@ -7,6 +7,7 @@
 //! The order of things within a shard hangs on one queue: `after`. Whatever must follow a write stands in it under the
 //! number of that write, and is carried out when the store says `Durable`.
 
+mod acks;
 mod admin;
 mod conn;
 mod iq;
@@ -65,6 +66,8 @@ enum After {
         slot: u32,
         generation: u32,
         write: u64,
+        /// The write of its record, if that has to say so.
+        recorded: Option<u64>,
     },
     /// The marks of these positions are cleared.
     Cleared(BareJid, Vec<u64>),
@@ -79,10 +82,30 @@ enum After {
         slot: u32,
         generation: u32,
         number: u64,
+        /// The first of the writes it answers; the last is the one it waits for.
+        first: u64,
         reply: Bytes,
         failure: Bytes,
         stanza: bool,
     },
+}
+
+/// What the store has answered to writes from `first` on. Writes of one turn are answered together.
+struct Answers<'a> {
+    first: u64,
+    results: &'a [store::Written],
+}
+
+impl Answers<'_> {
+    fn of(&self, write: u64) -> Option<&store::Written> {
+        let at = write.checked_sub(self.first)?;
+        self.results.get(at as usize)
+    }
+
+    /// One of these writes was refused.
+    fn failed(&self, mut writes: std::ops::RangeInclusive<u64>) -> bool {
+        writes.any(|n| matches!(self.of(n), Some(store::Written::Failed(_))))
+    }
 }
 
 /// An IQ that waits for something stored.
@@ -423,22 +446,24 @@ impl Shard {
     /// Carries out what waits for writes up to `first + results.len() - 1`.
     fn on_durable(&mut self, first: u64, results: Vec<store::Written>) {
         let last = first + results.len() as u64 - 1;
+        let answers = Answers {
+            first,
+            results: &results,
+        };
         self.durable = last;
         while let Some((write, _)) = self.after.front() {
             if *write > last {
                 break;
             }
             let (write, what) = self.after.pop_front().expect("front was there");
-            let result = write
-                .checked_sub(first)
-                .and_then(|i| results.get(i as usize));
-            self.carry_out(write, what, result);
+            self.carry_out(write, what, &answers);
             self.run_local();
         }
     }
 
-    fn carry_out(&mut self, write: u64, what: After, result: Option<&store::Written>) {
-        let failed = matches!(result, Some(store::Written::Failed(_)));
+    fn carry_out(&mut self, write: u64, what: After, answers: &Answers<'_>) {
+        let result = answers.of(write);
+        let failed = answers.failed(write..=write);
         match what {
             After::Message(stanza) => self.message_stored(stanza, result),
             After::Stanza(stanza) => self.deliver_unstored(stanza),
@@ -459,9 +484,13 @@ impl Shard {
                 slot,
                 generation,
                 write: w,
+                recorded,
             } => {
                 debug_assert_eq!(w, write);
-                if self.live(slot, generation) {
+                let refused = recorded.is_some_and(|n| answers.failed(n..=n));
+                if self.live(slot, generation) && refused {
+                    self.session(slot).acks_failed();
+                } else if self.live(slot, generation) {
                     self.session(slot).ack_durable(write);
                     self.settle(slot);
                     self.room_in_mux(slot);
@@ -483,10 +512,12 @@ impl Shard {
                 slot,
                 generation,
                 number,
+                first,
                 reply,
                 failure,
                 stanza,
             } => {
+                let failed = answers.failed(first..=write);
                 if self.live(slot, generation) {
                     let kind = if stanza {
                         crate::session::OutKind::STANZA
@@ -513,6 +544,12 @@ impl Shard {
             if !session.dirty {
                 continue;
             }
+            if session.holds_for.is_some() {
+                self.end_holding(slot);
+            }
+            let Some(session) = self.sessions.get_mut(slot as usize) else {
+                continue;
+            };
             if !session.unacked.is_empty() {
                 session.request_ack(self.now, &mut self.fx.links);
             }

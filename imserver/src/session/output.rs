@@ -177,22 +177,50 @@ impl Session {
             .fold(unacked, u64::min)
     }
 
-    /// The client has acknowledged it, but its mark cannot be cleared yet.
+    /// The client has acknowledged it, but its mark cannot be cleared yet: its record has to say so.
     pub fn defer_clearing(&mut self, u: Unacked) {
         self.uncleared.push(u);
+        self.acks_unrecorded = true;
+    }
+
+    /// What the client has acknowledged and is not cleared yet.
+    pub fn uncleared_positions(&self) -> Vec<u64> {
+        self.uncleared.iter().map(|u| u.position).collect()
+    }
+
+    /// The same, of a session found in the session store: until it is resumed only the positions are known.
+    pub fn restore_uncleared(&mut self, positions: &[u64]) {
+        self.uncleared = positions
+            .iter()
+            .map(|&position| Unacked {
+                element: 0,
+                stanza: 0,
+                position,
+            })
+            .collect();
+    }
+
+    /// Something the client has acknowledged is neither on disk nor on record yet.
+    pub fn acks_under_way(&self) -> bool {
+        self.ack_pending || !self.acks_in_flight.is_empty()
     }
 
     /// The disk has refused acknowledgements: what was to be durable with them is not.
     pub fn acks_failed(&mut self) {
         self.acks_in_flight.clear();
         self.ack_pending = true;
+        self.acks_unrecorded |= !self.uncleared.is_empty();
     }
 
-    /// The mark of a stanza this session deferred has been cleared. True if it was one.
-    pub fn cleared(&mut self, position: u64) -> bool {
+    /// The mark of a stanza that this session may have deferred has been cleared, on disk.
+    pub fn cleared(&mut self, position: u64) {
         let before = self.uncleared.len();
         self.uncleared.retain(|u| u.position != position);
-        before != self.uncleared.len()
+        if before != self.uncleared.len() {
+            self.ack_pending = true;
+            // Not written for each of many: a mark cleared twice is harmless.
+            self.acks_unrecorded |= self.uncleared.is_empty() && self.bound().is_some();
+        }
     }
 
     /// The write with this number puts on disk that stanzas up to `stanza` are acknowledged.

@@ -10,7 +10,7 @@ use proto::frame::NoteKey;
 use xmpp::jid::{FullJid, Jid};
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
-const LAYOUT: u8 = 3;
+const LAYOUT: u8 = 4;
 
 /// A record as it is stored.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub struct Record {
     pub ended_unix_ms: Option<u64>,
     /// The client ended it: what it had sent before is still taken.
     pub ended_by_client: bool,
+    /// Positions of messages it has acknowledged whose marks are not cleared yet, because other sessions stand in the way.
+    pub acked: Vec<u64>,
     /// Entities that had directed presence.
     pub directed: Vec<Jid>,
 }
@@ -76,6 +78,10 @@ impl Record {
         b.put_u64(self.taking_since_unix_ms);
         b.put_u64(self.ended_unix_ms.map_or(0, |t| t.max(1)));
         b.put_u8(u8::from(self.ended_by_client));
+        b.put_u32(self.acked.len() as u32);
+        for &position in &self.acked {
+            b.put_u64(position);
+        }
         b.put_u32(self.directed.len() as u32);
         for jid in &self.directed {
             put(&mut b, jid.as_str().as_bytes());
@@ -116,6 +122,11 @@ impl Record {
         let ended = u64_of(&mut b)?;
         let ended_by_client = u8_of(&mut b)? == 1;
         let count = (b.len() >= 4).then(|| b.get_u32())?;
+        let mut acked = Vec::new();
+        for _ in 0..count {
+            acked.push(u64_of(&mut b)?);
+        }
+        let count = (b.len() >= 4).then(|| b.get_u32())?;
         let mut directed = Vec::new();
         for _ in 0..count {
             directed.push(Jid::parse(&string(&mut b)?).ok()?);
@@ -135,6 +146,7 @@ impl Record {
             taking_since_unix_ms,
             ended_unix_ms: (ended != 0).then_some(ended),
             ended_by_client,
+            acked,
             directed,
         })
     }
@@ -226,6 +238,7 @@ mod tests {
             taking_since_unix_ms: 4,
             ended_unix_ms: Some(6),
             ended_by_client: true,
+            acked: vec![8, 12],
             directed: vec![Jid::parse("nurse@capulet.lit").expect("a JID")],
         }
     }

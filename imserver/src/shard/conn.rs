@@ -165,6 +165,10 @@ impl Shard {
     /// The account's part of the end: others are told, what it held is routed again, its record is kept for a while.
     fn end_bound(&mut self, slot: u32, by_client: bool) {
         self.say_gone(slot);
+        // What it has acknowledged is written, and its Close waits for that.
+        let account = self.account_of(slot).expect("the caller has seen it");
+        self.flush_user_acks(&account);
+        self.await_acks(slot);
         let now = self.now;
         let mut record = self.record(slot);
         record.ended_unix_ms = Some(now.unix_ms);
@@ -175,10 +179,6 @@ impl Shard {
             now.mono_ms + self.settings.mux_lost.as_millis() as u64,
             record.id,
         ));
-        let account = record.jid.bare();
-        // What it has acknowledged is written, and its Close waits for that.
-        self.flush_user_acks(&account);
-        self.await_acks(slot);
         if let Some(user) = self.users.get_mut(&account) {
             user.sessions.retain(|&s| s != slot);
             user.used_ms = now.mono_ms;
@@ -198,6 +198,7 @@ impl Shard {
         self.resume_clearing(&account);
         let session = self.session(slot);
         let session_holds = session.holds_for.is_some();
+        let acks_under_way = session.acks_under_way();
         let may_tell = session.key.is_some() && !session.mux_closed;
         let holds = self.users.get(&account).is_some_and(|u| {
             u.assigned
@@ -206,30 +207,53 @@ impl Shard {
         });
         if session_holds {
             // It had ended before: its mux has brought it back, or is awaited.
-        } else if awaited || may_tell && holds {
+            return;
+        }
+        let may_hold = awaited || may_tell && holds;
+        if may_hold || acks_under_way {
             // The mux says what the client's TCP has acknowledged before it says that the connection is closed: only then
             // is known what must be routed again.
             let holding = Holding {
                 account: account.clone(),
                 mux: record.mux.as_str().into(),
                 conn: record.conn,
+                record,
+                released: !may_hold,
             };
             self.session(slot).holds_for = Some(Box::new(holding));
             self.user(&account).closing.push(slot);
-        } else {
+        }
+        if !may_hold {
             self.release_held(slot, &account);
         }
     }
 
     /// The mux has told everything about an ended session: what it held and nobody has is routed again.
     pub(super) fn release_closing(&mut self, slot: u32) {
-        let Some(holding) = self.session(slot).holds_for.take() else {
+        let Some(holding) = self.session(slot).holds_for.as_mut() else {
             return;
         };
-        let account = holding.account;
-        self.user(&account).closing.retain(|&s| s != slot);
+        if std::mem::replace(&mut holding.released, true) {
+            return;
+        }
+        let account = holding.account.clone();
         self.release_held(slot, &account);
+        self.flush_user_acks(&account);
+        self.await_acks(slot);
+        self.end_holding(slot);
         self.floods_of(&account);
+    }
+
+    /// Nothing of an ended session is left to be told or written: its account forgets it.
+    pub(super) fn end_holding(&mut self, slot: u32) {
+        let session = self.session(slot);
+        if session.acks_under_way() {
+            return;
+        }
+        if let Some(holding) = session.holds_for.take_if(|h| h.released) {
+            self.user(&holding.account).closing.retain(|&s| s != slot);
+            self.touch(slot);
+        }
     }
 
     /// The record of a bound session as it is now.
@@ -253,6 +277,7 @@ impl Shard {
             taking_since_unix_ms: bound.taking_since_unix_ms,
             ended_unix_ms: None,
             ended_by_client: false,
+            acked: session.uncleared_positions(),
             directed: bound.directed.entries().to_vec(),
         }
     }

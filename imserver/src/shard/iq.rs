@@ -75,6 +75,7 @@ impl Shard {
                         slot,
                         generation,
                         number,
+                        first: write,
                         reply,
                         failure,
                         stanza: true,

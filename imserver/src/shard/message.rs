@@ -7,7 +7,7 @@ use super::user::{Assignment, Holder, Queued};
 use super::{After, Shard};
 use crate::event::*;
 use crate::routing::{self, Decision, Recipients, Resources, Situation, StanzaKind, To};
-use crate::session::{Flood, OutKind, Unacked};
+use crate::session::{Flood, OutKind};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use store::{Append, Written};
@@ -146,6 +146,7 @@ impl Shard {
             return;
         }
         user.pending += 1;
+        user.storing += 1;
         let append = Append {
             owner: account.clone(),
             peer: stanza.from.bare(),
@@ -169,6 +170,12 @@ impl Shard {
 
     /// The write of a message has been answered.
     pub(super) fn message_stored(&mut self, stanza: Box<Routed>, result: Option<&Written>) {
+        let account = stanza.to.bare();
+        let mut flood_waits = false;
+        if let Some(user) = self.users.get_mut(&account) {
+            user.storing = user.storing.saturating_sub(1);
+            flood_waits = std::mem::take(&mut user.flood_waits);
+        }
         match result {
             Some(&Written::Stored { position }) => {
                 self.deliver_stored(&stanza, position);
@@ -191,6 +198,9 @@ impl Shard {
                     Some("The message could not be stored"),
                 );
             }
+        }
+        if flood_waits {
+            self.floods_of(&account);
         }
     }
 
@@ -368,210 +378,6 @@ impl Shard {
         }
     }
 
-    // ---- acknowledgement --------------------------------------------------------------------------------
-
-    /// The client of this session has acknowledged these.
-    pub(super) fn clear_marks(&mut self, slot: u32, delivered: &[Unacked]) {
-        let Some(account) = self.account_of(slot) else {
-            return;
-        };
-        let up_to = self.clearable_up_to(&account);
-        let Some(user) = self.users.get_mut(&account) else {
-            return;
-        };
-        let mut deferred = Vec::new();
-        for &unacked in delivered {
-            let Some(assignment) = user.assigned.get_mut(&unacked.position) else {
-                continue;
-            };
-            assignment.acked = true;
-            assignment.had.push(slot);
-            assignment.holders.retain(|h| h.slot != slot);
-            if assignment.may_clear() && unacked.position <= up_to {
-                assignment.clearing = true;
-                user.acks.push(unacked.position);
-            } else if !assignment.clearing {
-                deferred.push(unacked);
-            }
-        }
-        let session = self.session(slot);
-        for u in deferred {
-            session.defer_clearing(u);
-        }
-        self.session_acks_changed(slot);
-        self.mark_user(&account);
-    }
-
-    /// Whose messages the session holds.
-    pub(super) fn account_of(&mut self, slot: u32) -> Option<BareJid> {
-        let session = self.session(slot);
-        session
-            .bound()
-            .map(|b| b.account.clone())
-            .or_else(|| session.holds_for.as_ref().map(|h| h.account.clone()))
-    }
-
-    /// What the mux may forget is to be worked out again when this batch's acknowledgements are on disk.
-    fn session_acks_changed(&mut self, slot: u32) {
-        self.session(slot).ack_pending = true;
-        self.touch(slot);
-    }
-
-    /// The mux has taken a message that went to several sessions.
-    pub(super) fn taken(&mut self, key: ConnKey, position: u64) {
-        let Some(slot) = self.slot_of(key) else {
-            return;
-        };
-        let Some(account) = self.account_of(slot) else {
-            return;
-        };
-        let up_to = self.clearable_up_to(&account);
-        let Some(user) = self.users.get_mut(&account) else {
-            return;
-        };
-        let Some(assignment) = user.assigned.get_mut(&position) else {
-            return;
-        };
-        for h in assignment.holders.iter_mut().filter(|h| h.slot == slot) {
-            h.taken = true;
-        }
-        if assignment.may_clear() && position <= up_to {
-            assignment.clearing = true;
-            user.acks.push(position);
-            self.mark_user(&account);
-        }
-    }
-
-    /// After a restart: what one session has acknowledged may be owed to another that is still to be resumed, or to read. What all
-    /// have read waits for nobody: a session waits for its mux to forget it before it reads on.
-    fn clearable_up_to(&self, account: &BareJid) -> u64 {
-        let Some(user) = self.users.get(account) else {
-            return u64::MAX;
-        };
-        if self.has_orphans(account) {
-            return 0;
-        }
-        let read_by = |&s: &u32| {
-            let bound = self.sessions.get(s as usize)?.bound()?;
-            bound.catching_up.then_some(bound.cursor)
-        };
-        user.sessions
-            .iter()
-            .filter_map(read_by)
-            .min()
-            .unwrap_or(u64::MAX)
-    }
-
-    /// Less may stand in the way of clearing than before.
-    pub(super) fn resume_clearing(&mut self, account: &BareJid) {
-        let up_to = self.clearable_up_to(account);
-        let Some(user) = self.users.get_mut(account) else {
-            return;
-        };
-        for (&position, assignment) in user.assigned.range_mut(..=up_to) {
-            if assignment.may_clear() {
-                assignment.clearing = true;
-                user.acks.push(position);
-            }
-        }
-        self.mark_user(account);
-    }
-
-    /// Writes the acknowledgements of an account gathered in this batch.
-    pub(super) fn flush_user_acks(&mut self, account: &BareJid) {
-        let Some(user) = self.users.get_mut(account) else {
-            return;
-        };
-        user.dirty = false;
-        let positions = std::mem::take(&mut user.acks);
-        let slots = user.sessions.clone();
-        if !positions.is_empty() {
-            user.pending = user.pending.saturating_sub(positions.len() as u64);
-            let write = self.write(Write::Store(store::Write::Ack {
-                owner: account.clone(),
-                positions: positions.clone(),
-            }));
-            for &slot in &slots {
-                let Some(session) = self.sessions.get_mut(slot as usize) else {
-                    continue;
-                };
-                for p in &positions {
-                    if session.cleared(*p) {
-                        session.ack_pending = true;
-                    }
-                }
-            }
-            self.after(write, After::Cleared(account.clone(), positions));
-        }
-        // Everything acknowledged up to here is on disk when the last write is.
-        for slot in slots {
-            self.await_acks(slot);
-        }
-    }
-
-    /// What the session has acknowledged is on disk when the last write is.
-    pub(super) fn await_acks(&mut self, slot: u32) {
-        let write = self.write_number;
-        let generation = self.generation(slot);
-        let Some(session) = self.sessions.get_mut(slot as usize) else {
-            return;
-        };
-        if std::mem::take(&mut session.ack_pending) {
-            session.ack_written(write);
-            if write <= self.durable {
-                session.ack_durable(write);
-                self.settle(slot);
-                self.room_in_mux(slot);
-            } else {
-                self.after(
-                    write,
-                    After::Acked {
-                        slot,
-                        generation,
-                        write,
-                    },
-                );
-            }
-        }
-    }
-
-    /// The marks are cleared on disk: the positions need not be remembered.
-    pub(super) fn cleared_durable(&mut self, account: &BareJid, positions: &[u64], failed: bool) {
-        let Some(user) = self.users.get_mut(account) else {
-            return;
-        };
-        if failed {
-            // The disk did not take it: the marks stay, the muxes forget nothing, and the tick writes it again.
-            user.acks.extend_from_slice(positions);
-            for slot in user.sessions.clone() {
-                self.session(slot).acks_failed();
-            }
-            return;
-        }
-        for p in positions {
-            if let Some(assignment) = user.assigned.get_mut(p) {
-                assignment.cleared = true;
-            }
-        }
-        self.forget_cleared(account);
-    }
-
-    /// Forgets messages that are done with, unless a page is under way that was read before.
-    fn forget_cleared(&mut self, account: &BareJid) {
-        let Some(user) = self.users.get(account) else {
-            return;
-        };
-        let reading = user.sessions.iter().any(|&s| {
-            self.sessions
-                .get(s as usize)
-                .and_then(|s| s.bound())
-                .is_some_and(|b| b.flood == Flood::Reading)
-        });
-        if !reading && let Some(user) = self.users.get_mut(account) {
-            user.assigned.retain(|_, a| !a.cleared);
-        }
-    }
-
     // ---- taking pending messages ------------------------------------------------------------------------
 
     /// The session begins to take what is pending, if it may.
@@ -611,10 +417,14 @@ impl Shard {
         }
         let account = bound.account.clone();
         let after = bound.cursor;
-        let closing = self
-            .users
-            .get(&account)
-            .is_some_and(|u| !u.closing.is_empty());
+        let closing = self.users.get(&account).is_some_and(|u| {
+            u.closing.iter().any(|&s| {
+                self.sessions
+                    .get(s as usize)
+                    .and_then(|s| s.holds_for.as_ref())
+                    .is_some_and(|h| !h.released)
+            })
+        });
         if closing || self.has_orphans(&account) {
             return;
         }
@@ -669,6 +479,12 @@ impl Shard {
     fn take_page(&mut self, slot: u32, account: &BareJid, rows: Vec<store::StoredRow>) {
         let complete = rows.len() < FLOOD_PAGE;
         for row in rows {
+            let user = self.users.get_mut(account).expect("it has a session");
+            if user.storing > 0 && row.position > user.last_position {
+                // Not given out to those it is for yet: who takes it here would take it from them.
+                user.flood_waits = true;
+                return;
+            }
             if !self.flood_row(slot, account, row) {
                 return;
             }
@@ -730,6 +546,12 @@ impl Shard {
             && bound.taking_since_unix_ms != 0
             && row.time_ms >= bound.taking_since_unix_ms
             && routing::recipient(&row.payload).is_some_and(|to| to.resourcepart().is_none());
+        // Others may go on to hold it too: then its mark waits for this mux (DESIGN idea 5).
+        let several = catching_up
+            || self
+                .users
+                .get(account)
+                .is_some_and(|u| u.sessions.len() > 1);
         let (owed, assigned) = {
             let user = self.users.get_mut(account).expect("it has a session");
             // `last_position` stays: what has not been given out to its targets yet may be in this page, and not in theirs.
@@ -768,14 +590,14 @@ impl Shard {
                 Holder {
                     slot,
                     sent: true,
-                    taken: !catching_up,
+                    taken: !several,
                 },
             );
             self.send(
                 slot,
                 bytes,
                 OutKind {
-                    track: catching_up,
+                    track: several,
                     ..OutKind::stored(position)
                 },
             );
@@ -787,6 +609,18 @@ impl Shard {
 
     /// A session has ended: what it held and nobody else has is routed again.
     pub(super) fn release_held(&mut self, slot: u32, account: &BareJid) {
+        self.release(slot, account, |_| true);
+    }
+
+    /// A session takes no messages any more: what it was owed and has not been sent, and what from this position on was left for
+    /// it, is for the others.
+    pub(super) fn release_owed(&mut self, slot: u32, account: &BareJid, from: u64) {
+        self.release(slot, account, |h| !h.sent);
+        self.reread(account, from);
+    }
+
+    fn release(&mut self, slot: u32, account: &BareJid, which: fn(&Holder) -> bool) {
+        let of_it = |h: &Holder| h.slot == slot && which(h);
         let up_to = self.clearable_up_to(account);
         let Some(user) = self.users.get_mut(account) else {
             return;
@@ -794,10 +628,10 @@ impl Shard {
         let mut lowest = None;
         let mut clear = Vec::new();
         for (&position, assignment) in &mut user.assigned {
-            if !assignment.holders.iter().any(|h| h.slot == slot) {
+            if !assignment.holders.iter().any(of_it) {
                 continue;
             }
-            assignment.holders.retain(|h| h.slot != slot);
+            assignment.holders.retain(|h| !of_it(h));
             if assignment.may_clear() && position <= up_to {
                 assignment.clearing = true;
                 clear.push(position);

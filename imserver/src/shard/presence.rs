@@ -101,7 +101,10 @@ impl Shard {
         };
         bound.presence_changed_unix_ms = now.unix_ms;
         let mut caught_up = false;
+        let mut gives_up = None;
         if !bound.takes_messages() {
+            let owed = matches!(bound.flood, Flood::Wanted | Flood::Reading);
+            gives_up = owed.then_some(bound.cursor + 1);
             bound.flood = Flood::Off;
             bound.taking_since_unix_ms = 0;
             caught_up = std::mem::take(&mut bound.catching_up);
@@ -117,6 +120,9 @@ impl Shard {
         self.carry_out_plan(slot, &account, &plan, &gone, before.is_some());
         self.await_record(slot, number);
         self.session(slot).done(number);
+        if let Some(from) = gives_up {
+            self.release_owed(slot, &account, from);
+        }
         if caught_up {
             self.resume_clearing(&account);
         }

@@ -60,13 +60,16 @@ impl Shard {
             return;
         };
         let say_again = recent(record.presence_changed_unix_ms);
+        let acked = record.acked.clone();
         let (bound, sm) = record.bound();
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
         let name = bound.id;
         let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
         session.name = Some(name);
+        session.restore_uncleared(&acked);
         let slot = self.insert_session(session);
         self.notes.insert(note.0, slot);
+        self.restore_acked(slot, &account, &acked);
         let generation = self.generation(slot);
         let user = self.user(&account);
         user.exists = true;
@@ -91,17 +94,21 @@ impl Shard {
         let Some(parser) = self.parser_of(&record) else {
             return;
         };
-        let (bound, sm) = record.bound();
+        let acked = record.acked.clone();
+        let (bound, sm) = record.clone().bound();
         let holding = Holding {
             account: bound.account.clone(),
             mux: bound.mux.clone(),
             conn: bound.conn,
+            record,
+            released: false,
         };
         let account = bound.account.clone();
         let name = bound.id;
         let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
         session.name = Some(name);
         session.holds_for = Some(Box::new(holding));
+        session.restore_uncleared(&acked);
         if by_client {
             session.ended_before = true;
         } else {
@@ -109,9 +116,20 @@ impl Shard {
         }
         let slot = self.insert_session(session);
         self.notes.insert(note.0, slot);
+        self.restore_acked(slot, &account, &acked);
         let user = self.user(&account);
         user.exists = true;
         user.closing.push(slot);
+    }
+
+    /// What the session had acknowledged: its marks could not be cleared before the kill.
+    fn restore_acked(&mut self, slot: u32, account: &BareJid, positions: &[u64]) {
+        let user = self.user(account);
+        for &position in positions {
+            let assignment = user.assigned.entry(position).or_default();
+            assignment.acked = true;
+            assignment.had.push(slot);
+        }
     }
 
     /// A mux brings back a connection.

@@ -81,9 +81,18 @@ impl Shard {
             loading.queue.push_back(queued);
         } else if let Queued::Stanza(stanza) = queued {
             self.fail_queued_stanza(stanza);
+        } else if let Queued::Subscription(s) = queued {
+            self.fail_queued_subscription(&s);
         } else {
+            // Presence: whoever loses one hears the next, and a probe is asked again.
             self.done(queued.token());
         }
+    }
+
+    /// The account could not be loaded: who asked to subscribe hears it.
+    pub(super) fn fail_queued_subscription(&mut self, s: &Subscription) {
+        let reason = "The account could not be loaded in time; try again";
+        self.refuse_subscription(&s.bytes, reason, s.token);
     }
 
     /// The session's element waits for its account's roster; nothing overtakes it.
@@ -343,7 +352,7 @@ impl Shard {
                 user.roster = None;
             }
             if let Some((_, bytes)) = &stanza {
-                self.refuse_subscription(bytes);
+                self.refuse_subscription(bytes, "The change could not be stored; try again", None);
             }
         } else {
             let user = self.user(&account);
@@ -362,27 +371,26 @@ impl Shard {
         self.done(token);
     }
 
-    /// The disk did not take what a subscription stanza changed: its sender is told, nothing has happened.
-    fn refuse_subscription(&mut self, bytes: &Bytes) {
-        let reason = Some("The change could not be stored; try again");
+    /// A subscription stanza could not be taken, and nothing has happened: its sender is told, and then it is settled.
+    fn refuse_subscription(&mut self, bytes: &Bytes, reason: &str, token: Option<Token>) {
         let address = |element: &Element, name: &str| Jid::parse(&element.attr(name)?).ok();
-        let Ok(element) = Element::parse(bytes.clone()) else {
-            return;
+        let error = Element::parse(bytes.clone()).ok().and_then(|element| {
+            let condition = StanzaError::ResourceConstraint;
+            let bytes = xmpp::error::stanza_error(&element, condition, Some(reason))?;
+            Some((bytes, address(&element, "to")?, address(&element, "from")?))
+        });
+        let Some((bytes, from, to)) = error else {
+            return self.done(token);
         };
-        let error = xmpp::error::stanza_error(&element, StanzaError::ResourceConstraint, reason);
-        if let (Some(bytes), Some(from), Some(to)) =
-            (error, address(&element, "to"), address(&element, "from"))
-        {
-            self.route(Box::new(Routed {
-                kind: StanzaKind::Presence(PresenceType::Error),
-                from,
-                to,
-                bytes,
-                retention: Retention::Drop,
-                origin: None,
-                token: None,
-            }));
-        }
+        self.route(Box::new(Routed {
+            kind: StanzaKind::Presence(PresenceType::Error),
+            from,
+            to,
+            bytes,
+            retention: Retention::Drop,
+            origin: None,
+            token,
+        }));
     }
 
     fn take_each(
@@ -578,18 +586,25 @@ impl Shard {
         };
         match done {
             Ok((contact, outcome, applied)) => {
+                let first = self.write_number + 1;
                 self.carry_out_steps(&account, &contact, &outcome, &applied, None, Some(token));
                 let generation = self.generation(slot);
                 let failure =
                     xmpp::error::stanza_error(element, StanzaError::ResourceConstraint, None)
                         .unwrap_or_default();
                 let write = self.write_number;
+                if write < first {
+                    // There was nothing to write.
+                    self.send_stanza(slot, reply);
+                    return self.session(slot).done(number);
+                }
                 self.after(
                     write,
                     After::Reply {
                         slot,
                         generation,
                         number,
+                        first,
                         reply,
                         failure,
                         stanza: true,

@@ -3,6 +3,8 @@
 use super::*;
 use crate::routing::{MessageType, Retention, StanzaKind};
 
+mod acks;
+
 const NOW: Now = Now {
     mono_ms: 1_000,
     unix_ms: 1_800_000_000_000,
@@ -109,4 +111,51 @@ fn what_waits_for_a_load_is_bounded_in_number_and_bytes() {
         shard.handle(NOW, message(99, 200));
         assert_eq!(outcome(&mut shard).1, 1, "there is room again");
     }
+}
+
+#[test]
+fn a_subscription_that_a_full_queue_cannot_take_is_answered() {
+    let juliet = BareJid::parse("juliet@localhost").expect("a JID");
+    let here = home(&juliet, 2);
+    // Somebody who is at home on the other shard, so that what goes there can be seen.
+    let romeo = (0..)
+        .map(|n| BareJid::parse(&format!("romeo{n}@localhost")).expect("a JID"))
+        .find(|romeo| home(romeo, 2) != here)
+        .expect("half of all are");
+    let config = ShardConfig {
+        id: here,
+        shards: 2,
+        epoch: 1,
+        settings: Arc::new(Settings {
+            domains: vec!["localhost".into()],
+            loading_queue_max: 0,
+            ..Settings::default()
+        }),
+    };
+    let mut shard = Shard::new(config, Box::new(|out: &mut [u8]| out.fill(7)), NOW);
+    let token = Token {
+        shard: home(&romeo, 2),
+        slot: 0,
+        generation: 1,
+        element: 4,
+    };
+    let bytes = format!("<presence type='subscribe' from='{romeo}' to='{juliet}'/>");
+    let ask = Subscription {
+        kind: crate::subscription::Kind::Subscribe,
+        from: romeo.clone(),
+        to: juliet,
+        bytes: bytes.into(),
+        token: Some(token),
+    };
+    shard.handle(NOW, Event::Shard(ShardMsg::Subscription(Box::new(ask))));
+    let told = shard.flush(NOW).shards;
+    let [(to, ShardMsg::Stanza(error))] = &told[..] else {
+        panic!("{told:?}");
+    };
+    let text = String::from_utf8_lossy(&error.bytes);
+    assert_eq!((*to, error.token), (home(&romeo, 2), Some(token)));
+    assert!(
+        text.contains("type='error'") && text.contains("resource-constraint"),
+        "{text}"
+    );
 }

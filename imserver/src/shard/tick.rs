@@ -57,6 +57,14 @@ impl Shard {
         let settings = self.settings.clone();
         let session = self.session(slot);
         let silent = now.mono_ms.saturating_sub(session.active_ms);
+        if session.ack_pending {
+            // The disk has refused what it had acknowledged.
+            if let Some(account) = self.account_of(slot) {
+                self.flush_user_acks(&account);
+            }
+            self.await_acks(slot);
+        }
+        let session = self.session(slot);
         match &session.stage {
             Stage::Negotiating(_) => {
                 if now.mono_ms.saturating_sub(session.opened_ms)
@@ -192,6 +200,7 @@ impl Shard {
                     self.finish_paused(slot, number);
                 }
                 Queued::Fan(fan) => self.fan_out(&fan, &[jid]),
+                Queued::Subscription(s) => self.fail_queued_subscription(&s),
                 other => self.done(other.token()),
             }
         }

@@ -121,7 +121,8 @@ pub struct Loading {
 pub struct User {
     /// Slots of its sessions.
     pub sessions: Vec<u32>,
-    /// Slots of sessions that have ended while they held messages, and whose mux has not said its last word.
+    /// Slots of sessions that have ended while they held messages, and whose mux has not said its last word; or that have
+    /// acknowledged something that is not on disk yet.
     pub closing: Vec<u32>,
     /// The roster and pending-in requests, while in use.
     pub roster: Option<Box<Roster>>,
@@ -137,6 +138,10 @@ pub struct User {
     pub last_write: u64,
     /// Highest position committed for this account that this shard knows.
     pub last_position: u64,
+    /// Messages for it whose write is under way.
+    pub storing: usize,
+    /// A flood has met one of them: it was read before this shard knew that it is on disk.
+    pub flood_waits: bool,
     /// Pending messages, as far as known.
     pub pending: u64,
     /// Last use of the roster or the entity (mono ms).
@@ -160,11 +165,18 @@ impl User {
             acks: Vec::new(),
             last_write: 0,
             last_position: 0,
+            storing: 0,
+            flood_waits: false,
             pending: 0,
             used_ms: now_ms,
             exists: false,
             dirty: false,
         }
+    }
+
+    /// Its sessions, and those that have ended but are not done with.
+    pub fn slots(&self) -> Vec<u32> {
+        [&self.sessions[..], &self.closing[..]].concat()
     }
 
     /// Nothing keeps it in memory.
