@@ -193,8 +193,8 @@ impl World {
         c.presence = None;
         c.belief.clear();
         c.iqs = 0;
-        let (tcp, account) = (c.tcp, c.account);
-        self.oracle.end(tcp, account, how, now);
+        let tcp = c.tcp;
+        self.oracle.end(tcp, how, now);
     }
 
     pub(crate) fn client_connected(&mut self, tcp: usize) {
@@ -214,8 +214,7 @@ impl World {
     /// The mux has died under the connection: the client will hear of it soon.
     pub(crate) fn mux_died(&mut self, tcp: usize) {
         let now = self.now_us;
-        let account = self.clients[self.tcps[tcp].client].account;
-        self.oracle.end(tcp, account, Ended::MuxDied, now);
+        self.oracle.end(tcp, Ended::MuxDied, now);
     }
 
     /// The connection has been closed from the other end.

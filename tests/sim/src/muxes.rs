@@ -64,6 +64,8 @@ pub(crate) struct Tcp {
     /// What the mux has not read yet.
     inbox: BytesMut,
     fin: Option<CloseReason>,
+    /// The server wants it closed: nothing more is read.
+    to_close: bool,
     acked: u64,
     told: u64,
     last_to_mux: u64,
@@ -428,6 +430,7 @@ impl World {
                     format_args!("mux{mux} is to close {conn:?}: {reason:?}"),
                 );
                 if let Some(&tcp) = self.muxes[mux].conns.get(&conn) {
+                    self.tcps[tcp].to_close = true;
                     self.write_client(tcp, last, element);
                     let at = self.tcps[tcp].last_to_client;
                     self.at(at, Ev::ToClientFin { tcp });
@@ -485,6 +488,7 @@ impl World {
             arrived: 0,
             inbox: BytesMut::new(),
             fin: None,
+            to_close: false,
             acked: 0,
             told: 0,
             last_to_mux: 0,
@@ -589,6 +593,9 @@ impl World {
         let Some(side) = m.side.as_mut().filter(|_| m.boot == t.boot) else {
             return;
         };
+        if t.to_close {
+            t.inbox.clear();
+        }
         while !t.inbox.is_empty() {
             let room = side.input_room(conn).min(t.inbox.len());
             if room == 0 {

@@ -133,10 +133,6 @@ pub(crate) struct Oracle {
     /// (mux, boot, connection id) -> connection.
     pub conns: BTreeMap<(usize, u32, u64), usize>,
     pub sent_by_tcp: BTreeMap<usize, Vec<usize>>,
-    /// When a session of the account last ended.
-    last_end: Vec<u64>,
-    /// When one ended without the server's knowing.
-    bad_end: Vec<u64>,
     /// When the server was killed.
     pub kills: Vec<u64>,
     pub disk_failed: bool,
@@ -145,14 +141,12 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(accounts: usize) -> Self {
+    pub fn new() -> Self {
         Self {
             messages: Vec::new(),
             sessions: Vec::new(),
             conns: BTreeMap::new(),
             sent_by_tcp: BTreeMap::new(),
-            last_end: vec![0; accounts],
-            bad_end: vec![0; accounts],
             kills: Vec::new(),
             disk_failed: false,
             vanished: false,
@@ -160,52 +154,46 @@ impl Oracle {
         }
     }
 
-    /// The server was killed before it could write down what a session had acknowledged that left about then; or while another
-    /// session of the account was owed the message, so that its mark could not be cleared (DESIGN idea 5). It comes again.
-    fn forgotten(&self, tcp: usize, number: usize, at: u64) -> bool {
+    /// What a client has acknowledged is known after a kill from the disk, or from its mux, which keeps it until the server has
+    /// written it down and lets the connection go. It cannot be known where the server let go first: a mux forgets a
+    /// connection when both ends have sent Close (DESIGN §3), so what it tells after the server's Close dies with a server killed
+    /// before that is on disk. The server does so in two cases: it ends the session itself, because its client logged in anew
+    /// while it was taken to be there still; or it answers `</stream:stream>` of a client without stream management, whose
+    /// TCP had not acknowledged, as far as the mux had seen, what it received last.
+    fn unknowable(&self, tcp: usize) -> bool {
         let session = &self.sessions[tcp];
-        let Some((_, ended)) = session.ended else {
-            return false;
-        };
+        let client = session.client;
         let write = if self.disk_failed {
             10_000_000
         } else {
             2_000_000
         };
-        if self
-            .kills
+        let kill_after = |from: u64| self.kills.iter().any(|&k| k >= from && k <= from + write);
+        let left = session.left_us.filter(|_| session.acked.is_none());
+        let next = self.sessions[tcp + 1..]
             .iter()
-            .any(|&k| k + 500_000 >= ended && k <= ended + write)
-        {
-            return true;
-        }
-        let Some(&kill) = self.kills.iter().rev().find(|&&k| k + 5_000_000 >= at) else {
-            return false;
-        };
-        // An <a/> that was not settled, of a session that was replaced before its mux came back, is not taken any more; and
-        // with a second resource still to come back it could not be written down.
-        let others = self
-            .sessions
-            .iter()
-            .any(|s| s.account == session.account && s.client != session.client);
-        let back = self.sessions[tcp + 1..].iter().any(|s| {
-            s.client == session.client && s.bound_us.is_some_and(|b| b < ended + 5_000_000)
-        });
-        if session.acked.is_some() && (others || back) {
-            return true;
-        }
-        let had = |t: usize| {
-            self.messages[number]
-                .deliveries
-                .iter()
-                .any(|&(d, when)| d == t && when <= kill)
-        };
-        self.sessions.iter().enumerate().any(|(t, other)| {
-            let alive = other.bound_us.is_some_and(|b| b <= at)
-                && other
-                    .ended
-                    .is_none_or(|(how, e)| e > at || how == Ended::Vanished);
-            t != tcp && other.account == session.account && alive && !had(t)
+            .find(|s| s.client == client && s.bound_us.is_some());
+        // (The server replaces a session a little before its client knows.)
+        let replaced = next
+            .and_then(|s| s.bound_us)
+            .map(|at| at.saturating_sub(500_000));
+        left.is_some_and(kill_after) || replaced.is_some_and(kill_after)
+    }
+
+    /// Another session of the account, of which the server did not know yet that it ends, may have held the message: it was routed
+    /// again when the server learned of the end, and what was sent later to both had arrived before. (Only by holding
+    /// back what a live session is sent until all the others have acknowledged theirs could that be in order.)
+    fn held_elsewhere(&self, tcp: usize, message: &Message) -> bool {
+        let account = self.sessions[tcp].account;
+        self.sessions.iter().enumerate().any(|(t, s)| {
+            let noticed = |(how, at): (Ended, u64)| match how {
+                Ended::Vanished | Ended::MuxDied => at + 110_000_000,
+                _ => at + 20_000_000,
+            };
+            t != tcp
+                && s.account == account
+                && s.bound_us.is_some_and(|b| b <= message.sent_us + 1_000_000)
+                && s.ended.is_some_and(|e| noticed(e) >= message.sent_us)
         })
     }
 
@@ -221,15 +209,11 @@ impl Oracle {
             .any(|&k| k + 500_000 >= since && k <= since + write)
     }
 
-    pub fn end(&mut self, tcp: usize, account: usize, how: Ended, now: u64) {
+    pub fn end(&mut self, tcp: usize, how: Ended, now: u64) {
         if let Some(session) = self.sessions.get_mut(tcp)
             && session.ended.is_none()
         {
             session.ended = Some((how, now));
-            self.last_end[account] = now;
-            if matches!(how, Ended::Vanished | Ended::MuxDied) {
-                self.bad_end[account] = now;
-            }
         }
     }
 }
@@ -303,38 +287,28 @@ impl World {
             }
             // A second session may have it when it asked for messages before the first one had this.
             let parallel = session.asked_us.is_some_and(|asked| asked <= at);
-            if !parallel
-                && oracle.sessions[other].keeps(number, at)
-                && !oracle.forgotten(other, number, at)
-            {
+            if !parallel && oracle.sessions[other].keeps(number, at) && !oracle.unknowable(other) {
                 wrong.push(format!(
                     "m{number} reached client {client} (tcp {tcp}), though client {} (tcp {other}) had it already",
                     oracle.sessions[other].client
                 ));
             }
         }
-        // The server learns late of a session that has vanished, and routes again what it held.
-        let killed = oracle.kills.iter().any(|&k| k >= message.sent_us);
-        let was_due = session
-            .asked_us
-            .is_some_and(|asked| asked < message.sent_us);
-        let rerouted = twins
-            && (oracle.last_end[account] + 20_000_000 >= message.sent_us
-                || oracle.bad_end[account] > 0
-                || killed && !was_due);
+        let rerouted = twins && oracle.held_elsewhere(tcp, message);
         let last = session.last.get(&message.client).copied().unwrap_or(0);
-        // A session that takes no messages still gets those to its full address, and the rest later.
         let ordered = match message.to_client {
             None => true,
-            // (A restarted server may take it for one that takes none, until its presence has come again.)
+            // A session that takes no messages still gets those to its full address, and the rest later. A restarted server may
+            // take it for one if it was killed before the presence was written down.
             Some(to) => {
-                let killed = oracle.kills.last().copied().unwrap_or(0);
                 to == client
                     && session
                         .taking_us
-                        .is_some_and(|since| since > killed + 10_000_000)
+                        .is_some_and(|since| !oracle.lost_presence(since))
             }
         };
+        // What the disk had refused and a restarted server, which does not know that, could store.
+        let ordered = ordered && !message.rejected;
         if message.seq < last && ordered && !rerouted {
             wrong.push(format!(
                 "m{number} reached client {client} after a later message of client {}",

@@ -271,7 +271,7 @@ impl World {
         let mut world = Self {
             seed,
             scenario,
-            oracle: Oracle::new(plan.accounts),
+            oracle: Oracle::new(),
             plan,
             broken: options.broken,
             rng,

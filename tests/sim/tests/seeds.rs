@@ -28,19 +28,38 @@ fn seeds_are_clean() {
     }
 }
 
-/// Seeds that found a defect once.
-const FOUND: [u64; 1] = [
-    // An acknowledgement that was under way to a session which another log-in had replaced.
-    10_878,
+/// Seeds that found a defect once, and which.
+const FOUND: [(u64, &str); 6] = [
+    (
+        757,
+        "what a session was owed when it became unavailable waited for its end",
+    ),
+    (
+        10_878,
+        "an <a/> under way to a session that another log-in had replaced",
+    ),
+    (
+        21_225,
+        "a flood took a message from the other resource before its shard knew that it was on disk",
+    ),
+    (22_865, "the same"),
+    (
+        22_591,
+        "what one session had acknowledged and another's mux had not taken was forgotten by a kill",
+    ),
+    (
+        14_870,
+        "a flood to one of two sessions was taken to have reached its mux",
+    ),
 ];
 
 #[test]
 fn seeds_that_found_something_are_clean() {
-    for seed in FOUND {
+    for (seed, what) in FOUND {
         let outcome = run(seed, &Options::default());
         assert!(
             outcome.failures.is_empty(),
-            "seed {seed}: {:#?}",
+            "seed {seed} ({what}): {:#?}",
             outcome.failures
         );
     }
