@@ -15,6 +15,7 @@
 pub mod backend;
 pub mod cache;
 pub mod cached;
+pub mod ldap;
 pub mod local;
 pub mod password;
 pub mod population;

@@ -7,6 +7,7 @@
 //! - [`harness`]: a [`harness::Site`] is one set-up in a temporary directory, with its processes.
 //! - [`client`]: a scripted raw client over plain TCP, STARTTLS and direct TLS.
 //! - [`scansion`]: reads and runs `scripts/*.scs` (format: `README.md` beside this crate).
+//! - [`slapd`]: an LDAP server with a tree of people and groups.
 //! - [`prosody`]: the same scripts against Prosody, to tell whether a script is wrong.
 
 pub mod client;
@@ -16,6 +17,7 @@ pub mod prosody;
 pub mod proxy;
 pub mod scansion;
 pub mod scram;
+pub mod slapd;
 pub mod sys;
 pub mod wait;
 pub mod xml;
