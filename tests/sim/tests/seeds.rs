@@ -29,10 +29,14 @@ fn seeds_are_clean() {
 }
 
 /// Seeds that found a defect once, and which.
-const FOUND: [(u64, &str); 6] = [
+const FOUND: [(u64, &str); 7] = [
     (
         757,
         "what a session was owed when it became unavailable waited for its end",
+    ),
+    (
+        10_411,
+        "presence of a session that had ended came again after that of its successor",
     ),
     (
         10_878,
