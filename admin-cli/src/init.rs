@@ -151,8 +151,8 @@ const WRITTEN: [&str; 6] = [
     "tls",
 ];
 
-/// Runs `init`.
-pub fn init(args: &InitArgs) -> anyhow::Result<()> {
+/// Runs `init`. Returns what to tell about it.
+pub fn init(args: &InitArgs) -> anyhow::Result<String> {
     let domain = check_domain(&args.domain)?;
     if !args.port_offset.is_multiple_of(100) || args.port_offset > OFFSET_MAX {
         bail!("--port-offset must be a multiple of 100, at most {OFFSET_MAX}");
@@ -175,19 +175,16 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     }
     let Domain { name: domain, .. } = domain;
     let dir = args.dir.display();
-    println!("{dir} is set up for {domain}. Start:");
-    println!("  imserver --config {dir}/imserver.toml");
-    if !args.embedded {
-        println!("  mux --config {dir}/mux.toml");
-    }
-    println!(
-        "  printf 'a password' | imadmin --config {dir}/admin.toml user add alice@{domain} --password-stdin"
-    );
-    println!(
-        "Clients: port {} (STARTTLS), {} (direct TLS).",
+    let mux = match args.embedded {
+        true => String::new(),
+        false => format!("\n  mux --config {dir}/mux.toml"),
+    };
+    Ok(format!(
+        "{dir} is set up for {domain}. Start:\n  imserver --config {dir}/imserver.toml{mux}\n  \
+         printf 'a password' | imadmin --config {dir}/admin.toml user add alice@{domain} --password-stdin\n\
+         Clients: port {} (STARTTLS), {} (direct TLS).",
         ports.c2s, ports.c2s_tls
-    );
-    Ok(())
+    ))
 }
 
 /// Files and directories this run has made, and nobody else: half a set-up would only be in the way of the next try.
@@ -384,8 +381,8 @@ fn admin_toml(address: &str, ca: &str, cert: &str, key: &str) -> String {
     )
 }
 
-/// Runs `cert`.
-pub fn cert(args: &CertArgs) -> anyhow::Result<()> {
+/// Runs `cert`. Returns what to tell about it.
+pub fn cert(args: &CertArgs) -> anyhow::Result<String> {
     check_name(&args.name)?;
     let link = args.dir.join("link");
     let role = match args.role {
@@ -402,7 +399,7 @@ pub fn cert(args: &CertArgs) -> anyhow::Result<()> {
     write(&args.out.join(format!("{name}.key")), &pair.key, true)?;
     let out = args.out.display();
     match args.role {
-        Role::Mux => mux_files(args)?,
+        Role::Mux => mux_files(args),
         Role::Admin => {
             let address = server_value(&args.dir, "admin")?;
             let text = admin_toml(
@@ -412,17 +409,16 @@ pub fn cert(args: &CertArgs) -> anyhow::Result<()> {
                 &format!("{name}.key"),
             );
             write(&args.out.join("admin.toml"), &text, false)?;
-            println!(
+            Ok(format!(
                 "{out} holds what an administrator needs on another host: imadmin --config {out}/admin.toml status"
-            );
+            ))
         }
-        Role::Peer => println!("{out} holds the certificate of peer {name}"),
+        Role::Peer => Ok(format!("{out} holds the certificate of peer {name}")),
     }
-    Ok(())
 }
 
 /// A mux needs a certificate for clients too: the one of the set-up, and its listeners.
-fn mux_files(args: &CertArgs) -> anyhow::Result<()> {
+fn mux_files(args: &CertArgs) -> anyhow::Result<String> {
     let name = &args.name;
     let text = std::fs::read_to_string(args.dir.join("imserver.toml"))
         .context("imserver.toml cannot be read")?;
@@ -458,12 +454,11 @@ fn mux_files(args: &CertArgs) -> anyhow::Result<()> {
         false,
     )?;
     let out = args.out.display();
-    println!("{out} holds what mux {name} needs on another host: mux --config {out}/mux.toml");
-    println!("Add to imserver.toml and reload:\n\n[[mux]]\nname = \"{name}\"\nkinds = [\"c2s\"]\n");
-    println!(
-        "Check in mux.toml: the server's address ({server}) as seen from there, and the addresses to listen on."
-    );
-    Ok(())
+    Ok(format!(
+        "{out} holds what mux {name} needs on another host: mux --config {out}/mux.toml\n\
+         Add to imserver.toml and reload:\n\n[[mux]]\nname = \"{name}\"\nkinds = [\"c2s\"]\n\n\
+         Check in mux.toml: the server's address ({server}) as seen from there, and the addresses to listen on."
+    ))
 }
 
 /// The first address of `[section] listen`.

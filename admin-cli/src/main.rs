@@ -7,11 +7,11 @@ mod link;
 mod output;
 mod users;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use link::{Connection, LinkError};
 use serde_json::{Value, json};
-use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::io::{BufRead, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Administration of Isthmus.
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 /// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the server cannot be reached, 4 not allowed (wrong password, or
 /// the right is lacking).
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "imadmin", version)]
 struct Cli {
     /// How to reach the server (default: $ISTHMUS_ADMIN, ./admin.toml, ./var/admin.toml, /etc/isthmus/admin.toml).
     #[arg(long, global = true, value_name = "FILE")]
@@ -52,6 +52,63 @@ enum Command {
     Mux(Mux),
     /// Numbers of the running server.
     Status,
+    /// Send a headline to everybody who is available, or to one account. It is kept for nobody who is away.
+    Alert {
+        /// `all`, or name@domain.
+        to: String,
+        /// What it says.
+        text: String,
+        /// Its subject.
+        #[arg(long)]
+        subject: Option<String>,
+    },
+    /// Who may do what.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// The server's configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print what a shell needs to complete this command: `imadmin completions bash > /etc/bash_completion.d/imadmin`.
+    Completions {
+        /// Which.
+        shell: Shell,
+    },
+    /// Write the manual pages.
+    Man {
+        /// Where to; it must be there.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// Shells with completions.
+#[derive(Clone, Copy, ValueEnum)]
+enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Say whether an account has a right, and which line of policy.toml decides.
+    Test {
+        /// name@domain
+        jid: String,
+        /// The right, as policy.toml calls it.
+        right: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Every key that is in force, and whether a line of the file or the default says so.
+    Show,
+    /// Read the files again, as on SIGHUP, and say what has changed; or every mistake, and nothing has.
+    Reload,
 }
 
 #[derive(Args)]
@@ -74,6 +131,16 @@ enum User {
     Import {
         /// The file; `-` is standard input.
         file: PathBuf,
+    },
+    /// Refuse an account the log-in, and end its sessions.
+    Disable {
+        /// name@domain
+        jid: String,
+    },
+    /// Let it log in again.
+    Enable {
+        /// name@domain
+        jid: String,
     },
     /// Remove an account and everything stored for it.
     Del {
@@ -165,14 +232,26 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
     let connect = || connect(cli.config.clone(), cli.admin_password_stdin);
     let (command, args) = match cli.command {
-        Command::Init(args) => return init::init(&args).map_err(failed),
-        Command::Cert(args) => return init::cert(&args).map_err(failed),
+        Command::Init(args) => return said(init::init(&args), json),
+        Command::Cert(args) => return said(init::cert(&args), json),
+        Command::Completions { shell } => return completions(shell),
+        Command::Man { dir } => return man(&dir, json),
         Command::User(User::Import { file }) => {
             let mut connection = connect()?;
             return users::import(&mut connection, &file, json);
         }
         Command::User(User::Add { jid, .. }) => ("user add", json!({"jid": jid})),
         Command::User(User::Passwd { jid, .. }) => ("user passwd", json!({"jid": jid})),
+        Command::User(User::Disable { jid }) => ("user disable", json!({"jid": jid})),
+        Command::User(User::Enable { jid }) => ("user enable", json!({"jid": jid})),
+        Command::Alert { to, text, subject } => {
+            ("alert", json!({"to": to, "text": text, "subject": subject}))
+        }
+        Command::Policy(PolicyCommand::Test { jid, right }) => {
+            ("policy test", json!({"jid": jid, "right": right}))
+        }
+        Command::Config(ConfigCommand::Show) => ("config show", json!({})),
+        Command::Config(ConfigCommand::Reload) => ("config reload", json!({})),
         Command::User(User::Del { jid }) => ("user del", json!({"jid": jid})),
         Command::User(User::List { domain }) => ("user list", json!({"domain": domain})),
         Command::User(User::Show { jid }) => ("user show", json!({"jid": jid})),
@@ -199,8 +278,33 @@ fn run(cli: Cli) -> Result<(), Failure> {
     Ok(())
 }
 
-fn failed(e: anyhow::Error) -> Failure {
-    Failure::Refused(format!("{e:#}"))
+/// What a command without a server has done.
+fn said(text: anyhow::Result<String>, json: bool) -> Result<(), Failure> {
+    let text = text.map_err(|e| Failure::Refused(format!("{e:#}")))?;
+    output::print(&json!({"text": text}), json);
+    Ok(())
+}
+
+fn completions(shell: Shell) -> Result<(), Failure> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "imadmin", &mut script);
+    std::io::stdout()
+        .write_all(&script)
+        .map_err(|e| Failure::Refused(format!("standard output: {e}")))
+}
+
+/// One page for `imadmin`, and one for each command under it.
+fn man(dir: &Path, json: bool) -> Result<(), Failure> {
+    let written = clap_mangen::generate_to(Cli::command(), dir);
+    let text = written
+        .map(|()| format!("manual pages written to {}", dir.display()))
+        .map_err(|e| anyhow::anyhow!("{}: {e}", dir.display()));
+    said(text, json)
 }
 
 fn connect(config: Option<PathBuf>, stdin: bool) -> Result<Connection, Failure> {

@@ -1,4 +1,4 @@
-//! Wrong invocations: one clear sentence and the right exit code each. 1 refused, 2 usage, 3 no server.
+//! Wrong invocations: one clear sentence and the right exit code each. 1 refused, 2 usage, 3 no server, 4 not allowed.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -230,4 +230,78 @@ fn a_failed_set_up_leaves_nothing_in_the_way() {
     std::fs::remove_file(dir.path().join("site/run")).expect("it is still there");
     let output = imadmin(dir.path(), &init, "");
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn an_account_in_the_place_of_a_certificate_needs_a_password() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let account =
+        "server = \"main\"\naddress = \"127.0.0.1:1\"\nca = \"ca.pem\"\nuser = \"carol@a.org\"\n";
+    let file = admin_toml(dir.path(), account);
+    let run = |arguments: &[&str], stdin: &str| {
+        let config = ["--config", file.to_str().expect("UTF-8")];
+        imadmin(dir.path(), &[&config[..], arguments].concat(), stdin)
+    };
+    let output = run(&["status"], "");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(error(&output).contains("ISTHMUS_ADMIN_PASSWORD"));
+    let output = run(&["--admin-password-stdin", "status"], "\n");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(error(&output).contains("is empty"));
+    // With a password it goes on, and nobody is there.
+    let output = run(&["--admin-password-stdin", "status"], "secret\n");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    admin_toml(dir.path(), &format!("{account}cert = \"a.pem\"\n"));
+    let output = run(&["status"], "");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(error(&output).contains("not both"));
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for shell in ["bash", "zsh", "fish"] {
+        let output = imadmin(dir.path(), &["completions", shell], "");
+        assert!(output.status.success(), "{output:?}");
+        let script = String::from_utf8(output.stdout).expect("UTF-8");
+        for word in ["kick", "passwd", "reload", "completions", "--json"] {
+            let word = word.trim_start_matches('-');
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    let output = imadmin(dir.path(), &["completions", "cmd"], "");
+    assert_eq!(output.status.code(), Some(2));
+    let man = dir.path().join("man");
+    std::fs::create_dir(&man).expect("writable");
+    let at = man.to_str().expect("UTF-8");
+    let output = imadmin(dir.path(), &["--json", "man", "--dir", at], "");
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.starts_with(b"{\"text\":"), "{output:?}");
+    let page = std::fs::read_to_string(man.join("imadmin.1")).expect("a page");
+    assert!(page.contains("Exit codes"), "{page}");
+    for page in [
+        "imadmin-user-add.1",
+        "imadmin-config-reload.1",
+        "imadmin-alert.1",
+    ] {
+        assert!(man.join(page).exists(), "{page}");
+    }
+    let output = imadmin(dir.path(), &["man", "--dir", "nowhere"], "");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn what_needs_no_server_speaks_json_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let arguments = ["--json", "init", "--dir", "site", "--domain", "a.org"];
+    let output = imadmin(dir.path(), &arguments, "");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert!(
+        json["text"]
+            .as_str()
+            .expect("a text")
+            .contains("is set up for a.org")
+    );
 }

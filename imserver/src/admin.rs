@@ -165,6 +165,18 @@ pub trait Backend: Send + Sync {
     ) -> Result<SessionPage, Refusal>;
     /// Ends sessions. Returns how many.
     fn kick(&self, account: &BareJid, resource: Option<&str>) -> Result<usize, Refusal>;
+    /// Log-in of an account is refused, or not, durably; in the store or, for one whose directory is elsewhere, here only. Its
+    /// sessions end when it is. `not-found`: nobody knows it.
+    fn set_disabled(&self, account: &BareJid, disabled: bool) -> Result<(), Refusal>;
+    /// Sends a headline to the available resources of an account, or of all. Returns how many got it.
+    fn alert(&self, account: Option<&BareJid>, subject: &str, body: &str)
+    -> Result<usize, Refusal>;
+    /// What the policy says.
+    fn verdict(&self, user: &BareJid, right: Right) -> crate::policy::Verdict;
+    /// Every key of the configuration that is in force.
+    fn config(&self) -> Result<Vec<crate::config::Effective>, Refusal>;
+    /// Reads the configuration again; what has changed, or all mistakes.
+    fn reload(&self) -> Result<Vec<String>, Refusal>;
     /// The account is gone from the store: its sessions end.
     fn account_removed(&self, account: &BareJid);
     /// Muxes.

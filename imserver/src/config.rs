@@ -7,6 +7,7 @@
 //! Never: opens a socket, creates a file, or keeps half a configuration.
 
 mod check;
+mod effective;
 pub mod file;
 pub mod reader;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
 use directory::cache::CacheConfig;
+pub use effective::Effective;
 use file::{Shown, Takes};
 use proto::frame::ListenerKind;
 pub use reader::{Mistake, Mistakes};
@@ -238,6 +240,11 @@ macro_rules! limits {
         }
 
         impl LimitsConfig {
+            /// Each with its name.
+            fn rows(&self) -> Vec<(&'static str, usize)> {
+                vec![$( (stringify!($key), self.$key), )*]
+            }
+
             fn check(file: &file::LimitsFile, reader: &mut reader::Reader) -> Self {
                 LimitsConfig { $( $key: check::number(reader, &file.$key, $default, $range), )* }
             }
@@ -338,15 +345,17 @@ impl Config {
             self.shown.keys().chain(new.shown.keys()).collect();
         for key in keys {
             let (old, new) = (self.shown.get(key), new.shown.get(key));
-            let Some((_, takes)) = new.or(old) else {
+            let Some(takes) = new.or(old).map(|k| k.takes) else {
                 continue;
             };
+            let value = |k: Option<&file::ShownKey>| k.map(|k| k.value.clone());
+            let (old, new) = (value(old), value(new));
             if old != new {
                 changes.push(Change {
                     key: key.clone(),
-                    old: old.map(|(v, _)| v.clone()),
-                    new: new.map(|(v, _)| v.clone()),
-                    takes: *takes,
+                    old,
+                    new,
+                    takes,
                 });
             }
         }
@@ -355,7 +364,13 @@ impl Config {
 
     /// The configuration after a reload: `new`, except for the keys that wait for a restart.
     pub fn reloaded(&self, new: Config) -> Config {
+        let waits = |key: &file::ShownKey| key.takes == Takes::Restart;
+        let mut shown = new.shown;
+        shown.retain(|_, key| !waits(key));
+        let kept = self.shown.iter().filter(|(_, key)| waits(key));
+        shown.extend(kept.map(|(name, key)| (name.clone(), key.clone())));
         Config {
+            shown,
             name: self.name.clone(),
             domains: self.domains.clone(),
             data_dir: self.data_dir.clone(),

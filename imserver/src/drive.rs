@@ -20,6 +20,7 @@ pub mod links;
 pub mod lookups;
 pub mod overlay;
 pub mod queue;
+pub mod reload;
 pub mod server;
 pub mod shards;
 pub mod tls;

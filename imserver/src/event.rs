@@ -387,8 +387,21 @@ pub enum AdminEvent {
         account: BareJid,
         /// Which.
         resource: Option<String>,
+        /// Why.
+        error: xmpp::error::StreamError,
         /// What the client is told.
         text: String,
+    },
+    /// A headline for the available resources of an account, or of all.
+    Alert {
+        /// Number of the question.
+        request: u64,
+        /// Whose; `None` is everybody's.
+        account: Option<BareJid>,
+        /// Its subject.
+        subject: String,
+        /// Its body.
+        body: String,
     },
     /// The account is gone: end its sessions and forget it.
     AccountRemoved(BareJid),
@@ -406,6 +419,8 @@ pub enum AdminReply {
     Sessions(u64, Vec<SessionInfo>),
     /// How many were ended.
     Kicked(u64, usize),
+    /// How many resources were sent the headline.
+    Alerted(u64, usize),
     /// Numbers.
     Status(u64, ShardStatus),
 }
@@ -414,7 +429,10 @@ impl AdminReply {
     /// Number of the question.
     pub fn request(&self) -> u64 {
         match self {
-            Self::Sessions(n, _) | Self::Kicked(n, _) | Self::Status(n, _) => *n,
+            Self::Sessions(n, _)
+            | Self::Kicked(n, _)
+            | Self::Alerted(n, _)
+            | Self::Status(n, _) => *n,
         }
     }
 }

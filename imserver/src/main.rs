@@ -6,7 +6,7 @@ use imserver::config;
 use imserver::drive::server::Server;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log_to_stderr(&config.log);
-    match run(config, &arguments.config) {
+    match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("imserver: {e:#}");
@@ -67,14 +67,14 @@ fn log_to_stderr(log: &config::LogConfig) {
     }
 }
 
-fn run(config: config::Config, file: &Path) -> anyhow::Result<()> {
+fn run(config: config::Config) -> anyhow::Result<()> {
     let mut signals =
         Signals::new([SIGHUP, SIGINT, SIGTERM]).context("signals cannot be received")?;
-    let mut server = Server::start(config)?;
+    let server = Server::start(config)?;
     tracing::info!("ready");
     for signal in &mut signals {
         match signal {
-            SIGHUP => server.reload(file),
+            SIGHUP => server.reload(),
             _ => {
                 tracing::info!("stopping; muxes keep their clients");
                 server.stop();

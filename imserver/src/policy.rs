@@ -50,6 +50,8 @@ rights! {
     SaveSettings = "save-settings", true;
     /// To see the presence of anybody here by a probe, subscribed or not (`shard/presence`, RFC 6121 §4.3).
     WatchPresence = "watch-presence", false;
+    /// To send a headline to everybody, a group or an account: asked by the command `alert`.
+    SendAlert = "send-alert", false;
     /// Every administrator's command: asked by `admin` before it runs.
     Admin = "admin", false;
     /// The commands that change nothing (`admin`).
@@ -60,7 +62,12 @@ rights! {
 
 impl Right {
     /// Those that let somebody in at the admin door, and that `[[administrator]]` may give to a certificate.
-    pub const ADMINISTRATORS: [Right; 3] = [Right::Admin, Right::AdminRead, Right::AdminUsers];
+    pub const ADMINISTRATORS: [Right; 4] = [
+        Right::Admin,
+        Right::AdminRead,
+        Right::AdminUsers,
+        Right::SendAlert,
+    ];
 
     /// The right of this name.
     pub fn of_name(name: &str) -> Option<Right> {

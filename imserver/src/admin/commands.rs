@@ -17,6 +17,8 @@ const IMPORT_LINES_MAX: usize = 500;
 const PROBLEM_BYTES_MAX: usize = 160;
 /// Bytes of resources that `user show` lists.
 const RESOURCES_BYTES: usize = 16 * 1024;
+/// Longest headline, bytes: an element a client may send is as long, at the least (RFC 6120 §13.12).
+const ALERT_BYTES_MAX: usize = 8_000;
 /// Rows dropped at once when an account is removed.
 const DROP_SLICE: usize = 1_000;
 
@@ -107,6 +109,42 @@ pub const COMMANDS: &[Command] = &[
         changes: true,
         rights: USERS,
         run: session_kick,
+    },
+    Command {
+        name: "user disable",
+        changes: true,
+        rights: USERS,
+        run: |backend, args| set_disabled(backend, args, true),
+    },
+    Command {
+        name: "user enable",
+        changes: true,
+        rights: USERS,
+        run: |backend, args| set_disabled(backend, args, false),
+    },
+    Command {
+        name: "alert",
+        changes: true,
+        rights: &[Right::SendAlert],
+        run: alert,
+    },
+    Command {
+        name: "policy test",
+        changes: false,
+        rights: USERS_READ,
+        run: policy_test,
+    },
+    Command {
+        name: "config show",
+        changes: false,
+        rights: READ,
+        run: config_show,
+    },
+    Command {
+        name: "config reload",
+        changes: true,
+        rights: &[Right::Admin],
+        run: config_reload,
     },
     Command {
         name: "mux list",
@@ -459,6 +497,93 @@ fn session_kick(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusa
             if n == 1 { "" } else { "s" }
         )),
     }
+}
+
+fn set_disabled(backend: &dyn Backend, args: &Args<'_>, disabled: bool) -> Result<Answer, Refusal> {
+    let jid = account_jid(backend, args.text("jid")?)?;
+    backend.set_disabled(&jid, disabled)?;
+    text(format!(
+        "{} {}",
+        jid.as_str(),
+        if disabled {
+            "may not log in any more"
+        } else {
+            "may log in again"
+        }
+    ))
+}
+
+/// To `all`, or an account.
+fn alert(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let to = args.text("to")?;
+    let (subject, body) = (args.optional_text("subject")?, args.text("text")?);
+    let subject = subject.unwrap_or_default();
+    if body.trim().is_empty() {
+        return Err(Refusal::new("bad-request", "the text is empty"));
+    }
+    if subject.len() + body.len() > ALERT_BYTES_MAX {
+        let text = format!("more than {ALERT_BYTES_MAX} bytes");
+        return Err(Refusal::new("too-long", text));
+    }
+    let account = match to {
+        "all" => None,
+        to if to.contains('@') => Some(account_jid(backend, to)?),
+        to => {
+            let text = format!(
+                "{} is no account, and no directory has a group of that name",
+                quoted(to)
+            );
+            return Err(Refusal::new("not-found", text));
+        }
+    };
+    let n = backend.alert(account.as_ref(), subject, body)?;
+    text(format!(
+        "sent to {n} resource{}",
+        if n == 1 { "" } else { "s" }
+    ))
+}
+
+fn policy_test(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
+    let jid = address(args.text("jid")?)?;
+    let name = args.text("right")?;
+    let right = Right::of_name(name).ok_or_else(|| {
+        let text = format!("{} is no right: {} are", quoted(name), Right::names());
+        Refusal::new("bad-request", text)
+    })?;
+    let verdict = backend.verdict(&jid, right);
+    Ok(Answer::Table {
+        columns: vec!["jid", "right", "allowed", "line"],
+        rows: vec![vec![
+            json!(jid.as_str()),
+            json!(right.name()),
+            json!(verdict.allowed),
+            verdict.line.map_or(Value::Null, |line| json!(line)),
+        ]],
+        next: None,
+    })
+}
+
+fn config_show(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> {
+    let rows = backend.config()?.into_iter().map(|key| {
+        let origin = key.line.map_or_else(
+            || "default".to_owned(),
+            |line| format!("imserver.toml:{line}"),
+        );
+        vec![json!(key.key), json!(key.value), json!(origin)]
+    });
+    Ok(Answer::Table {
+        columns: vec!["key", "value", "origin"],
+        rows: rows.collect(),
+        next: None,
+    })
+}
+
+fn config_reload(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> {
+    let changes = backend.reload()?;
+    if changes.is_empty() {
+        return text("nothing has changed");
+    }
+    text(changes.join("\n"))
 }
 
 fn mux_list(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> {

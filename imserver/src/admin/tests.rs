@@ -139,6 +139,35 @@ fn store_refusal(e: store::StoreError) -> Refusal {
 }
 
 impl Backend for Site {
+    fn set_disabled(&self, account: &BareJid, disabled: bool) -> Result<(), Refusal> {
+        let jid = account.clone();
+        let write = store::Write::AccountDisabled { jid, disabled };
+        match self.write(vec![write])?.pop() {
+            Some(store::Written::Done) => Ok(()),
+            _ => Err(Refusal::new("not-found", "nobody knows it")),
+        }
+    }
+    fn alert(&self, account: Option<&BareJid>, _: &str, _: &str) -> Result<usize, Refusal> {
+        let sessions = self.sessions.lock().unwrap();
+        let mine = sessions
+            .iter()
+            .filter(|s| account.is_none_or(|a| s.jid.bare() == *a));
+        Ok(mine.count())
+    }
+    fn verdict(&self, user: &BareJid, right: Right) -> crate::policy::Verdict {
+        Policy::open().test(user, right, &crate::policy::no_groups)
+    }
+    fn config(&self) -> Result<Vec<crate::config::Effective>, Refusal> {
+        let row = |key: &str, line| crate::config::Effective {
+            key: key.into(),
+            value: "1".into(),
+            line,
+        };
+        Ok(vec![row("a.b", None), row("a.c", Some(3))])
+    }
+    fn reload(&self) -> Result<Vec<String>, Refusal> {
+        Err(Refusal::new("bad-request", "imserver.toml:1: wrong"))
+    }
     fn grants(&self, caller: &Caller, right: Right) -> bool {
         caller.door == Door::Socket || self.rights.contains(&right)
     }
@@ -513,6 +542,8 @@ fn every_command_needs_a_right_and_what_only_reads_needs_less() {
         );
         let reads = command.is_allowed(|r| r == AdminRead);
         assert_eq!(reads, !command.changes, "{}", command.name);
+        let alerts = command.is_allowed(|r| r == Right::SendAlert);
+        assert_eq!(alerts, command.name == "alert", "{}", command.name);
     }
     let mut site = Site::new();
     for (rights, name, allowed) in [
@@ -632,4 +663,53 @@ fn rights_come_from_the_socket_the_certificate_or_the_policy() {
         .collect();
         assert_eq!(found, rights, "{caller:?}");
     }
+}
+
+#[test]
+fn the_commands_about_policy_configuration_and_headlines() {
+    let site = Site::new();
+    site.ok(
+        "user add",
+        json!({"jid": "romeo@a.example", "password": "x"}),
+    );
+    let jid = json!({"jid": "romeo@a.example"});
+    let disabled = |site: &Site| site.all("user list").0[0][2].clone();
+    site.ok("user disable", jid.clone());
+    assert_eq!(disabled(&site), true);
+    site.ok("user enable", jid);
+    assert_eq!(disabled(&site), false);
+    let nobody = json!({"jid": "nobody@a.example"});
+    assert_eq!(site.code("user disable", nobody), "not-found");
+
+    site.bind(1, "romeo@a.example/phone");
+    site.bind(2, "juliet@b.example/desk");
+    let alert = |to: &str| site.ok("alert", json!({"to": to, "text": "Fire"}))["text"].clone();
+    assert_eq!(alert("all"), "sent to 2 resources");
+    assert_eq!(alert("romeo@a.example"), "sent to 1 resource");
+    for (args, code) in [
+        (json!({"to": "staff", "text": "x"}), "not-found"),
+        (json!({"to": "all", "text": " "}), "bad-request"),
+        (json!({"to": "all", "text": "x".repeat(8_001)}), "too-long"),
+        (json!({"to": "x@other.example", "text": "x"}), "bad-request"),
+        (json!({"to": "all"}), "bad-request"),
+    ] {
+        assert_eq!(site.code("alert", args.clone()), code, "{args}");
+    }
+
+    let test = |right| {
+        site.ask(
+            "policy test",
+            json!({"jid": "romeo@a.example", "right": right}),
+        )
+    };
+    let rows = test("login")["ok"]["rows"].clone();
+    assert_eq!(rows, json!([["romeo@a.example", "login", true, 0]]));
+    let rows = test("admin")["ok"]["rows"].clone();
+    assert_eq!(rows, json!([["romeo@a.example", "admin", false, null]]));
+    assert_eq!(test("fly")["error"]["code"], "bad-request");
+
+    let rows = site.ok("config show", json!({}))["rows"].clone();
+    let want = json!([["a.b", "1", "default"], ["a.c", "1", "imserver.toml:3"]]);
+    assert_eq!(rows, want);
+    assert_eq!(site.code("config reload", json!({})), "bad-request");
 }

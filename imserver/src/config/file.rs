@@ -15,8 +15,19 @@ pub enum Takes {
     Restart,
 }
 
-/// What stood in the file: full key to value as shown, and when a change takes effect.
-pub type Shown = BTreeMap<String, (String, Takes)>;
+/// What stood in the file, by full key.
+pub type Shown = BTreeMap<String, ShownKey>;
+
+/// One key of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShownKey {
+    /// As one would write it.
+    pub value: String,
+    /// When a change takes effect.
+    pub takes: Takes,
+    /// Where it stood.
+    pub line: usize,
+}
 
 /// Declares a section: a struct of optional written values, its reader, and the list of its keys.
 macro_rules! section {
@@ -49,7 +60,8 @@ macro_rules! section {
 
             fn show(&self, prefix: &str, shown: &mut Shown) {
                 $( if let Some(written) = &self.$key {
-                    shown.insert(format!("{prefix}{}", stringify!($key)), (written.value.show(), Takes::$takes));
+                    let key = ShownKey { value: written.value.show(), takes: Takes::$takes, line: written.at.line };
+                    shown.insert(format!("{prefix}{}", stringify!($key)), key);
                 } )*
             }
         }

@@ -167,12 +167,15 @@ fn the_example_documents_every_key_and_no_other() {
                 if section.is_empty() { "" } else { "." },
                 key_of(line).expect("a key")
             );
-            let (_, (_, takes)) = shown
+            let (_, shown) = shown
                 .iter()
-                .find(|(key, _)| key.starts_with(section) && key.ends_with(&end))
+                .find(|(key, _)| match section.is_empty() {
+                    true => **key == end,
+                    false => key.starts_with(&format!("{section}.")) && key.ends_with(&end),
+                })
                 .unwrap_or_else(|| panic!("{section}{end} is not read"));
             let marks = (entry.contains("(reload)"), entry.contains("(restart)"));
-            let want = (*takes == Takes::Reload, *takes == Takes::Restart);
+            let want = (shown.takes == Takes::Reload, shown.takes == Takes::Restart);
             assert_eq!(
                 marks, want,
                 "[{section}] says when a change takes effect: {entry}"
@@ -283,6 +286,84 @@ fn the_example_of_a_policy_does_what_it_says() {
             right.name()
         );
     }
+}
+
+/// Sections that are there once, with their keys.
+const SINGLE: &[(&str, &[&str])] = &[
+    ("", Top::KEYS),
+    ("link.", LinkFile::KEYS),
+    ("admin.", AdminFile::KEYS),
+    ("metrics.", MetricsFile::KEYS),
+    ("auth.", AuthFile::KEYS),
+    ("directory_cache.", DirectoryCacheFile::KEYS),
+    ("limits.", LimitsFile::KEYS),
+    ("session.", SessionFile::KEYS),
+    ("archive.", ArchiveFile::KEYS),
+    ("shards.", ShardsFile::KEYS),
+    ("log.", LogFile::KEYS),
+];
+
+#[test]
+fn what_is_in_force_is_shown_with_its_line_or_as_the_default() {
+    let site = Site::new();
+    let text = format!("{SMALL}\n[limits]\nlogin_s = 7\n");
+    let line = text.lines().count();
+    let config = site.good(&text);
+    let rows = config.effective();
+    let row = |key: &str| {
+        let row = rows.iter().find(|r| r.key == key);
+        let row = row.unwrap_or_else(|| panic!("{key} is not shown"));
+        (row.value.as_str(), row.line)
+    };
+    assert_eq!(row("limits.login_s"), ("7", Some(line)));
+    assert_eq!(row("limits.login_attempts_max"), ("3", None));
+    assert_eq!(row("name"), ("\"main\"", Some(2)));
+    assert_eq!(row("session.conflict"), ("\"replace\"", None));
+    // Every key that may be left out has its default.
+    let defaults = config.defaults();
+    for (section, keys) in SINGLE {
+        for key in keys
+            .iter()
+            .filter(|k| !["name", "data_dir", "policy"].contains(k))
+        {
+            let key = format!("{section}{key}");
+            assert!(
+                defaults.iter().any(|(k, _)| *k == key),
+                "{key} has no default"
+            );
+        }
+    }
+    // A default is shown as one would write it: the example, which states the defaults, shows the same.
+    let defaults = site.good(SMALL).defaults();
+    let example = site.good(&example("imserver.toml"));
+    for written in example.effective() {
+        if ["limits.", "session.", "directory_cache.", "auth."]
+            .iter()
+            .any(|s| written.key.starts_with(s))
+        {
+            let default = defaults.iter().find(|(k, _)| *k == written.key);
+            assert_eq!(
+                default.map(|(_, v)| v),
+                Some(&written.value),
+                "{}",
+                written.key
+            );
+        }
+    }
+    // What waits for a restart is shown as it is in force.
+    let new = text
+        .replace("\"main\"", "\"other\"")
+        .replace("login_s = 7", "login_s = 8");
+    let config = config.reloaded(site.good(&new));
+    let value = |key: &str| {
+        config
+            .effective()
+            .into_iter()
+            .find(|r| r.key == key)
+            .map(|r| r.value)
+    };
+    assert_eq!(value("name").as_deref(), Some("\"main\""));
+    assert_eq!(value("limits.login_s").as_deref(), Some("8"));
 }
 
 #[test]

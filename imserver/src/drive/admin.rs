@@ -3,23 +3,27 @@
 //! Owns: the questions that wait for answers of shards. Never: holds up a shard; does what the audit log has no room for.
 
 use super::audit::AuditLog;
+use super::directories::Directories;
 use super::links::Ask;
 use super::lookups::Lookups;
+use super::overlay::StoreOverlay;
+use super::reload::Reloader;
 use super::writer::DirectWrite;
 use crate::admin::{self, Caller, Refusal};
 use crate::config::{AdministratorConfig, Config};
 use crate::event::{AdminEvent, AdminReply, Event, SessionId, SessionInfo};
 use crate::linkset::MuxInfo;
-use crate::policy::{Policy, Right};
+use crate::policy::{Policy, Right, Verdict};
 use crate::shard::home;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use directory::KeysAnswer;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
-use store::{Engine, Reader};
+use store::{Engine, Reader, WriteError, Written};
+use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
 use xmpp::sasl::LoginName;
 use xmpp::scram::{FakeKeys, ScramHash};
@@ -47,7 +51,10 @@ pub struct Backend {
     rules: RwLock<Rules>,
     audit: AuditLog,
     lookups: Lookups,
+    overlay: Arc<StoreOverlay>,
     fake: FakeKeys,
+    /// Set once everything it reloads is there.
+    pub reloader: OnceLock<Arc<Reloader>>,
 }
 
 /// Who may do what; a reload replaces it.
@@ -101,7 +108,7 @@ impl Backend {
         config: &Config,
         engine: &Arc<dyn Engine>,
         ways: Ways,
-        lookups: Lookups,
+        directories: &Directories,
         fake: FakeKeys,
     ) -> anyhow::Result<Self> {
         let waiting: Arc<Mutex<HashMap<u64, Sender<AdminReply>>>> = Arc::default();
@@ -138,8 +145,10 @@ impl Backend {
             boot,
             rules: RwLock::new(Rules::of(config)),
             audit: AuditLog::open(&config.admin.audit_log)?,
-            lookups,
+            lookups: directories.lookups().clone(),
+            overlay: directories.overlay().clone(),
             fake,
+            reloader: OnceLock::new(),
         })
     }
 
@@ -149,7 +158,7 @@ impl Backend {
     }
 
     /// New rules, and the audit log opened again, for who has moved the old one away.
-    pub fn reload(&self, config: &Config) {
+    pub fn configure(&self, config: &Config) {
         if let Ok(mut rules) = self.rules.write() {
             *rules = Rules::of(config);
         }
@@ -197,6 +206,47 @@ impl Backend {
             waiting.remove(&n);
         }
         replies
+    }
+
+    /// Ends sessions; how many.
+    fn end(
+        &self,
+        account: &BareJid,
+        resource: Option<&str>,
+        error: StreamError,
+        text: &str,
+    ) -> Result<usize, Refusal> {
+        let replies = self.ask(&self.home(account), |request| AdminEvent::Kick {
+            request,
+            account: account.clone(),
+            resource: resource.map(str::to_owned),
+            error,
+            text: text.to_owned(),
+        })?;
+        let ended = |r: &AdminReply| match r {
+            AdminReply::Kicked(_, n) => *n,
+            _ => 0,
+        };
+        Ok(replies.iter().map(ended).sum())
+    }
+
+    /// For an account of a directory elsewhere, which is not told.
+    fn set_disabled_here(&self, account: &BareJid, disabled: bool) -> Result<(), Refusal> {
+        let known = self.lookups.routes().site.person(account);
+        match known {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(Refusal::new("not-found", "there is no such account")),
+            Err(e) => return Err(Refusal::new("unavailable", e.to_string())),
+        }
+        let jid = account.clone();
+        let write = store::Write::OverlayDisabled { jid, disabled };
+        match admin::Backend::write(self, vec![write])?.pop() {
+            Some(Written::Failed(e)) => Err(Refusal::new("unavailable", e.to_string())),
+            _ => {
+                self.overlay.set_disabled(account, disabled);
+                Ok(())
+            }
+        }
     }
 
     fn all(&self) -> Vec<usize> {
@@ -296,22 +346,69 @@ impl admin::Backend for Backend {
     }
 
     fn kick(&self, account: &BareJid, resource: Option<&str>) -> Result<usize, Refusal> {
-        let replies = self.ask(&self.home(account), |request| AdminEvent::Kick {
+        let text = "ended by an administrator";
+        self.end(account, resource, StreamError::PolicyViolation, text)
+    }
+
+    fn set_disabled(&self, account: &BareJid, disabled: bool) -> Result<(), Refusal> {
+        let jid = account.clone();
+        let write = store::Write::AccountDisabled { jid, disabled };
+        match self.write(vec![write])?.pop() {
+            Some(Written::Failed(WriteError::NotFound)) => {
+                self.set_disabled_here(account, disabled)?
+            }
+            Some(Written::Failed(e)) => return Err(Refusal::new("unavailable", e.to_string())),
+            _ => {}
+        }
+        if disabled {
+            let text = "the account has been disabled";
+            self.end(account, None, StreamError::NotAuthorized, text)?;
+        }
+        Ok(())
+    }
+
+    fn alert(
+        &self,
+        account: Option<&BareJid>,
+        subject: &str,
+        body: &str,
+    ) -> Result<usize, Refusal> {
+        let shards = account.map_or_else(|| self.all(), |a| self.home(a));
+        let replies = self.ask(&shards, |request| AdminEvent::Alert {
             request,
-            account: account.clone(),
-            resource: resource.map(str::to_owned),
-            text: "ended by an administrator".into(),
+            account: account.cloned(),
+            subject: subject.to_owned(),
+            body: body.to_owned(),
         })?;
-        Ok(replies
-            .iter()
-            .map(|r| {
-                if let AdminReply::Kicked(_, n) = r {
-                    *n
-                } else {
-                    0
-                }
-            })
-            .sum())
+        let got = |r: &AdminReply| match r {
+            AdminReply::Alerted(_, n) => *n,
+            _ => 0,
+        };
+        Ok(replies.iter().map(got).sum())
+    }
+
+    fn verdict(&self, user: &BareJid, right: Right) -> Verdict {
+        match self.rules.read() {
+            Ok(rules) => rules.policy.test(user, right, &crate::policy::no_groups),
+            Err(_) => Verdict {
+                allowed: false,
+                line: None,
+            },
+        }
+    }
+
+    fn config(&self) -> Result<Vec<crate::config::Effective>, Refusal> {
+        let reloader = self.reloader.get();
+        let reloader = reloader.ok_or_else(|| unavailable("the server is starting"))?;
+        Ok(reloader.config().effective())
+    }
+
+    fn reload(&self) -> Result<Vec<String>, Refusal> {
+        let reloader = self.reloader.get();
+        let reloader = reloader.ok_or_else(|| unavailable("the server is starting"))?;
+        reloader
+            .reload()
+            .map_err(|mistakes| Refusal::new("bad-request", mistakes.to_string()))
     }
 
     fn account_removed(&self, account: &BareJid) {

@@ -10,6 +10,7 @@ use super::health;
 use super::links::{Ask, LinkLoop, LinkLoopConfig, Permits};
 use super::lookups::{Lookups, ReadJob, StoreReader};
 use super::queue::{Outbox, queue};
+use super::reload::Reloader;
 use super::shards::{self, Outlets};
 use super::tls;
 use super::writer::StoreWriter;
@@ -36,17 +37,12 @@ const READERS: usize = 2;
 
 /// A running server.
 pub struct Server {
-    config: Config,
-    settings: Arc<Settings>,
-    fake: FakeKeys,
-    permits: Permits,
+    name: String,
+    reloader: Arc<Reloader>,
     shards: Vec<Sender<Vec<Event>>>,
     asks: Sender<Ask>,
     link_waker: Arc<mio::Waker>,
     link_thread: Option<JoinHandle<()>>,
-    embedded: Option<mux::Mux>,
-    directories: Directories,
-    backend: Arc<Backend>,
     /// Its index and checkpoint threads, and the lock on the directory, live as long as this.
     _engine: Arc<dyn Engine>,
 }
@@ -54,7 +50,7 @@ pub struct Server {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server")
-            .field("name", &self.config.name)
+            .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }
@@ -202,91 +198,49 @@ impl Server {
             direct: direct_tx,
             replies: admin_rx,
         };
-        let backend = Backend::new(
-            &config,
-            &engine,
-            ways,
-            directories.lookups().clone(),
-            fake.clone(),
-        )?;
+        let backend = Backend::new(&config, &engine, ways, &directories, fake.clone())?;
         let backend = Arc::new(backend);
         AdminDoor::start(doors.admin, doors.admin_unix, admin_tls, &backend)?;
         for listener in doors.metrics {
             let source: Arc<dyn health::Source> = backend.clone();
             spawn("metrics", move || health::serve(&listener, &source))?;
         }
-        let embedded = match &config.embedded_mux {
-            Some(mux_config) => Some(start_embedded(
-                mux_config,
-                ask_tx.clone(),
-                link_waker.clone(),
-            )?),
-            None => None,
-        };
-        Ok(Self {
+        let name = config.name.clone();
+        let embedded = config.embedded_mux.clone();
+        let reloader = Arc::new(Reloader::new(
             config,
-            settings,
             fake,
             permits,
+            shard_queues.clone(),
+            directories,
+            backend.clone(),
+        ));
+        // Nobody else sets it.
+        let _ = backend.reloader.set(reloader.clone());
+        if let Some(mux_config) = &embedded {
+            let (asks, waker) = (ask_tx.clone(), link_waker.clone());
+            reloader.embed(start_embedded(mux_config, asks, waker)?);
+        }
+        Ok(Self {
+            name,
+            reloader,
             shards: shard_queues,
             asks: ask_tx,
             link_waker,
             link_thread: Some(link_thread),
-            embedded,
-            directories,
-            backend,
             _engine: engine,
         })
     }
 
-    /// Reads the configuration again. What changed takes effect, or nothing does.
-    pub fn reload(&mut self, file: &Path) {
-        let new = match config::load(file) {
-            Ok(new) => new,
-            Err(mistakes) => {
-                tracing::error!(
-                    "the configuration has mistakes; the running one stays:\n{mistakes}"
-                );
-                return;
-            }
-        };
-        let changes = self.config.changes(&new);
-        if self.config.policy != new.policy {
-            tracing::info!("reload: the rules of the policy have changed");
-        } else if changes.is_empty() {
-            tracing::info!("reload: nothing has changed");
-        }
-        for change in &changes {
-            tracing::info!("reload: {change}");
-        }
-        warn_forgotten(&new);
-        let config = self.config.reloaded(new);
-        self.settings = Arc::new(settings_of(&config, &self.fake));
-        if let Err(error) = self.directories.configure(&config) {
-            tracing::error!("reload: the directories stay as they are: {error:#}");
-        }
-        if let Ok(mut permits) = self.permits.write() {
-            *permits = self::permits(&config);
-        }
-        for shard in &self.shards {
-            // A shard that does not take it now is told with the next reload; this thread is nobody's hot path, so it may wait.
-            let _ = shard.send(vec![Event::Reconfigured(self.settings.clone())]);
-        }
-        if let (Some(embedded), Some(mux_config)) = (&mut self.embedded, &config.embedded_mux) {
-            for change in embedded.reload(mux_config.clone()) {
-                tracing::info!("reload: {change}");
-            }
-        }
-        self.backend.reload(&config);
-        self.config = config;
-        tracing::info!("reload: in force");
+    /// Reads the configuration again. What changed takes effect, or nothing does; the log says which.
+    pub fn reload(&self) {
+        // Mistakes are in the log.
+        let _ = self.reloader.reload();
     }
 
     /// Stops. Clients stay with their muxes; what was accepted is on disk.
     pub fn stop(mut self) {
-        if let Some(embedded) = self.embedded.take() {
-            embedded.stop();
-        }
+        self.reloader.stop();
         let _ = self.asks.send(Ask::Stop);
         let _ = self.link_waker.wake();
         if let Some(thread) = self.link_thread.take() {
@@ -321,7 +275,7 @@ fn spawn_readers(
     Ok(())
 }
 
-fn warn_forgotten(config: &Config) {
+pub(super) fn warn_forgotten(config: &Config) {
     for right in config.policy.forgotten() {
         tracing::warn!(
             right = right.name(),
@@ -369,7 +323,7 @@ fn shard_count(config: &Config) -> u16 {
     count.clamp(1, 256) as u16
 }
 
-fn permits(config: &Config) -> Vec<Identity> {
+pub(super) fn permits(config: &Config) -> Vec<Identity> {
     config
         .muxes
         .iter()
@@ -425,7 +379,7 @@ fn mechanisms(configured: &[Mechanism]) -> Mechanisms {
 }
 
 /// The core's part of the configuration.
-fn settings_of(config: &Config, fake: &FakeKeys) -> Settings {
+pub(super) fn settings_of(config: &Config, fake: &FakeKeys) -> Settings {
     let l = &config.limits;
     Settings {
         domains: config.domains.clone(),

@@ -4,10 +4,13 @@
 
 use super::Shard;
 use crate::event::*;
+use crate::routing::{MessageType, Retention, StanzaKind};
 use crate::session::Session;
 use proto::frame::{CloseReason, Transport};
 use xmpp::error::StreamError;
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::node::Node;
+use xmpp::ns;
 
 impl Shard {
     pub(super) fn admin(&mut self, ask: AdminEvent) {
@@ -25,13 +28,24 @@ impl Shard {
                 request,
                 account,
                 resource,
-                text: _,
+                error,
+                text,
             } => {
-                let n = self.kick(&account, resource.as_deref(), StreamError::PolicyViolation);
+                let n = self.kick(&account, resource.as_deref(), error, &text);
                 self.fx.admin.push(AdminReply::Kicked(request, n));
             }
+            AdminEvent::Alert {
+                request,
+                account,
+                subject,
+                body,
+            } => {
+                let n = self.alert(account.as_ref(), &subject, &body);
+                self.fx.admin.push(AdminReply::Alerted(request, n));
+            }
             AdminEvent::AccountRemoved(account) => {
-                self.kick(&account, None, StreamError::NotAuthorized);
+                let text = "the account has been removed";
+                self.kick(&account, None, StreamError::NotAuthorized, text);
                 if let Some(user) = self.users.get_mut(&account) {
                     user.exists = false;
                     user.roster = None;
@@ -73,7 +87,13 @@ impl Shard {
         rows
     }
 
-    fn kick(&mut self, account: &BareJid, resource: Option<&str>, error: StreamError) -> usize {
+    fn kick(
+        &mut self,
+        account: &BareJid,
+        resource: Option<&str>,
+        error: StreamError,
+        text: &str,
+    ) -> usize {
         let slots = self
             .users
             .get(account)
@@ -86,11 +106,62 @@ impl Shard {
                 .bound()
                 .is_some_and(|b| resource.is_none_or(|r| b.jid.resourcepart() == r));
             if matches {
-                self.end_session(slot, Some(error), CloseReason::PolicyViolation);
+                let error = error.to_bytes(Some(text));
+                self.end_session_with(slot, Some(error), CloseReason::PolicyViolation);
                 kicked += 1;
             }
         }
         kicked
+    }
+}
+
+impl Shard {
+    /// A headline from the domain goes to every available resource that is not negative (RFC 6121 §8.5.2.1.1), and is kept
+    /// for nobody. Returns how many got it.
+    fn alert(&mut self, account: Option<&BareJid>, subject: &str, body: &str) -> usize {
+        let text = |name: &'static str, text: &str| Node::new(name, ns::CLIENT).with_text(text);
+        let mut content = Vec::new();
+        if !subject.is_empty() {
+            text("subject", subject).write(&mut content, ns::CLIENT);
+        }
+        text("body", body).write(&mut content, ns::CLIENT);
+        let content = bytes::Bytes::from(content);
+        let hear = |bound: &crate::session::Bound| {
+            bound.ready
+                && bound.presence.as_ref().is_some_and(|p| p.priority >= 0)
+                && account.is_none_or(|a| bound.account == *a)
+        };
+        let to: Vec<(u32, FullJid)> = self
+            .sessions
+            .iter()
+            .filter_map(|(slot, s)| {
+                let bound = s.bound().filter(|b| hear(b))?;
+                Some((slot as u32, bound.jid.clone()))
+            })
+            .collect();
+        let mut sent = 0;
+        for (slot, jid) in to {
+            let Ok(from) = Jid::parse(jid.domainpart()) else {
+                continue;
+            };
+            let stanza = Node::new("message", ns::CLIENT)
+                .with_attr("type", "headline")
+                .with_attr("from", from.as_str())
+                .with_attr("to", jid.as_str())
+                .with_raw(content.clone());
+            let stanza = Routed {
+                kind: StanzaKind::Message(MessageType::Headline),
+                from,
+                to: Jid::Full(jid),
+                bytes: stanza.to_bytes(ns::CLIENT),
+                retention: Retention::Drop,
+                origin: None,
+                token: None,
+            };
+            self.give_unstored(slot, &stanza);
+            sent += 1;
+        }
+        sent
     }
 }
 

@@ -348,7 +348,7 @@ impl Shard {
         }
     }
 
-    fn give_unstored(&mut self, slot: u32, stanza: &Routed) {
+    pub(super) fn give_unstored(&mut self, slot: u32, stanza: &Routed) {
         if matches!(stanza.kind, StanzaKind::Presence(_)) {
             self.give_presence(slot, &stanza.from, stanza.bytes.clone());
             return;

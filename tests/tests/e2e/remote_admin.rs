@@ -411,3 +411,103 @@ fn guessing_an_administrators_password_is_bounded() {
     // Certificates are not concerned.
     run(&mut site.imadmin(["status"])).unwrap();
 }
+
+/// What an administrator does to people: disable, enable, alert; and to the server: reload, with what has changed or what is wrong.
+#[test]
+fn disabling_alerts_and_reloads() {
+    let accounts: Vec<Account> = ["romeo", "juliet"]
+        .iter()
+        .map(|n| Account::new(n))
+        .collect();
+    let site = Site::start(&Plan::default(), &accounts).unwrap();
+    let text = |args: &[&str]| {
+        let output = site.imadmin(args).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(said).unwrap(),
+        )
+    };
+    let mut romeo = site.login(Transport::Plain, &accounts[0]).unwrap();
+    let mut juliet = site.login(Transport::Plain, &accounts[1]).unwrap();
+    romeo.available().unwrap();
+    juliet
+        .send("<presence><priority>-1</priority></presence>")
+        .unwrap();
+    juliet.ping().unwrap();
+
+    // Juliet's resource is negative: it gets no headline.
+    let (code, said) = text(&["alert", "all", "Save your work", "--subject", "Power cut"]);
+    assert_eq!((code, said.trim()), (0, "sent to 1 resource"));
+    let headline = romeo
+        .element_where("the headline", |e| e.name == "message")
+        .unwrap();
+    assert_eq!(headline.attr("type"), Some("headline"));
+    assert_eq!(headline.attr("from"), Some("localhost"));
+    assert_eq!(headline.attr("to"), Some(&*romeo.jid));
+    assert_eq!(headline.child("subject").unwrap().text(), "Power cut");
+    assert_eq!(headline.body().as_deref(), Some("Save your work"));
+    assert_eq!(
+        text(&["alert", "juliet@localhost", "x"]).1.trim(),
+        "sent to 0 resources"
+    );
+    assert_eq!(text(&["alert", "staff", "x"]).0, 1);
+
+    let (code, said) = text(&["user", "disable", "romeo@localhost"]);
+    assert_eq!(code, 0, "{said}");
+    let condition = romeo.until_closed().unwrap();
+    assert_eq!(condition.as_deref(), Some("not-authorized"));
+    let error = site
+        .login(Transport::Plain, &accounts[0])
+        .map(drop)
+        .unwrap_err();
+    assert!(
+        format!("{error:#}").contains("account-disabled"),
+        "{error:#}"
+    );
+    juliet.ping().unwrap();
+    assert_eq!(text(&["user", "enable", "romeo@localhost"]).0, 0);
+    site.login(Transport::Plain, &accounts[0]).unwrap();
+    assert_eq!(text(&["user", "disable", "nobody@localhost"]).0, 1);
+
+    let (_, said) = text(&["policy", "test", "romeo@localhost", "login"]);
+    assert!(said.contains("yes"), "{said}");
+    let (_, said) = text(&["config", "show"]);
+    let key = |key: &str| {
+        said.lines()
+            .find(|l| l.trim_start().starts_with(key))
+            .unwrap()
+            .to_owned()
+    };
+    assert!(key("limits.login_attempts_max").contains("default"));
+    assert!(key("name").contains("imserver.toml:"));
+    assert_eq!(
+        text(&["config", "reload"]),
+        (0, "nothing has changed\n".into())
+    );
+    site.set("imserver.toml", "[limits]", "login_attempts_max", "5")
+        .unwrap();
+    let (code, said) = text(&["config", "reload"]);
+    assert_eq!(
+        (code, said.trim()),
+        (0, "limits.login_attempts_max: (default) -> 5")
+    );
+    site.set("imserver.toml", "[limits]", "login_attempts_max", "1")
+        .unwrap();
+    site.set("imserver.toml", "[limits]", "lgin_s", "1")
+        .unwrap();
+    let (code, said) = text(&["config", "reload"]);
+    assert_eq!(code, 1);
+    assert!(
+        said.contains("login_attempts_max") && said.contains("lgin_s"),
+        "{said}"
+    );
+    let (_, said) = text(&["config", "show"]);
+    let row = said
+        .lines()
+        .find(|l| l.contains("limits.login_attempts_max"));
+    assert!(
+        row.unwrap().contains(" 5 "),
+        "the old configuration stays: {said}"
+    );
+}
