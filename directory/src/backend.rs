@@ -58,6 +58,15 @@ pub struct Photo {
     pub bytes: Arc<[u8]>,
 }
 
+/// What there is for somebody's vCard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Card {
+    /// Who.
+    pub person: Person,
+    /// Their picture.
+    pub photo: Option<Photo>,
+}
+
 /// What people are searched by. Empty fields match everybody; `*` at the end of a word stands for anything, everywhere else it
 /// is a character. A query of nothing but empty fields is refused above.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -228,6 +237,18 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     fn change_password(&self, jid: &BareJid, password: &str) -> Result<Registered, DirectoryError> {
         let _ = (jid, password);
         Ok(Registered::NotHere)
+    }
+
+    /// Removes an account. Only where it is ours alone: nobody's entry in a directory of the site is ever removed.
+    fn remove(&self, jid: &BareJid) -> Result<Registered, DirectoryError> {
+        let _ = jid;
+        Ok(Registered::NotHere)
+    }
+
+    /// The picture of somebody, if that can be said without asking anybody outside this process.
+    fn photo_at_hand(&self, jid: &BareJid) -> Option<Option<Photo>> {
+        let _ = jid;
+        None
     }
 
     /// Somebody by address, if that can be said without asking anybody outside this process: for callers that must not wait

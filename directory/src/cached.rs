@@ -201,6 +201,16 @@ impl<B: Backend> Backend for Cached<B> {
         answer
     }
 
+    fn remove(&self, jid: &BareJid) -> Result<Registered, DirectoryError> {
+        let answer = self.backend.remove(jid);
+        self.flush(Some(jid));
+        answer
+    }
+
+    fn photo_at_hand(&self, jid: &BareJid) -> Option<Option<Photo>> {
+        self.photos.fresh(jid)
+    }
+
     fn at_hand(&self, jid: &BareJid) -> Option<Option<Person>> {
         self.people.fresh(jid).map(owned)
     }

@@ -4,14 +4,17 @@
 //! one PBKDF2 with the iterations new accounts get; an account whose keys were imported with another
 //! count, or for SHA-512 only, costs what it costs.
 
-use std::sync::{Mutex, PoisonError};
-use store::{Account, Reader};
+use std::sync::{Arc, Mutex, PoisonError};
+use store::{Account, AccountEntry, PutMode, Reader, Write, WriteError, Written};
 use xmpp::jid::BareJid;
 use xmpp::sasl::LoginName;
 use xmpp::scram::{self, FakeKeys, ITERATIONS_DEFAULT, ScramHash, ScramKeys};
 
-use crate::backend::{Abilities, Backend, ExplainStep, Person, Profile};
-use crate::{DirectoryError, KeysAnswer, PasswordAnswer};
+use crate::backend::{
+    Abilities, Backend, ExplainStep, Person, Photo, Profile, Registered, Registration,
+    SearchAnswer, SearchQuery,
+};
+use crate::{DeriveError, DirectoryError, KeysAnswer, PasswordAnswer, derive_account};
 
 /// Its name in configurations: every server has it.
 pub const NAME: &str = "local";
@@ -20,11 +23,28 @@ pub const NAME: &str = "local";
 /// made for unknown users are of the first.
 const CHECK_ORDER: [ScramHash; 3] = [ScramHash::Sha256, ScramHash::Sha1, ScramHash::Sha512];
 
+/// Accounts read at a time in a search.
+const SEARCH_PAGE: usize = 64;
+
+/// Accounts looked at in one search: disabled ones are passed over, and there may be many.
+const SEARCH_ACCOUNTS_MAX: usize = 4_096;
+
+/// Who makes changes to accounts durable: the store has one writer, and it is not ours.
+pub trait AccountWriter: Send + Sync {
+    /// Commits these writes and returns what became of each. May block, for a bounded time.
+    ///
+    /// # Errors
+    /// In words: the writer does not answer, and nobody knows whether they were carried out.
+    fn write(&self, writes: Vec<Write>) -> Result<Vec<Written>, String>;
+}
+
 /// See the module.
 pub struct LocalDirectory {
     /// Held for the time of a read, never for that of a PBKDF2.
     reader: Mutex<Box<dyn Reader>>,
     fake: FakeKeys,
+    iterations: u32,
+    writer: Option<Arc<dyn AccountWriter>>,
 }
 
 impl std::fmt::Debug for LocalDirectory {
@@ -45,7 +65,99 @@ impl LocalDirectory {
         LocalDirectory {
             reader: Mutex::new(reader),
             fake: FakeKeys::new([0; 32], iterations),
+            iterations,
+            writer: None,
         }
+    }
+
+    /// The same, which can also make accounts and change passwords.
+    pub fn writing(mut self, writer: Arc<dyn AccountWriter>) -> Self {
+        self.writer = Some(writer);
+        self
+    }
+
+    fn change(&self, write: Write) -> Result<Registered, DirectoryError> {
+        let Some(writer) = &self.writer else {
+            return Ok(Registered::NotHere);
+        };
+        let written = writer
+            .write(vec![write])
+            .map_err(|reason| DirectoryError::Unavailable {
+                directory: NAME.into(),
+                reason,
+            })?;
+        match written.into_iter().next() {
+            Some(Written::Failed(WriteError::Exists)) => Ok(Registered::Exists),
+            Some(Written::Failed(WriteError::NotFound)) => Ok(Registered::NotHere),
+            Some(Written::Failed(WriteError::Store(e))) => Err((*e).clone().into()),
+            _ => Ok(Registered::Done),
+        }
+    }
+
+    /// Keys of a new password, or why it cannot be one.
+    fn keys(&self, password: &str) -> Result<Result<Vec<ScramKeys>, Registered>, DirectoryError> {
+        match derive_account(password, self.iterations, &ScramHash::ALL) {
+            Ok(keys) => Ok(Ok(keys)),
+            Err(e @ DeriveError::Password(_)) => Ok(Err(Registered::Refused(e.to_string()))),
+            Err(e @ DeriveError::Random) => Err(DirectoryError::Unavailable {
+                directory: NAME.into(),
+                reason: e.to_string(),
+            }),
+        }
+    }
+
+    fn page(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+    ) -> Result<Vec<AccountEntry>, DirectoryError> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(reader.accounts(Some(domain), after, SEARCH_PAGE)?)
+    }
+
+    /// Enabled accounts of the domain whose localpart begins so, in order, one more than `limit` at most.
+    fn beginning_with(
+        &self,
+        domain: &str,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, DirectoryError> {
+        let mut found = Vec::new();
+        let mut after = None;
+        if !prefix.is_empty() {
+            // Prepared, as localparts are; what can be no localpart begins none.
+            let Ok(first) = BareJid::from_parts(Some(prefix), domain) else {
+                return Ok(found);
+            };
+            // The list goes on after an address, so the one that is the prefix itself is asked for.
+            found.extend(self.stored(&first)?.filter(|a| !a.disabled).map(|a| a.jid));
+            after = Some(first);
+        }
+        let prefix = after
+            .as_ref()
+            .and_then(BareJid::localpart)
+            .unwrap_or("")
+            .to_owned();
+        for _ in 0..SEARCH_ACCOUNTS_MAX / SEARCH_PAGE {
+            let page = self.page(domain, after.as_ref())?;
+            for entry in &page {
+                let fits = entry
+                    .jid
+                    .localpart()
+                    .is_some_and(|l| l.starts_with(&prefix));
+                if !fits || found.len() > limit {
+                    return Ok(found);
+                }
+                if !entry.disabled {
+                    found.push(entry.jid.clone());
+                }
+            }
+            if page.len() < SEARCH_PAGE {
+                break;
+            }
+            after = page.last().map(|entry| entry.jid.clone());
+        }
+        Ok(found)
     }
 
     fn stored(&self, jid: &BareJid) -> Result<Option<Account>, DirectoryError> {
@@ -68,6 +180,36 @@ fn person(account: Account) -> Person {
     }
 }
 
+/// The localpart that all words of a search are about, if one account can fit them: an account here has no other name than
+/// its address, and no spaces in it. `Some(None)`: nothing is asked of the address. `None`: nobody fits.
+fn wanted<'q>(domain: &str, query: &'q SearchQuery) -> Option<Option<(&'q str, bool)>> {
+    let given =
+        |field: &'q Option<String>| field.as_deref().map(str::trim).filter(|f| !f.is_empty());
+    let elsewhere = [&query.given_name, &query.family_name, &query.mail];
+    // Local accounts have none of these, and `*` is anything, but not nothing.
+    if elsewhere.into_iter().any(|field| given(field).is_some()) {
+        return None;
+    }
+    let mut wanted: Option<(&str, bool)> = None;
+    for word in [&query.any, &query.nickname].into_iter().filter_map(given) {
+        let (text, prefix) = match word.strip_suffix('*') {
+            Some(text) => (text, true),
+            None => (word, false),
+        };
+        // The whole address is as good.
+        let text = match text.split_once('@') {
+            Some((local, d)) if d.eq_ignore_ascii_case(domain) && !prefix => local,
+            Some(_) => return None,
+            None => text,
+        };
+        if wanted.is_some_and(|other| other != (text, prefix)) {
+            return None;
+        }
+        wanted = Some((text, prefix));
+    }
+    Some(wanted)
+}
+
 fn keys_to_check(keys: &[ScramKeys]) -> Option<&ScramKeys> {
     CHECK_ORDER
         .iter()
@@ -83,8 +225,88 @@ impl Backend for LocalDirectory {
         Abilities {
             scram: true,
             password: true,
-            ..Abilities::default()
+            search: true,
+            sweep: false,
+            register: self.writer.is_some(),
         }
+    }
+
+    fn search(
+        &self,
+        domain: &str,
+        query: &SearchQuery,
+        limit: usize,
+    ) -> Result<SearchAnswer, DirectoryError> {
+        let found = match wanted(domain, query) {
+            None => Vec::new(),
+            Some(None) => self.beginning_with(domain, "", limit)?,
+            Some(Some((prefix, true))) => self.beginning_with(domain, prefix, limit)?,
+            Some(Some((name, false))) => match BareJid::from_parts(Some(name), domain) {
+                Ok(jid) => self
+                    .stored(&jid)?
+                    .filter(|a| !a.disabled)
+                    .map(|a| a.jid)
+                    .into_iter()
+                    .collect(),
+                Err(_) => Vec::new(),
+            },
+        };
+        let more = found.len() > limit;
+        let people = found.into_iter().take(limit).map(|jid| Person {
+            reference: format!("account {}", jid.as_str()),
+            jid,
+            disabled: false,
+            profile: Profile::default(),
+        });
+        Ok(SearchAnswer {
+            people: people.collect(),
+            more,
+        })
+    }
+
+    fn register(&self, registration: &Registration) -> Result<Registered, DirectoryError> {
+        if self.writer.is_none() {
+            return Ok(Registered::NotHere);
+        }
+        // Before the work of PBKDF2; the write decides.
+        if self.stored(&registration.jid)?.is_some() {
+            return Ok(Registered::Exists);
+        }
+        let keys = match self.keys(&registration.password)? {
+            Ok(keys) => keys,
+            Err(refused) => return Ok(refused),
+        };
+        let account = Account {
+            jid: registration.jid.clone(),
+            keys,
+            disabled: false,
+            created_ms: now_unix_ms(),
+        };
+        self.change(Write::AccountPut {
+            account,
+            mode: PutMode::Create,
+        })
+    }
+
+    fn change_password(&self, jid: &BareJid, password: &str) -> Result<Registered, DirectoryError> {
+        if self.writer.is_none() {
+            return Ok(Registered::NotHere);
+        }
+        match self.keys(password)? {
+            Ok(keys) => self.change(Write::AccountKeys {
+                jid: jid.clone(),
+                keys,
+            }),
+            Err(refused) => Ok(refused),
+        }
+    }
+
+    fn remove(&self, jid: &BareJid) -> Result<Registered, DirectoryError> {
+        self.change(Write::AccountDelete { jid: jid.clone() })
+    }
+
+    fn photo_at_hand(&self, _: &BareJid) -> Option<Option<Photo>> {
+        Some(None)
     }
 
     fn resolve(&self, login: &LoginName) -> Result<Option<Person>, DirectoryError> {
@@ -164,12 +386,16 @@ impl Backend for LocalDirectory {
     }
 }
 
+fn now_unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |t| t.as_millis() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::derive_account;
     use store::model::Model;
-    use store::{Engine, PutMode, Write, Writer};
+    use store::{Engine, Writer};
 
     const ITERATIONS: u32 = 20_000;
 
@@ -286,6 +512,170 @@ mod tests {
                 .is_some_and(|person| person.disabled)
         );
         assert_eq!(directory.person(&jid("nobody@x.example")), Ok(None));
+    }
+
+    /// The store's writer, as the server gives it.
+    struct Direct(Mutex<Box<dyn Writer>>);
+
+    impl AccountWriter for Direct {
+        fn write(&self, writes: Vec<Write>) -> Result<Vec<Written>, String> {
+            let mut writer = self.0.lock().unwrap();
+            writer.commit(&writes).map_err(|e| e.to_string())
+        }
+    }
+
+    fn writing() -> (Model, LocalDirectory) {
+        let model = Model::new();
+        let mut writer = model.writer().unwrap();
+        for name in ["juliet", "julia", "romeo", "rosalind", "jul", "zed"] {
+            let name = format!("{name}@x.example");
+            put(&mut *writer, &name, "pencil", &[ScramHash::Sha256], false);
+        }
+        put(
+            &mut *writer,
+            "julius@x.example",
+            "pencil",
+            &[ScramHash::Sha256],
+            true,
+        );
+        put(
+            &mut *writer,
+            "juliet@y.example",
+            "pencil",
+            &[ScramHash::Sha256],
+            false,
+        );
+        let reader = model.reader().unwrap();
+        let directory = LocalDirectory::with_iterations(reader, ITERATIONS)
+            .writing(Arc::new(Direct(Mutex::new(writer))));
+        (model, directory)
+    }
+
+    #[test]
+    fn accounts_are_found_by_the_beginning_of_their_names() {
+        let (_model, directory) = writing();
+        let search = |any: &str, nickname: &str, mail: &str, limit| {
+            let text = |t: &str| Some(t.to_owned()).filter(|t| !t.is_empty());
+            let query = SearchQuery {
+                any: text(any),
+                nickname: text(nickname),
+                mail: text(mail),
+                ..SearchQuery::default()
+            };
+            let answer = directory.search("x.example", &query, limit).unwrap();
+            let people = answer.people.into_iter();
+            let names: Vec<String> = people
+                .map(|p| p.jid.localpart().unwrap().to_owned())
+                .collect();
+            (names.join(" "), answer.more)
+        };
+        for (any, nickname, mail, limit, found, more) in [
+            ("jul*", "", "", 10, "jul julia juliet", false),
+            ("", "JUL*", "", 10, "jul julia juliet", false),
+            ("jul*", "jul*", "", 10, "jul julia juliet", false),
+            ("jul*", "rom*", "", 10, "", false),
+            ("jul*", "", "", 2, "jul julia", true),
+            ("jul*", "", "", 3, "jul julia juliet", false),
+            ("*", "", "", 2, "jul julia", true),
+            (
+                "*",
+                "",
+                "",
+                10,
+                "jul julia juliet romeo rosalind zed",
+                false,
+            ),
+            ("jul", "", "", 10, "jul", false),
+            ("Juliet", "", "", 10, "juliet", false),
+            ("juliet@x.example", "", "", 10, "juliet", false),
+            ("juliet@y.example", "", "", 10, "", false),
+            ("julius", "", "", 10, "", false),
+            ("zz*", "", "", 10, "", false),
+            // No field but the address is there to be searched.
+            ("", "", "jul*", 10, "", false),
+            ("jul*", "", "x*", 10, "", false),
+            // What can be no name finds nobody and breaks nothing.
+            ("j*l*", "", "", 10, "", false),
+            ("jul**", "", "", 10, "", false),
+            ("*)(uid=*", "", "", 10, "", false),
+            ("jul%", "", "", 10, "", false),
+            ("jul_et", "", "", 10, "", false),
+            ("jul' OR '1'='1", "", "", 10, "", false),
+            ("\0*", "", "", 10, "", false),
+            ("jul iet", "", "", 10, "", false),
+            ("@x.example", "", "", 10, "", false),
+        ] {
+            let expected = (found.to_owned(), more);
+            let row = format!("{any:?} {nickname:?} {mail:?}");
+            assert_eq!(search(any, nickname, mail, limit), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_search_passes_over_disabled_accounts_and_ends() {
+        let model = Model::new();
+        let mut writer = model.writer().unwrap();
+        for n in 0..3 * SEARCH_PAGE {
+            let name = format!("a{n:04}@x.example");
+            put(&mut *writer, &name, "p", &[], n + 2 < 3 * SEARCH_PAGE);
+        }
+        let directory = LocalDirectory::new(model.reader().unwrap());
+        let query = SearchQuery {
+            any: Some("a*".into()),
+            ..SearchQuery::default()
+        };
+        let answer = directory.search("x.example", &query, 1).unwrap();
+        assert_eq!((answer.people.len(), answer.more), (1, true));
+        model.kill();
+        assert!(directory.search("x.example", &query, 1).is_err());
+    }
+
+    #[test]
+    fn accounts_are_made_changed_and_removed_where_there_is_a_writer() {
+        let (_model, directory) = writing();
+        let wanted = |name: &str, password: &str| Registration {
+            jid: jid(name),
+            password: password.into(),
+            name: None,
+            mail: None,
+        };
+        let right = |name: &str, password: &str| {
+            let answer = directory.check_password(&login(name), password).unwrap();
+            answer == PasswordAnswer::Right(jid(&format!("{name}@x.example")))
+        };
+        let register = |name: &str, password: &str| directory.register(&wanted(name, password));
+        assert_eq!(register("nurse@x.example", "pencil"), Ok(Registered::Done));
+        assert!(right("nurse", "pencil"));
+        assert_eq!(register("nurse@x.example", "other"), Ok(Registered::Exists));
+        assert!(right("nurse", "pencil"));
+        assert!(matches!(
+            register("tybalt@x.example", "bell\u{7}"),
+            Ok(Registered::Refused(_))
+        ));
+        let nurse = jid("nurse@x.example");
+        assert_eq!(
+            directory.change_password(&nurse, "eraser"),
+            Ok(Registered::Done)
+        );
+        assert!(right("nurse", "eraser") && !right("nurse", "pencil"));
+        assert_eq!(directory.remove(&nurse), Ok(Registered::Done));
+        assert_eq!(directory.remove(&nurse), Ok(Registered::NotHere));
+        assert_eq!(
+            directory.change_password(&nurse, "eraser"),
+            Ok(Registered::NotHere)
+        );
+        assert_eq!(directory.person(&nurse), Ok(None));
+
+        let (_model, reading) = self::directory();
+        assert!(directory.abilities().register && !reading.abilities().register);
+        assert_eq!(
+            reading.register(&wanted("a@x.example", "p")),
+            Ok(Registered::NotHere)
+        );
+        assert_eq!(
+            reading.remove(&jid("romeo@x.example")),
+            Ok(Registered::NotHere)
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! the last one all the same, so that an unknown name costs what a wrong password costs.
 
 use crate::backend::{
-    Abilities, Backend, ExplainStep, Person, Photo, Registered, Registration, SearchAnswer,
+    Abilities, Backend, Card, ExplainStep, Person, Photo, Registered, Registration, SearchAnswer,
     SearchQuery,
 };
 use crate::cache::CacheStats;
@@ -139,6 +139,34 @@ impl Site {
             }
         }
         Ok(None)
+    }
+
+    /// What there is for somebody's vCard. May block.
+    ///
+    /// # Errors
+    /// A directory does not answer.
+    pub fn card(&self, jid: &BareJid) -> Result<Option<Card>, DirectoryError> {
+        for backend in self.chain(jid.domainpart()) {
+            if let Some(person) = backend.person(jid)? {
+                // In an outage somebody who is still known is shown without their picture rather than not at all.
+                let photo = backend.photo(jid).unwrap_or_default();
+                let person = self.judged(person);
+                return Ok(Some(Card { person, photo }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same, if it can be said without asking anybody outside this process.
+    pub fn card_at_hand(&self, jid: &BareJid) -> Option<Option<Card>> {
+        for backend in self.chain(jid.domainpart()) {
+            if let Some(person) = backend.at_hand(jid)? {
+                let photo = backend.photo_at_hand(jid)?;
+                let person = self.judged(person);
+                return Some(Some(Card { person, photo }));
+            }
+        }
+        Some(None)
     }
 
     /// The back end that decides about a login name: the first that knows it, else the last.
@@ -298,6 +326,19 @@ impl Site {
                     overlay.forget(jid);
                 }
                 return backend.change_password(jid, password);
+            }
+        }
+        Ok(Registered::NotHere)
+    }
+
+    /// Removes an account that is ours alone. May block.
+    ///
+    /// # Errors
+    /// A directory does not answer.
+    pub fn remove(&self, jid: &BareJid) -> Result<Registered, DirectoryError> {
+        for backend in self.chain(jid.domainpart()) {
+            if backend.person(jid)?.is_some() {
+                return backend.remove(jid);
             }
         }
         Ok(Registered::NotHere)
