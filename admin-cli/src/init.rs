@@ -369,7 +369,7 @@ fn policy_toml(domain: &str) -> String {
          # etc/policy.toml of the distribution lists the rights.\n\
          # For: users = [\"name@domain\"], domains = [\"domain\"], everyone = true.\n\n\
          # [[rule]]\n# deny = \"login\"\n# users = [\"mallory@{domain}\"]\n\n\
-         [[rule]]\nallow = [\"login\", \"save-settings\"]\neveryone = true\n"
+         [[rule]]\nallow = [\"login\", \"save-settings\", \"search\", \"register\"]\neveryone = true\n"
     )
 }
 

@@ -48,6 +48,8 @@ pub struct Config {
     pub chains: HashMap<String, Vec<String>>,
     /// How long answers of directories are kept.
     pub directory_cache: CacheConfig,
+    /// Those of them where strangers may make themselves accounts.
+    pub registration: Vec<String>,
     /// Directory of the database.
     pub data_dir: PathBuf,
     /// Who may do what.
@@ -64,6 +66,8 @@ pub struct Config {
     pub metrics: Vec<SocketAddr>,
     /// Logging in.
     pub auth: AuthConfig,
+    /// Searching for people.
+    pub search: SearchConfig,
     /// Limits.
     pub limits: LimitsConfig,
     /// Sessions.
@@ -192,6 +196,17 @@ pub struct AuthConfig {
     pub scram_iterations: u32,
     /// How long SCRAM keys made at a log-in with the password are good; zero: none are made.
     pub scram_capture: Duration,
+    /// Shortest password people may give themselves.
+    pub password_bytes_min: usize,
+}
+
+/// `[search]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SearchConfig {
+    /// People in one answer.
+    pub results_max: usize,
+    /// A user of one domain may search the others.
+    pub across_domains: bool,
 }
 
 /// What happens when a resource is bound that is bound already (RFC 6120 §7.7.2.2).
@@ -279,6 +294,12 @@ limits! {
     output_window_bytes: 1_048_576, 65_536..=67_108_864;
     /// Stanzas sent to a session with stream management and not acknowledged.
     unacknowledged_stanzas_max: 4_000, 100..=4_096;
+    /// Requests of in-band registration on one stream before login: the form, and a few mistakes in it.
+    registration_requests_max: 6, 2..=100;
+    /// Registrations tried from one address in an hour.
+    registrations_per_address_hour_max: 5, 1..=10_000;
+    /// Registrations tried from all addresses in an hour.
+    registrations_hour_max: 200, 1..=10_000;
 }
 
 /// Reads and checks a file. A file that cannot be read is one mistake.

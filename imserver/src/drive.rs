@@ -19,6 +19,7 @@ pub mod health;
 pub mod links;
 pub mod lookups;
 pub mod overlay;
+pub mod people;
 pub mod queue;
 pub mod reload;
 pub mod server;

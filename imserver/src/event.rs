@@ -9,6 +9,7 @@
 //! Never: a sender waits for a receiver. Every arrow is a message.
 
 use bytes::Bytes;
+use directory::backend::{Card, Registration, SearchAnswer, SearchQuery};
 use proto::frame::{CloseReason, ConnId, Frame, Input, NoteKey, Open, Resume, StoredId, TlsFacts};
 use std::sync::Arc;
 use xmpp::jid::{BareJid, FullJid, Jid};
@@ -259,8 +260,8 @@ pub enum Read {
         /// At most so many.
         limit: usize,
     },
-    /// vCard of an account.
-    VCard(BareJid),
+    /// What there is for somebody's vCard: what their directory knows, and what they have stored.
+    Card(BareJid),
 }
 
 /// What it gets.
@@ -270,8 +271,8 @@ pub enum ReadResult {
     User(Option<Box<store::UserData>>),
     /// The page; shorter than the limit when there are no more.
     Pending(Vec<store::StoredRow>),
-    /// The vCard, if there is one. Outer `None`: no such account.
-    VCard(Option<Option<Bytes>>),
+    /// For a vCard. `None`: there is nobody of this address.
+    Card(Option<Box<CardFacts>>),
     /// The store did not answer.
     Failed(String),
 }
@@ -288,7 +289,7 @@ pub enum ReadTag {
         /// And generation.
         generation: u32,
     },
-    /// An IQ that waits for something stored: number in the shard's table.
+    /// An IQ that waits: number in the shard's table.
     Iq(u64),
 }
 
@@ -303,6 +304,36 @@ pub enum Look {
     Accounts(Vec<Identity>),
     /// What GSS-API says of a message.
     Gssapi(GssapiAsk),
+    /// People of a domain.
+    Search {
+        /// Which.
+        domain: String,
+        /// By what.
+        query: Box<SearchQuery>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// An account for somebody who has none.
+    Register(Box<Newcomer>),
+    /// Another password for an account.
+    ChangePassword(BareJid, Secret),
+    /// The account goes.
+    Unregister(BareJid),
+    /// The messages of an account that has gone.
+    DropMessages(BareJid),
+}
+
+/// Somebody who wants an account.
+#[derive(Debug, Clone)]
+pub struct Newcomer {
+    /// What they want.
+    pub registration: Registration,
+    /// Where they are.
+    pub peer: std::net::IpAddr,
+    /// How many registrations there may be.
+    pub limits: crate::registrations::Limits,
+    /// The IQ to be answered.
+    pub id: String,
 }
 
 impl Look {
@@ -317,6 +348,11 @@ impl Look {
                 None => "",
             },
             Self::Gssapi(ask) => &ask.domain,
+            Self::Search { domain, .. } => domain,
+            Self::Register(newcomer) => newcomer.registration.jid.domainpart(),
+            Self::ChangePassword(jid, _) | Self::Unregister(jid) | Self::DropMessages(jid) => {
+                jid.domainpart()
+            }
         }
     }
 
@@ -329,12 +365,19 @@ impl Look {
             Self::Gssapi(_) => {
                 LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure))
             }
+            Self::Register(newcomer) => {
+                LookResult::Registered(newcomer.id.clone(), AccountAnswer::Unavailable)
+            }
+            Self::Search { .. }
+            | Self::ChangePassword(..)
+            | Self::Unregister(_)
+            | Self::DropMessages(_) => LookResult::Unavailable,
         }
     }
 }
 
 /// A password on its way to a check. Never printed.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
 impl std::fmt::Debug for Secret {
@@ -354,15 +397,54 @@ pub enum LookResult {
     Accounts(Accounts),
     /// The next message, or the verdict.
     Gssapi(GssapiAnswer),
+    /// Who was found.
+    People(SearchAnswer),
+    /// What became of the registration with this IQ.
+    Registered(String, AccountAnswer),
+    /// What became of a change of the own account.
+    Account(AccountAnswer),
+    /// The directory does not answer.
+    Unavailable,
+}
+
+/// For a vCard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardFacts {
+    /// What the directory knows.
+    pub card: Card,
+    /// What the person has stored.
+    pub stored: Option<Bytes>,
+}
+
+/// What became of a change to an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountAnswer {
+    /// It is done, durably.
+    Done,
+    /// The address is taken.
+    Exists,
+    /// The directory does not want it, and why.
+    Refused(String),
+    /// The directory takes no such changes.
+    NotHere,
+    /// There were too many registrations of late.
+    TooMany,
+    /// The directory does not answer.
+    Unavailable,
 }
 
 /// For whom a look-up is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LookTag {
-    /// The session's slot.
-    pub slot: u32,
-    /// And generation.
-    pub generation: u32,
+pub enum LookTag {
+    /// A connection that has not logged in, and is paused meanwhile.
+    Stranger {
+        /// The session's slot.
+        slot: u32,
+        /// And generation.
+        generation: u32,
+    },
+    /// An IQ that waits: number in the shard's table.
+    Iq(u64),
 }
 
 /// What an administrator asks of a shard.

@@ -9,13 +9,18 @@
 
 mod disco;
 mod ping;
+pub mod register;
 pub mod roster;
+pub mod search;
 mod session;
 mod time;
 pub mod vcard;
 mod version;
 
+use crate::event::{AccountAnswer, CardFacts, Secret};
+use crate::settings::People;
 use bytes::Bytes;
+use directory::backend::{SearchAnswer, SearchQuery};
 use xmpp::element::{Child, Element};
 use xmpp::error::{ErrorReply, StanzaError, stanza_error_with};
 use xmpp::jid::{BareJid, Jid};
@@ -27,7 +32,9 @@ pub const EXTENSIONS: &[&Extension] = &[
     &disco::INFO,
     &disco::ITEMS,
     &ping::PING,
+    &register::REGISTER,
     &roster::ROSTER,
+    &search::SEARCH,
     &session::SESSION,
     &time::TIME,
     &vcard::VCARD,
@@ -93,6 +100,10 @@ pub struct Context<'a> {
     pub vcard_bytes_max: usize,
     /// The time, milliseconds since 1970 (UTC).
     pub now_unix_ms: u64,
+    /// What may be asked of the directories.
+    pub people: &'a People,
+    /// Nobody can read what the sender says: TLS, or the site wants to do without it.
+    pub secure: bool,
 }
 
 /// One IQ to be answered.
@@ -140,7 +151,12 @@ pub enum IqOutcome {
 impl IqOutcome {
     /// It changes what is kept for the sender's account, for which a right is needed.
     pub fn saves(&self) -> bool {
-        matches!(self, Self::WriteVCard { .. } | Self::RosterSet(_))
+        matches!(
+            self,
+            Self::WriteVCard { .. }
+                | Self::RosterSet(_)
+                | Self::Read(Wait::Password(..) | Wait::Unregister(_))
+        )
     }
 }
 
@@ -148,18 +164,31 @@ impl IqOutcome {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Wait {
     /// The vCard of this account.
-    VCard(BareJid),
+    Card(BareJid),
+    /// People of a domain.
+    Search {
+        /// Which.
+        domain: String,
+        /// By what.
+        query: Box<SearchQuery>,
+    },
+    /// Another password for the sender's account.
+    Password(BareJid, Secret),
+    /// The end of the sender's account.
+    Unregister(BareJid),
 }
 
-/// What was read for it.
+/// What came of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// The account does not exist.
-    NoAccount,
-    /// Nothing stored.
-    Nothing,
-    /// As it was stored.
-    Xml(Bytes),
+    /// For a vCard. `None`: there is nobody of this address.
+    Card(Option<Box<CardFacts>>),
+    /// Who was found.
+    People(SearchAnswer),
+    /// What became of a change to the account.
+    Account(AccountAnswer),
+    /// Nothing: who was asked does not answer.
+    Unavailable,
 }
 
 /// Decides what to do about an IQ to the server or to a bare JID. Errors are returned, never sent by themselves.
@@ -191,10 +220,34 @@ pub fn dispatch(request: &Request<'_>) -> IqOutcome {
 }
 
 /// Goes on with an IQ whose [`Wait`] is over.
-pub fn resume(request: &Request<'_>, wait: &Wait, found: Found) -> IqOutcome {
-    match wait {
-        Wait::VCard(_) => vcard::found(request, found),
+pub fn resume(request: &Request<'_>, wait: &Wait, found: &Found) -> IqOutcome {
+    match (wait, found) {
+        (Wait::Card(_), Found::Card(facts)) => vcard::found(request, facts.as_deref()),
+        (Wait::Search { .. }, Found::People(answer)) => search::found(request, answer),
+        (Wait::Password(..) | Wait::Unregister(_), Found::Account(answer)) => {
+            register::changed(request, answer)
+        }
+        // An outage is never "nobody".
+        _ => IqOutcome::Error(
+            StanzaError::ResourceConstraint,
+            Some("The directory does not answer; try again later"),
+        ),
     }
+}
+
+/// What a directory or a stranger says, as one line of text for people: without control characters, and not without end.
+/// `None`: nothing is left.
+fn plain(text: &str) -> Option<String> {
+    /// The longest names and titles have about a hundred.
+    const CHARS_MAX: usize = 1_000;
+    let one_line = |c: char| if c.is_whitespace() { ' ' } else { c };
+    let text: String = text
+        .chars()
+        .map(one_line)
+        .filter(|c| !c.is_control() && !matches!(c, '\u{FFFE}' | '\u{FFFF}'))
+        .take(CHARS_MAX)
+        .collect();
+    Some(text.trim().to_owned()).filter(|t| !t.is_empty())
 }
 
 /// Not here.
@@ -222,6 +275,13 @@ impl Request<'_> {
         stanza_error_with(self.element, condition, reply)
     }
 
+    /// An error whose text is not known beforehand.
+    fn refusal(&self, condition: StanzaError, text: &str) -> IqOutcome {
+        let text = Some(text).filter(|t| !t.is_empty());
+        self.error(condition, text)
+            .map_or(IqOutcome::Ignore, IqOutcome::Reply)
+    }
+
     /// The attribute `id`; `StanzaKind::of` has refused an IQ without.
     pub fn id(&self) -> String {
         self.element.attr("id").unwrap_or_default().into_owned()
@@ -247,5 +307,7 @@ impl Request<'_> {
     }
 }
 
+#[cfg(test)]
+mod people_tests;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ pub mod iq;
 pub mod linkset;
 pub mod policy;
 pub mod presence;
+pub mod registrations;
 pub mod roster;
 pub mod routing;
 pub mod session;

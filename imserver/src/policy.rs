@@ -46,8 +46,12 @@ macro_rules! rights {
 rights! {
     /// To log in: asked when the password was right (`shard/login`).
     Login = "login", true;
-    /// To change one's own roster and vCard: asked by the set (`shard/iq`), which is refused with `not-allowed`.
+    /// To change one's own roster, vCard and password: asked by the set (`shard/iq`), which is refused with `not-allowed`.
     SaveSettings = "save-settings", true;
+    /// To search a domain for people (`shard/iq`, XEP-0055), refused with `not-allowed`.
+    Search = "search", true;
+    /// To be the address of an account that a stranger makes (`shard/register`, XEP-0077), where the domain allows that at all.
+    Register = "register", true;
     /// To see the presence of anybody here by a probe, subscribed or not (`shard/presence`, RFC 6121 §4.3).
     WatchPresence = "watch-presence", false;
     /// To send a headline to everybody, a group or an account: asked by the command `alert`.
@@ -474,7 +478,8 @@ mod tests {
     fn what_is_forgotten_and_which_groups_are_named_is_known() {
         let text = "[[rule]]\nallow = \"login\"\neveryone = true\n[[rule]]\nallow = \"login\"\ngroups = [\"x\"]\nexcept_groups = [\"y z\"]\n";
         let policy = Policy::parse(text, Path::new("p")).expect("no mistakes");
-        assert_eq!(policy.forgotten().collect::<Vec<_>>(), [SaveSettings]);
+        let forgotten: Vec<Right> = policy.forgotten().collect();
+        assert_eq!(forgotten, [SaveSettings, Right::Search, Right::Register]);
         assert_eq!(policy.groups().collect::<Vec<_>>(), [("x", 4), ("y z", 4)]);
         assert_eq!(Policy::open().forgotten().count(), 0);
     }

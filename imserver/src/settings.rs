@@ -69,6 +69,53 @@ pub struct Settings {
     pub settle_max: Duration,
     /// vCard size, bytes.
     pub vcard_bytes_max: usize,
+    /// What may be asked of the directories.
+    pub people: People,
+}
+
+/// What may be asked of the directories, and what of it is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct People {
+    /// Domains whose directories find people by name.
+    pub search_domains: Vec<String>,
+    /// A user of one domain of ours may search the others too.
+    pub search_across: bool,
+    /// People in one answer.
+    pub search_results_max: usize,
+    /// Domains where strangers may make themselves accounts.
+    pub register_domains: Vec<String>,
+    /// How many may.
+    pub register_limits: crate::registrations::Limits,
+    /// Shortest password that somebody may give themselves, bytes.
+    pub password_bytes_min: usize,
+}
+
+impl People {
+    /// Whether the domain can be searched.
+    pub fn searches(&self, domain: &str) -> bool {
+        self.search_domains.iter().any(|d| d == domain)
+    }
+
+    /// Whether strangers may make themselves accounts there.
+    pub fn registers(&self, domain: &str) -> bool {
+        self.register_domains.iter().any(|d| d == domain)
+    }
+}
+
+impl Default for People {
+    fn default() -> Self {
+        Self {
+            search_domains: Vec::new(),
+            search_across: false,
+            search_results_max: 40,
+            register_domains: Vec::new(),
+            register_limits: crate::registrations::Limits {
+                per_address: 5,
+                total: 200,
+            },
+            password_bytes_min: 8,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -87,6 +134,8 @@ impl Default for Settings {
                 plaintext: false,
                 attempts_max: 3,
                 fake: FakeKeys::new([0; 32], 10_000),
+                register: Vec::new(),
+                register_requests_max: 6,
             }),
             certificate_mapping: Default::default(),
             policy: Arc::new(crate::policy::Policy::open()),
@@ -111,6 +160,7 @@ impl Default for Settings {
             mux_lost: Duration::from_secs(30),
             settle_max: Duration::from_secs(5),
             vcard_bytes_max: 256 * 1024,
+            people: People::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ mod login;
 mod message;
 mod presence;
 mod recovery;
+mod register;
 mod roster;
 mod stream;
 #[cfg(test)]
@@ -108,7 +109,7 @@ impl Answers<'_> {
     }
 }
 
-/// An IQ that waits for something stored.
+/// An IQ that waits for a look-up.
 #[derive(Debug)]
 struct WaitingIq {
     stanza: Box<Routed>,

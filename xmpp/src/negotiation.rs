@@ -8,7 +8,8 @@
 //! ```
 //! In: events of the stream parser, facts of TLS, answers about credentials. Out: [`Action`]s, in order.
 //! Owns: the state of one log-in, dropped once a resource is bound.
-//! Never: looks anything up itself; tells an unknown user from a wrong password; lets a stanza through before log-in.
+//! Never: looks anything up itself; tells an unknown user from a wrong password; lets a stanza through before log-in (but those of
+//! XEP-0077, where that is on).
 
 use crate::element::Element;
 use crate::error::{StanzaError, StreamError};
@@ -41,6 +42,10 @@ pub struct Offer {
     pub attempts_max: usize,
     /// Keys for users who do not exist.
     pub fake: FakeKeys,
+    /// Domains where strangers may make themselves accounts (XEP-0077).
+    pub register: Vec<String>,
+    /// Requests of XEP-0077 that one stream may make before log-in.
+    pub register_requests_max: usize,
 }
 
 /// One domain. Mechanisms differ by domain, because what its directories can do differs: a password that only a directory
@@ -108,6 +113,13 @@ pub enum Action {
     LookAccounts(Vec<Identity>),
     /// Let GSS-API look at this, then call [`Negotiation::gssapi`].
     LookGssapi(GssapiAsk),
+    /// An IQ of XEP-0077 of somebody who has no account. It is answered by the caller; the negotiation goes on where it was.
+    Register {
+        /// The IQ.
+        element: Box<Element>,
+        /// The domain of the stream.
+        domain: String,
+    },
     /// Logged in as this account. What follows is the account's.
     Authenticated(BareJid),
     /// Bind a resource: the one wanted, or one of the server's making. Then [`bind_result`] or [`bind_error`].
@@ -135,6 +147,8 @@ impl fmt::Debug for Action {
             Self::LookPassword(login, _) => write!(f, "LookPassword({login:?}, ..)"),
             Self::LookAccounts(all) => write!(f, "LookAccounts({all:?})"),
             Self::LookGssapi(_) => f.write_str("LookGssapi(..)"),
+            // There may be a password in it.
+            Self::Register { domain, .. } => write!(f, "Register({domain}, ..)"),
             Self::Authenticated(account) => write!(f, "Authenticated({account:?})"),
             Self::Bind { resource, id } => write!(f, "Bind({resource:?}, {id:?})"),
             Self::Failed => f.write_str("Failed"),
@@ -206,6 +220,7 @@ pub struct Negotiation {
     domain: Option<String>,
     account: Option<BareJid>,
     attempts: usize,
+    registrations: usize,
     header_sent: bool,
 }
 
@@ -220,6 +235,7 @@ impl Negotiation {
             domain: None,
             account: None,
             attempts: 0,
+            registrations: 0,
             header_sent: false,
         }
     }
@@ -238,6 +254,11 @@ impl Negotiation {
     /// The account that has logged in.
     pub fn account(&self) -> Option<&BareJid> {
         self.account.as_ref()
+    }
+
+    /// The domain of the stream.
+    pub fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
     }
 
     /// A stream header has been sent for the stream the client has opened (an error needs one before it, RFC 6120 §4.9.1.2).
@@ -356,8 +377,17 @@ impl Negotiation {
                 out.push_str("</sasl-channel-binding>");
             }
         }
+        if self.may_register() {
+            out.push_str("<register xmlns='http://jabber.org/features/iq-register'/>");
+        }
         out.push_str("</stream:features>");
         out.into()
+    }
+
+    /// XEP-0077 §3.1, where it is on, and where a password may be said.
+    fn may_register(&self) -> bool {
+        let domain = self.domain.as_ref();
+        self.may_authenticate() && domain.is_some_and(|d| self.offer.register.contains(d))
     }
 
     fn may_authenticate(&self) -> bool {
@@ -431,12 +461,30 @@ impl Negotiation {
                 )))]
             }
             (ns::CLIENT, "iq") if matches!(self.state, State::Bind) => self.bind(element),
+            (ns::CLIENT, "iq")
+                if matches!(self.state, State::Features)
+                    && self.may_register()
+                    && element.child("query", ns::REGISTER).is_some() =>
+            {
+                self.register(element)
+            }
             // RFC 6120 §4.9.3.12 and §7.1: no stanza before log-in, and none but binding before it.
             (ns::CLIENT, "iq" | "message" | "presence") => {
                 vec![Action::Close(StreamError::NotAuthorized)]
             }
             _ => vec![Action::Close(StreamError::UnsupportedStanzaType)],
         }
+    }
+
+    fn register(&mut self, element: &Element) -> Vec<Action> {
+        self.registrations += 1;
+        if self.registrations > self.offer.register_requests_max {
+            return vec![Action::Close(StreamError::PolicyViolation)];
+        }
+        vec![Action::Register {
+            element: Box::new(element.clone()),
+            domain: self.domain.clone().unwrap_or_default(),
+        }]
     }
 
     fn starttls(&mut self) -> Vec<Action> {

@@ -42,6 +42,12 @@ pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
 pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";
 /// Data forms, XEP-0004.
 pub const DATA_FORMS: &str = "jabber:x:data";
+/// User search, XEP-0055.
+pub const SEARCH: &str = "jabber:iq:search";
+/// In-band registration, XEP-0077.
+pub const REGISTER: &str = "jabber:iq:register";
+/// Its stream feature, XEP-0077 §7.
+pub const REGISTER_FEATURE: &str = "http://jabber.org/features/iq-register";
 /// vCards, XEP-0054.
 pub const VCARD: &str = "vcard-temp";
 /// Software version, XEP-0092.

@@ -63,6 +63,7 @@ struct Server {
     bound: Option<(Option<String>, String)>,
     closed: Option<Option<StreamError>>,
     starttls: bool,
+    registrations: usize,
 }
 
 impl Server {
@@ -90,6 +91,8 @@ impl Server {
             plaintext,
             attempts_max: 3,
             fake: FakeKeys::new([7; 32], 4096),
+            register: vec!["verona.lit".into()],
+            register_requests_max: 2,
         };
         Self {
             parser: StreamParser::new(Limits::BEFORE_LOGIN),
@@ -99,6 +102,7 @@ impl Server {
             bound: None,
             closed: None,
             starttls: false,
+            registrations: 0,
         }
     }
 
@@ -206,6 +210,11 @@ impl Server {
                     self.bound = Some((resource, id));
                     continue;
                 }
+                Action::Register { domain, .. } => {
+                    assert_eq!(domain, "verona.lit");
+                    self.registrations += 1;
+                    continue;
+                }
                 Action::Failed => continue,
                 Action::Close(error) => {
                     self.closed = Some(Some(error));
@@ -291,6 +300,47 @@ fn without_tls_only_starttls_is_offered() {
     let failure = server.feed(&auth("PLAIN", b"\0romeo\0secret"));
     assert!(failure.contains("<encryption-required/>"), "{failure}");
     assert!(server.account.is_none());
+}
+
+#[test]
+fn registration_is_offered_where_it_is_on_and_a_password_may_be_said() {
+    const FEATURE: &str = "<register xmlns='http://jabber.org/features/iq-register'/>";
+    const REGISTER: &str = "<iq type='get' id='r'><query xmlns='jabber:iq:register'/></iq>";
+    for (plaintext, secured, domain, offered) in [
+        (false, None, "verona.lit", false),
+        (true, None, "verona.lit", true),
+        (false, Some(tls()), "verona.lit", true),
+        (false, Some(tls()), "mantua.lit", false),
+    ] {
+        let mut server = Server::new(plaintext, secured);
+        let features = server.feed(&HEADER.replace("verona.lit", domain));
+        assert_eq!(features.contains(FEATURE), offered, "{features}");
+        server.feed(REGISTER);
+        assert_eq!(server.registrations, usize::from(offered));
+        let refused = Some(Some(StreamError::NotAuthorized));
+        assert_eq!(server.closed, if offered { None } else { refused });
+    }
+    // Any other IQ is none, and after so many there are no more.
+    let mut server = Server::new(false, Some(tls()));
+    server.feed(HEADER);
+    server.feed(REGISTER);
+    server.feed(REGISTER);
+    assert_eq!((server.registrations, &server.closed), (2, &None));
+    server.feed(REGISTER);
+    assert_eq!(server.registrations, 2);
+    assert_eq!(server.closed, Some(Some(StreamError::PolicyViolation)));
+    // In the middle of a SASL exchange, and after log-in, there is nothing to register.
+    let mut server = Server::new(false, Some(tls()));
+    server.feed(HEADER);
+    server.feed(&auth("PLAIN", b""));
+    server.feed(REGISTER);
+    assert_eq!(server.closed, Some(Some(StreamError::NotAuthorized)));
+    let mut server = Server::new(false, Some(tls()));
+    server.feed(HEADER);
+    server.feed(&auth("PLAIN", b"\0romeo\0secret"));
+    server.feed(HEADER);
+    server.feed(REGISTER);
+    assert_eq!(server.closed, Some(Some(StreamError::NotAuthorized)));
 }
 
 #[test]

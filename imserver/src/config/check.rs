@@ -4,7 +4,7 @@ use super::file::{AdministratorFile, EMBEDDED_MUX, File, MuxFile};
 use super::reader::{At, Mistake, Mistakes, Reader, Strings, Written};
 use super::{
     AdminConfig, AdministratorConfig, AuthConfig, Config, Conflict, LimitsConfig, LinkConfig,
-    LinkTls, LogConfig, Mechanism, MuxConfig, SessionConfig,
+    LinkTls, LogConfig, Mechanism, MuxConfig, SearchConfig, SessionConfig,
 };
 use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
@@ -92,6 +92,15 @@ fn checked(
     let link = link(reader, written, base, embedded, &admin);
     let muxes = muxes(reader, &written.mux, &domains);
     let auth = auth(reader, written);
+    let search = SearchConfig {
+        // A person reads some dozens; the answer must fit into one stanza.
+        results_max: number(reader, &written.search.results_max, 40, 1..=500),
+        across_domains: written
+            .search
+            .across_domains
+            .as_ref()
+            .is_some_and(|a| a.value),
+    };
     let limits = LimitsConfig::check(&written.limits, reader);
     let session = session(reader, written);
     let log = log(reader, written);
@@ -102,6 +111,7 @@ fn checked(
     Config {
         file: path.to_owned(),
         name: name.map(|n| n.value.clone()).unwrap_or_default(),
+        registration: registration(written, &domains),
         domains,
         chains,
         directory_cache,
@@ -113,6 +123,7 @@ fn checked(
         administrators,
         metrics,
         auth,
+        search,
         limits,
         session,
         archive: written.archive.enabled.as_ref().is_some_and(|e| e.value),
@@ -335,6 +346,16 @@ fn directory_cache(reader: &mut Reader, file: &File) -> CacheConfig {
         entries_max: entries as u64,
         ..times
     }
+}
+
+/// Domains where strangers may make themselves accounts.
+fn registration(file: &File, domains: &[String]) -> Vec<String> {
+    let on = file
+        .domain
+        .iter()
+        .filter(|section| section.registration.as_ref().is_some_and(|r| r.value));
+    let names = on.filter_map(|section| crate::policy::domain(&section.name.as_ref()?.value));
+    names.filter(|name| domains.contains(name)).collect()
 }
 
 fn link(
@@ -573,6 +594,7 @@ fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
         certificate_mapping,
         scram_capture: Duration::from_secs(capture as u64),
         scram_iterations: u32::try_from(iterations).expect("the range ends at a million"),
+        password_bytes_min: number(reader, &file.auth.password_bytes_min, 8, 1..=128),
     }
 }
 

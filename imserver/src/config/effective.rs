@@ -87,6 +87,15 @@ impl Config {
             ("auth.certificate_mapping", format!("{mapping:?}")),
             ("auth.scram_iterations", auth.scram_iterations.to_string()),
             ("auth.scram_capture_s", seconds(auth.scram_capture)),
+            (
+                "auth.password_bytes_min",
+                auth.password_bytes_min.to_string(),
+            ),
+            ("search.results_max", self.search.results_max.to_string()),
+            (
+                "search.across_domains",
+                self.search.across_domains.to_string(),
+            ),
             ("directory_cache.ttl_s", seconds(cache.ttl)),
             ("directory_cache.idle_s", seconds(cache.idle)),
             (

@@ -87,6 +87,8 @@ section! {
         name: String, Restart;
         /// Names of the directories that know its people, in the order they are asked.
         directory: Strings, Reload;
+        /// Strangers may make themselves accounts.
+        registration: bool, Reload;
     }
 }
 
@@ -163,6 +165,18 @@ section! {
         scram_capture_s: u64, Reload;
         /// PBKDF2 rounds of new SCRAM secrets.
         scram_iterations: u64, Restart;
+        /// Shortest password people may give themselves.
+        password_bytes_min: u64, Reload;
+    }
+}
+
+section! {
+    /// `[search]`.
+    SearchFile {
+        /// People in one answer.
+        results_max: u64, Reload;
+        /// A user of one domain may search the others.
+        across_domains: bool, Reload;
     }
 }
 
@@ -213,6 +227,12 @@ section! {
         output_window_bytes: u64, Reload;
         /// Stanzas sent to a session with stream management and not acknowledged.
         unacknowledged_stanzas_max: u64, Reload;
+        /// Requests of in-band registration on one stream before login.
+        registration_requests_max: u64, Reload;
+        /// Registrations tried from one address in an hour.
+        registrations_per_address_hour_max: u64, Reload;
+        /// Registrations tried from all addresses in an hour.
+        registrations_hour_max: u64, Reload;
     }
 }
 
@@ -277,6 +297,8 @@ pub struct File {
     pub auth: AuthFile,
     /// `[directory_cache]`.
     pub directory_cache: DirectoryCacheFile,
+    /// `[search]`.
+    pub search: SearchFile,
     /// `[limits]`.
     pub limits: LimitsFile,
     /// `[session]`.
@@ -302,6 +324,7 @@ pub const SECTIONS: &[&str] = &[
     "metrics",
     "auth",
     "directory_cache",
+    "search",
     "limits",
     "session",
     "archive",
@@ -347,6 +370,7 @@ impl File {
             metrics: one!("metrics", MetricsFile),
             auth: one!("auth", AuthFile),
             directory_cache: one!("directory_cache", DirectoryCacheFile),
+            search: one!("search", SearchFile),
             limits: one!("limits", LimitsFile),
             session: one!("session", SessionFile),
             archive: one!("archive", ArchiveFile),
@@ -380,6 +404,7 @@ impl File {
         self.metrics.show("metrics.", &mut shown);
         self.auth.show("auth.", &mut shown);
         self.directory_cache.show("directory_cache.", &mut shown);
+        self.search.show("search.", &mut shown);
         self.limits.show("limits.", &mut shown);
         self.session.show("session.", &mut shown);
         self.archive.show("archive.", &mut shown);

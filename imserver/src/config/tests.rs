@@ -130,6 +130,7 @@ fn the_example_documents_every_key_and_no_other() {
         ("metrics", MetricsFile::KEYS),
         ("auth", AuthFile::KEYS),
         ("directory_cache", DirectoryCacheFile::KEYS),
+        ("search", SearchFile::KEYS),
         ("limits", LimitsFile::KEYS),
         ("session", SessionFile::KEYS),
         ("archive", ArchiveFile::KEYS),
@@ -220,6 +221,11 @@ fn the_example_is_right_and_states_the_defaults() {
     let small = site.good(SMALL);
     assert_eq!(config.limits, LimitsConfig::default());
     assert_eq!(config.auth, small.auth);
+    assert_eq!(config.search, small.search);
+    assert_eq!(
+        (&config.registration, &small.registration),
+        (&vec![], &vec![])
+    );
     assert_eq!(config.session, small.session);
     assert_eq!(config.log, small.log);
     assert_eq!(
@@ -296,6 +302,7 @@ const SINGLE: &[(&str, &[&str])] = &[
     ("metrics.", MetricsFile::KEYS),
     ("auth.", AuthFile::KEYS),
     ("directory_cache.", DirectoryCacheFile::KEYS),
+    ("search.", SearchFile::KEYS),
     ("limits.", LimitsFile::KEYS),
     ("session.", SessionFile::KEYS),
     ("archive.", ArchiveFile::KEYS),
@@ -337,9 +344,15 @@ fn what_is_in_force_is_shown_with_its_line_or_as_the_default() {
     let defaults = site.good(SMALL).defaults();
     let example = site.good(&example("imserver.toml"));
     for written in example.effective() {
-        if ["limits.", "session.", "directory_cache.", "auth."]
-            .iter()
-            .any(|s| written.key.starts_with(s))
+        if [
+            "limits.",
+            "session.",
+            "directory_cache.",
+            "auth.",
+            "search.",
+        ]
+        .iter()
+        .any(|s| written.key.starts_with(s))
         {
             let default = defaults.iter().find(|(k, _)| *k == written.key);
             assert_eq!(
@@ -476,6 +489,10 @@ fn one_wrong_line_is_one_mistake() {
         (
             "[[domain]]\nname = \"EXAMPLE.org\"",
             "domain.name: example.org is listed twice",
+        ),
+        (
+            "[search]\nresults_max = 0",
+            "search.results_max: must be from 1 to 500, not 0",
         ),
         (
             "[[domain]]\nnom = \"a.b\"",

@@ -8,7 +8,7 @@ use super::links::Ask;
 use super::lookups::Lookups;
 use super::overlay::StoreOverlay;
 use super::reload::Reloader;
-use super::writer::DirectWrite;
+use super::writer::DirectWriter;
 use crate::admin::{self, Caller, Refusal};
 use crate::config::{AdministratorConfig, Config};
 use crate::event::{AdminEvent, AdminReply, Event, SessionId, SessionInfo};
@@ -40,7 +40,7 @@ pub struct Backend {
     shards: Vec<Sender<Vec<Event>>>,
     asks: Sender<Ask>,
     waker: Arc<mio::Waker>,
-    direct: Sender<DirectWrite>,
+    direct: DirectWriter,
     waiting: Arc<Mutex<HashMap<u64, Sender<AdminReply>>>>,
     next: AtomicU64,
     started: Instant,
@@ -81,7 +81,7 @@ pub struct Ways {
     /// Wakes it.
     pub waker: Arc<mio::Waker>,
     /// To the store's writer.
-    pub direct: Sender<DirectWrite>,
+    pub direct: DirectWriter,
     /// Answers of the shards.
     pub replies: Receiver<AdminReply>,
 }
@@ -279,13 +279,8 @@ impl admin::Backend for Backend {
     }
 
     fn write(&self, writes: Vec<store::Write>) -> Result<Vec<store::Written>, Refusal> {
-        let (tx, rx) = bounded(1);
-        self.direct
-            .send_timeout(DirectWrite { writes, reply: tx }, ANSWER)
-            .map_err(|_| unavailable("the store is busy"))?;
-        rx.recv_timeout(Duration::from_secs(60))
-            .map_err(|_| unavailable("the store is busy"))?
-            .map_err(|e| Refusal::new("unavailable", e))
+        let written = self.direct.write(writes);
+        written.map_err(|e| Refusal::new("unavailable", e))
     }
 
     fn account(&self, jid: &BareJid) -> Result<Option<store::Account>, Refusal> {

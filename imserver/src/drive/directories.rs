@@ -5,8 +5,9 @@
 
 use super::lookups::{Lookups, Routes};
 use super::overlay::StoreOverlay;
+use super::people::Clerk;
 use super::queue::Outbox;
-use super::writer::DirectWrite;
+use super::writer::DirectWriter;
 use crate::config::Config;
 use crate::event::Event;
 use crossbeam_channel::Sender;
@@ -22,6 +23,7 @@ pub struct Directories {
     shards: Vec<Sender<Vec<Event>>>,
     overlay: Arc<StoreOverlay>,
     local: Arc<dyn Backend>,
+    clerk: Clerk,
     lookups: Lookups,
 }
 
@@ -40,19 +42,22 @@ impl Directories {
         config: &Config,
         engine: &Arc<dyn Engine>,
         shards: Vec<Sender<Vec<Event>>>,
-        writer: Sender<DirectWrite>,
+        writer: DirectWriter,
     ) -> anyhow::Result<Self> {
         let iterations = config.auth.scram_iterations;
-        let overlay = Arc::new(StoreOverlay::new(engine.as_ref(), writer, iterations)?);
-        let local: Arc<dyn Backend> = Arc::new(LocalDirectory::with_iterations(
-            engine.reader()?,
+        let overlay = Arc::new(StoreOverlay::new(
+            engine.as_ref(),
+            writer.clone(),
             iterations,
-        ));
+        )?);
+        let local = LocalDirectory::with_iterations(engine.reader()?, iterations);
+        let local: Arc<dyn Backend> = Arc::new(local.writing(Arc::new(writer.clone())));
         let mut directories = Self {
             engine: engine.clone(),
             shards,
             overlay,
             local,
+            clerk: Clerk::new(writer),
             lookups: Lookups::default(),
         };
         directories.configure(config)?;
@@ -62,6 +67,11 @@ impl Directories {
     /// Where look-ups go.
     pub fn lookups(&self) -> &Lookups {
         &self.lookups
+    }
+
+    /// The directories of each domain now.
+    pub fn current(&self) -> Arc<Site> {
+        self.lookups.routes().site.clone()
     }
 
     /// What is kept of accounts elsewhere.
@@ -76,7 +86,7 @@ impl Directories {
     pub fn configure(&mut self, config: &Config) -> anyhow::Result<()> {
         let site = Arc::new(self.site(config));
         let to_shards = || self.shards.iter().cloned().map(Outbox::new).collect();
-        let routes = Routes::start(site, &config.domains, &self.engine, &to_shards)?;
+        let routes = Routes::start(site, &config.domains, &self.engine, &self.clerk, &to_shards)?;
         self.overlay.set_capture(config.auth.scram_capture);
         self.lookups.replace(routes);
         Ok(())

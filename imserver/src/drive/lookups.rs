@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!   shard ─ reads ─► readers ──(somebody of a directory elsewhere, not cached)──┐
-//!   shard ─ looks ─► Lookups ─► of each chain of directories: questions ◄───────┘
+//!   shard ─ looks ─► Lookups ─► of each chain of directories: questions, people ◄┘
 //!                                                             passwords
 //! ```
-//! Each chain has workers of its own, and passwords are apart from questions: a slow directory delays those who need it, and
-//! nobody else.
+//! Each chain has workers of its own, and passwords are apart from questions, and both from what is asked about people (vCards,
+//! searches, registrations): a slow directory delays those who need it, and nobody else, and nothing delays log-ins.
 //!
 //! In: jobs of the shards. Out: their results, as events.
 //! Never: runs on a shard; answers an outage with "no such user"; lets a shard wait for a directory: what does not fit into a
 //! queue has no answer, at once.
 
+use super::people::{self, Clerk};
 use super::queue::Outbox;
 use crate::event::{Event, Look, LookResult, LookTag, Read, ReadResult, ReadTag, ShardId};
 use anyhow::Context as _;
@@ -20,7 +21,7 @@ use directory::site::Site;
 use directory::{DirectoryError, KeysAnswer, PasswordAnswer};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::{Engine, Reader};
 use xmpp::jid::BareJid;
 use xmpp::negotiation::{Accounts, Keys, PasswordCheck};
@@ -39,6 +40,9 @@ const REMOTE_WORKERS: usize = 8;
 /// Jobs that wait for a chain. More would not be answered before the client has given up.
 const JOBS_MAX: usize = 1_024;
 
+/// Who has waited for so long for an answer about people has been told that there is none (`Settings::settle_max`).
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A read of the store.
 #[derive(Debug)]
 pub struct ReadJob(pub ShardId, pub ReadTag, pub Read);
@@ -49,6 +53,10 @@ enum Job {
     Look(ShardId, LookTag, Look),
     /// Of an account whose directory is elsewhere: whether it exists, and what is stored for it.
     Load(ShardId, ReadTag, BareJid),
+    /// A question about people, and since when it waits.
+    People(ShardId, LookTag, Look, Instant),
+    /// What there is for a vCard.
+    Card(ShardId, ReadTag, BareJid, Instant),
 }
 
 /// The queues of one chain.
@@ -56,6 +64,7 @@ enum Job {
 struct Queues {
     passwords: Sender<Job>,
     questions: Sender<Job>,
+    people: Sender<Job>,
 }
 
 /// One configuration of directories, and who works for it. None at all until there is one.
@@ -76,6 +85,7 @@ impl Routes {
         site: Arc<Site>,
         domains: &[String],
         engine: &Arc<dyn Engine>,
+        clerk: &Clerk,
         to_shards: &dyn Fn() -> Vec<Outbox<Vec<Event>>>,
     ) -> anyhow::Result<Arc<Self>> {
         let mut by_chain: HashMap<Vec<String>, Arc<Queues>> = HashMap::new();
@@ -97,6 +107,7 @@ impl Routes {
                             let worker = Worker {
                                 reader: engine.reader()?,
                                 site: site.clone(),
+                                clerk: clerk.clone(),
                                 shards: to_shards(),
                             };
                             let jobs = rx.clone();
@@ -107,6 +118,7 @@ impl Routes {
                     let new = Arc::new(Queues {
                         passwords: start("password")?,
                         questions: start("question")?,
+                        people: start("people")?,
                     });
                     by_chain.insert(chain, new.clone());
                     new
@@ -150,21 +162,47 @@ impl Lookups {
         let Some(queues) = routes.queues.get(look.domain()) else {
             return Some(Event::Looked(tag, look.unanswered()));
         };
-        let queue = match &look {
-            Look::Password(..) => &queues.passwords,
-            _ => &queues.questions,
+        let sent = match &look {
+            Look::Password(..) => queues.passwords.try_send(Job::Look(shard, tag, look)),
+            Look::Scram(..) | Look::Accounts(_) | Look::Gssapi(_) => {
+                queues.questions.try_send(Job::Look(shard, tag, look))
+            }
+            Look::Search { .. }
+            | Look::Register(_)
+            | Look::ChangePassword(..)
+            | Look::Unregister(_)
+            | Look::DropMessages(_) => {
+                let job = Job::People(shard, tag, look, Instant::now());
+                queues.people.try_send(job)
+            }
         };
-        let lost = match queue.try_send(Job::Look(shard, tag, look)) {
-            Ok(()) => return None,
-            Err(error) => error.into_inner(),
-        };
-        match lost {
-            Job::Look(_, tag, look) => {
+        match sent.err()?.into_inner() {
+            Job::Look(_, tag, look) | Job::People(_, tag, look, _) => {
                 tracing::debug!("more look-ups wait for a directory than may");
                 Some(Event::Looked(tag, look.unanswered()))
             }
-            Job::Load(..) => None,
+            Job::Load(..) | Job::Card(..) => None,
         }
+    }
+
+    /// What there is for a vCard, from a reader's thread. `None`: a directory is being asked, which answers the shard itself.
+    fn card(
+        &self,
+        reader: &mut dyn Reader,
+        shard: ShardId,
+        tag: &ReadTag,
+        owner: &BareJid,
+    ) -> Option<ReadResult> {
+        let routes = self.routes();
+        if let Some(card) = routes.site.card_at_hand(owner) {
+            return Some(people::card(reader, card).unwrap_or_else(failed_read));
+        }
+        let Some(queues) = routes.queues.get(owner.domainpart()) else {
+            return Some(ReadResult::Card(None));
+        };
+        let job = Job::Card(shard, tag.clone(), owner.clone(), Instant::now());
+        let full = queues.people.try_send(job).err();
+        full.map(|_| ReadResult::Failed("the directory has too much to do".into()))
     }
 
     /// Whether the account exists and what is stored for it, from a reader's thread. `None`: a directory is being asked, which
@@ -232,18 +270,11 @@ impl StoreReader {
                 } => reader
                     .pending(owner, *after, *limit)
                     .map_or_else(failed_read, ReadResult::Pending),
-                Read::VCard(owner) => vcard(reader.as_mut(), owner).unwrap_or_else(failed_read),
+                Read::Card(owner) => lookups.card(reader.as_mut(), shard, &tag, owner)?,
             };
             Some((shard, Event::Read(tag, result)))
         });
     }
-}
-
-fn vcard(reader: &mut dyn Reader, owner: &BareJid) -> Result<ReadResult, store::StoreError> {
-    Ok(ReadResult::VCard(match reader.account(owner)? {
-        None => None,
-        Some(_) => Some(reader.vcard(owner)?),
-    }))
 }
 
 fn loaded(result: Result<Option<store::UserData>, store::StoreError>) -> ReadResult {
@@ -299,6 +330,7 @@ fn in_turns<J>(
 struct Worker {
     reader: Box<dyn Reader>,
     site: Arc<Site>,
+    clerk: Clerk,
     shards: Vec<Outbox<Vec<Event>>>,
 }
 
@@ -307,6 +339,7 @@ impl Worker {
         let Worker {
             reader,
             site,
+            clerk,
             shards,
         } = &mut self;
         // One job a turn: an answer does not wait for a slow directory to answer the next question.
@@ -323,6 +356,26 @@ impl Worker {
                     let result = match site.person(&owner) {
                         Ok(Some(person)) => of_person(reader.as_mut(), &owner, person.disabled),
                         Ok(None) => ReadResult::User(None),
+                        Err(error) => {
+                            failed(&error);
+                            ReadResult::Failed(error.to_string())
+                        }
+                    };
+                    (shard, Event::Read(tag, result))
+                }
+                Ok(Job::People(shard, tag, look, since)) => {
+                    // Nobody waits any more: a directory that was stuck is not asked what is of no use.
+                    let late = since.elapsed() > PATIENCE && !matches!(look, Look::DropMessages(_));
+                    let result = match late {
+                        true => look.unanswered(),
+                        false => clerk.answer(site, reader.as_mut(), &look),
+                    };
+                    (shard, Event::Looked(tag, result))
+                }
+                Ok(Job::Card(_, _, _, since)) if since.elapsed() > PATIENCE => continue,
+                Ok(Job::Card(shard, tag, owner, _)) => {
+                    let result = match site.card(&owner) {
+                        Ok(card) => people::card(reader.as_mut(), card).unwrap_or_else(failed_read),
                         Err(error) => {
                             failed(&error);
                             ReadResult::Failed(error.to_string())
@@ -363,6 +416,8 @@ fn answer(site: &Site, look: Look) -> LookResult {
                 }
             })
         }
+        // Those are asked as `Job::People`.
+        other => other.unanswered(),
     }
 }
 

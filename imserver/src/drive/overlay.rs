@@ -4,8 +4,7 @@
 //! Owns: the set of disabled accounts, in memory, because it is asked at every log-in.
 //! Never: keeps a password; makes a log-in wait for the disk.
 
-use super::writer::DirectWrite;
-use crossbeam_channel::{Sender, bounded};
+use super::writer::DirectWriter;
 use directory::DirectoryError;
 use directory::site::Overlay;
 use std::collections::HashSet;
@@ -20,7 +19,7 @@ use xmpp::scram::{ScramHash, ScramKeys};
 pub struct StoreOverlay {
     disabled: RwLock<HashSet<BareJid>>,
     reader: Mutex<Box<dyn Reader>>,
-    writer: Sender<DirectWrite>,
+    writer: DirectWriter,
     iterations: u32,
     /// How long captured keys are good, milliseconds; 0: none are made or used.
     capture_ms: AtomicU64,
@@ -43,7 +42,7 @@ impl StoreOverlay {
     /// The store could not be read.
     pub fn new(
         engine: &dyn Engine,
-        writer: Sender<DirectWrite>,
+        writer: DirectWriter,
         iterations: u32,
     ) -> Result<Self, StoreError> {
         let mut reader = engine.reader()?;
@@ -87,9 +86,7 @@ impl StoreOverlay {
             keys,
             made_ms: now_ms(),
         };
-        let (reply, _) = bounded(1);
-        let writes = vec![write];
-        if self.writer.try_send(DirectWrite { writes, reply }).is_err() {
+        if !self.writer.hand_over(vec![write]) {
             tracing::debug!(account = jid.as_str(), "the store has no time for keys now");
         }
     }

@@ -87,11 +87,12 @@ impl Reloader {
         said.extend(state.config.changes(&new).iter().map(ToString::to_string));
         warn_forgotten(&new);
         let config = state.config.reloaded(new);
-        let settings = Arc::new(settings_of(&config, &self.fake));
         if let Err(error) = state.directories.configure(&config) {
             tracing::error!("reload: the directories stay as they are: {error:#}");
             said.push(format!("the directories stay as they are: {error:#}"));
         }
+        let site = state.directories.current();
+        let settings = Arc::new(settings_of(&config, &self.fake, &site));
         if let Ok(mut permits) = self.permits.write() {
             *permits = self::permits(&config);
         }

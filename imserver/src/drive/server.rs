@@ -13,15 +13,18 @@ use super::queue::{Outbox, queue};
 use super::reload::Reloader;
 use super::shards::{self, Outlets};
 use super::tls;
-use super::writer::StoreWriter;
+use super::writer::{DirectWriter, StoreWriter};
 use crate::config::{self, Config, Mechanism};
 use crate::event::{Event, Now, ShardId};
 use crate::linkset::{Identity, Links};
+use crate::policy::Right;
+use crate::registrations::Limits;
 use crate::session::record::Record;
-use crate::settings::{Conflict, Settings};
+use crate::settings::{Conflict, People, Settings};
 use crate::shard::{Shard, ShardConfig};
 use anyhow::{Context as _, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use directory::site::Site;
 use proto::frame::{BootId, ListenerKind, StoreId};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -103,7 +106,6 @@ impl Server {
         let live: Vec<u64> = records.iter().map(|r| r.id.0).collect();
         writer.commit(&[store::Write::RetainSessions { sessions: live }])?;
         let fake = FakeKeys::new(engine.login_secret(), config.auth.scram_iterations);
-        let settings = Arc::new(settings_of(&config, &fake));
         let count = shard_count(&config);
 
         let mut shard_queues = Vec::new();
@@ -120,6 +122,10 @@ impl Server {
                 .map(Outbox::new)
                 .collect::<Vec<_>>()
         };
+        let (direct, direct_rx) = DirectWriter::new();
+        let directories =
+            Directories::start(&config, &engine, shard_queues.clone(), direct.clone())?;
+        let settings = Arc::new(settings_of(&config, &fake, &directories.current()));
         let mut built = Vec::new();
         let mut notes = Vec::new();
         for id in 0..count {
@@ -136,7 +142,6 @@ impl Server {
         let (link_tx, link_rx) = queue();
         let (write_tx, write_rx) = queue();
         let (read_tx, read_rx) = queue();
-        let (direct_tx, direct_rx) = bounded(64);
         let (admin_tx, admin_rx) = bounded(1_024);
         let (ask_tx, ask_rx) = bounded(16);
 
@@ -170,8 +175,6 @@ impl Server {
             direct: direct_rx,
         };
         spawn("store-writer", move || store_writer.run(&write_rx))?;
-        let directories =
-            Directories::start(&config, &engine, shard_queues.clone(), direct_tx.clone())?;
         spawn_readers(&engine, directories.lookups(), &read_rx, &to_shards)?;
         for (n, (shard, input)) in built.into_iter().zip(shard_inputs).enumerate() {
             let outlets = Outlets {
@@ -195,7 +198,7 @@ impl Server {
             shards: shard_queues.clone(),
             asks: ask_tx.clone(),
             waker: link_waker.clone(),
-            direct: direct_tx,
+            direct,
             replies: admin_rx,
         };
         let backend = Backend::new(&config, &engine, ways, &directories, fake.clone())?;
@@ -276,7 +279,9 @@ fn spawn_readers(
 }
 
 pub(super) fn warn_forgotten(config: &Config) {
-    for right in config.policy.forgotten() {
+    // Where nobody can register, nobody has forgotten the right to.
+    let meant = |right: &Right| *right == Right::Register && config.registration.is_empty();
+    for right in config.policy.forgotten().filter(|right| !meant(right)) {
         tracing::warn!(
             right = right.name(),
             "no rule of the policy names this right, so nobody has it"
@@ -378,9 +383,46 @@ fn mechanisms(configured: &[Mechanism]) -> Mechanisms {
     out
 }
 
-/// The core's part of the configuration.
-pub(super) fn settings_of(config: &Config, fake: &FakeKeys) -> Settings {
+/// What the directories of each domain can do, as far as the configuration wants it.
+fn people_of(config: &Config, site: &Site) -> People {
     let l = &config.limits;
+    let able = |domain: &String| {
+        let able = site.abilities(domain).register;
+        if !able {
+            tracing::warn!(
+                domain,
+                "registration is on, but no directory of the domain takes new accounts"
+            );
+        }
+        able
+    };
+    People {
+        search_domains: config
+            .domains
+            .iter()
+            .filter(|domain| site.abilities(domain).search)
+            .cloned()
+            .collect(),
+        search_across: config.search.across_domains,
+        search_results_max: config.search.results_max,
+        register_domains: config
+            .registration
+            .iter()
+            .filter(|domain| able(domain))
+            .cloned()
+            .collect(),
+        register_limits: Limits {
+            per_address: l.registrations_per_address_hour_max,
+            total: l.registrations_hour_max,
+        },
+        password_bytes_min: config.auth.password_bytes_min,
+    }
+}
+
+/// The core's part of the configuration.
+pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Settings {
+    let l = &config.limits;
+    let people = people_of(config, site);
     Settings {
         domains: config.domains.clone(),
         offer: Arc::new(Offer {
@@ -388,6 +430,8 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys) -> Settings {
             plaintext: config.auth.plaintext,
             attempts_max: l.login_attempts_max,
             fake: fake.clone(),
+            register: people.register_domains.clone(),
+            register_requests_max: l.registration_requests_max,
         }),
         element_bytes_max_before_login: l.element_bytes_before_login_max,
         element_bytes_max: l.element_bytes_max,
@@ -412,6 +456,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys) -> Settings {
         vcard_bytes_max: l.vcard_bytes_max,
         certificate_mapping: config.auth.certificate_mapping,
         policy: Arc::new(config.policy.clone()),
+        people,
         ..Settings::default()
     }
 }

@@ -5,7 +5,7 @@
 
 use super::queue::Outbox;
 use crate::event::{Event, ShardId, Write};
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{SessionStore, StoreError, WriteError, Writer, Written};
@@ -43,7 +43,50 @@ pub struct DirectWrite {
     /// What.
     pub writes: Vec<store::Write>,
     /// Where the results go.
-    pub reply: crossbeam_channel::Sender<Result<Vec<Written>, String>>,
+    pub reply: Sender<Result<Vec<Written>, String>>,
+}
+
+/// For who may wait for its own writes: administrators' threads and directory workers.
+#[derive(Clone, Debug)]
+pub struct DirectWriter(Sender<DirectWrite>);
+
+impl DirectWriter {
+    /// How long a place in the queue may take, and then the commit: a disk that needs longer is out of order.
+    const QUEUE: Duration = Duration::from_secs(10);
+    const COMMIT: Duration = Duration::from_secs(60);
+
+    /// The handle, and the end that the writer has.
+    pub fn new() -> (Self, Receiver<DirectWrite>) {
+        /// Each waits for its own, so there are no more than threads that write.
+        const WAITING_MAX: usize = 64;
+        let (tx, rx) = bounded(WAITING_MAX);
+        (Self(tx), rx)
+    }
+
+    /// Commits these writes. Blocks.
+    ///
+    /// # Errors
+    /// The store does not take them, or not in time.
+    pub fn write(&self, writes: Vec<store::Write>) -> Result<Vec<Written>, String> {
+        let (tx, rx) = bounded(1);
+        let busy = || "the store is busy".to_owned();
+        self.0
+            .send_timeout(DirectWrite { writes, reply: tx }, Self::QUEUE)
+            .map_err(|_| busy())?;
+        rx.recv_timeout(Self::COMMIT).map_err(|_| busy())?
+    }
+
+    /// Leaves them to the writer and waits for nothing. False: it has no time for them now.
+    pub fn hand_over(&self, writes: Vec<store::Write>) -> bool {
+        let (reply, _) = bounded(1);
+        self.0.try_send(DirectWrite { writes, reply }).is_ok()
+    }
+}
+
+impl directory::local::AccountWriter for DirectWriter {
+    fn write(&self, writes: Vec<store::Write>) -> Result<Vec<Written>, String> {
+        DirectWriter::write(self, writes)
+    }
 }
 
 impl std::fmt::Debug for StoreWriter {

@@ -49,7 +49,13 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
             .with_attr("category", "account")
             .with_attr("type", "registered"),
     };
-    let features = features(server)
+    let mut features = features(server);
+    let domain = request.to.map_or("", xmpp::jid::Jid::domainpart);
+    if server && request.context.people.searches(domain) {
+        // XEP-0055 §4: only where there is something to search.
+        features.insert(xmpp::ns::SEARCH);
+    }
+    let features = features
         .into_iter()
         .map(|var| Node::new("feature", DISCO_INFO).with_attr("var", var));
     request.reply(
@@ -59,7 +65,7 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     )
 }
 
-/// What is announced, sorted.
+/// What is announced by every domain, or account, sorted.
 pub fn features(server: bool) -> BTreeSet<&'static str> {
     let own = EXTENSIONS.iter().flat_map(|e| {
         if server {

@@ -17,6 +17,13 @@ const STRANGER: Target = Target::Account {
     may_see: false,
 };
 
+/// A site whose one domain can be searched, and takes registrations.
+static PEOPLE: std::sync::LazyLock<People> = std::sync::LazyLock::new(|| People {
+    search_domains: vec!["example.org".into()],
+    register_domains: vec!["example.org".into()],
+    ..People::default()
+});
+
 struct Asked {
     element: Element,
     from: Jid,
@@ -40,17 +47,18 @@ impl Asked {
     }
 
     fn request(&self) -> Request<'_> {
-        const CONTEXT: Context<'_> = Context {
-            services: &[],
-            vcard_bytes_max: 200,
-            now_unix_ms: 1_163_959_115_999,
-        };
         Request {
             element: &self.element,
             from: &self.from,
             to: self.to.as_ref(),
             target: self.target,
-            context: CONTEXT,
+            context: Context {
+                services: &[],
+                vcard_bytes_max: 200,
+                now_unix_ms: 1_163_959_115_999,
+                people: &PEOPLE,
+                secure: true,
+            },
         }
     }
 }
@@ -152,6 +160,36 @@ fn who_may_ask_what_is_a_table() {
             "set",
             "<vCard xmlns='vcard-temp'/>",
             ["service-unavailable", "?", "forbidden", "forbidden"],
+        ),
+        (
+            "get",
+            "<query xmlns='jabber:iq:search'/>",
+            [
+                "+",
+                "service-unavailable",
+                "service-unavailable",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "get",
+            "<query xmlns='jabber:iq:register'/>",
+            [
+                "forbidden",
+                "+",
+                "service-unavailable",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "set",
+            "<query xmlns='jabber:iq:register'><remove/></query>",
+            [
+                "forbidden",
+                "?",
+                "service-unavailable",
+                "service-unavailable",
+            ],
         ),
         (
             "get",
@@ -290,7 +328,9 @@ fn the_server_announces_what_it_does() {
         [
             "http://jabber.org/protocol/disco#info",
             "http://jabber.org/protocol/disco#items",
+            "jabber:iq:register",
             "jabber:iq:roster",
+            "jabber:iq:search",
             "jabber:iq:version",
             "msgoffline",
             "urn:xmpp:ping",
@@ -336,6 +376,8 @@ fn features_and_handlers_agree() {
             // The roster is announced by the server and lives in the account.
             if features.is_empty()
                 || e.ns == ns::ROSTER
+                // Announced by the server for accounts themselves.
+                || (e.ns == ns::REGISTER && target == Target::Server)
                 || (e.ns == ns::VCARD && target == Target::Server)
             {
                 continue;
@@ -412,78 +454,6 @@ fn version_and_time_tell_what_they_should() {
         time.child("tzo", "urn:xmpp:time").expect("tzo").text(),
         "+00:00"
     );
-}
-
-#[test]
-fn vcards_are_read_from_the_store() {
-    let get = "<iq type='get' id='1'><vCard xmlns='vcard-temp'/></iq>";
-    let rows = [
-        (
-            OWN,
-            "juliet@example.org",
-            Found::Nothing,
-            Err(StanzaError::ItemNotFound),
-        ),
-        (
-            OWN,
-            "juliet@example.org",
-            Found::NoAccount,
-            Err(StanzaError::ServiceUnavailable),
-        ),
-        (
-            FRIEND,
-            "romeo@example.org",
-            Found::Nothing,
-            Err(StanzaError::ServiceUnavailable),
-        ),
-        (
-            STRANGER,
-            "romeo@example.org",
-            Found::Nothing,
-            Err(StanzaError::ServiceUnavailable),
-        ),
-        (
-            STRANGER,
-            "romeo@example.org",
-            Found::NoAccount,
-            Err(StanzaError::ServiceUnavailable),
-        ),
-        (
-            STRANGER,
-            "romeo@example.org",
-            Found::Xml(Bytes::from_static(
-                b"<vCard xmlns='vcard-temp'><FN>R</FN></vCard>",
-            )),
-            Ok("R"),
-        ),
-    ];
-    for (target, whose, found, expected) in rows {
-        let asked = Asked::new(target, get);
-        let IqOutcome::Read(wait) = dispatch(&asked.request()) else {
-            panic!("reads")
-        };
-        assert_eq!(
-            wait,
-            Wait::VCard(BareJid::parse(whose).expect("an address"))
-        );
-        let got = match resume(&asked.request(), &wait, found) {
-            IqOutcome::Reply(bytes) => {
-                let vcard = Element::parse(bytes)
-                    .expect("well-formed")
-                    .child("vCard", ns::VCARD)
-                    .expect("a vCard")
-                    .tree();
-                Ok(vcard
-                    .child("FN", ns::VCARD)
-                    .expect("a name")
-                    .text()
-                    .into_owned())
-            }
-            IqOutcome::Error(condition, _) => Err(condition),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(got, expected.map(str::to_owned), "{target:?}");
-    }
 }
 
 #[test]

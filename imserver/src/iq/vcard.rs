@@ -1,8 +1,17 @@
 //! vCards, XEP-0054: one's own to set, anybody's to read (§5: world-readable).
+//!
+//! Somebody whose account is in a directory has what the directory knows of them, and their own vCard beside it: a field that the
+//! directory has is the directory's, whatever they have stored; every other field is theirs. So a photo of one's own shows as long as
+//! the directory has none, and a name that the personnel office has changed shows at once.
 
-use super::{Extension, Found, IqOutcome, Request, Target, UNAVAILABLE, Wait};
+use super::{Extension, IqOutcome, Request, Target, UNAVAILABLE, Wait, plain};
+use crate::event::CardFacts;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use directory::backend::{Photo, Profile};
 use xmpp::element::Child;
 use xmpp::error::StanzaError;
+use xmpp::jid::BareJid;
 use xmpp::node::Node;
 use xmpp::ns;
 
@@ -16,12 +25,19 @@ pub const VCARD: Extension = Extension {
     set: Some(set),
 };
 
+/// A larger photo of a directory is left out: in base64 it would not fit into what a client may have untaken. (Each directory has
+/// its own, smaller limit.)
+const PHOTO_BYTES_MAX: usize = 512 * 1024;
+
+/// Mail addresses, and as many telephone numbers, shown of somebody: a directory may have hundreds of aliases.
+const VALUES_MAX: usize = 8;
+
 /// Without `to`, or to one's own or another's bare JID (§3.1, §3.3). The server has none.
 fn get(request: &Request<'_>, _: Child<'_>) -> IqOutcome {
     match request.target {
         Target::Server => UNAVAILABLE,
         Target::Account { .. } => {
-            IqOutcome::Read(Wait::VCard(request.to.unwrap_or(request.from).bare()))
+            IqOutcome::Read(Wait::Card(request.to.unwrap_or(request.from).bare()))
         }
     }
 }
@@ -48,13 +64,100 @@ fn set(request: &Request<'_>, vcard: Child<'_>) -> IqOutcome {
 }
 
 /// §3.1, §3.3: no vCard is `item-not-found` to its owner; to others it looks like no account.
-pub fn found(request: &Request<'_>, found: Found) -> IqOutcome {
-    match found {
-        // It was checked when it came; what the store has spoiled is not passed on.
-        Found::Xml(xml) => {
-            Node::parse(&xml, ns::VCARD).map_or(UNAVAILABLE, |vcard| request.reply(vcard))
+pub fn found(request: &Request<'_>, found: Option<&CardFacts>) -> IqOutcome {
+    let Some(facts) = found else {
+        return UNAVAILABLE;
+    };
+    // What was stored was checked when it came; what the store has spoiled is not passed on.
+    let stored = facts.stored.as_ref().map(|xml| Node::parse(xml, ns::VCARD));
+    let stored = match stored.transpose() {
+        Ok(stored) => stored,
+        Err(_) => return UNAVAILABLE,
+    };
+    let photo = facts.card.photo.as_ref();
+    let known = fields(
+        &facts.card.person.jid,
+        &facts.card.person.profile,
+        photo.filter(|p| p.bytes.len() <= PHOTO_BYTES_MAX),
+    );
+    match stored {
+        Some(stored) => request.reply(joined(known, stored)),
+        None if !known.is_empty() => {
+            request.reply(Node::new("vCard", ns::VCARD).with_children(known))
         }
-        Found::Nothing if request.own() => IqOutcome::Error(StanzaError::ItemNotFound, None),
-        Found::Nothing | Found::NoAccount => UNAVAILABLE,
+        None if request.own() => IqOutcome::Error(StanzaError::ItemNotFound, None),
+        None => UNAVAILABLE,
     }
+}
+
+/// The directory's fields first, then what the person has stored of others.
+fn joined(known: Vec<Node>, stored: Node) -> Node {
+    if known.is_empty() {
+        return stored;
+    }
+    let names: Vec<String> = known.iter().map(|n| n.name().to_owned()).collect();
+    let others = stored
+        .children()
+        .filter(|child| !(child.ns() == ns::VCARD && names.iter().any(|n| n == child.name())))
+        .cloned();
+    Node::new("vCard", ns::VCARD)
+        .with_children(known)
+        .with_children(others)
+}
+
+/// What a directory knows, as fields of a vCard. Nothing of somebody of whom it knows nothing but the address.
+fn fields(jid: &BareJid, profile: &Profile, photo: Option<&Photo>) -> Vec<Node> {
+    let of = |name: &'static str| Node::new(name, ns::VCARD);
+    let leaf = |name: &'static str, text: String| of(name).with_text(text);
+    let one = |value: &Option<String>| value.as_deref().and_then(plain);
+    let many = |values: &[String]| -> Vec<String> {
+        let values = values.iter().filter_map(|v| plain(v));
+        values.take(VALUES_MAX).collect()
+    };
+    let (given, family) = (one(&profile.given_name), one(&profile.family_name));
+    let name = one(&profile.name).or_else(|| {
+        let parts = [given.as_deref(), family.as_deref()];
+        plain(&parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
+    });
+    let mut fields = Vec::new();
+    fields.extend(name.clone().map(|name| leaf("FN", name)));
+    if given.is_some() || family.is_some() {
+        let parts = [("FAMILY", family), ("GIVEN", given)];
+        let parts = parts.into_iter().filter_map(|(n, v)| v.map(|v| leaf(n, v)));
+        fields.push(of("N").with_children(parts));
+    }
+    fields.extend(name.map(|name| leaf("NICKNAME", name)));
+    for (n, mail) in many(&profile.mail).into_iter().enumerate() {
+        let preferred = (n == 0).then(|| of("PREF"));
+        let mail = of("EMAIL")
+            .with_child(of("INTERNET"))
+            .with_children(preferred)
+            .with_child(leaf("USERID", mail));
+        fields.push(mail);
+    }
+    for phone in many(&profile.phone) {
+        let phone = of("TEL")
+            .with_child(of("WORK"))
+            .with_child(of("VOICE"))
+            .with_child(leaf("NUMBER", phone));
+        fields.push(phone);
+    }
+    fields.extend(one(&profile.title).map(|title| leaf("TITLE", title)));
+    let (organisation, unit) = (one(&profile.organisation), one(&profile.unit));
+    if organisation.is_some() || unit.is_some() {
+        // §3.1 (the DTD): a unit is one of an organisation.
+        let organisation = organisation.unwrap_or_default();
+        let units = unit.map(|unit| leaf("ORGUNIT", unit));
+        let org = of("ORG").with_child(leaf("ORGNAME", organisation));
+        fields.push(org.with_children(units));
+    }
+    fields.extend(photo.map(|photo| {
+        of("PHOTO")
+            .with_child(leaf("TYPE", photo.media_type.to_owned()))
+            .with_child(leaf("BINVAL", STANDARD.encode(&photo.bytes)))
+    }));
+    if !fields.is_empty() {
+        fields.push(leaf("JABBERID", jid.as_str().to_owned()));
+    }
+    fields
 }

@@ -5,10 +5,14 @@ use crate::event::*;
 use crate::iq::{self, Context, Found, IqOutcome, Request, Target, Wait};
 use crate::policy::Right;
 use crate::routing::{IqType, Retention, StanzaKind};
+use crate::settings::Settings;
 use bytes::Bytes;
 use xmpp::element::Element;
 use xmpp::error::StanzaError;
-use xmpp::jid::Jid;
+use xmpp::jid::{BareJid, Jid};
+
+/// Searches and changes of one account under way: a person waits for the answer before asking again.
+const QUESTIONS_PER_ACCOUNT_MAX: usize = 2;
 
 impl Shard {
     /// An IQ of a session to its own account (no `to`, or its bare JID).
@@ -19,10 +23,10 @@ impl Shard {
             .expect("only bound sessions get here");
         let from = Jid::Full(bound.jid.clone());
         let account = bound.account.clone();
-        let to = element
-            .attr("to")
-            .is_some()
-            .then(|| Jid::Bare(account.clone()));
+        // The account, or its domain; the caller has parsed it.
+        let to = element.attr("to").and_then(|to| Jid::parse(&to).ok());
+        let settings = self.settings.clone();
+        let secure = settings.offer.plaintext || self.session(slot).open.tls.is_some();
         let target = Target::Account {
             own: true,
             may_see: true,
@@ -32,7 +36,7 @@ impl Shard {
             from: &from,
             to: to.as_ref(),
             target,
-            context: self.iq_context(),
+            context: context(&settings, self.now, secure),
         };
         let mut outcome = iq::dispatch(&request);
         if outcome.saves() && !self.may(&account, Right::SaveSettings) {
@@ -119,14 +123,21 @@ impl Shard {
         let Ok(element) = Element::parse(stanza.bytes.clone()) else {
             return self.done(stanza.token);
         };
+        let settings = self.settings.clone();
         let request = Request {
             element: &element,
             from: &stanza.from,
             to: Some(&stanza.to),
             target,
-            context: self.iq_context(),
+            context: context(&settings, self.now, false),
         };
-        match iq::dispatch(&request) {
+        let mut outcome = iq::dispatch(&request);
+        if matches!(outcome, IqOutcome::Read(Wait::Search { .. }))
+            && !self.may_search(&request.from.bare())
+        {
+            outcome = IqOutcome::Error(StanzaError::NotAllowed, None);
+        }
+        match outcome {
             IqOutcome::Reply(bytes) => self.reply(stanza, bytes),
             IqOutcome::Error(condition, text) => self.bounce(stanza, condition, text),
             IqOutcome::Read(wait) => self.iq_waits(stanza, element, wait, target),
@@ -140,12 +151,9 @@ impl Shard {
         }
     }
 
-    fn iq_context(&self) -> Context<'static> {
-        Context {
-            services: &[],
-            vcard_bytes_max: self.settings.vcard_bytes_max,
-            now_unix_ms: self.now.unix_ms,
-        }
+    /// Only people of this server have the right, whatever a rule says of everyone.
+    fn may_search(&self, from: &BareJid) -> bool {
+        self.settings.serves(from.domainpart()) && self.may(from, Right::Search)
     }
 
     /// The answer goes to the sender, and with it the settling.
@@ -167,12 +175,36 @@ impl Shard {
     }
 
     fn iq_waits(&mut self, stanza: Box<Routed>, element: Element, wait: Wait, target: Target) {
+        // Cards are asked for by the hundred, of whole rosters; everything else one at a time.
+        let is_card = |wait: &Wait| matches!(wait, Wait::Card(_));
+        let waiting = self.waiting_iqs.values();
+        let same = waiting
+            .filter(|w| !is_card(&w.wait) && w.stanza.from.bare_str() == stanza.from.bare_str());
+        if !is_card(&wait) && same.count() >= QUESTIONS_PER_ACCOUNT_MAX {
+            let text = "Wait for the answer before you ask again";
+            return self.bounce(stanza, StanzaError::ResourceConstraint, Some(text));
+        }
         self.next_iq += 1;
         let n = self.next_iq;
-        let read = match &wait {
-            Wait::VCard(owner) => Read::VCard(owner.clone()),
+        let look = match &wait {
+            Wait::Card(owner) => {
+                let read = Read::Card(owner.clone());
+                self.fx.reads.push((ReadTag::Iq(n), read));
+                None
+            }
+            Wait::Search { domain, query } => Some(Look::Search {
+                domain: domain.clone(),
+                query: query.clone(),
+                limit: self.settings.people.search_results_max,
+            }),
+            Wait::Password(account, password) => {
+                Some(Look::ChangePassword(account.clone(), password.clone()))
+            }
+            Wait::Unregister(account) => Some(Look::Unregister(account.clone())),
         };
-        self.fx.reads.push((ReadTag::Iq(n), read));
+        self.fx
+            .looks
+            .extend(look.map(|look| (LookTag::Iq(n), look)));
         let waiting = WaitingIq {
             stanza,
             element: Box::new(element),
@@ -185,35 +217,48 @@ impl Shard {
 
     /// What an IQ waited for has been read.
     pub(super) fn iq_read(&mut self, n: u64, result: ReadResult) {
+        let found = match result {
+            ReadResult::Card(facts) => Found::Card(facts),
+            _ => Found::Unavailable,
+        };
+        self.iq_found(n, found);
+    }
+
+    /// A directory has answered what an IQ waited for.
+    pub(super) fn iq_looked(&mut self, n: u64, result: LookResult) {
+        let found = match result {
+            LookResult::People(answer) => Found::People(answer),
+            LookResult::Account(answer) => Found::Account(answer),
+            _ => Found::Unavailable,
+        };
+        self.iq_found(n, found);
+    }
+
+    fn iq_found(&mut self, n: u64, found: Found) {
         let Some(waiting) = self.waiting_iqs.remove(&n) else {
+            // It has been answered: this came too late.
             return;
         };
-        let found = match result {
-            ReadResult::VCard(None) => Found::NoAccount,
-            ReadResult::VCard(Some(None)) => Found::Nothing,
-            ReadResult::VCard(Some(Some(xml))) => Found::Xml(xml),
-            _ => {
-                self.bounce(
-                    waiting.stanza,
-                    StanzaError::ResourceConstraint,
-                    Some("The store did not answer; try again"),
-                );
-                return;
+        let removed = match (&waiting.wait, &found) {
+            (Wait::Unregister(account), Found::Account(AccountAnswer::Done)) => {
+                Some(account.clone())
             }
+            _ => None,
         };
         let to = waiting
             .element
             .attr("to")
             .is_some()
             .then_some(&waiting.stanza.to);
+        let settings = self.settings.clone();
         let request = Request {
             element: &waiting.element,
             from: &waiting.stanza.from,
             to,
             target: waiting.target,
-            context: self.iq_context(),
+            context: context(&settings, self.now, false),
         };
-        match iq::resume(&request, &waiting.wait, found) {
+        match iq::resume(&request, &waiting.wait, &found) {
             IqOutcome::Reply(bytes) => self.reply(waiting.stanza, bytes),
             IqOutcome::Error(condition, text) => match request.error(condition, text) {
                 Some(bytes) => self.reply(waiting.stanza, bytes),
@@ -221,5 +266,25 @@ impl Shard {
             },
             _ => self.done(waiting.stanza.token),
         }
+        if let Some(account) = removed {
+            // XEP-0077 §3.2: the answer first, then the end of every stream. Messages go last, so that none is left.
+            self.run_local();
+            self.admin(AdminEvent::AccountRemoved(account.clone()));
+            self.next_iq += 1;
+            self.fx
+                .looks
+                .push((LookTag::Iq(self.next_iq), Look::DropMessages(account)));
+        }
+    }
+}
+
+/// What answers may say besides what is asked.
+fn context(settings: &Settings, now: Now, secure: bool) -> Context<'_> {
+    Context {
+        services: &[],
+        vcard_bytes_max: settings.vcard_bytes_max,
+        now_unix_ms: now.unix_ms,
+        people: &settings.people,
+        secure,
     }
 }

@@ -85,10 +85,13 @@ impl Shard {
 
     /// The directory has answered.
     pub(super) fn looked(&mut self, tag: LookTag, result: LookResult) {
-        if !self.live(tag.slot, tag.generation) {
+        let (slot, generation) = match tag {
+            LookTag::Stranger { slot, generation } => (slot, generation),
+            LookTag::Iq(n) => return self.iq_looked(n, result),
+        };
+        if !self.live(slot, generation) {
             return;
         }
-        let slot = tag.slot;
         let session = self.sessions.get_mut(slot as usize).expect("just checked");
         let number = session.last_element();
         session.paused = false;
@@ -100,9 +103,17 @@ impl Shard {
             LookResult::Password(check) => negotiation.password(check),
             LookResult::Accounts(accounts) => negotiation.accounts(accounts),
             LookResult::Gssapi(answer) => negotiation.gssapi(answer),
+            LookResult::Registered(id, answer) => {
+                let domain = negotiation.domain().unwrap_or_default();
+                let reply = crate::iq::register::registered(&id, domain, &answer);
+                vec![Action::Send(reply)]
+            }
+            LookResult::People(_) | LookResult::Account(_) | LookResult::Unavailable => {
+                unreachable!("nobody asks that before log-in")
+            }
         };
         self.act(slot, number, actions);
-        if self.live(slot, tag.generation) {
+        if self.live(slot, generation) {
             self.parse(slot);
         }
     }
@@ -130,6 +141,9 @@ impl Shard {
                     return self.look(slot, Look::Accounts(identities));
                 }
                 Action::LookGssapi(ask) => return self.look(slot, Look::Gssapi(ask)),
+                Action::Register { element, domain } => {
+                    return self.stranger_registers(slot, number, &element, &domain);
+                }
                 Action::Authenticated(account) => {
                     let allowed = self.session(slot).mux.allows(account.domainpart());
                     if !allowed || !self.may(&account, Right::Login) {
@@ -158,10 +172,10 @@ impl Shard {
         }
     }
 
-    fn look(&mut self, slot: u32, look: Look) {
+    pub(super) fn look(&mut self, slot: u32, look: Look) {
         self.session(slot).paused = true;
         self.fx.looks.push((
-            LookTag {
+            LookTag::Stranger {
                 slot,
                 generation: self.generation(slot),
             },

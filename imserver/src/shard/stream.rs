@@ -226,9 +226,12 @@ impl Shard {
             .session(slot)
             .bound()
             .expect("only bound sessions get here");
-        let own = to
-            .as_ref()
-            .is_none_or(|t| t.as_str() == bound.account.as_str());
+        // XEP-0077 §3.2: what concerns the own account may be asked of its domain, too.
+        let own = to.as_ref().is_none_or(|t| {
+            t.as_str() == bound.account.as_str()
+                || t.as_str() == bound.account.domainpart()
+                    && element.child("query", ns::REGISTER).is_some()
+        });
         if let Err(condition) = xmpp::stanza::Iq::of(&element) {
             return self.refuse(slot, number, &element, condition);
         }

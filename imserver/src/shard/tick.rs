@@ -221,7 +221,7 @@ impl Shard {
             self.bounce(
                 waiting.stanza,
                 StanzaError::ResourceConstraint,
-                Some("The store did not answer in time; try again"),
+                Some("There was no answer in time; try again"),
             );
         }
     }

@@ -93,6 +93,8 @@ impl World {
                 plaintext: true,
                 attempts_max: 3,
                 fake: FakeKeys::new([0; 32], 4_096),
+                register: Vec::new(),
+                register_requests_max: 0,
             }),
             ping_after: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(45),
@@ -584,10 +586,8 @@ impl World {
                 .reader
                 .pending(&owner, after, limit)
                 .map(ReadResult::Pending),
-            Read::VCard(owner) => server
-                .reader
-                .vcard(&owner)
-                .map(|v| ReadResult::VCard(Some(v))),
+            // Nobody in a simulation asks about people.
+            Read::Card(_) => Ok(ReadResult::Card(None)),
         };
         let result = result.unwrap_or_else(|e| ReadResult::Failed(e.to_string()));
         self.after(
@@ -611,6 +611,8 @@ impl World {
             Look::Gssapi(_) => {
                 LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure))
             }
+            // Nor here.
+            other => other.unanswered(),
         };
         self.to_shard(run, shard, vec![Event::Looked(tag, result)]);
     }

@@ -15,6 +15,7 @@ mod hostile_link;
 mod limits;
 mod load_balancer;
 mod many;
+mod people;
 mod policy;
 #[cfg(feature = "full")]
 mod prosody;

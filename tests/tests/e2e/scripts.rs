@@ -48,11 +48,24 @@ fn scripts() -> Vec<Script> {
     scansion::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap()
 }
 
+/// With registration on; all scripts register from one address.
+fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
+    let mut site = Site::init(plan)?;
+    site.set("imserver.toml", "[[domain]]", "registration", "true")?;
+    let key = "registrations_per_address_hour_max";
+    site.set("imserver.toml", "[limits]", key, "100")?;
+    site.start_server()?;
+    if !plan.embedded {
+        site.start_mux()?;
+    }
+    site.add_accounts(&scansion::accounts(scripts))?;
+    site.await_clients()?;
+    Ok(site)
+}
+
 fn play(name: &'static str, plan: Plan) {
     let scripts = scripts();
-    let site = Site::start(&plan, &scansion::accounts(&scripts))
-        .context(name)
-        .unwrap();
+    let site = start(&plan, &scripts).context(name).unwrap();
     let endpoint = site.endpoint(scansion::transport_of(name));
     let stage = Ours {
         name,

@@ -1,0 +1,42 @@
+//! In-band registration before log-in (XEP-0077). What is asked and answered, `iq::register` decides.
+
+use super::Shard;
+use crate::event::{AccountAnswer, Look, Newcomer};
+use crate::iq::register::{self, Stranger};
+use crate::policy::Right;
+use xmpp::element::Element;
+
+impl Shard {
+    /// An IQ of somebody who has no account, on a stream of this domain. The connection waits for the directory.
+    pub(super) fn stranger_registers(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: &Element,
+        domain: &str,
+    ) {
+        let settings = self.settings.clone();
+        let reply = match register::before_login(element, domain, &settings.people) {
+            Stranger::Reply(bytes) => bytes,
+            Stranger::Register { registration, id } => {
+                let session = self.session(slot);
+                let peer = session.open.peer.ip();
+                let allowed = session.mux.allows(domain);
+                if allowed && self.may(&registration.jid, Right::Register) {
+                    let newcomer = Newcomer {
+                        registration,
+                        peer,
+                        limits: settings.people.register_limits,
+                        id,
+                    };
+                    return self.look(slot, Look::Register(Box::new(newcomer)));
+                }
+                register::registered(&id, domain, &AccountAnswer::NotHere)
+            }
+        };
+        if !reply.is_empty() {
+            self.send_nonza(slot, reply);
+        }
+        self.session(slot).done(number);
+    }
+}
