@@ -5,6 +5,8 @@
 //!
 //! A group is one object however many rosters show it. What an account sees of it is worked out when it is asked for.
 
+pub mod history;
+
 use crate::backend::{Sweep, SweptPerson};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,6 +41,8 @@ pub struct Member {
 #[derive(Clone, Debug, Default)]
 pub struct Population {
     groups: Vec<Arc<Group>>,
+    /// What each group shows, as a number.
+    digests: Vec<u64>,
     people: HashMap<BareJid, Member>,
     memberships: HashMap<BareJid, Box<[u32]>>,
 }
@@ -51,6 +55,34 @@ pub struct Difference {
     pub affected: HashSet<BareJid>,
     /// Accounts that may no longer log in: gone, or disabled.
     pub lost: HashSet<BareJid>,
+    /// Groups in rosters that show something different, by directory and name.
+    pub groups: HashMap<GroupKey, GroupDifference>,
+}
+
+/// A group's directory and its name there.
+pub type GroupKey = (Arc<str>, Arc<str>);
+
+/// What is different in one group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupDifference {
+    /// As it was. `None`: it is new.
+    pub before: Option<Arc<Group>>,
+    /// As it is. `None`: it is gone.
+    pub after: Option<Arc<Group>>,
+    /// Members who came or went, or are shown differently. Sorted, each once.
+    pub contacts: Box<[BareJid]>,
+}
+
+impl Group {
+    /// What it is found by.
+    pub fn key(&self) -> GroupKey {
+        (self.directory.clone(), self.name.clone())
+    }
+
+    /// Whether somebody is a member.
+    pub fn has(&self, jid: &BareJid) -> bool {
+        self.members.binary_search(jid).is_ok()
+    }
 }
 
 impl Difference {
@@ -111,17 +143,35 @@ impl Population {
                 });
             }
         }
+        population.index();
+        population
+    }
+
+    /// Makes of groups and people what is found by them.
+    fn index(&mut self) {
         let mut memberships: HashMap<BareJid, Vec<u32>> = HashMap::new();
-        for (n, group) in (0..).zip(&population.groups) {
+        for (n, group) in (0..).zip(&self.groups) {
             for member in group.members.iter() {
                 memberships.entry(member.clone()).or_default().push(n);
             }
         }
-        population.memberships = memberships
+        self.memberships = memberships
             .into_iter()
             .map(|(jid, groups)| (jid, groups.into_boxed_slice()))
             .collect();
-        population
+        self.digests = self.groups.iter().map(|g| self.digest(g)).collect();
+    }
+
+    /// The same as long as the group shows the same.
+    fn digest(&self, group: &Group) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&group.directory, &group.name, &group.title).hash(&mut hasher);
+        for jid in group.members.iter() {
+            if let Some(member) = self.people.get(jid).filter(|m| !m.disabled) {
+                (jid.as_str(), &member.name).hash(&mut hasher);
+            }
+        }
+        hasher.finish()
     }
 
     /// Every group.
@@ -190,22 +240,34 @@ impl Population {
             .collect()
     }
 
-    /// A number that is the same as long as what the groups put into the account's roster is the same, also after a restart
-    /// of this version of the program.
-    pub fn fingerprint_of(&self, jid: &BareJid) -> u64 {
+    /// A number that is the same as long as the groups put the same into the account's roster, also after a restart of this
+    /// version of the program. `None`: no group puts anything there. `marks` are facts about a group that count as well.
+    ///
+    /// It costs a step per group, not per member.
+    pub fn fingerprint_of(&self, jid: &BareJid, marks: impl Fn(&Group) -> u64) -> Option<u64> {
+        let shown: Vec<(u64, u64)> = self
+            .memberships
+            .get(jid)?
+            .iter()
+            .filter_map(|n| {
+                Some((
+                    self.groups.get(*n as usize)?,
+                    *self.digests.get(*n as usize)?,
+                ))
+            })
+            .filter(|(group, _)| group.in_rosters)
+            .map(|(group, digest)| (digest, marks(group)))
+            .collect();
         let mut hasher = DefaultHasher::new();
-        for (contact, member, groups) in self.contacts_of(jid) {
-            contact.as_str().hash(&mut hasher);
-            member.name.hash(&mut hasher);
-            groups.hash(&mut hasher);
-        }
-        hasher.finish()
+        shown.hash(&mut hasher);
+        (!shown.is_empty()).then(|| hasher.finish())
     }
 
     /// What is different from the one before.
     pub fn difference(&self, before: &Population) -> Difference {
         let mut difference = Difference::default();
         let mut touched: Vec<&Arc<Group>> = Vec::new();
+        let mut changed: HashSet<&BareJid> = HashSet::new();
         let ours: HashSet<*const Group> = self.groups.iter().map(Arc::as_ptr).collect();
         let theirs: HashSet<*const Group> = before.groups.iter().map(Arc::as_ptr).collect();
         touched.extend(
@@ -228,6 +290,7 @@ impl Population {
                 difference.lost.insert(jid.clone());
             }
             if now != Some(member) {
+                changed.insert(jid);
                 self.all_who_see(jid, &mut difference.affected);
                 before.all_who_see(jid, &mut difference.affected);
             }
@@ -237,9 +300,60 @@ impl Population {
             .keys()
             .filter(|j| !before.people.contains_key(*j))
         {
+            changed.insert(jid);
             self.all_who_see(jid, &mut difference.affected);
         }
+        difference.groups = self.group_differences(before, &changed);
         difference
+    }
+
+    fn group_differences(
+        &self,
+        before: &Population,
+        changed: &HashSet<&BareJid>,
+    ) -> HashMap<GroupKey, GroupDifference> {
+        type Shown = Option<Arc<Group>>;
+        let mut different: HashMap<GroupKey, GroupDifference> = HashMap::new();
+        let in_rosters = |p: &Population| -> HashMap<GroupKey, Arc<Group>> {
+            let shown = p.groups.iter().filter(|g| g.in_rosters);
+            shown.map(|g| (g.key(), Arc::clone(g))).collect()
+        };
+        let (old, mut new) = (in_rosters(before), in_rosters(self));
+        let pairs = old.into_iter().map(|(key, group)| {
+            let after = new.remove(&key);
+            (key, Some(group), after)
+        });
+        let mut pairs: Vec<(GroupKey, Shown, Shown)> = pairs.collect();
+        pairs.extend(new.into_iter().map(|(key, group)| (key, None, Some(group))));
+        for (key, before, after) in pairs {
+            let same = matches!((&before, &after), (Some(b), Some(a)) if Arc::ptr_eq(b, a));
+            if same && changed.is_empty() {
+                continue;
+            }
+            let mut contacts: Vec<BareJid> = Vec::new();
+            for (one, other) in [(&before, &after), (&after, &before)] {
+                let members = one.iter().flat_map(|g| g.members.iter());
+                contacts.extend(
+                    members
+                        .filter(|m| changed.contains(m) || other.as_ref().is_none_or(|g| !g.has(m)))
+                        .cloned(),
+                );
+            }
+            if !same || !contacts.is_empty() {
+                contacts.sort_unstable();
+                contacts.dedup();
+                let contacts = contacts.into();
+                different.insert(
+                    key,
+                    GroupDifference {
+                        before,
+                        after,
+                        contacts,
+                    },
+                );
+            }
+        }
+        different
     }
 
     fn all_who_see(&self, jid: &BareJid, all: &mut HashSet<BareJid>) {
@@ -333,7 +447,28 @@ mod tests {
         let q = population(sweep(PEOPLE, groups), &p);
         assert!(Arc::ptr_eq(&p.groups()[0], &q.groups()[0]));
         assert!(q.difference(&p).is_empty());
-        assert_eq!(p.fingerprint_of(&jid("ann")), q.fingerprint_of(&jid("ann")));
+        let mark = |_: &Group| 0;
+        assert_eq!(
+            p.fingerprint_of(&jid("ann"), mark),
+            q.fingerprint_of(&jid("ann"), mark)
+        );
+        assert_ne!(
+            p.fingerprint_of(&jid("ann"), mark),
+            p.fingerprint_of(&jid("ann"), |_| 1)
+        );
+        assert_eq!(p.fingerprint_of(&jid("cyd"), mark), None);
+    }
+
+    /// Group, and whom its members see come, go or change.
+    fn differing(difference: &Difference) -> BTreeMap<String, Vec<String>> {
+        difference
+            .groups
+            .iter()
+            .map(|((_, name), d)| {
+                let contacts = d.contacts.iter().map(|c| c.localpart().unwrap().to_owned());
+                (name.to_string(), contacts.collect())
+            })
+            .collect()
     }
 
     #[test]
@@ -365,6 +500,11 @@ mod tests {
         let d = q.difference(&p);
         assert_eq!(d.affected, set(&["ann", "bob", "cyd"]));
         assert!(d.lost.is_empty());
+        let bob = vec!["bob".to_owned()];
+        assert_eq!(
+            differing(&d),
+            BTreeMap::from([("a".to_owned(), bob.clone()), ("b".to_owned(), bob.clone())])
+        );
         // Ann gets another name, Cyd is disabled, Bob is gone.
         let people = &[("ann", Some("Anne"), false), ("cyd", Some("Cyd"), true)];
         let r = population(
@@ -377,5 +517,22 @@ mod tests {
         let d = r.difference(&q);
         assert_eq!(d.affected, set(&["ann", "bob", "cyd"]));
         assert_eq!(d.lost, set(&["bob", "cyd"]));
+        let of = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            differing(&d),
+            BTreeMap::from([
+                ("a".to_owned(), of(&["ann"])),
+                ("b".to_owned(), of(&["bob", "cyd"]))
+            ])
+        );
+        // A title is of no member, but everybody sees it.
+        let mut sweep = sweep(
+            people,
+            &[("a", true, &["ann"]), ("b", true, &["cyd", "bob"])],
+        );
+        sweep.groups[0].title = Some("A team".to_owned());
+        let d = population(sweep, &r).difference(&r);
+        assert_eq!(differing(&d), BTreeMap::from([("a".to_owned(), of(&[]))]));
+        assert_eq!(d.affected, set(&["ann"]));
     }
 }
