@@ -50,6 +50,8 @@ pub struct Config {
     pub directory_cache: CacheConfig,
     /// Those of them where strangers may make themselves accounts.
     pub registration: Vec<String>,
+    /// Those of them in which requests for subscriptions are approved by the server.
+    pub autosubscribe: Vec<String>,
     /// Directory of the database.
     pub data_dir: PathBuf,
     /// Who may do what.
@@ -284,6 +286,8 @@ limits! {
     sessions_per_user_max: 20, 1..=1_000;
     /// Roster items of one account.
     roster_items_max: 5_000, 10..=100_000;
+    /// Members of a directory group up to which they hear of each other's presence.
+    group_presence_max: 1_000, 0..=100_000;
     /// Pending messages of one account; more are refused with `resource-constraint`.
     pending_messages_per_user_max: 10_000, 10..=10_000_000;
     /// Entities one session has sent directed presence to and not taken back.

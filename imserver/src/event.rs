@@ -10,6 +10,7 @@
 
 use bytes::Bytes;
 use directory::backend::{Card, Registration, SearchAnswer, SearchQuery};
+use directory::population::Group;
 use proto::frame::{CloseReason, ConnId, Frame, Input, NoteKey, Open, Resume, StoredId, TlsFacts};
 use std::sync::Arc;
 use xmpp::jid::{BareJid, FullJid, Jid};
@@ -106,6 +107,12 @@ pub enum Event {
     Admin(AdminEvent),
     /// New limits and switches.
     Reconfigured(Arc<crate::settings::Settings>),
+    /// Everybody and every group of the directories, and what is different from the last one. Each shard gets the same ones
+    /// in the same order.
+    Population(
+        Arc<directory::population::Population>,
+        Arc<directory::population::Difference>,
+    ),
 }
 
 /// Everything a shard wants done. Each list is in order; lists are independent of each other.
@@ -207,15 +214,41 @@ pub enum ShardMsg {
     Done(Token),
     /// Presence of `from` for the available sessions of each target.
     Presence(Arc<PresenceFan>, Vec<BareJid>),
-    /// `from` wants to know the presence of each target; `to` names the entity that asks.
-    Probe {
-        /// The session (initial presence) or account that asks.
-        from: Jid,
-        /// Whom it asks about.
-        targets: Vec<BareJid>,
-    },
+    /// Somebody wants to know the presence of others.
+    Probe(Box<Probing>),
     /// Subscription presence between two accounts (RFC 6121 §3).
     Subscription(Box<Subscription>),
+}
+
+/// A probe of many accounts.
+#[derive(Debug)]
+pub struct Probing {
+    /// The session (initial presence) or account that asks.
+    pub from: Jid,
+    /// Whom it is subscribed to. Who does not let it see is to say so.
+    pub targets: Vec<BareJid>,
+    /// And the members of these groups: who does not share one any more is silent.
+    pub groups: Vec<Arc<Group>>,
+    /// And these, as members of groups.
+    pub members: Vec<BareJid>,
+    /// What the asking shard knows. A shard that knows less waits until it knows as much before it answers.
+    pub known: Known,
+}
+
+/// How many populations and settings a shard has been given. All get the same, but not at the same moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Known {
+    /// Populations.
+    pub populations: u64,
+    /// Settings.
+    pub settings: u64,
+}
+
+impl Known {
+    /// It is not behind the other.
+    pub fn covers(self, other: Self) -> bool {
+        self.populations >= other.populations && self.settings >= other.settings
+    }
 }
 
 /// One presence for many.
@@ -229,6 +262,8 @@ pub struct PresenceFan {
     pub suffix: Bytes,
     /// It says that `from` is available.
     pub available: bool,
+    /// It goes to the members of these groups, too.
+    pub groups: Vec<Arc<Group>>,
 }
 
 /// A presence of type subscribe, subscribed, unsubscribe or unsubscribed.

@@ -1,7 +1,7 @@
 //! The core server: links, sessions, shards, entities. Its doors speak only frames.
 //!
 //! The path of a stanza: `linkset` -> `session` -> `shard` -> `drive::writer` -> `shard` -> `linkset`.
-//! `routing`, `subscription`, `roster`, `presence`, `iq` decide and know nothing of shards; `shard` carries out; `drive` is
+//! `routing`, `subscription`, `roster`, `groups`, `presence`, `iq` decide and know nothing of shards; `shard` carries out; `drive` is
 //! threads and sockets.
 
 pub mod admin;
@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod config;
 pub mod drive;
 pub mod event;
+pub mod groups;
 pub mod iq;
 pub mod linkset;
 pub mod policy;

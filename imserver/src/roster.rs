@@ -10,9 +10,14 @@
 //! client's old version is never mistaken for a current one. A client that is not too far behind gets the items that
 //! changed; removals are remembered only while the roster is in memory, and a client from before that gets
 //! everything.
+//!
+//! What an account sees is these items and the contacts of its groups ([`crate::groups`]), merged when they are sent
+//! ([`Seen`]); nothing of groups is kept here. A version has both parts: the number, and a fingerprint of what groups add.
 
+use crate::groups::Shown;
 use crate::subscription::{self, State};
 use bytes::Bytes;
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use store::{RosterItem, SubscriptionRequest, UserData};
 use xmpp::error::StanzaError;
@@ -51,21 +56,144 @@ impl Change {
         }
     }
 
-    /// The roster push for one interested resource (§2.1.6). No `from`: it is from the account.
-    pub fn push(&self, id: &str, to: &str) -> Bytes {
-        let mut out = Vec::with_capacity(256);
-        iq_into(&mut out, "set", id, to);
-        query_into(&mut out, self.version);
-        match &self.item {
-            Some(item) => item_into(&mut out, item),
-            None => {
-                attr_into(&mut out, "<item jid", self.jid.as_str());
-                out.extend_from_slice(b" subscription='remove'/>");
-            }
-        }
-        out.extend_from_slice(b"</query></iq>");
-        Bytes::from(out)
+    /// The roster push for one interested resource (§2.1.6). No `from`: it is from the account. `shown`: what groups add.
+    pub fn push(&self, id: &str, to: &str, part: GroupPart, shown: Option<&Shown>) -> Bytes {
+        let seen = Seen {
+            item: self.item.as_ref(),
+            shown,
+        };
+        push(id, to, self.version, part, &self.jid, seen)
     }
+}
+
+/// What groups have to do with a roster version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupPart {
+    /// There are none.
+    None,
+    /// The client has, with this, all that they add.
+    Whole(u64),
+    /// The client has not been told yet of all that has changed: it keeps a version that never was one.
+    Partial,
+}
+
+impl GroupPart {
+    /// Of the fingerprint.
+    pub fn of(fingerprint: Option<u64>) -> Self {
+        fingerprint.map_or(Self::None, Self::Whole)
+    }
+
+    /// The version as clients see it.
+    fn version(self, version: u64) -> String {
+        match self {
+            Self::None => version.to_string(),
+            Self::Whole(fingerprint) => format!("{version}-{fingerprint:016x}"),
+            Self::Partial => format!("{version}-"),
+        }
+    }
+
+    /// Reads a client's version. `None`: not one of ours, or one it must not go on from.
+    fn parse(ver: &str) -> Option<(u64, Self)> {
+        match ver.split_once('-') {
+            None => Some((ver.parse().ok()?, Self::None)),
+            Some((version, fingerprint)) => Some((
+                version.parse().ok()?,
+                Self::Whole(u64::from_str_radix(fingerprint, 16).ok()?),
+            )),
+        }
+    }
+}
+
+/// A contact as the account sees it: its own item, and what groups add.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen<'a> {
+    /// In the account's own roster.
+    pub item: Option<&'a RosterItem>,
+    /// By groups.
+    pub shown: Option<&'a Shown>,
+}
+
+impl Seen<'_> {
+    /// `<item/>` as §2.1.2 has it; a request of the contact does not show.
+    ///
+    /// Its name is the account's own for it, else the directory's. Groups by which presence flows are a subscription both
+    /// ways, with nothing to ask for or to approve.
+    fn into(self, out: &mut Vec<u8>, contact: &BareJid) {
+        attr_into(out, "<item jid", contact.as_str());
+        if self.item.is_none() && self.shown.is_none() {
+            out.extend_from_slice(b" subscription='remove'/>");
+            return;
+        }
+        let own = self.item.and_then(|i| i.name.as_deref());
+        if let Some(name) = own.or(self.shown.and_then(|s| s.name.as_deref())) {
+            attr_into(out, " name", name);
+        }
+        let by_group = self.shown.is_some_and(|s| s.presence);
+        let subscription = match self
+            .item
+            .map_or(store::Subscription::None, |i| i.subscription)
+        {
+            _ if by_group => "both",
+            store::Subscription::None => "none",
+            store::Subscription::To => "to",
+            store::Subscription::From => "from",
+            store::Subscription::Both => "both",
+        };
+        attr_into(out, " subscription", subscription);
+        if self.item.is_some_and(|i| i.ask && !by_group) {
+            out.extend_from_slice(b" ask='subscribe'");
+        }
+        if self.item.is_some_and(|i| i.approved && !by_group) {
+            out.extend_from_slice(b" approved='true'");
+        }
+        let own = self.item.map_or(&[][..], |i| &i.groups);
+        let titles = self.shown.map_or(&[][..], |s| &s.titles);
+        let titles = titles.iter().map(|t| &**t);
+        let mut groups = own
+            .iter()
+            .map(String::as_str)
+            .chain(titles.filter(|t| !own.iter().any(|o| o == t)))
+            .peekable();
+        if groups.peek().is_none() {
+            out.extend_from_slice(b"/>");
+            return;
+        }
+        out.push(b'>');
+        for group in groups {
+            out.extend_from_slice(b"<group>");
+            escape_into(out, group);
+            out.extend_from_slice(b"</group>");
+        }
+        out.extend_from_slice(b"</item>");
+    }
+}
+
+/// A roster push of one contact as it is seen now; of one that is not there any more, its removal.
+pub fn push(
+    id: &str,
+    to: &str,
+    version: u64,
+    part: GroupPart,
+    contact: &BareJid,
+    seen: Seen<'_>,
+) -> Bytes {
+    let mut out = Vec::with_capacity(256);
+    iq_into(&mut out, "set", id, to);
+    query_into(&mut out, &part.version(version));
+    seen.into(&mut out, contact);
+    out.extend_from_slice(b"</query></iq>");
+    Bytes::from(out)
+}
+
+/// What of a roster set is the account's own: titles of groups are added when the item is sent, and so is the directory's
+/// name. A client sends back all it has been shown, and what groups say today must not stay when they say something else.
+pub fn own_part(
+    shown: &Shown,
+    name: Option<String>,
+    mut groups: Vec<String>,
+) -> (Option<String>, Vec<String>) {
+    groups.retain(|g| !shown.titles.iter().any(|t| **t == **g));
+    (name.filter(|n| shown.name.as_deref() != Some(n)), groups)
 }
 
 /// What a change of state needs done.
@@ -304,11 +432,20 @@ impl Roster {
         applied
     }
 
-    /// Answers a roster get (§2.2, §2.6.3). `ver` is the version the client has; `None`: it knows of no versions.
-    pub fn fetch(&self, ver: Option<&str>, id: &str, to: &str) -> Fetched {
+    /// Answers a roster get (§2.2, §2.6.3). `ver` is the version the client has; `None`: it knows of no versions. `contacts`
+    /// is what groups add, sorted, and `part` says so in the version.
+    pub fn fetch<'a>(
+        &self,
+        ver: Option<&str>,
+        id: &str,
+        to: &str,
+        part: GroupPart,
+        contacts: impl FnOnce() -> Vec<(&'a BareJid, Shown)>,
+    ) -> Fetched {
         let missed = ver
-            .and_then(|v| v.parse().ok())
-            .and_then(|known| self.since(known));
+            .and_then(GroupPart::parse)
+            .filter(|(_, known)| *known == part)
+            .and_then(|(known, _)| self.since(known));
         if let Some(missed) = missed {
             let mut out = Vec::with_capacity(96);
             iq_into(&mut out, "result", id, to);
@@ -319,10 +456,27 @@ impl Roster {
                 missed,
             };
         }
-        let mut out = Vec::with_capacity(128 + self.items.len() * 96);
+        let contacts = contacts();
+        let mut out = Vec::with_capacity(128 + (self.items.len() + contacts.len()) * 96);
         iq_into(&mut out, "result", id, to);
-        query_into(&mut out, self.version);
-        self.items.iter().for_each(|i| item_into(&mut out, i));
+        query_into(&mut out, &part.version(self.version));
+        let (mut items, mut contacts) = (self.items.iter().peekable(), contacts.iter().peekable());
+        loop {
+            // Two sorted lists become one.
+            let order = match (items.peek(), contacts.peek()) {
+                (Some(item), Some((contact, _))) => item.jid.cmp(contact),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => break,
+            };
+            let item = order.is_le().then(|| items.next()).flatten();
+            let shown = order.is_ge().then(|| contacts.next()).flatten();
+            let contact = item.map(|i| &i.jid).or(shown.map(|(contact, _)| *contact));
+            let shown = shown.map(|(_, shown)| shown);
+            if let Some(contact) = contact {
+                Seen { item, shown }.into(&mut out, contact);
+            }
+        }
         out.extend_from_slice(b"</query></iq>");
         Fetched {
             result: Bytes::from(out),
@@ -429,48 +583,9 @@ fn iq_into(out: &mut Vec<u8>, iq_type: &str, id: &str, to: &str) {
     out.push(b'>');
 }
 
-fn query_into(out: &mut Vec<u8>, version: u64) {
-    attr_into(
-        out,
-        "<query xmlns='jabber:iq:roster' ver",
-        &version.to_string(),
-    );
+fn query_into(out: &mut Vec<u8>, version: &str) {
+    attr_into(out, "<query xmlns='jabber:iq:roster' ver", version);
     out.push(b'>');
-}
-
-/// `<item/>` as §2.1.2 has it; a request of the contact does not show.
-fn item_into(out: &mut Vec<u8>, item: &RosterItem) {
-    attr_into(out, "<item jid", item.jid.as_str());
-    if let Some(name) = &item.name {
-        attr_into(out, " name", name);
-    }
-    attr_into(
-        out,
-        " subscription",
-        match item.subscription {
-            store::Subscription::None => "none",
-            store::Subscription::To => "to",
-            store::Subscription::From => "from",
-            store::Subscription::Both => "both",
-        },
-    );
-    if item.ask {
-        out.extend_from_slice(b" ask='subscribe'");
-    }
-    if item.approved {
-        out.extend_from_slice(b" approved='true'");
-    }
-    if item.groups.is_empty() {
-        out.extend_from_slice(b"/>");
-        return;
-    }
-    out.push(b'>');
-    for group in &item.groups {
-        out.extend_from_slice(b"<group>");
-        escape_into(out, group);
-        out.extend_from_slice(b"</group>");
-    }
-    out.extend_from_slice(b"</item>");
 }
 
 #[cfg(test)]

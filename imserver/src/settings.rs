@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use xmpp::jid::BareJid;
 use xmpp::negotiation::{Mechanisms, Offer};
 use xmpp::scram::{FakeKeys, ScramHash};
 
@@ -51,6 +52,10 @@ pub struct Settings {
     pub directed_presence_max: usize,
     /// Roster items one account may have.
     pub roster_items_max: usize,
+    /// Members of a group up to which its members hear of each other's presence.
+    pub group_presence_max: usize,
+    /// Domains in which a request for a subscription is approved by the server.
+    pub autosubscribe: Vec<String>,
     /// Stanzas that may wait for one entity that is being loaded.
     pub loading_queue_max: usize,
     /// Bytes of stanzas that may wait for one entity that is being loaded.
@@ -150,6 +155,8 @@ impl Default for Settings {
             pending_max: 10_000,
             directed_presence_max: 1_000,
             roster_items_max: 2_000,
+            group_presence_max: 1_000,
+            autosubscribe: Vec::new(),
             // A load takes milliseconds; in that time one sender's whole window may come, in the smallest stanzas.
             loading_queue_max: 20_000,
             loading_queue_bytes_max: 4 * 1024 * 1024,
@@ -169,6 +176,12 @@ impl Settings {
     /// Whether the domain is ours.
     pub fn serves(&self, domainpart: &str) -> bool {
         self.domains.iter().any(|d| d == domainpart)
+    }
+
+    /// Whether a request of one of these accounts to the other is approved by the server.
+    pub fn autosubscribes(&self, from: &BareJid, to: &BareJid) -> bool {
+        let domain = to.domainpart();
+        from.domainpart() == domain && self.autosubscribe.iter().any(|d| d == domain)
     }
 
     /// How much input a mux may send ahead of what is settled, after log-in. Never less than the largest element.

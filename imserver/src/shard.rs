@@ -10,6 +10,7 @@
 mod acks;
 mod admin;
 mod conn;
+mod groups;
 mod iq;
 mod login;
 mod message;
@@ -145,6 +146,8 @@ pub struct Shard {
     write_number: u64,
     durable: u64,
     after: VecDeque<(u64, After)>,
+    /// What groups give accounts, as of the last population.
+    groups: groups::Groups,
     waiting_iqs: HashMap<u64, WaitingIq>,
     next_iq: u64,
     /// Ended sessions whose records are kept for `mux_lost`: due time, name.
@@ -184,11 +187,14 @@ pub struct ShardConfig {
     pub epoch: u32,
     /// Limits and switches.
     pub settings: Arc<Settings>,
+    /// The population clients have been told of before. After a kill: the last one of which it is certain that they have been.
+    pub population: Arc<directory::population::Population>,
 }
 
 impl Shard {
     /// A shard without sessions. Sessions of an earlier run come by [`Shard::restore`].
     pub fn new(config: ShardConfig, random: Random, now: Now) -> Self {
+        let groups = groups::Groups::new(config.population, config.settings.group_presence_max);
         Self {
             id: config.id,
             shards: config.shards,
@@ -206,6 +212,7 @@ impl Shard {
             write_number: 0,
             durable: 0,
             after: VecDeque::new(),
+            groups,
             waiting_iqs: HashMap::default(),
             next_iq: 0,
             ended: VecDeque::new(),
@@ -251,7 +258,8 @@ impl Shard {
             Event::Looked(tag, result) => self.looked(tag, result),
             Event::Shard(msg) => self.shard_msg(msg),
             Event::Admin(ask) => self.admin(ask),
-            Event::Reconfigured(settings) => self.settings = settings,
+            Event::Reconfigured(settings) => self.reconfigured(settings),
+            Event::Population(population, difference) => self.population(population, &difference),
         }
         self.run_local();
     }
@@ -394,7 +402,7 @@ impl Shard {
             ShardMsg::Stanza(stanza) => self.stanza(stanza),
             ShardMsg::Done(token) => self.token_done(token),
             ShardMsg::Presence(fan, targets) => self.presence_fan(&fan, &targets),
-            ShardMsg::Probe { from, targets } => self.probes(&from, &targets),
+            ShardMsg::Probe(probe) => self.probes(*probe),
             ShardMsg::Subscription(s) => self.subscription(s),
         }
     }

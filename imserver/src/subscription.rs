@@ -3,7 +3,8 @@
 //! In: the state of one contact (from the user's point of view), a stanza kind, a direction.
 //! Out: the new state and the steps to carry out, in order.
 //! Owns: nothing; every answer is a row of a constant table.
-//! Never: looks at a roster, a clock or a session; approves a request that the user has not (pre-)approved.
+//! Never: looks at a roster, a clock or a session; approves a request that the user has not (pre-)approved, unless it is told
+//! that the site wants it so ([`approve`]).
 //!
 //! ```text
 //!                 subscribe out            subscribed in
@@ -271,6 +272,30 @@ pub fn inbound(state: State, kind: Kind) -> Outcome {
     )
 }
 
+/// A request of the contact that the server approves for the user: as [`inbound`] of one that is pre-approved (§3.4.2), and one
+/// that waits for the user is approved with it.
+pub fn approve(state: State) -> Outcome {
+    row(&tables::IN_SUBSCRIBE_APPROVED, state)
+}
+
+/// The same, and the contact is asked for its presence in return, unless the user has it. (A request from before may wait there
+/// for an answer of the contact's user: the next one is approved.)
+pub fn approve_both(state: State) -> Outcome {
+    let outcome = approve(state);
+    match (state.from(), outcome.state) {
+        (false, State::From | State::FromOut) => Outcome {
+            state: State::FromOut,
+            steps: &[
+                Step::Send(Kind::Subscribed),
+                Step::Push,
+                Step::Presence,
+                Step::Send(Kind::Subscribe),
+            ],
+        },
+        _ => outcome,
+    }
+}
+
 /// The user removes the contact from the roster (§2.5.2). The state after it is `None`, the push says
 /// `subscription='remove'`; a kept request of the contact is dropped.
 ///
@@ -368,6 +393,22 @@ mod tables {
         (NoneOutIn, NoneOutIn, &[]),
         (To, ToIn, &[DeliverAvailable]),
         (ToIn, ToIn, &[]),
+        (From, From, &[Send(Subscribed), Presence]),
+        (FromOut, FromOut, &[Send(Subscribed), Presence]),
+        (Both, Both, &[Send(Subscribed), Presence]),
+        (NonePre, From, &[Send(Subscribed), Push, Presence]),
+        (NoneOutPre, FromOut, &[Send(Subscribed), Push, Presence]),
+        (ToPre, Both, &[Send(Subscribed), Push, Presence]),
+    ];
+
+    /// §3.4.2: each as if it were pre-approved.
+    pub const IN_SUBSCRIBE_APPROVED: Table = [
+        (None, From, &[Send(Subscribed), Push, Presence]),
+        (NoneOut, FromOut, &[Send(Subscribed), Push, Presence]),
+        (NoneIn, From, &[Send(Subscribed), Push, Presence]),
+        (NoneOutIn, FromOut, &[Send(Subscribed), Push, Presence]),
+        (To, Both, &[Send(Subscribed), Push, Presence]),
+        (ToIn, Both, &[Send(Subscribed), Push, Presence]),
         (From, From, &[Send(Subscribed), Presence]),
         (FromOut, FromOut, &[Send(Subscribed), Presence]),
         (Both, Both, &[Send(Subscribed), Presence]),

@@ -1,6 +1,6 @@
 //! What the keys of `imserver.toml` mean: defaults, ranges, names, and what must fit together.
 
-use super::file::{AdministratorFile, EMBEDDED_MUX, File, MuxFile};
+use super::file::{AdministratorFile, DomainFile, EMBEDDED_MUX, File, MuxFile};
 use super::reader::{At, Mistake, Mistakes, Reader, Strings, Written};
 use super::{
     AdminConfig, AdministratorConfig, AuthConfig, Config, Conflict, LimitsConfig, LinkConfig,
@@ -78,6 +78,7 @@ fn checked(
     let domains = domains(reader, written);
     let chains = chains(reader, written);
     let directory_cache = directory_cache(reader, written);
+    let autosubscribe = autosubscribe(written);
     let embedded = embedded_mux.is_some();
     let admin = AdminConfig {
         listen: addresses(reader, &written.admin.listen),
@@ -112,6 +113,7 @@ fn checked(
         file: path.to_owned(),
         name: name.map(|n| n.value.clone()).unwrap_or_default(),
         registration: registration(written, &domains),
+        autosubscribe,
         domains,
         chains,
         directory_cache,
@@ -356,6 +358,19 @@ fn registration(file: &File, domains: &[String]) -> Vec<String> {
         .filter(|section| section.registration.as_ref().is_some_and(|r| r.value));
     let names = on.filter_map(|section| crate::policy::domain(&section.name.as_ref()?.value));
     names.filter(|name| domains.contains(name)).collect()
+}
+
+/// Domains with the switch on. What is wrong with their names has been said.
+fn autosubscribe(file: &File) -> Vec<String> {
+    let on = |s: &&DomainFile| s.autosubscribe.as_ref().is_some_and(|a| a.value);
+    let names = file
+        .domain
+        .iter()
+        .filter(on)
+        .filter_map(|s| s.name.as_ref());
+    names
+        .filter_map(|n| crate::policy::domain(&n.value))
+        .collect()
 }
 
 fn link(

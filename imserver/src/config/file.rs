@@ -89,6 +89,8 @@ section! {
         directory: Strings, Reload;
         /// Strangers may make themselves accounts.
         registration: bool, Reload;
+        /// Whether requests for subscriptions inside it are approved by the server.
+        autosubscribe: bool, Reload;
     }
 }
 
@@ -217,6 +219,8 @@ section! {
         sessions_per_user_max: u64, Reload;
         /// Roster items of one account.
         roster_items_max: u64, Reload;
+        /// Members of a group up to which presence flows by it.
+        group_presence_max: u64, Reload;
         /// Pending messages of one account.
         pending_messages_per_user_max: u64, Reload;
         /// Entities one session has sent directed presence to.

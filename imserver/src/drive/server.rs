@@ -134,6 +134,7 @@ impl Server {
                 shards: count,
                 epoch,
                 settings: settings.clone(),
+                population: Arc::default(),
             };
             let mut shard = Shard::new(shard_config, Box::new(os_random), now);
             notes.extend(shard.restore(now, records.clone()));
@@ -444,6 +445,8 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         pending_max: l.pending_messages_per_user_max as u64,
         directed_presence_max: l.directed_presence_max,
         roster_items_max: l.roster_items_max,
+        group_presence_max: l.group_presence_max,
+        autosubscribe: config.autosubscribe.clone(),
         conflict: match config.session.conflict {
             config::Conflict::Replace => Conflict::Replace,
             config::Conflict::Refuse => Conflict::Refuse,

@@ -18,6 +18,11 @@ fn put(roster: &mut Roster, contact: &str, name: &str, now: u64) -> Change {
         .expect("there is room")
 }
 
+/// Of an account without groups.
+fn fetch(roster: &Roster, ver: Option<&str>, id: &str, to: &str) -> Fetched {
+    roster.fetch(ver, id, to, GroupPart::None, Vec::new)
+}
+
 /// Contacts and what is shown of them, from a result or a push.
 fn shown(stanza: &Bytes) -> (Option<String>, Vec<String>) {
     let iq = Element::parse(stanza.clone()).expect("well-formed");
@@ -62,7 +67,7 @@ fn a_roster_shows_what_was_set() {
     roster.apply(&bare("a@example.org"), State::NoneOut, None, NOW);
     roster.apply(&bare("c@example.org"), State::NonePre, None, NOW);
     roster.apply(&bare("d@example.org"), State::NoneIn, None, NOW);
-    let (ver, items) = shown(&roster.fetch(None, "r1", "u@example.org/x").result);
+    let (ver, items) = shown(&fetch(&roster, None, "r1", "u@example.org/x").result);
     assert_eq!(ver, Some(roster.version().to_string()));
     assert_eq!(
         items,
@@ -87,7 +92,7 @@ fn an_update_keeps_the_subscription() {
             NOW,
         )
         .expect("room");
-    let push = change.push("p1", "u@example.org/x");
+    let push = change.push("p1", "u@example.org/x", GroupPart::None, None);
     assert_eq!(shown(&push).1, ["a@example.org A from subscribe - [G]"]);
     let iq = Element::parse(push).expect("well-formed");
     assert_eq!(
@@ -102,7 +107,13 @@ fn an_update_keeps_the_subscription() {
     // And a change of state keeps name and groups.
     let applied = roster.apply(&bare("a@example.org"), State::Both, None, NOW);
     assert_eq!(
-        shown(&applied.change.expect("shows").push("p2", "u@example.org/x")).1,
+        shown(
+            &applied
+                .change
+                .expect("shows")
+                .push("p2", "u@example.org/x", GroupPart::None, None)
+        )
+        .1,
         ["a@example.org A both - - [G]"]
     );
 }
@@ -131,7 +142,7 @@ fn a_client_gets_what_it_missed() {
     let known = roster.version().to_string();
     let to = "u@example.org/x";
     // §2.6.3: nothing has changed: an empty result, no pushes.
-    let fetched = roster.fetch(Some(&known), "r", to);
+    let fetched = fetch(&roster, Some(&known), "r", to);
     assert_eq!(
         fetched.result,
         "<iq type='result' id='r' to='u@example.org/x'/>"
@@ -144,12 +155,12 @@ fn a_client_gets_what_it_missed() {
     roster
         .remove(&bare("c@example.org"), NOW)
         .expect("is there");
-    let fetched = roster.fetch(Some(&known), "r", to);
+    let fetched = fetch(&roster, Some(&known), "r", to);
     assert_eq!(shown(&fetched.result), (None, vec![]));
     let missed: Vec<_> = fetched
         .missed
         .iter()
-        .map(|c| shown(&c.push("p", to)))
+        .map(|c| shown(&c.push("p", to, GroupPart::None, None)))
         .collect();
     assert_eq!(
         missed
@@ -172,7 +183,7 @@ fn a_client_gets_what_it_missed() {
     );
     // Halfway: only what came after.
     let halfway = fetched.missed[1].version.to_string();
-    assert_eq!(roster.fetch(Some(&halfway), "r", to).missed.len(), 1);
+    assert_eq!(fetch(&roster, Some(&halfway), "r", to).missed.len(), 1);
 }
 
 #[test]
@@ -183,7 +194,7 @@ fn a_client_too_far_behind_gets_everything() {
     }
     let to = "u@example.org/x";
     let whole =
-        |roster: &Roster, ver: Option<&str>| shown(&roster.fetch(ver, "r", to).result).0.is_some();
+        |roster: &Roster, ver: Option<&str>| shown(&fetch(roster, ver, "r", to).result).0.is_some();
     assert!(whole(&roster, None), "knows of no versions");
     assert!(whole(&roster, Some("")), "§2.6.2: has nothing cached");
     assert!(whole(&roster, Some("ver14")), "not one of ours");
@@ -233,13 +244,13 @@ fn removals_are_remembered_up_to_a_bound() {
     }
     let to = "u@example.org/x";
     assert_eq!(
-        roster.fetch(Some(&start), "r", to).missed.len(),
+        fetch(&roster, Some(&start), "r", to).missed.len(),
         REMOVALS_MAX
     );
     roster
         .remove(&bare("c399@example.org"), NOW)
         .expect("is there");
-    let fetched = roster.fetch(Some(&start), "r", to);
+    let fetched = fetch(&roster, Some(&start), "r", to);
     assert_eq!(fetched.missed, []);
     assert_eq!(shown(&fetched.result).1.len(), 400 - REMOVALS_MAX - 1);
     // Added again: no longer a removal.
@@ -249,7 +260,7 @@ fn removals_are_remembered_up_to_a_bound() {
         .remove(&bare("c399@example.org"), NOW)
         .expect("is there");
     put(&mut roster, "c399@example.org", "again", NOW);
-    let missed = roster.fetch(Some(&known), "r", to).missed;
+    let missed = fetch(&roster, Some(&known), "r", to).missed;
     assert_eq!(missed.len(), 1);
     assert!(missed[0].item.is_some());
 }
@@ -418,4 +429,150 @@ fn strangers_cannot_fill_it_with_requests() {
         Applied::default()
     );
     assert_eq!(roster.requests().len(), REQUESTS_MAX);
+}
+
+// ---- contacts of groups ---------------------------------------------------------------------------------
+
+fn by_group(name: Option<&str>, titles: &[&str], presence: bool) -> Shown {
+    Shown {
+        name: name.map(Into::into),
+        titles: titles.iter().map(|t| (*t).into()).collect(),
+        presence,
+    }
+}
+
+fn own(name: Option<&str>, subscription: store::Subscription, groups: &[&str]) -> RosterItem {
+    RosterItem {
+        jid: bare("b@example.org"),
+        name: name.map(str::to_owned),
+        subscription,
+        ask: subscription == store::Subscription::None,
+        approved: false,
+        groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+        version: 1,
+    }
+}
+
+#[test]
+fn a_contact_is_what_the_account_says_and_what_groups_add() {
+    use store::Subscription::{Both, None as No, To};
+    let sales = by_group(Some("Bob B."), &["Sales"], true);
+    let crowd = by_group(Some("Bob B."), &["All"], false);
+    let nameless = by_group(None, &["Sales", "Mine"], true);
+    #[rustfmt::skip]
+    let rows = [
+        (None, Some(&sales), "b@example.org Bob B. both - - [Sales]"),
+        (None, Some(&crowd), "b@example.org Bob B. none - - [All]"),
+        (None, Some(&nameless), "b@example.org - both - - [Sales,Mine]"),
+        (None, None, "b@example.org - remove - - []"),
+        (Some(own(Some("Bobby"), To, &["Mine"])), Some(&sales), "b@example.org Bobby both - - [Mine,Sales]"),
+        (Some(own(None, To, &[])), Some(&sales), "b@example.org Bob B. both - - [Sales]"),
+        (Some(own(Some("Bobby"), No, &["Mine"])), Some(&nameless), "b@example.org Bobby both - - [Mine,Sales]"),
+        (Some(own(Some("Bobby"), No, &[])), Some(&crowd), "b@example.org Bobby none subscribe - [All]"),
+        (Some(own(None, To, &[])), Some(&crowd), "b@example.org Bob B. to - - [All]"),
+        (Some(own(Some("Bobby"), Both, &["Mine"])), None, "b@example.org Bobby both - - [Mine]"),
+    ];
+    for (item, groups, expected) in rows {
+        let change = Change {
+            jid: bare("b@example.org"),
+            item,
+            version: 7,
+        };
+        let push = change.push("p", "u@example.org/x", GroupPart::Whole(0xab), groups);
+        let (ver, items) = shown(&push);
+        assert_eq!(items, [expected]);
+        assert_eq!(ver.as_deref(), Some("7-00000000000000ab"));
+    }
+}
+
+#[test]
+fn a_whole_roster_has_each_contact_once_in_order() {
+    let mut roster = Roster::default();
+    put(&mut roster, "b@example.org", "Bobby", NOW);
+    put(&mut roster, "d@example.org", "Dora", NOW);
+    let contacts = [
+        bare("a@example.org"),
+        bare("b@example.org"),
+        bare("e@example.org"),
+    ];
+    let sales = by_group(Some("From the directory"), &["Sales"], true);
+    let contacts = || contacts.iter().map(|c| (c, sales.clone())).collect();
+    let to = "u@example.org/x";
+    let (ver, items) = shown(
+        &roster
+            .fetch(None, "r", to, GroupPart::Whole(5), contacts)
+            .result,
+    );
+    assert_eq!(
+        items,
+        [
+            "a@example.org From the directory both - - [Sales]",
+            "b@example.org Bobby both - - [Sales]",
+            "d@example.org Dora none - - []",
+            "e@example.org From the directory both - - [Sales]",
+        ]
+    );
+    let ver = ver.expect("a version");
+    assert!(ver.ends_with("-0000000000000005"), "{ver}");
+}
+
+#[test]
+fn a_version_covers_both_parts() {
+    let mut roster = Roster::default();
+    put(&mut roster, "b@example.org", "Bobby", NOW);
+    let known = roster.version();
+    let to = "u@example.org/x";
+    let part = GroupPart::Whole(5);
+    let asked = |roster: &Roster, ver: &str, part: GroupPart| {
+        let fetched = roster.fetch(Some(ver), "r", to, part, Vec::new);
+        (shown(&fetched.result).0.is_some(), fetched.missed.len())
+    };
+    let ver = part.version(known);
+    assert_eq!(
+        asked(&roster, &ver, part),
+        (false, 0),
+        "nothing has changed"
+    );
+    assert_eq!(asked(&roster, &ver, GroupPart::Whole(6)), (true, 0));
+    assert_eq!(
+        asked(&roster, &ver, GroupPart::None),
+        (true, 0),
+        "no groups any more"
+    );
+    assert_eq!(
+        asked(&roster, &known.to_string(), part),
+        (true, 0),
+        "from before there were groups"
+    );
+    for never in [
+        GroupPart::Partial.version(known),
+        format!("{known}-x"),
+        "-".into(),
+        "-5".into(),
+    ] {
+        assert_eq!(asked(&roster, &never, part), (true, 0), "{never}");
+    }
+    put(&mut roster, "b@example.org", "Bob", NOW + 1);
+    assert_eq!(
+        asked(&roster, &ver, part),
+        (false, 1),
+        "the account's own part alone"
+    );
+}
+
+#[test]
+fn a_client_sends_back_what_groups_have_added_and_it_is_not_kept() {
+    let sales = by_group(Some("Bob B."), &["Sales", "All"], true);
+    let groups = |all: &[&str]| all.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>();
+    #[rustfmt::skip]
+    let rows = [
+        (Some("Bob B."), groups(&["Sales", "All"]), None, groups(&[])),
+        (Some("Bobby"), groups(&["Sales", "Mine"]), Some("Bobby"), groups(&["Mine"])),
+        (None, groups(&["Mine"]), None, groups(&["Mine"])),
+        (None, groups(&[]), None, groups(&[])),
+    ];
+    for (name, sent, kept_name, kept) in rows {
+        let (name, sent) = own_part(&sales, name.map(str::to_owned), sent);
+        assert_eq!((name.as_deref(), sent), (kept_name, kept));
+    }
 }

@@ -105,12 +105,9 @@ impl Shard {
     pub(super) fn account_iq(&mut self, stanza: Box<Routed>) {
         let account = stanza.to.bare();
         let own = stanza.from.bare_str() == account.as_str();
-        let may_see = own
-            || self
-                .users
-                .get(&account)
-                .and_then(|u| u.audience.as_ref())
-                .is_some_and(|a| a.binary_search(&stanza.from.bare()).is_ok());
+        let from = stanza.from.bare();
+        let may_see =
+            own || self.sees(&account, &from) || self.groups.view.shares_group(&account, &from);
         self.answer_iq(stanza, Target::Account { own, may_see });
     }
 

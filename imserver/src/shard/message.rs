@@ -108,11 +108,8 @@ impl Shard {
         let resources = Resources::of(priorities);
         if matches!(stanza.kind, StanzaKind::Iq(_)) && !shares_presence {
             // An audience that is not known (right after a restart) is taken to include who asks.
-            shares_presence = user.is_none_or(|u| {
-                u.audience
-                    .as_ref()
-                    .is_none_or(|a| a.binary_search(&stanza.from.bare()).is_ok())
-            });
+            shares_presence = user.is_none_or(|u| u.audience.is_none())
+                || self.sees(account, &stanza.from.bare());
         }
         let to = match resource {
             Some(_) => To::Full { matches },

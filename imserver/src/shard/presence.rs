@@ -12,6 +12,7 @@ use crate::routing::{PresenceType, Retention, StanzaKind};
 use crate::session::{Available, Flood, OutKind};
 use crate::subscription::Kind;
 use bytes::{BufMut, Bytes, BytesMut};
+use directory::population::Group;
 use foldhash::HashMap;
 use proto::frame::{CloseReason, Fanout, FanoutTarget, Frame};
 use std::sync::Arc;
@@ -207,32 +208,38 @@ impl Shard {
 
     /// Everybody who gets the account's presence, a message per shard.
     pub(super) fn broadcast(&mut self, said: &Gone) {
-        let Some(audience) = self
-            .users
-            .get(&said.jid.bare())
-            .and_then(|u| u.audience.as_ref())
-        else {
-            return;
-        };
-        let mut per_shard: HashMap<ShardId, Vec<BareJid>> = HashMap::default();
-        for contact in audience
-            .iter()
-            .filter(|c| self.settings.serves(c.domainpart()))
-        {
-            per_shard
-                .entry(self.home(contact))
-                .or_default()
-                .push(contact.clone());
-        }
-        self.fan(said, per_shard);
+        self.broadcast_to(said, false);
     }
 
-    fn fan(&mut self, said: &Gone, per_shard: HashMap<ShardId, Vec<BareJid>>) {
+    /// The same, `everybody`: also who was in its groups before the restart.
+    pub(super) fn broadcast_to(&mut self, said: &Gone, everybody: bool) {
+        let account = said.jid.bare();
+        let Some(audience) = self.users.get(&account).and_then(|u| u.audience.as_ref()) else {
+            return;
+        };
+        let per_shard = self.by_home(audience.iter());
+        let groups = self.groups_of(&account, everybody);
+        self.fan(said, per_shard, groups);
+    }
+
+    /// To contacts by the shard they are at home on, and to the members of groups wherever they are.
+    pub(super) fn fan(
+        &mut self,
+        said: &Gone,
+        mut per_shard: HashMap<ShardId, Vec<BareJid>>,
+        groups: Vec<Arc<Group>>,
+    ) {
+        if !groups.is_empty() {
+            for shard in (0..self.shards).map(ShardId) {
+                per_shard.entry(shard).or_default();
+            }
+        }
         let fan = Arc::new(PresenceFan {
             from: said.jid.clone(),
             prefix: said.prefix.clone(),
             suffix: said.suffix.clone(),
             available: said.available,
+            groups,
         });
         let mut shards: Vec<(ShardId, Vec<BareJid>)> = per_shard.into_iter().collect();
         shards.sort_by_key(|(s, _)| *s);
@@ -241,9 +248,12 @@ impl Shard {
         }
     }
 
-    /// The presence (or absence) of each available resource of the account, for one contact.
+    /// The presence (or absence) of each available resource of the account, for one contact. Who sees it as a member of a group
+    /// still does when a subscription ends.
     pub(super) fn show_to(&mut self, account: &BareJid, contact: &BareJid, available: bool) {
-        if !self.settings.serves(contact.domainpart()) {
+        if !self.settings.serves(contact.domainpart())
+            || !available && self.groups.view.shares_presence(account, contact)
+        {
             return;
         }
         let slots = self
@@ -269,7 +279,7 @@ impl Shard {
                 unavailable(&bound.jid)
             };
             let per_shard = std::iter::once((self.home(contact), vec![contact.clone()])).collect();
-            self.fan(&said, per_shard);
+            self.fan(&said, per_shard, Vec::new());
         }
     }
 
@@ -279,13 +289,7 @@ impl Shard {
         };
         let mut directed = std::mem::take(&mut bound.directed);
         let account = bound.account.clone();
-        let audience = self.users.get(&account).and_then(|u| u.audience.clone());
-        let subscriber = |j: &BareJid| {
-            audience
-                .as_ref()
-                .is_some_and(|a| a.binary_search(j).is_ok())
-        };
-        for to in directed.farewell(was_available, subscriber) {
+        for to in directed.farewell(was_available, |j| self.sees(&account, j)) {
             self.send_presence(
                 &said.jid,
                 to,
@@ -330,26 +334,25 @@ impl Shard {
         let Some(roster) = self.users.get(account).and_then(|u| u.roster.as_ref()) else {
             return;
         };
-        let mut per_shard: HashMap<ShardId, Vec<BareJid>> = HashMap::default();
-        for contact in roster
-            .probed()
-            .filter(|c| self.settings.serves(c.domainpart()))
-        {
-            per_shard
-                .entry(self.home(contact))
-                .or_default()
-                .push(contact.clone());
+        let mut per_shard = self.by_home(roster.probed());
+        let groups = self.groups_of(account, false);
+        if !groups.is_empty() {
+            for shard in (0..self.shards).map(ShardId) {
+                per_shard.entry(shard).or_default();
+            }
         }
         let mut shards: Vec<(ShardId, Vec<BareJid>)> = per_shard.into_iter().collect();
         shards.sort_by_key(|(s, _)| *s);
+        let known = self.groups.known();
         for (shard, targets) in shards {
-            self.tell(
-                shard,
-                ShardMsg::Probe {
-                    from: from.clone(),
-                    targets,
-                },
-            );
+            let probing = Probing {
+                from: from.clone(),
+                targets,
+                groups: groups.clone(),
+                members: Vec::new(),
+                known,
+            };
+            self.tell(shard, ShardMsg::Probe(Box::new(probing)));
         }
     }
 
@@ -368,12 +371,7 @@ impl Shard {
             .bound()
             .expect("only bound sessions get here");
         let account = bound.account.clone();
-        let reached = bound.presence.is_some()
-            && self
-                .users
-                .get(&account)
-                .and_then(|u| u.audience.as_ref())
-                .is_some_and(|a| a.binary_search(&to.bare()).is_ok());
+        let reached = bound.presence.is_some() && self.sees(&account, &to.bare());
         let bound = self.session(slot).bound_mut().expect("checked above");
         let before = bound.directed.entries().len();
         if presence_type == PresenceType::Available {
@@ -400,8 +398,14 @@ impl Shard {
 
     /// Presence of one for many at home here: one Fanout per link.
     pub(super) fn presence_fan(&mut self, fan: &Arc<PresenceFan>, targets: &[BareJid]) {
+        let targets = self.with_members(&fan.from.bare(), targets, &fan.groups);
+        self.presence_fan_to(fan, &targets);
+    }
+
+    /// Presence of one for these.
+    pub(super) fn presence_fan_to(&mut self, fan: &Arc<PresenceFan>, targets: &[&BareJid]) {
         let mut ready: Vec<&BareJid> = Vec::with_capacity(targets.len());
-        for target in targets {
+        for &target in targets {
             let Some(user) = self
                 .users
                 .get_mut(target)
@@ -422,6 +426,27 @@ impl Shard {
             ready.push(target);
         }
         self.fan_out(fan, &ready);
+    }
+
+    /// Contacts at home here, and the members of groups who are online here: each once.
+    fn with_members<'t>(
+        &self,
+        from: &BareJid,
+        targets: &'t [BareJid],
+        groups: &'t [Arc<Group>],
+    ) -> Vec<&'t BareJid> {
+        let mut all: Vec<&BareJid> = targets.iter().collect();
+        if groups.is_empty() {
+            return all;
+        }
+        let online = |m: &BareJid| self.users.get(m).is_some_and(|u| !u.sessions.is_empty());
+        for group in groups {
+            let members = group.members.iter().filter(|m| *m != from && online(m));
+            all.extend(members.filter(|m| self.groups.view.is_contact(m)));
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// Nothing stands before it any more.
@@ -531,8 +556,29 @@ impl Shard {
         }
     }
 
-    /// `from` asks how the targets are.
-    pub(super) fn probes(&mut self, from: &Jid, targets: &[BareJid]) {
+    /// Somebody asks how others are.
+    pub(super) fn probes(&mut self, probing: Probing) {
+        let Some(probing) = self.too_early(probing) else {
+            return;
+        };
+        let (from, asks) = (&probing.from, probing.from.bare());
+        self.probed(from, &probing.targets);
+        let named: Vec<&BareJid> = self.with_members(&asks, &probing.members, &probing.groups);
+        for member in named {
+            let online = self
+                .users
+                .get(member)
+                .is_some_and(|u| !u.sessions.is_empty());
+            if online
+                && probing.targets.binary_search(member).is_err()
+                && self.groups.view.shares_presence(member, &asks)
+            {
+                self.answer_probe(from, member);
+            }
+        }
+    }
+
+    fn probed(&mut self, from: &Jid, targets: &[BareJid]) {
         for target in targets {
             let Some(user) = self.users.get(target) else {
                 continue;
@@ -540,7 +586,7 @@ impl Shard {
             if user.sessions.is_empty() {
                 continue;
             }
-            if user.audience.is_none() {
+            if user.audience.is_none() && !self.groups.view.shares_presence(target, &from.bare()) {
                 self.load(target);
                 self.queue_for(target, Queued::Probe(from.clone()));
             } else {
@@ -552,13 +598,14 @@ impl Shard {
     /// A client probes by itself, although its server does (RFC 6121 §4.3): who may not see is told so, and nothing changes.
     /// Who has the right to watch everybody is answered as a subscriber would be.
     pub(super) fn client_probe(&mut self, from: &Jid, target: &BareJid) {
-        let audience = self.users.get(target).and_then(|u| u.audience.as_ref());
-        let stranger = from.bare_str() != target.as_str()
-            && audience.is_some_and(|a| a.binary_search(&from.bare()).is_err())
-            && !self.watches_everybody(&from.bare());
-        if !stranger {
-            self.probes(from, std::slice::from_ref(target));
-            return;
+        let asks = from.bare();
+        let known = self.users.get(target).is_some_and(|u| u.audience.is_some());
+        let may_see = asks == *target || self.sees(target, &asks) || self.watches_everybody(&asks);
+        if !may_see && self.groups.view.shares_group(target, &asks) {
+            return self.answer_member(from, target);
+        }
+        if may_see || !known {
+            return self.probed(from, std::slice::from_ref(target));
         }
         let refusal = Routed {
             kind: StanzaKind::Presence(PresenceType::Unavailable),
@@ -582,16 +629,42 @@ impl Shard {
         self.settings.serves(account.domainpart()) && self.may(account, Right::WatchPresence)
     }
 
+    /// A member of a group too large for presence asks. It is answered as by directed presence of each resource, so that it hears
+    /// when that goes; but not of changes.
+    fn answer_member(&mut self, from: &Jid, target: &BareJid) {
+        let max = self.settings.directed_presence_max;
+        for slot in self.available_sessions(target) {
+            let Some(bound) = self.session(slot).bound_mut() else {
+                continue;
+            };
+            let Some(said) = bound.presence.clone() else {
+                continue;
+            };
+            let jid = bound.jid.clone();
+            let before = bound.directed.entries().len();
+            if bound.directed.available(from, false, max).is_err() {
+                continue;
+            }
+            if bound.directed.entries().len() != before {
+                self.write_record(slot);
+            }
+            self.send_presence(
+                &jid,
+                from.clone(),
+                &said.prefix,
+                &said.suffix,
+                PresenceType::Available,
+            );
+        }
+    }
+
     pub(super) fn answer_probe(&mut self, from: &Jid, target: &BareJid) {
         let Some(user) = self.users.get(target) else {
             return;
         };
-        let subscribed = from.bare_str() == target.as_str()
-            || user
-                .audience
-                .as_ref()
-                .is_some_and(|a| a.binary_search(&from.bare()).is_ok())
-            || self.watches_everybody(&from.bare());
+        let asks = from.bare();
+        let subscribed =
+            asks == *target || self.sees(target, &asks) || self.watches_everybody(&asks);
         let slots = user.sessions.clone();
         let available = slots.iter().any(|&s| {
             self.sessions
@@ -690,7 +763,7 @@ impl Shard {
             },
             None => unavailable(&bound.jid),
         };
-        self.broadcast(&said);
+        self.broadcast_to(&said, !said.available);
         self.tell_siblings(&said);
     }
 

@@ -267,7 +267,7 @@ impl Shard {
             .and_then(|s| s.bound());
         if back.is_none_or(|b| b.presence.is_none()) {
             let gone = super::presence::unavailable(jid);
-            self.broadcast(&gone);
+            self.broadcast_to(&gone, true);
             self.tell_siblings(&gone);
         }
     }

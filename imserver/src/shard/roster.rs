@@ -5,8 +5,9 @@
 use super::user::{Loading, Queued, User};
 use super::{After, Shard};
 use crate::event::*;
+use crate::iq::roster::Set;
 use crate::presence;
-use crate::roster::{Applied, Change, Roster};
+use crate::roster::{Applied, Change, GroupPart, Roster, own_part};
 use crate::routing::{PresenceType, Retention, StanzaKind};
 use crate::subscription::{self, Kind, Outcome, State, Step};
 use bytes::Bytes;
@@ -167,6 +168,7 @@ impl Shard {
         if !exists {
             self.users.remove(account);
         }
+        self.owed_is_loaded(account);
     }
 
     fn unqueue(&mut self, account: &BareJid, queued: Queued, exists: bool) {
@@ -175,7 +177,7 @@ impl Shard {
             Queued::Stanza(stanza) => self.stanza_for_nobody(stanza),
             Queued::Subscription(s) if exists => self.subscription(s),
             Queued::Subscription(s) => self.done(s.token),
-            Queued::Fan(fan) => self.presence_fan(&fan, std::slice::from_ref(account)),
+            Queued::Fan(fan) => self.presence_fan_to(&fan, &[account]),
             Queued::Probe(from) => self.answer_probe(&from, account),
             Queued::Element {
                 slot,
@@ -281,8 +283,14 @@ impl Shard {
             return;
         }
         let now_ms = self.now.unix_ms;
+        let approved = self.groups.view.shares_group(&account, &s.from);
+        let both_ways = self.settings.autosubscribes(&s.from, &account);
         let roster = self.user(&account).roster.as_mut().expect("just checked");
-        let outcome = subscription::inbound(roster.state(&s.from), s.kind);
+        let outcome = match s.kind {
+            Kind::Subscribe if both_ways => subscription::approve_both(roster.state(&s.from)),
+            Kind::Subscribe if approved => subscription::approve(roster.state(&s.from)),
+            kind => subscription::inbound(roster.state(&s.from), kind),
+        };
         let request = (s.kind == Kind::Subscribe).then_some(&s.bytes);
         let applied = roster.apply(&s.from, outcome.state, request, now_ms);
         self.carry_out_steps(
@@ -483,20 +491,29 @@ impl Shard {
 
     /// A roster push to every interested resource (RFC 6121 §2.1.6).
     pub(super) fn push_roster(&mut self, account: &BareJid, change: &Change) {
-        let slots = self
-            .users
-            .get(account)
-            .map(|u| u.sessions.clone())
-            .unwrap_or_default();
-        for slot in slots {
+        let part = self.group_part(account);
+        let shown = self.groups.view.shown(account, &change.jid);
+        for slot in self.interested_sessions(account) {
             let Some(bound) = self.session(slot).bound() else {
                 continue;
             };
-            if bound.interested && bound.ready {
-                let bytes = change.push(&format!("push-{:x}", change.version), bound.jid.as_str());
-                self.send_stanza(slot, bytes);
-            }
+            let id = format!("push-{:x}", change.version);
+            let bytes = change.push(&id, bound.jid.as_str(), part, shown.as_ref());
+            self.send_stanza(slot, bytes);
         }
+    }
+
+    /// The contact as it is, to every interested resource.
+    fn push_seen(&mut self, account: &BareJid, contact: &BareJid) {
+        let Some(roster) = self.users.get(account).and_then(|u| u.roster.as_ref()) else {
+            return;
+        };
+        let change = Change {
+            jid: contact.clone(),
+            item: roster.item(contact).cloned(),
+            version: roster.version(),
+        };
+        self.push_roster(account, &change);
     }
 
     // ---- roster IQs -------------------------------------------------------------------------------------
@@ -516,18 +533,20 @@ impl Shard {
         bound.interested = true;
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
         let id = element.attr("id").unwrap_or_default().into_owned();
-        let roster = self
-            .user(&account)
+        self.user(&account);
+        let roster = self.users[&account]
             .roster
             .as_ref()
             .expect("the caller has loaded it");
-        let fetched = roster.fetch(ver, &id, jid.as_str());
+        let view = &self.groups.view;
+        let part = GroupPart::of(view.fingerprint(&account));
+        let fetched = roster.fetch(ver, &id, jid.as_str(), part, || view.contacts(&account));
         self.send_stanza(slot, fetched.result);
         for change in fetched.missed {
-            self.send_stanza(
-                slot,
-                change.push(&format!("missed-{:x}", change.version), jid.as_str()),
-            );
+            let shown = self.groups.view.shown(&account, &change.jid);
+            let id = format!("missed-{:x}", change.version);
+            let push = change.push(&id, jid.as_str(), part, shown.as_ref());
+            self.send_stanza(slot, push);
         }
         self.await_record(slot, number);
         self.session(slot).done(number);
@@ -539,7 +558,7 @@ impl Shard {
         slot: u32,
         number: u64,
         element: &Element,
-        set: crate::iq::roster::Set,
+        set: Set,
         reply: Bytes,
     ) {
         let account = self
@@ -552,13 +571,44 @@ impl Shard {
         let now_ms = self.now.unix_ms;
         let token = self.token(slot, number);
         let again = self.session(slot).resumed;
+        let contact = match &set {
+            Set::Put { jid, .. } | Set::Remove { jid } => jid.clone(),
+        };
+        let shown = self.groups.view.shown(&account, &contact);
+        let roster = self
+            .user(&account)
+            .roster
+            .as_mut()
+            .expect("the caller has loaded it");
+        let own = roster.item(&contact).is_some();
+        let set = match (set, &shown) {
+            (Set::Put { jid, name, groups }, Some(shown)) => {
+                let (name, groups) = own_part(shown, name, groups);
+                if !own && name.is_none() && groups.is_empty() {
+                    // Nothing of it is the account's own: its clients are told how it is.
+                    self.send_stanza(slot, reply);
+                    self.push_seen(&account, &jid);
+                    return self.session(slot).done(number);
+                }
+                Set::Put { jid, name, groups }
+            }
+            (Set::Remove { .. }, Some(_)) if !own && !again => {
+                let text = "The contact is in a group of the directory and cannot be removed";
+                let error = xmpp::error::stanza_error(element, StanzaError::NotAllowed, Some(text));
+                if let Some(error) = error {
+                    self.send_stanza(slot, error);
+                }
+                return self.session(slot).done(number);
+            }
+            (set, _) => set,
+        };
         let roster = self
             .user(&account)
             .roster
             .as_mut()
             .expect("the caller has loaded it");
         let done = match set {
-            crate::iq::roster::Set::Put { jid, name, groups } => roster
+            Set::Put { jid, name, groups } => roster
                 .put(&jid, name, groups, items_max, now_ms)
                 .map(|change| {
                     let outcome = Outcome {
@@ -574,7 +624,7 @@ impl Shard {
                         },
                     )
                 }),
-            crate::iq::roster::Set::Remove { jid } => {
+            Set::Remove { jid } => {
                 match roster.remove(&jid, now_ms) {
                     // A restarted server may get a removal again that it has carried out (DESIGN §3, replay).
                     Err(StanzaError::ItemNotFound) if again => {

@@ -16,6 +16,7 @@ fn shard(settings: Settings) -> Shard {
         shards: 1,
         epoch: 1,
         settings: Arc::new(settings),
+        population: Arc::default(),
     };
     Shard::new(config, Box::new(|out: &mut [u8]| out.fill(7)), NOW)
 }
@@ -131,6 +132,7 @@ fn a_subscription_that_a_full_queue_cannot_take_is_answered() {
             loading_queue_max: 0,
             ..Settings::default()
         }),
+        population: Arc::default(),
     };
     let mut shard = Shard::new(config, Box::new(|out: &mut [u8]| out.fill(7)), NOW);
     let token = Token {

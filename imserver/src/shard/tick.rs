@@ -33,7 +33,9 @@ impl Shard {
         if self.orphans_until_ms != 0 && now.mono_ms >= self.orphans_until_ms {
             self.orphans_until_ms = 0;
             self.end_orphans(None);
+            self.forget_population_before();
         }
+        self.push_owed();
         self.run_local();
     }
 
@@ -204,6 +206,7 @@ impl Shard {
                 other => self.done(other.token()),
             }
         }
+        self.owed_is_loaded(jid);
     }
 
     fn expire_iqs(&mut self) {

@@ -521,3 +521,56 @@ fn marks_make_states_and_back() {
         assert_eq!(State::new(subscription, ask, pending_in, approved), state);
     }
 }
+
+#[test]
+fn the_server_approves_as_the_user_would_have_before() {
+    for state in State::ALL {
+        let outcome = approve(state);
+        assert!(outcome.state.from(), "{state:?}");
+        assert!(
+            !outcome.state.pending_in() && !outcome.state.approved(),
+            "{state:?}"
+        );
+        assert_eq!(outcome.state.to(), state.to(), "{state:?}");
+        assert_eq!(outcome.state.ask(), state.ask(), "{state:?}");
+        let pushes = outcome.steps.contains(&Step::Push);
+        assert_eq!(pushes, !state.looks_like(outcome.state), "{state:?}");
+        assert_eq!(outcome.steps.first(), Some(&Step::Send(Kind::Subscribed)));
+        assert!(outcome.steps.contains(&Step::Presence), "{state:?}");
+        if state.approved() {
+            assert_eq!(outcome, inbound(state, Kind::Subscribe), "{state:?}");
+        }
+    }
+}
+
+/// A and B of a domain that subscribes by itself: one request, and each sees the other.
+#[test]
+fn one_request_makes_it_both_ways() {
+    for (mut a, mut b) in [
+        (State::None, State::None),
+        (State::NoneIn, State::NoneOut),
+        (State::From, State::To),
+    ] {
+        let asked = outbound(a, Kind::Subscribe);
+        a = asked.state;
+        // What is on its way: to B, or to A.
+        let mut ways = std::collections::VecDeque::from([(true, Kind::Subscribe)]);
+        let mut steps = 0;
+        while let Some((to_b, kind)) = ways.pop_front() {
+            steps += 1;
+            assert!(steps < 10, "it goes round in circles");
+            let state = if to_b { &mut b } else { &mut a };
+            let outcome = match kind {
+                Kind::Subscribe => approve_both(*state),
+                kind => inbound(*state, kind),
+            };
+            *state = outcome.state;
+            for step in outcome.steps {
+                if let Step::Send(kind) = step {
+                    ways.push_back((!to_b, *kind));
+                }
+            }
+        }
+        assert_eq!((a, b), (State::Both, State::Both));
+    }
+}

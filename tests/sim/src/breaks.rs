@@ -18,11 +18,13 @@ pub enum Break {
     LosePresence,
     /// The mux is told that more is settled than is.
     SettleEarly,
+    /// A shard is sometimes not told that groups have changed.
+    LoseGroups,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Break; 7] = [
+    pub const ALL: [Break; 8] = [
         Break::DropAck,
         Break::ForgetHeld,
         Break::EarlyAnswer,
@@ -30,6 +32,7 @@ impl Break {
         Break::SkipRecords,
         Break::LosePresence,
         Break::SettleEarly,
+        Break::LoseGroups,
     ];
 
     /// As on the command line.
@@ -42,6 +45,7 @@ impl Break {
             Self::SkipRecords => "skip-records",
             Self::LosePresence => "lose-presence",
             Self::SettleEarly => "settle-early",
+            Self::LoseGroups => "lose-groups",
         }
     }
 

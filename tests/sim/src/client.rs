@@ -56,6 +56,11 @@ pub(crate) struct Client {
     pub priority: i8,
     /// What it believes of others: by client.
     pub belief: BTreeMap<usize, u64>,
+    /// Its roster as it knows it, kept from session to session: contact, what is shown. And the version of it.
+    pub roster: BTreeMap<String, String>,
+    roster_version: Option<String>,
+    /// It has asked for it in this session, and has an answer.
+    pub roster_known: bool,
     /// IQs without an answer.
     pub iqs: u64,
     next_iq: u64,
@@ -130,6 +135,9 @@ impl World {
             presence: None,
             priority: 0,
             belief: BTreeMap::new(),
+            roster: BTreeMap::new(),
+            roster_version: None,
+            roster_known: false,
             iqs: 0,
             next_iq: 0,
             seq: 0,
@@ -192,6 +200,7 @@ impl World {
         c.parser = None;
         c.presence = None;
         c.belief.clear();
+        c.roster_known = false;
         c.iqs = 0;
         let tcp = c.tcp;
         self.oracle.end(tcp, how, now);
@@ -332,7 +341,7 @@ impl World {
             }
             70..80 => self.change_presence(client),
             80..84 => self.ask(client, "<ping xmlns='urn:xmpp:ping'/>"),
-            84..86 => self.ask(client, "<query xmlns='jabber:iq:roster'/>"),
+            84..86 => self.ask_roster(client),
             86..90 => self.enable_sm(client),
             90..96 => return self.leave(client),
             _ => return self.drop_line(client),
@@ -386,7 +395,46 @@ impl World {
         }
     }
 
+    /// Mostly with the version it has.
+    fn ask_roster(&mut self, client: usize) {
+        let with_version = self.rng.permille(700);
+        let c = &mut self.clients[client];
+        if !with_version {
+            c.roster_version = None;
+        }
+        let ver = c.roster_version.as_ref();
+        let ver = ver.map(|v| format!(" ver='{v}'")).unwrap_or_default();
+        self.ask(client, &format!("<query xmlns='jabber:iq:roster'{ver}/>"));
+    }
+
+    /// A whole roster, nothing new, or a push.
+    fn roster(&mut self, client: usize, element: &Element, whole: bool) {
+        let c = &mut self.clients[client];
+        c.roster_known |= whole;
+        let Some(query) = element.child("query", "jabber:iq:roster") else {
+            return;
+        };
+        let query = query.tree();
+        if whole {
+            c.roster.clear();
+        }
+        for item in query.children() {
+            let attr = |name: &str| item.attr(name).unwrap_or("-").to_owned();
+            let (jid, subscription) = (attr("jid"), attr("subscription"));
+            if subscription == "remove" {
+                c.roster.remove(&jid);
+            } else {
+                let mut groups: Vec<_> = item.children().map(|g| g.text().into_owned()).collect();
+                groups.sort();
+                let line = format!("{} {subscription} [{}]", attr("name"), groups.join(","));
+                c.roster.insert(jid, line);
+            }
+        }
+        c.roster_version = query.attr("ver").map(str::to_owned);
+    }
+
     fn ask(&mut self, client: usize, child: &str) {
+        let roster = if child.contains("roster") { "r" } else { "" };
         let c = &mut self.clients[client];
         c.next_iq += 1;
         c.iqs += 1;
@@ -395,7 +443,10 @@ impl World {
         } else {
             ""
         };
-        let text = format!("<iq type='get' id='q{}'{to}>{child}</iq>", c.next_iq);
+        let text = format!(
+            "<iq type='get' id='q{roster}{}'{to}>{child}</iq>",
+            c.next_iq
+        );
         self.stanza(client, &text);
     }
 
@@ -640,8 +691,14 @@ impl World {
                 let what = String::from_utf8_lossy(element.raw()).into_owned();
                 self.fail(format!("client {client} cannot bind: {what}"));
             }
-            (id, "result" | "error") if id.starts_with('q') => c.iqs = c.iqs.saturating_sub(1),
+            (id, "result" | "error") if id.starts_with('q') => {
+                c.iqs = c.iqs.saturating_sub(1);
+                if id.starts_with("qr") && kind == "result" {
+                    self.roster(client, element, true);
+                }
+            }
             (id, "get" | "set") if c.state == State::Online => {
+                self.roster(client, element, false);
                 let from = element
                     .attr("from")
                     .map(|f| format!(" to='{f}'"))
@@ -670,7 +727,7 @@ impl World {
         if early {
             self.enable_sm(client);
         }
-        self.ask(client, "<query xmlns='jabber:iq:roster'/>");
+        self.ask_roster(client);
         let priority = if self.rng.permille(50) && self.active {
             -1
         } else {

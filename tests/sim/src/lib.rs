@@ -14,6 +14,7 @@
 
 mod breaks;
 mod client;
+mod groups;
 mod muxes;
 mod oracle;
 mod rng;

@@ -23,7 +23,7 @@ struct Arguments {
     /// Only this mix of faults: calm, cuts, kills, muxes, vanish, disk, tight, resources, storm.
     #[arg(long)]
     scenario: Option<String>,
-    /// Break it on purpose: drop-ack, forget-held, early-answer, lose-origins, skip-records, lose-presence, settle-early.
+    /// Break it on purpose: drop-ack, forget-held, early-answer, lose-origins, skip-records, lose-presence, settle-early, lose-groups.
     #[arg(long = "break")]
     broken: Option<String>,
     /// Print everything that happens.

@@ -340,8 +340,9 @@ impl World {
                 if x == y {
                     continue;
                 }
-                let visible =
-                    client.account == other.account || sees(client.account, other.account);
+                let visible = client.account == other.account
+                    || sees(client.account, other.account)
+                    || self.groups.presence(client.account, other.account);
                 let truth = other
                     .presence
                     .filter(|_| visible && other.state == State::Online);
@@ -368,6 +369,7 @@ impl World {
                 self.fail(text);
             }
         }
+        self.check_rosters();
         let mut wrong = Vec::new();
         for (number, message) in self.oracle.messages.iter().enumerate() {
             self.check_message(number, message, &mut wrong);

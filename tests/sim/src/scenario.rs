@@ -82,6 +82,8 @@ impl Scenario {
             shards: rng.between(2, 3) as u16,
             active_us: rng.between(8, 16) * 1_000_000,
             act_us: rng.between(300, 1_200) * 1_000,
+            groups: rng.between(0, 3) as usize,
+            regroups: rng.between(0, 6),
             ..Plan::default()
         };
         match self {
@@ -133,6 +135,10 @@ pub struct Plan {
     pub active_us: u64,
     /// Mean time between two acts of a client.
     pub act_us: u64,
+    /// Groups of the directory.
+    pub groups: usize,
+    /// Changes of them.
+    pub regroups: u64,
     /// Link cuts.
     pub cuts: u64,
     /// Kills of the server.

@@ -39,6 +39,7 @@ pub(crate) struct ShardBox {
     to_shards: Vec<u64>,
     from_writer: u64,
     from_links: u64,
+    pub from_sweeper: u64,
 }
 
 /// A batch of one shard on its way to disk.
@@ -96,6 +97,7 @@ impl World {
                 register: Vec::new(),
                 register_requests_max: 0,
             }),
+            group_presence_max: crate::groups::PRESENCE_MAX,
             ping_after: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(45),
             ..Settings::default()
@@ -127,6 +129,7 @@ impl World {
             format_args!("server run {} starts", server.run),
         );
         self.server = Some(server);
+        self.tell_population_again();
         for shard in 0..usize::from(self.plan.shards) {
             self.plan_tick(shard);
         }
@@ -156,6 +159,7 @@ impl World {
             unix_ms: UNIX_BASE_MS + self.now_us / 1_000,
         };
         let count = self.plan.shards;
+        let population = self.certain_population(settings.mux_lost);
         let mut shards = Vec::new();
         let mut notes = Vec::new();
         for id in 0..count {
@@ -164,6 +168,7 @@ impl World {
                 shards: count,
                 epoch,
                 settings: settings.clone(),
+                population: population.clone(),
             };
             let mut chance = self.rng.fork();
             let mut shard = Shard::new(
@@ -182,6 +187,7 @@ impl World {
                 to_shards: vec![0; usize::from(count)],
                 from_writer: 0,
                 from_links: 0,
+                from_sweeper: 0,
             });
         }
         let mut boot = [0; 16];
@@ -418,7 +424,7 @@ impl World {
     }
 
     /// When the next thing on this way arrives: never before the last one.
-    fn way(&mut self, last: impl FnOnce(&mut Server) -> &mut u64) -> u64 {
+    pub(crate) fn way(&mut self, last: impl FnOnce(&mut Server) -> &mut u64) -> u64 {
         let delay = if self.rng.permille(10) {
             self.rng.below(20_000)
         } else {

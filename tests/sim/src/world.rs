@@ -10,6 +10,7 @@
 
 use crate::breaks::Break;
 use crate::client::Client;
+use crate::groups::Groups;
 use crate::muxes::{Mux, Tcp, Transport};
 use crate::oracle::Oracle;
 use crate::rng::Rng;
@@ -168,6 +169,7 @@ pub(crate) enum Ev {
     },
     // The world.
     Fault(Fault),
+    Regroup,
     Quiet,
     End,
 }
@@ -252,6 +254,7 @@ pub(crate) struct World {
     pub transports: Vec<Transport>,
     pub tcps: Vec<Tcp>,
     pub clients: Vec<Client>,
+    pub groups: Groups,
     pub oracle: Oracle,
     /// Faults may happen and clients act.
     pub active: bool,
@@ -292,6 +295,7 @@ impl World {
             transports: Vec::new(),
             tcps: Vec::new(),
             clients: Vec::new(),
+            groups: Groups::default(),
             active: true,
             gathering: false,
             ended: false,
@@ -330,6 +334,7 @@ impl World {
 
     fn populate(&mut self) {
         self.make_accounts();
+        self.make_groups();
         self.add_muxes();
         self.start_server();
         for client in 0..self.clients.len() {
@@ -359,6 +364,12 @@ impl World {
                 Fault::KillServer
             };
             self.at(kill_at.min(to), Ev::Fault(fault));
+        }
+        if plan.groups > 0 {
+            for _ in 0..plan.regroups {
+                let at = self.rng.between(from, to);
+                self.at(at, Ev::Regroup);
+            }
         }
         for _ in 0..plan.cuts {
             let at = self.rng.between(from, to);
@@ -476,6 +487,7 @@ impl World {
             Ev::Act { client, life } => self.act(client, life),
             Ev::Login { client, life } => self.login(client, life),
             Ev::Fault(fault) => self.fault(fault),
+            Ev::Regroup => self.regroup(),
             Ev::Quiet => self.quiet(),
             Ev::End => self.end(),
         }
@@ -600,6 +612,7 @@ fn kind_of(ev: &Ev) -> u64 {
         Ev::Fault(_) => 24,
         Ev::Quiet => 25,
         Ev::End => 26,
+        Ev::Regroup => 27,
     }
 }
 
