@@ -65,6 +65,12 @@ enum Command {
     /// Who may do what.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What the directories know.
+    #[command(subcommand)]
+    Directory(DirectoryCommand),
+    /// What is kept of what the directories have said.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// The server's configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -100,6 +106,29 @@ enum PolicyCommand {
         jid: String,
         /// The right, as policy.toml calls it.
         right: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum DirectoryCommand {
+    /// Say step by step how a name becomes a verdict: which directory, host, filter and entry, attributes, groups, policy.
+    Test {
+        /// name@domain
+        jid: String,
+        /// Also whether this password is right: it is the first line of standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum CacheCommand {
+    /// Entries, hits and misses of each cache since the start.
+    Stats,
+    /// Forget what is kept of somebody, or everything.
+    Flush {
+        /// name@domain
+        jid: Option<String>,
     },
 }
 
@@ -230,6 +259,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
+    let mut asks_password = false;
     let connect = || connect(cli.config.clone(), cli.admin_password_stdin);
     let (command, args) = match cli.command {
         Command::Init(args) => return said(init::init(&args), json),
@@ -250,6 +280,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Policy(PolicyCommand::Test { jid, right }) => {
             ("policy test", json!({"jid": jid, "right": right}))
         }
+        Command::Directory(DirectoryCommand::Test {
+            jid,
+            password_stdin,
+        }) => {
+            asks_password = password_stdin;
+            ("directory test", json!({"jid": jid}))
+        }
+        Command::Cache(CacheCommand::Stats) => ("cache stats", json!({})),
+        Command::Cache(CacheCommand::Flush { jid }) => ("cache flush", json!({"jid": jid})),
         Command::Config(ConfigCommand::Show) => ("config show", json!({})),
         Command::Config(ConfigCommand::Reload) => ("config reload", json!({})),
         Command::User(User::Del { jid }) => ("user del", json!({"jid": jid})),
@@ -262,7 +301,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     };
     let mut args = args;
     let mut connection = None;
-    if matches!(command, "user add" | "user passwd") {
+    if asks_password || matches!(command, "user add" | "user passwd") {
         // The administrator's own password is the line before it.
         if cli.admin_password_stdin {
             connection = Some(connect()?);

@@ -9,6 +9,7 @@
 
 pub mod audit;
 mod commands;
+mod directories;
 pub mod login;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ pub fn grants<'a>(
     caller: &Caller,
     right: Right,
     policy: &Policy,
+    population: &directory::population::Population,
     administrators: impl IntoIterator<Item = (&'a str, &'a [Right])>,
 ) -> bool {
     match &caller.door {
@@ -68,7 +70,7 @@ pub fn grants<'a>(
             .find(|(listed, _)| listed == name)
             .is_none_or(|(_, rights)| rights.contains(&right) || rights.contains(&Right::Admin)),
         Door::Account(jid) => {
-            let has = |right| policy.allows(jid, right, &crate::policy::no_groups);
+            let has = |right| policy.allows(jid, right, &|group| population.is_in(jid, group));
             has(Right::Login) && (has(right) || has(Right::Admin))
         }
     }
@@ -171,6 +173,12 @@ pub trait Backend: Send + Sync {
     /// Sends a headline to the available resources of an account, or of all. Returns how many got it.
     fn alert(&self, account: Option<&BareJid>, subject: &str, body: &str)
     -> Result<usize, Refusal>;
+    /// The directories.
+    fn site(&self) -> std::sync::Arc<directory::site::Site>;
+    /// Everybody and every group, as the last sweep found them.
+    fn population(&self) -> std::sync::Arc<directory::population::Population>;
+    /// Has people and groups read again at once.
+    fn sweep_now(&self);
     /// What the policy says.
     fn verdict(&self, user: &BareJid, right: Right) -> crate::policy::Verdict;
     /// Every key of the configuration that is in force.

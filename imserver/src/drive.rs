@@ -24,5 +24,6 @@ pub mod queue;
 pub mod reload;
 pub mod server;
 pub mod shards;
+pub mod sweeper;
 pub mod tls;
 pub mod writer;

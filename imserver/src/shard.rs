@@ -306,10 +306,11 @@ impl Shard {
 
     // ---- addresses --------------------------------------------------------------------------------------
 
-    /// Whether an account of ours has a right. No directory has groups yet: a rule cannot name one.
+    /// Whether an account of ours has a right.
     fn may(&self, account: &BareJid, right: crate::policy::Right) -> bool {
-        let groups = &crate::policy::no_groups;
-        self.settings.policy.allows(account, right, groups)
+        let population = self.groups.view.population();
+        let in_group = |group: &str| population.is_in(account, group);
+        self.settings.policy.allows(account, right, &in_group)
     }
 
     fn home(&self, account: &BareJid) -> ShardId {

@@ -1,6 +1,6 @@
 //! The commands: a row each, with what it does. To add one: a row, a function, and its words in `admin-cli`.
 
-use super::{Answer, Args, Backend, Refusal, quoted};
+use super::{Answer, Args, Backend, Refusal, directories, quoted};
 use crate::policy::Right;
 use serde_json::{Value, json};
 use store::{Account, PutMode, Write, WriteError, Written};
@@ -147,6 +147,24 @@ pub const COMMANDS: &[Command] = &[
         run: config_reload,
     },
     Command {
+        name: "directory test",
+        changes: false,
+        rights: USERS,
+        run: directories::test,
+    },
+    Command {
+        name: "cache stats",
+        changes: false,
+        rights: READ,
+        run: directories::cache_stats,
+    },
+    Command {
+        name: "cache flush",
+        changes: true,
+        rights: USERS,
+        run: directories::cache_flush,
+    },
+    Command {
         name: "mux list",
         changes: false,
         rights: READ,
@@ -198,7 +216,7 @@ fn page<T>(
 }
 
 /// An address of an account that may be here.
-fn account_jid(backend: &dyn Backend, text: &str) -> Result<BareJid, Refusal> {
+pub(super) fn account_jid(backend: &dyn Backend, text: &str) -> Result<BareJid, Refusal> {
     let jid = address(text)?;
     if jid.localpart().is_none() {
         return Err(Refusal::new(

@@ -20,6 +20,26 @@ struct Site {
     rights: Vec<Right>,
     audited: Mutex<Vec<Value>>,
     audit_is_full: bool,
+    directory: std::sync::Arc<directory::LocalDirectory>,
+    sweeps: Mutex<usize>,
+}
+
+#[derive(Debug)]
+struct NoOverlay;
+
+impl directory::site::Overlay for NoOverlay {
+    fn is_disabled(&self, _: &BareJid) -> bool {
+        false
+    }
+    fn captured_keys(
+        &self,
+        _: &BareJid,
+        _: ScramHash,
+    ) -> Result<Option<xmpp::scram::ScramKeys>, directory::DirectoryError> {
+        Ok(None)
+    }
+    fn capture(&self, _: &BareJid, _: &str) {}
+    fn forget(&self, _: &BareJid) {}
 }
 
 /// Who may do everything.
@@ -50,6 +70,8 @@ impl Site {
             rights: Vec::new(),
             audited: Mutex::default(),
             audit_is_full: false,
+            directory: std::sync::Arc::new(directory::LocalDirectory::new(model.reader().unwrap())),
+            sweeps: Mutex::default(),
         }
     }
 
@@ -153,6 +175,21 @@ impl Backend for Site {
             .iter()
             .filter(|s| account.is_none_or(|a| s.jid.bare() == *a));
         Ok(mine.count())
+    }
+    fn site(&self) -> std::sync::Arc<directory::site::Site> {
+        std::sync::Arc::new(directory::site::Site::new(
+            [(
+                "a.example".to_owned(),
+                vec![self.directory.clone() as std::sync::Arc<dyn directory::backend::Backend>],
+            )],
+            std::sync::Arc::new(NoOverlay),
+        ))
+    }
+    fn population(&self) -> std::sync::Arc<directory::population::Population> {
+        std::sync::Arc::default()
+    }
+    fn sweep_now(&self) {
+        *self.sweeps.lock().unwrap() += 1;
     }
     fn verdict(&self, user: &BareJid, right: Right) -> crate::policy::Verdict {
         Policy::open().test(user, right, &crate::policy::no_groups)
@@ -658,7 +695,7 @@ fn rights_come_from_the_socket_the_certificate_or_the_policy() {
             ('u', Right::AdminUsers),
         ]
         .into_iter()
-        .filter(|(_, right)| grants(&caller, *right, &policy, listed))
+        .filter(|(_, right)| grants(&caller, *right, &policy, &Default::default(), listed))
         .map(|(letter, _)| letter)
         .collect();
         assert_eq!(found, rights, "{caller:?}");
@@ -712,4 +749,53 @@ fn the_commands_about_policy_configuration_and_headlines() {
     let want = json!([["a.b", "1", "default"], ["a.c", "1", "imserver.toml:3"]]);
     assert_eq!(rows, want);
     assert_eq!(site.code("config reload", json!({})), "bad-request");
+}
+
+#[test]
+fn the_commands_about_directories() {
+    let site = Site::new();
+    site.ask(
+        "user add",
+        json!({"jid": "ann@a.example", "password": "pencil"}),
+    );
+    let steps = |args: Value| -> Vec<(String, String)> {
+        let reply = site.ask("directory test", args);
+        let rows = reply["ok"]["rows"].as_array().expect("a table").clone();
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        rows.iter().map(|r| (text(&r[0]), text(&r[1]))).collect()
+    };
+    let has = |steps: &[(String, String)], what: &str, answer: &str| {
+        assert!(
+            steps.iter().any(|(w, a)| w == what && a.contains(answer)),
+            "{what}: {answer} in {steps:?}"
+        );
+    };
+    let right = steps(json!({"jid": "ann@a.example", "password": "pencil"}));
+    has(&right, "directory", "local");
+    has(&right, "account", "ann@a.example");
+    has(&right, "password", "right");
+    has(&right, "policy", "may log in");
+    let wrong = steps(json!({"jid": "ann@a.example", "password": "pencils"}));
+    has(&wrong, "password", "wrong");
+    let nobody = steps(json!({"jid": "bob@a.example"}));
+    has(&nobody, "account", "none for the login name");
+    for args in [
+        json!({}),
+        json!({"jid": "a.example"}),
+        json!({"jid": "x@elsewhere"}),
+    ] {
+        assert_eq!(
+            site.ask("directory test", args)["error"]["code"],
+            "bad-request"
+        );
+    }
+    // What is in the store is not cached.
+    assert_eq!(site.ask("cache stats", json!({}))["ok"]["rows"], json!([]));
+    assert!(site.ask("cache flush", json!({}))["ok"]["text"].is_string());
+    assert!(site.ask("cache flush", json!({"jid": "ann@a.example"}))["ok"]["text"].is_string());
+    assert_eq!(*site.sweeps.lock().unwrap(), 2);
+    assert_eq!(
+        site.ask("cache flush", json!({"jid": "nonsense@"}))["error"]["code"],
+        "bad-request"
+    );
 }

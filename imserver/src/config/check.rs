@@ -53,30 +53,37 @@ fn checked(
         link_name(reader, name);
     }
     let data_dir = required(reader, &written.top.at, "data_dir", &written.top.data_dir);
+    let chains = chains(reader, written);
+    // Accounts in the store are in no groups.
+    let has_groups = chains
+        .values()
+        .flatten()
+        .any(|d| d != directory::local::NAME);
     let policy = match required(reader, &written.top.at, "policy", &written.top.policy) {
-        Some(policy) => load_policy(&base.join(&policy.value)).unwrap_or_else(|mistakes| {
-            let unreadable = mistakes.0.iter().any(|m| m.line == 0);
-            if unreadable {
-                let why = mistakes
-                    .0
-                    .iter()
-                    .map(|m| m.text.clone())
-                    .collect::<Vec<_>>()
-                    .join("; ");
-                reader.wrong(
-                    &policy.at,
-                    format!("{}: {why}", base.join(&policy.value).display()),
-                );
-            } else {
-                reader.adopt(mistakes.0);
-            }
-            Policy::default()
-        }),
+        Some(policy) => {
+            load_policy(&base.join(&policy.value), has_groups).unwrap_or_else(|mistakes| {
+                let unreadable = mistakes.0.iter().any(|m| m.line == 0);
+                if unreadable {
+                    let why = mistakes
+                        .0
+                        .iter()
+                        .map(|m| m.text.clone())
+                        .collect::<Vec<_>>()
+                        .join("; ");
+                    reader.wrong(
+                        &policy.at,
+                        format!("{}: {why}", base.join(&policy.value).display()),
+                    );
+                } else {
+                    reader.adopt(mistakes.0);
+                }
+                Policy::default()
+            })
+        }
         None => Policy::default(),
     };
 
     let domains = domains(reader, written);
-    let chains = chains(reader, written);
     let directory_cache = directory_cache(reader, written);
     let autosubscribe = autosubscribe(written);
     let embedded = embedded_mux.is_some();
@@ -137,8 +144,11 @@ fn checked(
 }
 
 /// The rules, as far as this configuration can follow them.
-fn load_policy(file: &Path) -> Result<Policy, Mistakes> {
+fn load_policy(file: &Path, has_groups: bool) -> Result<Policy, Mistakes> {
     let policy = Policy::load(file)?;
+    if has_groups {
+        return Ok(policy);
+    }
     let groups: Vec<Mistake> = policy
         .groups()
         .map(|(name, line)| Mistake {

@@ -8,6 +8,7 @@ use super::links::Ask;
 use super::lookups::Lookups;
 use super::overlay::StoreOverlay;
 use super::reload::Reloader;
+use super::sweeper::Latest;
 use super::writer::DirectWriter;
 use crate::admin::{self, Caller, Refusal};
 use crate::config::{AdministratorConfig, Config};
@@ -52,6 +53,8 @@ pub struct Backend {
     audit: AuditLog,
     lookups: Lookups,
     overlay: Arc<StoreOverlay>,
+    latest: Latest,
+    sweep: Sender<()>,
     fake: FakeKeys,
     /// Set once everything it reloads is there.
     pub reloader: OnceLock<Arc<Reloader>>,
@@ -147,6 +150,8 @@ impl Backend {
             audit: AuditLog::open(&config.admin.audit_log)?,
             lookups: directories.lookups().clone(),
             overlay: directories.overlay().clone(),
+            latest: directories.latest().clone(),
+            sweep: directories.sweep().clone(),
             fake,
             reloader: OnceLock::new(),
         })
@@ -382,9 +387,26 @@ impl admin::Backend for Backend {
         Ok(replies.iter().map(got).sum())
     }
 
+    fn site(&self) -> Arc<directory::site::Site> {
+        self.lookups.routes().site.clone()
+    }
+
+    fn population(&self) -> Arc<directory::population::Population> {
+        self.latest.population()
+    }
+
+    fn sweep_now(&self) {
+        // One that is to come anyway will do.
+        let _ = self.sweep.try_send(());
+    }
+
     fn verdict(&self, user: &BareJid, right: Right) -> Verdict {
         match self.rules.read() {
-            Ok(rules) => rules.policy.test(user, right, &crate::policy::no_groups),
+            Ok(rules) => {
+                let population = self.latest.population();
+                let in_group = |group: &str| population.is_in(user, group);
+                rules.policy.test(user, right, &in_group)
+            }
             Err(_) => Verdict {
                 allowed: false,
                 line: None,
@@ -440,7 +462,13 @@ impl admin::Backend for Backend {
                 .administrators
                 .iter()
                 .map(|a| (a.name.as_str(), &*a.rights));
-            admin::grants(caller, right, &rules.policy, granted)
+            admin::grants(
+                caller,
+                right,
+                &rules.policy,
+                &self.latest.population(),
+                granted,
+            )
         })
     }
 

@@ -7,14 +7,17 @@ use super::lookups::{Lookups, Routes};
 use super::overlay::StoreOverlay;
 use super::people::Clerk;
 use super::queue::Outbox;
+use super::sweeper::{Latest, Sweeper};
 use super::writer::DirectWriter;
 use crate::config::Config;
 use crate::event::Event;
-use crossbeam_channel::Sender;
+use anyhow::Context as _;
+use crossbeam_channel::{Sender, bounded};
 use directory::LocalDirectory;
 use directory::backend::Backend;
 use directory::site::Site;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use store::Engine;
 
 /// See the module.
@@ -25,6 +28,9 @@ pub struct Directories {
     local: Arc<dyn Backend>,
     clerk: Clerk,
     lookups: Lookups,
+    latest: Latest,
+    interval_s: Arc<AtomicU64>,
+    sweep: Sender<()>,
 }
 
 impl std::fmt::Debug for Directories {
@@ -52,6 +58,7 @@ impl Directories {
         )?);
         let local = LocalDirectory::with_iterations(engine.reader()?, iterations);
         let local: Arc<dyn Backend> = Arc::new(local.writing(Arc::new(writer.clone())));
+        let (sweep, wake) = bounded(1);
         let mut directories = Self {
             engine: engine.clone(),
             shards,
@@ -59,8 +66,23 @@ impl Directories {
             local,
             clerk: Clerk::new(writer),
             lookups: Lookups::default(),
+            latest: Latest::default(),
+            interval_s: Arc::default(),
+            sweep,
         };
         directories.configure(config)?;
+        let sweeper = Sweeper {
+            lookups: directories.lookups.clone(),
+            shards: directories.shards.clone(),
+            latest: directories.latest.clone(),
+            interval_s: directories.interval_s.clone(),
+            wake,
+            data_dir: config.data_dir.clone(),
+        };
+        std::thread::Builder::new()
+            .name("sweeper".into())
+            .spawn(move || sweeper.run())
+            .context("thread `sweeper` cannot be started")?;
         Ok(directories)
     }
 
@@ -79,6 +101,16 @@ impl Directories {
         &self.overlay
     }
 
+    /// Everybody and every group, as the last sweep found them.
+    pub fn latest(&self) -> &Latest {
+        &self.latest
+    }
+
+    /// What makes the sweeper begin at once.
+    pub fn sweep(&self) -> &Sender<()> {
+        &self.sweep
+    }
+
     /// Takes over a configuration. After an error the old one is in force.
     ///
     /// # Errors
@@ -89,6 +121,10 @@ impl Directories {
         let routes = Routes::start(site, &config.domains, &self.engine, &self.clerk, &to_shards)?;
         self.overlay.set_capture(config.auth.scram_capture);
         self.lookups.replace(routes);
+        let interval = config.directory_cache.ttl.as_secs();
+        self.interval_s.store(interval, Ordering::Relaxed);
+        // One that is to come anyway will do.
+        let _ = self.sweep.try_send(());
         Ok(())
     }
 

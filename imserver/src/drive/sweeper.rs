@@ -1,0 +1,323 @@
+//! Looks at everybody and every group of the directories once per time to live, and tells the shards what is different.
+//!
+//! In: sweeps of back ends. Out: populations for shards, the end of sessions of those who are gone.
+//! Owns: the last good sweep of each back end, also on disk, so that a start during an outage of the directory knows the groups.
+//! Never: takes a failed sweep for an empty one; ends a session because of one answer.
+
+use super::lookups::Lookups;
+use crate::event::{AdminEvent, Event};
+use crate::shard::home;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use directory::backend::{Sweep, SweptGroup, SweptPerson};
+use directory::population::Population;
+use directory::site::Site;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use xmpp::jid::BareJid;
+
+/// File of the last good sweeps in the data directory.
+const FILE: &str = "population";
+
+/// Of so many people that were there, more than half gone at a time is taken for a fault of the directory until the next sweep says
+/// the same. A handful may well leave together.
+const MASS: usize = 20;
+
+/// The population now, for those who are no shard.
+#[derive(Clone, Debug, Default)]
+pub struct Latest(Arc<RwLock<Arc<Population>>>);
+
+impl Latest {
+    /// As the last sweep found it.
+    pub fn population(&self) -> Arc<Population> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn replace(&self, population: Arc<Population>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = population;
+    }
+}
+
+/// See the module.
+pub struct Sweeper {
+    /// Whose back ends are swept.
+    pub lookups: Lookups,
+    /// Who is told.
+    pub shards: Vec<Sender<Vec<Event>>>,
+    /// For everybody else.
+    pub latest: Latest,
+    /// Seconds between sweeps.
+    pub interval_s: Arc<AtomicU64>,
+    /// Sweep now.
+    pub wake: Receiver<()>,
+    /// Where the last good sweeps are kept.
+    pub data_dir: PathBuf,
+}
+
+/// What lives from sweep to sweep.
+#[derive(Default)]
+struct State {
+    sweeps: BTreeMap<Arc<str>, Sweep>,
+    failing: HashSet<String>,
+    /// Gone by the sweep, and not yet confirmed one by one.
+    unconfirmed: HashSet<BareJid>,
+    /// The last sweep found more than half of everybody gone.
+    suspicious: bool,
+}
+
+impl Sweeper {
+    /// Runs until nobody can wake it any more.
+    pub fn run(self) {
+        let mut state = State {
+            sweeps: load(&self.data_dir.join(FILE)),
+            ..State::default()
+        };
+        self.publish(&state.sweeps);
+        loop {
+            self.sweep(&mut state);
+            let wait = Duration::from_secs(self.interval_s.load(Ordering::Relaxed));
+            match self.wake.recv_timeout(wait) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn sweep(&self, state: &mut State) {
+        let site = self.lookups.routes().site.clone();
+        let mut sweeps = BTreeMap::new();
+        for backend in site.backends().into_iter().filter(|b| b.abilities().sweep) {
+            let name: Arc<str> = Arc::from(backend.name());
+            match backend.sweep() {
+                Ok(mut sweep) => {
+                    if state.failing.remove(&*name) {
+                        tracing::info!(directory = &*name, "the directory can be swept again");
+                    }
+                    only_its_own(&site, &name, &mut sweep);
+                    sweeps.insert(name, sweep);
+                }
+                Err(error) => {
+                    if state.failing.insert(name.to_string()) {
+                        tracing::warn!(%error, "a sweep of a directory failed: its groups stay as they were");
+                    }
+                    if let Some(old) = state.sweeps.get(&name) {
+                        sweeps.insert(name, old.clone());
+                    }
+                }
+            }
+        }
+        let before = self.latest.population();
+        let after = Population::new(&sweeps, &before);
+        let lost = after.difference(&before).lost.len();
+        if lost > MASS
+            && lost > before.people() / 2
+            && !std::mem::replace(&mut state.suspicious, true)
+        {
+            tracing::warn!(
+                lost,
+                "more than half of everybody is gone from the directories: believed when the next sweep says the same"
+            );
+            return;
+        }
+        state.suspicious = false;
+        if sweeps != state.sweeps {
+            state.sweeps = sweeps;
+            state.unconfirmed.extend(self.publish(&state.sweeps));
+            let file = self.data_dir.join(FILE);
+            if let Err(error) = save(&file, &state.sweeps) {
+                tracing::warn!(%error, file = %file.display(), "what the directories hold could not be kept for the next start");
+            }
+        }
+        let unconfirmed = std::mem::take(&mut state.unconfirmed);
+        state.unconfirmed = unconfirmed
+            .into_iter()
+            .filter(|jid| !self.confirm(&site, jid))
+            .collect();
+    }
+
+    /// Tells everybody. Returns who is gone.
+    fn publish(&self, sweeps: &BTreeMap<Arc<str>, Sweep>) -> HashSet<BareJid> {
+        let before = self.latest.population();
+        let population = Arc::new(Population::new(sweeps, &before));
+        let difference = Arc::new(population.difference(&before));
+        self.latest.replace(population.clone());
+        for shard in &self.shards {
+            // This thread is nobody's hot path, so it may wait. A shard that is gone needs to know nothing.
+            let _ = shard.send(vec![Event::Population(
+                population.clone(),
+                difference.clone(),
+            )]);
+        }
+        difference.lost.clone()
+    }
+
+    /// Asks the directory about this one alone, and ends the sessions of who may not log in any more. False: nobody can say.
+    fn confirm(&self, site: &Site, jid: &BareJid) -> bool {
+        site.flush(Some(jid));
+        match site.person(jid) {
+            Ok(Some(person)) if !person.disabled => true,
+            Ok(_) => {
+                tracing::info!(
+                    account = jid.as_str(),
+                    "gone from the directory, or disabled there: logged off"
+                );
+                let shard = home(jid, self.shards.len() as u16);
+                let gone = Event::Admin(AdminEvent::AccountRemoved(jid.clone()));
+                let _ = self.shards[usize::from(shard.0)].send(vec![gone]);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// A directory speaks for the domains that name it, and for no others.
+fn only_its_own(site: &Site, name: &str, sweep: &mut Sweep) {
+    let mut domains: BTreeMap<String, bool> = BTreeMap::new();
+    let mut its_own = |jid: &BareJid| match domains.get(jid.domainpart()) {
+        Some(known) => *known,
+        None => {
+            let chain = site.chain(jid.domainpart());
+            let its = chain.iter().any(|b| b.name() == name);
+            domains.insert(jid.domainpart().to_owned(), its);
+            its
+        }
+    };
+    sweep.people.retain(|p| its_own(&p.jid));
+    for group in &mut sweep.groups {
+        group.members.retain(&mut its_own);
+    }
+}
+
+/// A line each: a directory, a person, a group, or a member of the group before.
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Line {
+    Directory(String),
+    Person(String, Option<String>, bool),
+    Group(String, Option<String>, bool),
+    Member(String),
+}
+
+fn save(file: &Path, sweeps: &BTreeMap<Arc<str>, Sweep>) -> std::io::Result<()> {
+    let new = file.with_extension("new");
+    let mut out = BufWriter::new(std::fs::File::create(&new)?);
+    let mut put = |line: Line| -> std::io::Result<()> {
+        serde_json::to_writer(&mut out, &line)?;
+        out.write_all(b"\n")
+    };
+    for (name, sweep) in sweeps {
+        put(Line::Directory(name.to_string()))?;
+        for SweptPerson {
+            jid,
+            name,
+            disabled,
+        } in &sweep.people
+        {
+            put(Line::Person(jid.as_str().into(), name.clone(), *disabled))?;
+        }
+        for group in &sweep.groups {
+            put(Line::Group(
+                group.name.clone(),
+                group.title.clone(),
+                group.in_rosters,
+            ))?;
+            for member in &group.members {
+                put(Line::Member(member.as_str().into()))?;
+            }
+        }
+    }
+    out.into_inner()?.sync_data()?;
+    std::fs::rename(new, file)
+}
+
+/// What was kept; nothing if there is none or it cannot be read: then the first sweep tells.
+fn load(file: &Path) -> BTreeMap<Arc<str>, Sweep> {
+    let Ok(open) = std::fs::File::open(file) else {
+        return BTreeMap::new();
+    };
+    let read = || -> Option<BTreeMap<Arc<str>, Sweep>> {
+        let mut sweeps: BTreeMap<Arc<str>, Sweep> = BTreeMap::new();
+        let mut directory: Option<Arc<str>> = None;
+        for line in BufReader::new(open).lines() {
+            let line: Line = serde_json::from_str(&line.ok()?).ok()?;
+            if let Line::Directory(name) = &line {
+                directory = Some(Arc::from(name.as_str()));
+                sweeps.insert(Arc::from(name.as_str()), Sweep::default());
+                continue;
+            }
+            let sweep = sweeps.get_mut(directory.as_ref()?)?;
+            match line {
+                Line::Directory(_) => {}
+                Line::Person(jid, name, disabled) => sweep.people.push(SweptPerson {
+                    jid: BareJid::parse(&jid).ok()?,
+                    name,
+                    disabled,
+                }),
+                Line::Group(name, title, in_rosters) => sweep.groups.push(SweptGroup {
+                    name,
+                    title,
+                    in_rosters,
+                    members: Vec::new(),
+                }),
+                Line::Member(jid) => {
+                    let group = sweep.groups.last_mut()?;
+                    group.members.push(BareJid::parse(&jid).ok()?);
+                }
+            }
+        }
+        Some(sweeps)
+    };
+    read().unwrap_or_else(|| {
+        tracing::warn!(file = %file.display(), "what the directories held cannot be read; they will be swept anew");
+        BTreeMap::new()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jid(text: &str) -> BareJid {
+        BareJid::parse(text).expect("a JID")
+    }
+
+    #[test]
+    fn a_sweep_is_kept_for_the_next_start() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join(FILE);
+        assert!(load(&file).is_empty());
+        let sweep = Sweep {
+            people: vec![SweptPerson {
+                jid: jid("ann@x.example"),
+                name: Some("Ann \"the\n\u{1F600}\" Example".into()),
+                disabled: true,
+            }],
+            groups: vec![SweptGroup {
+                name: "Sales team".into(),
+                title: None,
+                in_rosters: true,
+                members: vec![jid("ann@x.example"), jid("bob@x.example")],
+            }],
+        };
+        let sweeps = BTreeMap::from([
+            (Arc::from("corp"), sweep),
+            (Arc::from("empty"), Sweep::default()),
+        ]);
+        save(&file, &sweeps).expect("it can be written");
+        assert_eq!(load(&file), sweeps);
+        for broken in [
+            "{\"Member\":\"a@b\"}\n",
+            "nonsense\n",
+            "{\"Directory\":\"x\"}\n{\"Person\":[\"@\",null,false]}\n",
+        ] {
+            std::fs::write(&file, broken).expect("it can be written");
+            assert!(load(&file).is_empty(), "{broken}");
+        }
+    }
+}
