@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Rust: Prosody, slapd, profanity and HAProxy among others (Debian), slixmpp (PyPI), @xmpp/client (npm).
+# Installs what the tests need beside Rust: Prosody, slapd, Dovecot, profanity and HAProxy among others (Debian), slixmpp (PyPI), @xmpp/client (npm).
 # Idempotent; says nothing and takes no time when all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 need=()
-for pair in prosody:prosody slapd:slapd ldapsearch:ldap-utils profanity:profanity tmux:tmux haproxy:haproxy openssl:openssl ip:iproute2 ss:iproute2 faketime:faketime unshare:util-linux python3:python3 node:nodejs npm:npm; do
+for pair in prosody:prosody slapd:slapd ldapsearch:ldap-utils doveadm:dovecot-imapd profanity:profanity tmux:tmux haproxy:haproxy openssl:openssl ip:iproute2 ss:iproute2 faketime:faketime unshare:util-linux python3:python3 node:nodejs npm:npm; do
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
 if [ ${#need[@]} -gt 0 ]; then
     sudo=""; [ "$(id -u)" = 0 ] || sudo=sudo
     $sudo apt-get update -qq
-    # Prosody, slapd and HAProxy must not start by themselves: the tests run their own.
+    # Prosody, slapd, Dovecot and HAProxy must not start by themselves: the tests run their own.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $sudo apt-get install -y -qq --no-install-recommends "${need[@]}"
 fi
 

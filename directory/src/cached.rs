@@ -33,6 +33,8 @@ struct Verifier {
 /// See the module.
 pub struct Cached<B> {
     backend: B,
+    /// Who somebody is, is kept.
+    keeps_people: bool,
     people: Cache<BareJid, Arc<Person>>,
     logins: Cache<LoginName, Arc<Person>>,
     photos: Cache<BareJid, Photo>,
@@ -54,6 +56,7 @@ impl<B: Backend> Cached<B> {
         };
         Cached {
             backend,
+            keeps_people: true,
             people: Cache::new(config),
             logins: Cache::new(config),
             photos: Cache::new(photos),
@@ -64,6 +67,14 @@ impl<B: Backend> Cached<B> {
                     .support_invalidation_closures()
                     .build()
             }),
+        }
+    }
+
+    /// Keeps only verifiers of passwords, for a back end that knows its people from our own store.
+    pub fn passwords_only(backend: B, config: CacheConfig) -> Self {
+        Cached {
+            keeps_people: false,
+            ..Self::new(backend, config)
         }
     }
 
@@ -123,6 +134,9 @@ impl<B: Backend> Backend for Cached<B> {
     }
 
     fn resolve(&self, login: &LoginName) -> Result<Option<Person>, DirectoryError> {
+        if !self.keeps_people {
+            return self.backend.resolve(login);
+        }
         let ask = || {
             let person = self.backend.resolve(login)?.map(Arc::new);
             if let Some(person) = &person {
@@ -134,6 +148,9 @@ impl<B: Backend> Backend for Cached<B> {
     }
 
     fn person(&self, jid: &BareJid) -> Result<Option<Person>, DirectoryError> {
+        if !self.keeps_people {
+            return self.backend.person(jid);
+        }
         let ask = || Ok(self.backend.person(jid)?.map(Arc::new));
         self.people.get(jid, ask).map(owned)
     }
@@ -212,10 +229,16 @@ impl<B: Backend> Backend for Cached<B> {
     }
 
     fn at_hand(&self, jid: &BareJid) -> Option<Option<Person>> {
+        if !self.keeps_people {
+            return self.backend.at_hand(jid);
+        }
         self.people.fresh(jid).map(owned)
     }
 
     fn cache_stats(&self) -> Vec<(&'static str, CacheStats)> {
+        if !self.keeps_people {
+            return Vec::new();
+        }
         vec![
             ("people", self.people.stats()),
             ("login names", self.logins.stats()),

@@ -18,7 +18,6 @@ mod entry;
 mod explain;
 pub mod filter;
 mod groups;
-mod health;
 mod link;
 mod people;
 mod pool;
@@ -26,7 +25,7 @@ mod scram;
 mod sweep;
 mod write;
 
-pub use link::read_ca;
+pub use crate::tls::read_ca;
 
 use crate::backend::{
     Abilities, Backend, ExplainStep, Person, Photo, Registered, Registration, SearchAnswer,

@@ -5,7 +5,7 @@
 //! block: a read, or milliseconds of PBKDF2), answers an outage with "no such user", logs a secret.
 //!
 //! ```text
-//!   shard ─► worker ─► Site (per domain a chain) ─► Cached ─► a back end: LDAP, ...
+//!   shard ─► worker ─► Site (per domain a chain) ─► Cached ─► a back end: LDAP, IMAP
 //!                                              └───────────► local accounts
 //!   sweeper ─────────────────────────────────────► Population ─► every shard
 //! ```
@@ -15,11 +15,14 @@
 pub mod backend;
 pub mod cache;
 pub mod cached;
+mod health;
+pub mod imap;
 pub mod ldap;
 pub mod local;
 pub mod password;
 pub mod population;
 pub mod site;
+mod tls;
 
 pub use local::LocalDirectory;
 pub use password::{DeriveError, derive_account};

@@ -7,10 +7,12 @@
 //! - [`harness`]: a [`harness::Site`] is one set-up in a temporary directory, with its processes.
 //! - [`client`]: a scripted raw client over plain TCP, STARTTLS and direct TLS.
 //! - [`scansion`]: reads and runs `scripts/*.scs` (format: `README.md` beside this crate).
+//! - [`dovecot`]: an IMAP server with mailboxes.
 //! - [`slapd`]: an LDAP server with a tree of people and groups.
 //! - [`prosody`]: the same scripts against Prosody, to tell whether a script is wrong.
 
 pub mod client;
+pub mod dovecot;
 pub mod harness;
 pub mod ports;
 pub mod prosody;

@@ -5,17 +5,15 @@
 
 use super::config::{HostConfig, LdapConfig, Tls};
 use super::entry::Entry;
+use crate::tls::client_config;
 use ldap3::adapters::{Adapter, EntriesOnly, PagedResults};
 use ldap3::{LdapConn, LdapConnSettings, LdapError, LdapResult, Scope, SearchOptions, StdStream};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig};
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -161,48 +159,6 @@ impl std::fmt::Debug for Dialer {
     }
 }
 
-/// Reads the certificates of a CA.
-///
-/// # Errors
-/// In words, without the name of the file.
-pub fn read_ca(path: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|e| format!("cannot be read: {e}"))?;
-    for certificate in certificates {
-        let certificate =
-            certificate.map_err(|e| format!("is no PEM file of certificates: {e}"))?;
-        roots
-            .add(certificate)
-            .map_err(|e| format!("holds a certificate that cannot be used: {e}"))?;
-    }
-    if roots.is_empty() {
-        return Err("holds no certificate".to_owned());
-    }
-    Ok(roots)
-}
-
-fn client_config(config: &LdapConfig) -> Result<Arc<ClientConfig>, String> {
-    let roots = match &config.ca {
-        Some(path) => read_ca(path).map_err(|why| format!("{} {why}", path.display()))?,
-        None => {
-            let mut roots = RootCertStore::empty();
-            for certificate in rustls_native_certs::load_native_certs().certs {
-                // One odd certificate among the system's does not spoil the others.
-                let _ = roots.add(certificate);
-            }
-            roots
-        }
-    };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(tls))
-}
-
 impl Dialer {
     /// # Errors
     /// The CA's certificates are of no use.
@@ -211,7 +167,7 @@ impl Dialer {
         Ok(Dialer {
             hosts: config.hosts.clone(),
             tls: if tls {
-                Some(client_config(config)?)
+                Some(client_config(config.ca.as_deref())?)
             } else {
                 None
             },

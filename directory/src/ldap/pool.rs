@@ -8,9 +8,9 @@
 //! identity is whoever was checked last.
 
 use super::config::LdapConfig;
-use super::health::{Changed, Choice, Health};
 use super::link::{Dialer, Fault, Link};
 use crate::DirectoryError;
+use crate::health::{Changed, Choice, Health};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Which server of a directory is asked: a state machine without I/O.
+//! Which server of a directory is asked: a state machine without I/O, for every kind that has several.
 //!
 //! In: what became of operations, the time. Out: which server to use, and what has changed.
 //! Never: reads a clock; sends anybody to a server that has just failed while another one answers.
@@ -34,13 +34,13 @@ struct Down {
 
 /// The servers of a directory, by their place in the configuration.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(crate) struct Health {
     hosts: Vec<Option<Down>>,
 }
 
 /// Which server to ask.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Choice {
+pub(crate) enum Choice {
     /// This one is up.
     Use(usize),
     /// All are down, and the caller is the one to try this one. It must say what became of it.
@@ -51,26 +51,26 @@ pub(super) enum Choice {
 
 /// A server has gone from one state to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Changed {
+pub(crate) enum Changed {
     Yes,
     No,
 }
 
 impl Health {
     /// All are up until one is not.
-    pub(super) fn new(hosts: usize) -> Self {
+    pub(crate) fn new(hosts: usize) -> Self {
         Health {
             hosts: vec![None; hosts],
         }
     }
 
     /// Whether this one is up.
-    pub(super) fn is_up(&self, host: usize) -> bool {
+    pub(crate) fn is_up(&self, host: usize) -> bool {
         self.hosts.get(host).is_some_and(Option::is_none)
     }
 
     /// Which server to ask, one of those in `not` only if there is no other.
-    pub(super) fn choose(&mut self, now: Instant, not: &[usize]) -> Choice {
+    pub(crate) fn choose(&mut self, now: Instant, not: &[usize]) -> Choice {
         let up = |n: &usize| self.hosts[*n].is_none();
         let mut all = (0..self.hosts.len()).filter(up);
         if let Some(n) = all.find(|n| !not.contains(n)) {
@@ -102,14 +102,14 @@ impl Health {
     }
 
     /// A server before `used` that a thread beside should try now. Each is given out once per back-off.
-    pub(super) fn claim_due(&mut self, now: Instant, used: usize) -> Option<usize> {
+    pub(crate) fn claim_due(&mut self, now: Instant, used: usize) -> Option<usize> {
         let host = (0..used.min(self.hosts.len())).find(|n| self.is_due(*n, now))?;
         self.begin(host, now);
         Some(host)
     }
 
     /// A server has failed an operation that began at `began`. `spread` is random and keeps many from trying in step.
-    pub(super) fn failed(
+    pub(crate) fn failed(
         &mut self,
         host: usize,
         began: Instant,
@@ -145,7 +145,7 @@ impl Health {
     }
 
     /// A server has answered an operation that began at `began`.
-    pub(super) fn answered(&mut self, host: usize, began: Instant) -> Changed {
+    pub(crate) fn answered(&mut self, host: usize, began: Instant) -> Changed {
         match self.hosts.get_mut(host) {
             // An answer to what was asked before it went down says nothing of now.
             Some(state @ Some(_)) if state.as_ref().is_some_and(|down| began >= down.since) => {
@@ -157,7 +157,7 @@ impl Health {
     }
 
     /// Another server than this one is up.
-    pub(super) fn has_other(&self, host: usize) -> bool {
+    pub(crate) fn has_other(&self, host: usize) -> bool {
         (0..self.hosts.len()).any(|n| n != host && self.is_up(n))
     }
 }
