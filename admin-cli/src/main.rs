@@ -52,9 +52,9 @@ enum Command {
     Mux(Mux),
     /// Numbers of the running server.
     Status,
-    /// Send a headline to everybody who is available, or to one account. It is kept for nobody who is away.
+    /// Send a headline to who is available: everybody, one account, or the members of a group. It is kept for nobody who is away.
     Alert {
-        /// `all`, or name@domain.
+        /// `all`, name@domain, or a group of the directory: `name`, or `directory:name`.
         to: String,
         /// What it says.
         text: String,

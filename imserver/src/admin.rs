@@ -7,6 +7,7 @@
 //! In: requests of an authenticated administrator. Out: replies. Owns: the table of commands, and the right each needs.
 //! Never: trusts the client to have checked anything; prints a secret; changes what the audit log has no room for.
 
+pub mod adhoc;
 pub mod audit;
 mod commands;
 mod directories;
@@ -170,9 +171,13 @@ pub trait Backend: Send + Sync {
     /// Log-in of an account is refused, or not, durably; in the store or, for one whose directory is elsewhere, here only. Its
     /// sessions end when it is. `not-found`: nobody knows it.
     fn set_disabled(&self, account: &BareJid, disabled: bool) -> Result<(), Refusal>;
-    /// Sends a headline to the available resources of an account, or of all. Returns how many got it.
-    fn alert(&self, account: Option<&BareJid>, subject: &str, body: &str)
-    -> Result<usize, Refusal>;
+    /// Sends a headline to available resources. Returns how many got it.
+    fn alert(
+        &self,
+        to: &crate::event::AlertTo,
+        subject: &str,
+        body: &str,
+    ) -> Result<usize, Refusal>;
     /// The directories.
     fn site(&self) -> std::sync::Arc<directory::site::Site>;
     /// Everybody and every group, as the last sweep found them.

@@ -10,6 +10,7 @@
 //! Every arrow is a bounded queue of batches. Nobody waits on a full one (DESIGN §2): what does not fit stays in a list at the
 //! sender ([`queue::Outbox`]), and a shard with a long list gives out no more credit.
 
+pub mod adhoc;
 pub mod admin;
 pub mod admin_door;
 pub mod audit;

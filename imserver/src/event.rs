@@ -105,6 +105,8 @@ pub enum Event {
     Shard(ShardMsg),
     /// From an administrator.
     Admin(AdminEvent),
+    /// What has come of an ad-hoc command: number of the question, and the answer.
+    Command(u64, crate::admin::adhoc::Outcome),
     /// New limits and switches.
     Reconfigured(Arc<crate::settings::Settings>),
     /// Everybody and every group of the directories, and what is different from the last one. Each shard gets the same ones
@@ -130,6 +132,23 @@ pub struct Effects {
     pub looks: Vec<(LookTag, Look)>,
     /// For the administrators.
     pub admin: Vec<AdminReply>,
+    /// For the worker that runs ad-hoc commands.
+    pub commands: Vec<CommandJob>,
+}
+
+/// An ad-hoc command of an administrator, to be run.
+#[derive(Debug, Clone)]
+pub struct CommandJob {
+    /// Number of the question.
+    pub request: u64,
+    /// Which shard asks.
+    pub shard: ShardId,
+    /// Whose it is.
+    pub from: FullJid,
+    /// The domain it is addressed to.
+    pub domain: String,
+    /// The `<command/>`.
+    pub command: xmpp::node::Node,
 }
 
 impl Effects {
@@ -141,6 +160,7 @@ impl Effects {
             && self.reads.is_empty()
             && self.looks.is_empty()
             && self.admin.is_empty()
+            && self.commands.is_empty()
     }
 }
 
@@ -509,12 +529,12 @@ pub enum AdminEvent {
         /// What the client is told.
         text: String,
     },
-    /// A headline for the available resources of an account, or of all.
+    /// A headline for available resources.
     Alert {
         /// Number of the question.
         request: u64,
-        /// Whose; `None` is everybody's.
-        account: Option<BareJid>,
+        /// Whose.
+        to: AlertTo,
         /// Its subject.
         subject: String,
         /// Its body.
@@ -527,6 +547,28 @@ pub enum AdminEvent {
         /// Number of the question.
         request: u64,
     },
+}
+
+/// Whom a headline is for.
+#[derive(Debug, Clone)]
+pub enum AlertTo {
+    /// Everybody.
+    Everybody,
+    /// An account.
+    Account(BareJid),
+    /// The members of a group.
+    Group(Arc<directory::population::Group>),
+}
+
+impl AlertTo {
+    /// Whether it is for this account.
+    pub fn is_for(&self, account: &BareJid) -> bool {
+        match self {
+            AlertTo::Everybody => true,
+            AlertTo::Account(a) => a == account,
+            AlertTo::Group(group) => group.has(account),
+        }
+    }
 }
 
 /// A shard's answer.
@@ -604,6 +646,8 @@ pub struct ShardStatus {
     pub sessions: u64,
     /// Users with state in memory.
     pub users: u64,
+    /// Users with a session.
+    pub online: u64,
     /// Stanzas taken from clients.
     pub stanzas_in: u64,
     /// Stanzas given to clients.

@@ -7,6 +7,7 @@
 //!
 //! To add an extension: one file in this folder with an [`Extension`], one line in [`EXTENSIONS`].
 
+mod commands;
 mod disco;
 mod ping;
 pub mod register;
@@ -17,7 +18,9 @@ mod time;
 pub mod vcard;
 mod version;
 
+use crate::admin::adhoc::Outcome;
 use crate::event::{AccountAnswer, CardFacts, Secret};
+use crate::policy::Rights;
 use crate::settings::People;
 use bytes::Bytes;
 use directory::backend::{SearchAnswer, SearchQuery};
@@ -29,6 +32,7 @@ use xmpp::stanza::{Iq, IqType, iq_result_with};
 
 /// Everything that is answered here, in the order of the files.
 pub const EXTENSIONS: &[&Extension] = &[
+    &commands::COMMAND,
     &disco::INFO,
     &disco::ITEMS,
     &ping::PING,
@@ -96,6 +100,8 @@ pub struct Service {
 pub struct Context<'a> {
     /// Services of the domain, for `disco#items`.
     pub services: &'a [Service],
+    /// Rights of who asks the server. Of who asks an account they are not looked at.
+    pub rights: Rights,
     /// Largest vCard, bytes.
     pub vcard_bytes_max: usize,
     /// The time, milliseconds since 1970 (UTC).
@@ -176,6 +182,8 @@ pub enum Wait {
     Password(BareJid, Secret),
     /// The end of the sender's account.
     Unregister(BareJid),
+    /// What comes of this ad-hoc command.
+    Command(Node),
 }
 
 /// What came of it.
@@ -280,6 +288,23 @@ impl Request<'_> {
         let text = Some(text).filter(|t| !t.is_empty());
         self.error(condition, text)
             .map_or(IqOutcome::Ignore, IqOutcome::Reply)
+    }
+
+    /// What answers an ad-hoc command.
+    pub fn command(&self, outcome: &Outcome) -> Option<Bytes> {
+        match outcome {
+            Outcome::Reply(command) => Some(self.result(Some(command))),
+            Outcome::Error(condition, application, text) => {
+                let reply = ErrorReply {
+                    from: self.to.map(Jid::as_str),
+                    to: Some(self.from.as_str()),
+                    text: Some(text),
+                    application: application.map(|name| (name, xmpp::ns::COMMANDS)),
+                    ..ErrorReply::default()
+                };
+                stanza_error_with(self.element, *condition, reply)
+            }
+        }
     }
 
     /// The attribute `id`; `StanzaKind::of` has refused an IQ without.

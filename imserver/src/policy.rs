@@ -313,6 +313,30 @@ impl Policy {
     }
 }
 
+/// Which rights somebody has, as a set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rights(u32);
+
+const _: () = assert!(Right::ALL.len() <= 32, "a right is a bit");
+
+impl Rights {
+    /// Of nobody.
+    pub const NONE: Rights = Rights(0);
+
+    /// Those that a user has.
+    pub fn of(policy: &Policy, user: &BareJid, groups: &dyn Fn(&str) -> bool) -> Self {
+        let has = Right::ALL
+            .iter()
+            .filter(|right| policy.allows(user, **right, groups));
+        Self(has.fold(0, |set, right| set | 1 << *right as u32))
+    }
+
+    /// Whether a right is in it.
+    pub fn has(self, right: Right) -> bool {
+        self.0 & 1 << right as u32 != 0
+    }
+}
+
 /// For who has no directory with groups: in none.
 pub fn no_groups(_: &str) -> bool {
     false

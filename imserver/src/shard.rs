@@ -258,6 +258,7 @@ impl Shard {
             Event::Looked(tag, result) => self.looked(tag, result),
             Event::Shard(msg) => self.shard_msg(msg),
             Event::Admin(ask) => self.admin(ask),
+            Event::Command(n, outcome) => self.command_done(n, &outcome),
             Event::Reconfigured(settings) => self.reconfigured(settings),
             Event::Population(population, difference) => self.population(population, &difference),
         }
@@ -311,6 +312,13 @@ impl Shard {
         let population = self.groups.view.population();
         let in_group = |group: &str| population.is_in(account, group);
         self.settings.policy.allows(account, right, &in_group)
+    }
+
+    /// All rights of an account of ours.
+    fn rights(&self, account: &BareJid) -> crate::policy::Rights {
+        let population = self.groups.view.population();
+        let in_group = |group: &str| population.is_in(account, group);
+        crate::policy::Rights::of(&self.settings.policy, account, &in_group)
     }
 
     fn home(&self, account: &BareJid) -> ShardId {

@@ -238,17 +238,26 @@ impl StanzaError {
     /// The `<error/>` child of a stanza, to be appended to one of type `error`.
     pub fn child_bytes(self, error_type: ErrorType, text: Option<&str>) -> Bytes {
         let mut out = Vec::with_capacity(160);
-        self.child_into(&mut out, error_type, text);
+        self.child_into(&mut out, error_type, text, None);
         Bytes::from(out)
     }
 
-    fn child_into(self, out: &mut Vec<u8>, error_type: ErrorType, text: Option<&str>) {
+    fn child_into(
+        self,
+        out: &mut Vec<u8>,
+        error_type: ErrorType,
+        text: Option<&str>,
+        application: Option<(&str, &str)>,
+    ) {
         out.extend_from_slice(b"<error type='");
         out.extend_from_slice(error_type.as_str().as_bytes());
         out.extend_from_slice(b"'>");
         condition_into(out, self.as_str(), ns::STANZA_ERRORS, "");
         if let Some(text) = text {
             text_into(out, ns::STANZA_ERRORS, text);
+        }
+        if let Some((name, namespace)) = application {
+            condition_into(out, name, namespace, "");
         }
         out.extend_from_slice(b"</error>");
     }
@@ -265,6 +274,8 @@ pub struct ErrorReply<'a> {
     pub error_type: Option<ErrorType>,
     /// Human-readable text in English.
     pub text: Option<&'a str>,
+    /// Name and namespace of an application's own condition (RFC 6120 §8.3.4).
+    pub application: Option<(&'static str, &'static str)>,
 }
 
 /// The error that answers a stanza: kind and id as sent, addresses exchanged (RFC 6120 §8.3.1).
@@ -319,6 +330,7 @@ pub fn stanza_error_with(
         &mut out,
         reply.error_type.unwrap_or(condition.error_type()),
         reply.text,
+        reply.application,
     );
     out.extend_from_slice(b"</");
     out.extend_from_slice(kind.as_str().as_bytes());

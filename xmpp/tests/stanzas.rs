@@ -223,6 +223,7 @@ fn an_error_answers_what_may_be_answered() {
         to: Some("a@b"),
         error_type: Some(ErrorType::Wait),
         text: None,
+        application: None,
     };
     let error = stanza_error_with(
         &element("<presence/>"),

@@ -1,6 +1,7 @@
 //! The commands: a row each, with what it does. To add one: a row, a function, and its words in `admin-cli`.
 
 use super::{Answer, Args, Backend, Refusal, directories, quoted};
+use crate::event::AlertTo;
 use crate::policy::Right;
 use serde_json::{Value, json};
 use store::{Account, PutMode, Write, WriteError, Written};
@@ -531,7 +532,7 @@ fn set_disabled(backend: &dyn Backend, args: &Args<'_>, disabled: bool) -> Resul
     ))
 }
 
-/// To `all`, or an account.
+/// To `all`, an account, or a group of the directory.
 fn alert(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
     let to = args.text("to")?;
     let (subject, body) = (args.optional_text("subject")?, args.text("text")?);
@@ -543,10 +544,12 @@ fn alert(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
         let text = format!("more than {ALERT_BYTES_MAX} bytes");
         return Err(Refusal::new("too-long", text));
     }
-    let account = match to {
-        "all" => None,
-        to if to.contains('@') => Some(account_jid(backend, to)?),
-        to => {
+    let group = backend.population().group(to).cloned();
+    let whom = match (to, group) {
+        ("all", _) => AlertTo::Everybody,
+        (_, Some(group)) => AlertTo::Group(group),
+        (to, None) if to.contains('@') => AlertTo::Account(account_jid(backend, to)?),
+        (to, None) => {
             let text = format!(
                 "{} is no account, and no directory has a group of that name",
                 quoted(to)
@@ -554,7 +557,7 @@ fn alert(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
             return Err(Refusal::new("not-found", text));
         }
     };
-    let n = backend.alert(account.as_ref(), subject, body)?;
+    let n = backend.alert(&whom, subject, body)?;
     text(format!(
         "sent to {n} resource{}",
         if n == 1 { "" } else { "s" }

@@ -12,7 +12,7 @@ use super::sweeper::Latest;
 use super::writer::DirectWriter;
 use crate::admin::{self, Caller, Refusal};
 use crate::config::{AdministratorConfig, Config};
-use crate::event::{AdminEvent, AdminReply, Event, SessionId, SessionInfo};
+use crate::event::{AdminEvent, AdminReply, AlertTo, Event, SessionId, SessionInfo};
 use crate::linkset::MuxInfo;
 use crate::policy::{Policy, Right, Verdict};
 use crate::shard::home;
@@ -367,16 +367,14 @@ impl admin::Backend for Backend {
         Ok(())
     }
 
-    fn alert(
-        &self,
-        account: Option<&BareJid>,
-        subject: &str,
-        body: &str,
-    ) -> Result<usize, Refusal> {
-        let shards = account.map_or_else(|| self.all(), |a| self.home(a));
+    fn alert(&self, to: &AlertTo, subject: &str, body: &str) -> Result<usize, Refusal> {
+        let shards = match to {
+            AlertTo::Account(account) => self.home(account),
+            AlertTo::Everybody | AlertTo::Group(_) => self.all(),
+        };
         let replies = self.ask(&shards, |request| AdminEvent::Alert {
             request,
-            account: account.cloned(),
+            to: to.clone(),
             subject: subject.to_owned(),
             body: body.to_owned(),
         })?;
@@ -508,6 +506,7 @@ impl admin::Backend for Backend {
             ("muxes linked", json!(muxes.iter().filter(|m| m.up).count())),
             ("connections", json!(sum(|s| s.conns))),
             ("sessions", json!(sum(|s| s.sessions))),
+            ("users online", json!(sum(|s| s.online))),
             ("users in memory", json!(sum(|s| s.users))),
             ("accounts", json!(counts.accounts)),
             ("messages waiting", json!(counts.pending)),

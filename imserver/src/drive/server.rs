@@ -2,6 +2,7 @@
 //!
 //! Owns: every thread. Never: starts half: all doors are bound and all files read before the first thread runs.
 
+use super::adhoc;
 use super::admin::{Backend, Ways};
 use super::admin_door::AdminDoor;
 use super::clock::Clock;
@@ -145,6 +146,7 @@ impl Server {
         let (read_tx, read_rx) = queue();
         let (admin_tx, admin_rx) = bounded(1_024);
         let (ask_tx, ask_rx) = bounded(16);
+        let (command_tx, command_rx) = bounded(adhoc::QUEUE);
 
         let mut boot = [0; 16];
         os_random(&mut boot);
@@ -187,6 +189,7 @@ impl Server {
                 looks: directories.lookups().clone(),
                 answers: Vec::new(),
                 admin: admin_tx.clone(),
+                commands: command_tx.clone(),
                 written: 0,
             };
             spawn(&format!("shard-{n}"), move || {
@@ -204,6 +207,8 @@ impl Server {
         };
         let backend = Backend::new(&config, &engine, ways, &directories, fake.clone())?;
         let backend = Arc::new(backend);
+        let (shards, worker) = (shard_queues.clone(), backend.clone());
+        spawn("adhoc", move || adhoc::run(&command_rx, &shards, &worker))?;
         AdminDoor::start(doors.admin, doors.admin_unix, admin_tls, &backend)?;
         for listener in doors.metrics {
             let source: Arc<dyn health::Source> = backend.clone();

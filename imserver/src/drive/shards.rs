@@ -6,12 +6,16 @@ use super::links::LinkBatch;
 use super::lookups::{Lookups, ReadJob};
 use super::queue::Outbox;
 use super::writer::WriteBatch;
-use crate::event::{AdminReply, ConnKey, Effects, Event, Now, SessionId, ShardId, ShardMsg, Write};
+use crate::admin::adhoc::Outcome;
+use crate::event::{
+    AdminReply, CommandJob, ConnKey, Effects, Event, Now, SessionId, ShardId, ShardMsg, Write,
+};
 use crate::shard::Shard;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use xmpp::error::StanzaError;
 
 /// How soon a shard tries again to send what did not fit.
 const RETRY: Duration = Duration::from_millis(1);
@@ -41,6 +45,8 @@ pub struct Outlets {
     pub answers: Vec<Event>,
     /// Replies to administrators.
     pub admin: Sender<AdminReply>,
+    /// The worker of ad-hoc commands.
+    pub commands: Sender<CommandJob>,
     /// Number of the last write handed on.
     pub written: u64,
 }
@@ -247,6 +253,14 @@ impl Outlets {
         for (tag, look) in effects.looks {
             self.answers.extend(self.looks.ask(id, tag, look));
         }
+        for job in effects.commands {
+            if let Err(refused) = self.commands.try_send(job) {
+                let text = "too many commands are waiting; try again".to_owned();
+                let outcome = Outcome::Error(StanzaError::ResourceConstraint, None, text);
+                let request = refused.into_inner().request;
+                self.answers.push(Event::Command(request, outcome));
+            }
+        }
         for reply in effects.admin {
             // An administrator who has gone away needs no answer.
             let _ = self.admin.try_send(reply);
@@ -349,6 +363,7 @@ mod tests {
             looks: Lookups::default(),
             answers: Vec::new(),
             admin: crossbeam_channel::bounded(1).0,
+            commands: crossbeam_channel::bounded(1).0,
             written: 0,
         };
         Bench {

@@ -4,13 +4,13 @@
 //! presence; anybody else gets the error of an account that does not exist (XEP-0030 §8).
 
 use super::{
-    EXTENSIONS, Extension, IqOutcome, OTHER_SERVER_FEATURES, Request, Target, UNAVAILABLE,
+    EXTENSIONS, Extension, IqOutcome, OTHER_SERVER_FEATURES, Request, Target, UNAVAILABLE, commands,
 };
 use std::collections::BTreeSet;
 use xmpp::element::Child;
 use xmpp::error::StanzaError;
 use xmpp::node::Node;
-use xmpp::ns::{DISCO_INFO, DISCO_ITEMS};
+use xmpp::ns::{COMMANDS, DISCO_INFO, DISCO_ITEMS};
 
 /// XEP-0030 §3.
 pub const INFO: Extension = Extension {
@@ -36,8 +36,11 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     if !request.visible() {
         return UNAVAILABLE;
     }
-    if query.attr("node").is_some() {
-        return IqOutcome::Error(StanzaError::ItemNotFound, None);
+    if let Some(node) = query.attr("node") {
+        return match commands::info(request, &node) {
+            Some(info) => request.reply(info),
+            None => IqOutcome::Error(StanzaError::ItemNotFound, None),
+        };
     }
     let server = request.target == Target::Server;
     let identity = match server {
@@ -54,6 +57,9 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     if server && request.context.people.searches(domain) {
         // XEP-0055 §4: only where there is something to search.
         features.insert(xmpp::ns::SEARCH);
+    }
+    if commands::any(request) {
+        features.insert(COMMANDS);
     }
     let features = features
         .into_iter()
@@ -83,8 +89,11 @@ fn items(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     if !request.visible() {
         return UNAVAILABLE;
     }
-    if query.attr("node").is_some() {
-        return IqOutcome::Error(StanzaError::ItemNotFound, None);
+    if let Some(node) = query.attr("node") {
+        return match commands::items(request, &node) {
+            Some(items) => request.reply(items),
+            None => IqOutcome::Error(StanzaError::ItemNotFound, None),
+        };
     }
     let services = if request.target == Target::Server {
         request.context.services

@@ -39,6 +39,7 @@ fn with<T>(xml: &str, to: &str, people: &People, then: impl FnOnce(&Request<'_>)
         to: Some(&to),
         target,
         context: Context {
+            rights: crate::policy::Rights::NONE,
             services: &[],
             vcard_bytes_max: 1_000,
             now_unix_ms: 0,

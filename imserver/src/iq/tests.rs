@@ -53,6 +53,7 @@ impl Asked {
             to: self.to.as_ref(),
             target: self.target,
             context: Context {
+                rights: crate::policy::Rights::NONE,
                 services: &[],
                 vcard_bytes_max: 200,
                 now_unix_ms: 1_163_959_115_999,

@@ -36,11 +36,11 @@ impl Shard {
             }
             AdminEvent::Alert {
                 request,
-                account,
+                to,
                 subject,
                 body,
             } => {
-                let n = self.alert(account.as_ref(), &subject, &body);
+                let n = self.alert(&to, &subject, &body);
                 self.fx.admin.push(AdminReply::Alerted(request, n));
             }
             AdminEvent::AccountRemoved(account) => {
@@ -61,6 +61,11 @@ impl Shard {
                         .filter(|(_, s)| s.bound().is_some())
                         .count() as u64,
                     users: self.users.len() as u64,
+                    online: self
+                        .users
+                        .values()
+                        .filter(|u| !u.sessions.is_empty())
+                        .count() as u64,
                     ..self.status
                 };
                 self.fx.admin.push(AdminReply::Status(request, status));
@@ -118,7 +123,7 @@ impl Shard {
 impl Shard {
     /// A headline from the domain goes to every available resource that is not negative (RFC 6121 §8.5.2.1.1), and is kept
     /// for nobody. Returns how many got it.
-    fn alert(&mut self, account: Option<&BareJid>, subject: &str, body: &str) -> usize {
+    fn alert(&mut self, whom: &AlertTo, subject: &str, body: &str) -> usize {
         let text = |name: &'static str, text: &str| Node::new(name, ns::CLIENT).with_text(text);
         let mut content = Vec::new();
         if !subject.is_empty() {
@@ -129,7 +134,7 @@ impl Shard {
         let hear = |bound: &crate::session::Bound| {
             bound.ready
                 && bound.presence.as_ref().is_some_and(|p| p.priority >= 0)
-                && account.is_none_or(|a| bound.account == *a)
+                && whom.is_for(&bound.account)
         };
         let to: Vec<(u32, FullJid)> = self
             .sessions

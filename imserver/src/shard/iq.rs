@@ -1,9 +1,10 @@
 //! IQs that the server answers, for itself or for an account: reads and writes for them. What is answered, `iq` decides.
 
 use super::{After, Shard, WaitingIq};
+use crate::admin::adhoc::Outcome;
 use crate::event::*;
 use crate::iq::{self, Context, Found, IqOutcome, Request, Target, Wait};
-use crate::policy::Right;
+use crate::policy::{Right, Rights};
 use crate::routing::{IqType, Retention, StanzaKind};
 use crate::settings::Settings;
 use bytes::Bytes;
@@ -121,12 +122,22 @@ impl Shard {
             return self.done(stanza.token);
         };
         let settings = self.settings.clone();
+        // What only accounts of ours may ask of the server.
+        let rights = match (target, &stanza.from) {
+            (Target::Server, Jid::Full(from)) if self.settings.serves(from.domainpart()) => {
+                self.rights(&from.bare())
+            }
+            _ => Rights::NONE,
+        };
         let request = Request {
             element: &element,
             from: &stanza.from,
             to: Some(&stanza.to),
             target,
-            context: context(&settings, self.now, false),
+            context: Context {
+                rights,
+                ..context(&settings, self.now, false)
+            },
         };
         let mut outcome = iq::dispatch(&request);
         if matches!(outcome, IqOutcome::Read(Wait::Search { .. }))
@@ -198,6 +209,20 @@ impl Shard {
                 Some(Look::ChangePassword(account.clone(), password.clone()))
             }
             Wait::Unregister(account) => Some(Look::Unregister(account.clone())),
+            Wait::Command(command) => {
+                let Jid::Full(from) = &stanza.from else {
+                    // Only a session has rights.
+                    return self.bounce(stanza, StanzaError::Forbidden, None);
+                };
+                self.fx.commands.push(CommandJob {
+                    request: n,
+                    shard: self.id,
+                    from: from.clone(),
+                    domain: stanza.to.domainpart().to_owned(),
+                    command: command.clone(),
+                });
+                None
+            }
         };
         self.fx
             .looks
@@ -210,6 +235,25 @@ impl Shard {
             target,
         };
         self.waiting_iqs.insert(n, waiting);
+    }
+
+    /// What has come of an ad-hoc command.
+    pub(super) fn command_done(&mut self, n: u64, outcome: &Outcome) {
+        let Some(waiting) = self.waiting_iqs.remove(&n) else {
+            return;
+        };
+        let settings = self.settings.clone();
+        let request = Request {
+            element: &waiting.element,
+            from: &waiting.stanza.from,
+            to: Some(&waiting.stanza.to),
+            target: waiting.target,
+            context: context(&settings, self.now, false),
+        };
+        match request.command(outcome) {
+            Some(bytes) => self.reply(waiting.stanza, bytes),
+            None => self.done(waiting.stanza.token),
+        }
     }
 
     /// What an IQ waited for has been read.
@@ -278,6 +322,7 @@ impl Shard {
 /// What answers may say besides what is asked.
 fn context(settings: &Settings, now: Now, secure: bool) -> Context<'_> {
     Context {
+        rights: Rights::NONE,
         services: &[],
         vcard_bytes_max: settings.vcard_bytes_max,
         now_unix_ms: now.unix_ms,

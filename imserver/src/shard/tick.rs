@@ -224,7 +224,7 @@ impl Shard {
             self.bounce(
                 waiting.stanza,
                 StanzaError::ResourceConstraint,
-                Some("There was no answer in time; try again"),
+                Some("There was no answer in time; it may still be worked on"),
             );
         }
     }

@@ -511,3 +511,60 @@ fn disabling_alerts_and_reloads() {
         "the old configuration stays: {said}"
     );
 }
+
+/// The same commands in any client (XEP-0133), with the form in the middle, a listing before, and a line of the audit log after.
+#[test]
+fn an_administrator_adds_a_user_from_a_client() {
+    let root = Account::new("root");
+    let mut site = Site::start(&Plan::default(), std::slice::from_ref(&root)).unwrap();
+    std::fs::write(site.path().join("policy.toml"), ADMINISTRATORS).unwrap();
+    site.reload().unwrap();
+    let mut client = site.login(Transport::Plain, &root).unwrap();
+    let node = "http://jabber.org/protocol/commands";
+    let query = format!("<query xmlns='http://jabber.org/protocol/disco#items' node='{node}'/>");
+    let items = client
+        .request("get", "items", Some("localhost"), &query)
+        .unwrap();
+    let items = items.child("query").unwrap().clone();
+    let add = "http://jabber.org/protocol/admin#add-user";
+    assert!(
+        items.elements().any(|i| i.attr("node") == Some(add)),
+        "{items}"
+    );
+
+    let command = |attributes: &str, form: &str| {
+        format!("<command xmlns='{node}' node='{add}' {attributes}>{form}</command>")
+    };
+    let first = command("action='execute'", "");
+    let form = client
+        .request("set", "form", Some("localhost"), &first)
+        .unwrap();
+    let session = form
+        .child("command")
+        .unwrap()
+        .attr("sessionid")
+        .unwrap()
+        .to_owned();
+    let field =
+        |var: &str, value: &str| format!("<field var='{var}'><value>{value}</value></field>");
+    let filled = format!(
+        "<x xmlns='jabber:x:data' type='submit'>{}{}{}</x>",
+        field("accountjid", "newcomer@localhost"),
+        field("password", "newcomer-password"),
+        field("password-verify", "newcomer-password"),
+    );
+    let second = command(&format!("sessionid='{session}'"), &filled);
+    let done = client
+        .request("set", "done", Some("localhost"), &second)
+        .unwrap();
+    let done = done.child("command").unwrap();
+    assert_eq!(done.attr("status"), Some("completed"), "{done}");
+    site.login(Transport::Plain, &Account::new("newcomer"))
+        .unwrap();
+    let log = std::fs::read_to_string(site.path().join("data/audit.log")).unwrap();
+    assert!(log.contains("newcomer@localhost") && !log.contains("newcomer-password"));
+    assert!(
+        log.contains(&format!("\"from\":\"{}\"", client.jid)),
+        "{log}"
+    );
+}

@@ -44,6 +44,8 @@ impl Stage for Ours {
     }
 }
 
+const ADMINISTRATOR: &str = "[[rule]]\nallow = \"admin\"\nusers = [\"adhoc-admin@localhost\"]\n";
+
 fn scripts() -> Vec<Script> {
     scansion::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap()
 }
@@ -65,7 +67,12 @@ fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
 
 fn play(name: &'static str, plan: Plan) {
     let scripts = scripts();
-    let site = start(&plan, &scripts).context(name).unwrap();
+    let mut site = start(&plan, &scripts).context(name).unwrap();
+    // Scripts about administration have an administrator.
+    let policy = site.path().join("policy.toml");
+    let rules = std::fs::read_to_string(&policy).unwrap();
+    std::fs::write(&policy, format!("{ADMINISTRATOR}{rules}")).unwrap();
+    site.reload().unwrap();
     let endpoint = site.endpoint(scansion::transport_of(name));
     let stage = Ours {
         name,
