@@ -149,7 +149,8 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "directory test",
-        changes: false,
+        // It changes nothing, but it can try passwords: who does that is written down.
+        changes: true,
         rights: USERS,
         run: directories::test,
     },
