@@ -33,6 +33,38 @@ pub struct InitArgs {
     /// Address to listen on, for clients, muxes and administrators.
     #[arg(long, default_value = "127.0.0.1")]
     listen: IpAddr,
+    #[command(flatten)]
+    ldap: LdapArgs,
+}
+
+/// People of an LDAP directory.
+#[derive(Args)]
+struct LdapArgs {
+    /// Server of an LDAP directory whose people are served: ldap://HOST (with StartTLS) or ldaps://HOST; may be repeated.
+    #[arg(long = "ldap", value_name = "URL", requires = "base")]
+    uri: Vec<String>,
+    /// Where its people are: ou=people,dc=example,dc=org.
+    #[arg(long = "ldap-base", value_name = "DN", requires = "uri")]
+    base: Option<String>,
+    /// Where its groups are; the same place unless given.
+    #[arg(long = "ldap-group-base", value_name = "DN", requires = "uri")]
+    group_base: Option<String>,
+    /// It is Active Directory, or Samba.
+    #[arg(long = "ldap-active-directory", requires = "uri")]
+    active_directory: bool,
+    /// The account that searches; without, searches are anonymous.
+    #[arg(long = "ldap-bind-dn", value_name = "DN", requires = "password_file")]
+    bind_dn: Option<String>,
+    /// File with its password on the first line; copied.
+    #[arg(
+        long = "ldap-bind-password-file",
+        value_name = "FILE",
+        requires = "bind_dn"
+    )]
+    password_file: Option<PathBuf>,
+    /// Certificate of the CA of the servers (PEM), if the system does not trust it; copied.
+    #[arg(long = "ldap-ca", value_name = "FILE", requires = "uri")]
+    ca: Option<PathBuf>,
 }
 
 /// What a certificate is for.
@@ -141,8 +173,14 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Copies of what an LDAP directory needs.
+const LDAP_PASSWORD: &str = "ldap.password";
+const LDAP_CA: &str = "ldap-ca.pem";
+
 /// What `init` writes, besides the empty directories for data and sockets.
-const WRITTEN: [&str; 6] = [
+const WRITTEN: [&str; 8] = [
+    LDAP_PASSWORD,
+    LDAP_CA,
     "imserver.toml",
     "mux.toml",
     "policy.toml",
@@ -179,9 +217,15 @@ pub fn init(args: &InitArgs) -> anyhow::Result<String> {
         true => String::new(),
         false => format!("\n  mux --config {dir}/mux.toml"),
     };
+    let people = if args.ldap.uri.is_empty() {
+        format!(
+            "  printf 'a password' | imadmin --config {dir}/admin.toml user add alice@{domain} --password-stdin"
+        )
+    } else {
+        "People log in with the password they have in the directory.".to_owned()
+    };
     Ok(format!(
-        "{dir} is set up for {domain}. Start:\n  imserver --config {dir}/imserver.toml{mux}\n  \
-         printf 'a password' | imadmin --config {dir}/admin.toml user add alice@{domain} --password-stdin\n\
+        "{dir} is set up for {domain}. Start:\n  imserver --config {dir}/imserver.toml{mux}\n{people}\n\
          Clients: port {} (STARTTLS), {} (direct TLS).",
         ports.c2s, ports.c2s_tls
     ))
@@ -241,6 +285,16 @@ fn write_all(
         let file = if role == "server" { "server" } else { name };
         made.file(link.join(format!("{file}.pem")), &pair.cert, false)?;
         made.file(link.join(format!("{file}.key")), &pair.key, true)?;
+    }
+    for (from, to, secret) in [
+        (&args.ldap.password_file, LDAP_PASSWORD, true),
+        (&args.ldap.ca, LDAP_CA, false),
+    ] {
+        if let Some(from) = from {
+            let text = std::fs::read_to_string(from)
+                .with_context(|| format!("{} cannot be read", from.display()))?;
+            made.file(args.dir.join(to), &text, secret)?;
+        }
     }
     let client = certs::self_signed(ascii)?;
     made.file(
@@ -315,12 +369,48 @@ fn listeners(prefix: &str, ip: IpAddr, domain: &str, ports: &Ports, tls_dir: &st
     )
 }
 
+/// The rest of the section of the domain, and the section of its directory.
+fn ldap_toml(ldap: &LdapArgs) -> String {
+    let (Some(base), false) = (&ldap.base, ldap.uri.is_empty()) else {
+        return String::new();
+    };
+    let text = |value: &str| toml::Value::from(value).to_string();
+    let uris: Vec<String> = ldap.uri.iter().map(|uri| text(uri)).collect();
+    let kind = if ldap.active_directory {
+        "active-directory"
+    } else {
+        "ldap"
+    };
+    let mut out = format!(
+        "directory = [\"ldap\"]\n\n[[directory]]\nname = \"ldap\"\nkind = \"{kind}\"\nuri = [{}]\nbase = [{}]\n",
+        uris.join(", "),
+        text(base)
+    );
+    if let Some(base) = &ldap.group_base {
+        out.push_str(&format!("group_base = [{}]\n", text(base)));
+    }
+    if ldap.active_directory {
+        out.push_str("# Names of the groups whose members see each other in their rosters.\ngroup_in_rosters = []\n");
+    }
+    if let Some(dn) = &ldap.bind_dn {
+        out.push_str(&format!(
+            "bind_dn = {}\nbind_password_file = \"{LDAP_PASSWORD}\"\n",
+            text(dn)
+        ));
+    }
+    if ldap.ca.is_some() {
+        out.push_str(&format!("ca = \"{LDAP_CA}\"\n"));
+    }
+    out
+}
+
 fn server_toml(args: &InitArgs, domain: &Domain, ports: &Ports) -> String {
     let mut text = format!(
         "# Isthmus core server. etc/imserver.toml of the distribution documents every key.\n\n\
          name = \"main\"\ndata_dir = \"data\"\npolicy = \"policy.toml\"\n\n\
-         [[domain]]\nname = \"{}\"\n\n",
-        domain.name
+         [[domain]]\nname = \"{}\"\n{}\n",
+        domain.name,
+        ldap_toml(&args.ldap)
     );
     if args.embedded {
         text.push_str("# A mux on another host may join later: give its door here, and a [[mux]] with its name.\n");

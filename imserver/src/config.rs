@@ -7,6 +7,7 @@
 //! Never: opens a socket, creates a file, or keeps half a configuration.
 
 mod check;
+mod directory;
 mod effective;
 pub mod file;
 pub mod reader;
@@ -15,7 +16,8 @@ mod tests;
 
 use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
-use directory::cache::CacheConfig;
+use ::directory::cache::CacheConfig;
+use ::directory::ldap::config::LdapConfig;
 pub use effective::Effective;
 use file::{Shown, Takes};
 use proto::frame::ListenerKind;
@@ -46,6 +48,8 @@ pub struct Config {
     pub domains: Vec<String>,
     /// Names of the directories of each domain, in the order they are asked. A domain without: the accounts in the store.
     pub chains: HashMap<String, Vec<String>>,
+    /// Directories beside the accounts in the store; those no domain names are not used.
+    pub directories: Vec<LdapConfig>,
     /// How long answers of directories are kept.
     pub directory_cache: CacheConfig,
     /// Those of them where strangers may make themselves accounts.
@@ -359,7 +363,7 @@ impl Config {
     pub fn chain(&self, domain: &str) -> Vec<&str> {
         match self.chains.get(domain) {
             Some(names) => names.iter().map(String::as_str).collect(),
-            None => vec![directory::local::NAME],
+            None => vec![::directory::local::NAME],
         }
     }
 

@@ -165,6 +165,8 @@ pub struct Plan {
     pub listen: Option<String>,
     /// Whether the link of the first mux goes through a [`LinkProxy`].
     pub proxied: bool,
+    /// More arguments of `init`.
+    pub init: Vec<String>,
     /// Replacements in the written `imserver.toml` and `mux.toml`, before the start.
     pub edits: Vec<(String, String)>,
 }
@@ -177,6 +179,7 @@ impl Default for Plan {
             plaintext: true,
             listen: None,
             proxied: false,
+            init: Vec::new(),
             edits: Vec::new(),
         }
     }
@@ -222,6 +225,7 @@ impl Site {
         if let Some(address) = &plan.listen {
             command.args(["--listen", address]);
         }
+        command.args(&plan.init);
         run(&mut command)?;
         let mut site = Site {
             server: None,

@@ -295,6 +295,32 @@ impl Slapd {
         run(self.tool("ldapmodify").arg("-f").arg(file)).map(drop)
     }
 
+    /// Arguments of `imadmin init` for a server whose people are here.
+    pub fn init_args(&self) -> Result<Vec<String>> {
+        let password = self.path("service.password");
+        fs::write(&password, format!("{SERVICE_PASSWORD}\n"))?;
+        let text = |path: &Path| path.display().to_string();
+        Ok([
+            ["--ldap", &self.uri()],
+            ["--ldap-base", PEOPLE],
+            ["--ldap-group-base", GROUPS],
+            ["--ldap-bind-dn", SERVICE],
+            ["--ldap-bind-password-file", &text(&password)],
+            ["--ldap-ca", &text(&self.ca())],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect())
+    }
+
+    /// Adds somebody, with the password that [`crate::client::Account::new`] has.
+    pub fn add(&self, uid: &str) -> Result<()> {
+        self.modify(&format!(
+            "dn: uid={uid},{PEOPLE}\nchangetype: add\nobjectClass: inetOrgPerson\nuid: {uid}\ncn: {uid}\nsn: {uid}\nuserPassword: {uid}-password\n"
+        ))
+    }
+
     /// Gives somebody another password.
     pub fn set_password(&self, uid: &str, password: &str) -> Result<()> {
         self.modify(&format!(

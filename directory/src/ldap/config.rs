@@ -241,7 +241,8 @@ impl GroupsConfig {
             member_of: None,
             nested: true,
             in_chain: false,
-            in_rosters: list(&["*"]),
+            // Active Directory has dozens of technical groups, and one with everybody.
+            in_rosters: list(if active { &[] } else { &["*"] }),
             in_rosters_filter: None,
         }
     }

@@ -9,6 +9,7 @@ use super::{
 use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
 use directory::cache::CacheConfig;
+use directory::ldap::config::LdapConfig;
 use proto::frame::ListenerKind;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -53,7 +54,8 @@ fn checked(
         link_name(reader, name);
     }
     let data_dir = required(reader, &written.top.at, "data_dir", &written.top.data_dir);
-    let chains = chains(reader, written);
+    let mut directories = super::directory::directories(reader, written, base);
+    let chains = chains(reader, written, &directories);
     // Accounts in the store are in no groups.
     let has_groups = chains
         .values()
@@ -84,6 +86,7 @@ fn checked(
     };
 
     let domains = domains(reader, written);
+    super::directory::serve(&mut directories, &domains, &chains);
     let directory_cache = directory_cache(reader, written);
     let autosubscribe = autosubscribe(written);
     let embedded = embedded_mux.is_some();
@@ -123,6 +126,7 @@ fn checked(
         autosubscribe,
         domains,
         chains,
+        directories,
         directory_cache,
         data_dir: data_dir.map(|d| base.join(&d.value)).unwrap_or_default(),
         policy,
@@ -165,7 +169,7 @@ fn load_policy(file: &Path, has_groups: bool) -> Result<Policy, Mistakes> {
     }
 }
 
-fn required<'w, T>(
+pub(super) fn required<'w, T>(
     reader: &mut Reader,
     section: &At,
     key: &str,
@@ -303,8 +307,15 @@ fn domains(reader: &mut Reader, file: &File) -> Vec<String> {
 }
 
 /// The directories of each domain that names any.
-fn chains(reader: &mut Reader, file: &File) -> HashMap<String, Vec<String>> {
-    let known = [directory::local::NAME];
+fn chains(
+    reader: &mut Reader,
+    file: &File,
+    directories: &[LdapConfig],
+) -> HashMap<String, Vec<String>> {
+    let named = directories.iter().map(|d| d.name.as_str());
+    let mut known: Vec<&str> = named.chain([directory::local::NAME]).collect();
+    known.sort_unstable();
+    known.dedup();
     let mut chains = HashMap::new();
     for section in &file.domain {
         let (Some(name), Some(written)) = (&section.name, &section.directory) else {

@@ -183,6 +183,104 @@ section! {
 }
 
 section! {
+    /// `[[directory]]`: where people are looked for, beside the accounts in the store.
+    DirectoryFile {
+        /// What `[[domain]]` calls it.
+        name: String, Reload;
+        /// `ldap` or `active-directory`.
+        kind: String, Reload;
+        /// Its servers.
+        uri: Strings, Reload;
+        /// How `ldap://` is protected.
+        tls: String, Reload;
+        /// Certificates of the CA that signs the servers'.
+        ca: String, Reload;
+        /// The service account.
+        bind_dn: String, Reload;
+        /// File with its password.
+        bind_password_file: String, Reload;
+        /// Where people are looked for.
+        base: Strings, Reload;
+        /// Which entries are people.
+        user_filter: String, Reload;
+        /// Attributes a login name is looked for in.
+        login: Strings, Reload;
+        /// The attribute the address is made of.
+        jid: String, Reload;
+        /// Whether that is a localpart or a whole address.
+        jid_form: String, Reload;
+        /// Attributes of the display name.
+        attr_name: Strings, Reload;
+        /// Of the given name.
+        attr_given_name: Strings, Reload;
+        /// Of the family name.
+        attr_family_name: Strings, Reload;
+        /// Of mail addresses.
+        attr_mail: Strings, Reload;
+        /// Of telephone numbers.
+        attr_phone: Strings, Reload;
+        /// Of what somebody does.
+        attr_title: Strings, Reload;
+        /// Of whom they work for.
+        attr_organisation: Strings, Reload;
+        /// Of the part of that.
+        attr_unit: Strings, Reload;
+        /// Of the picture.
+        attr_photo: Strings, Reload;
+        /// Of the node their account lives on.
+        attr_home: Strings, Reload;
+        /// Largest picture.
+        photo_bytes_max: u64, Reload;
+        /// Who may not log in.
+        disabled_filter: String, Reload;
+        /// The attribute with SCRAM keys.
+        scram_attribute: String, Reload;
+        /// Where groups are looked for.
+        group_base: Strings, Reload;
+        /// Which entries are groups.
+        group_filter: String, Reload;
+        /// The attribute of their name.
+        group_name: String, Reload;
+        /// The attribute rosters show.
+        group_title: String, Reload;
+        /// Attributes that name members' entries.
+        group_member: Strings, Reload;
+        /// Attributes that hold members' uid.
+        group_member_uid: Strings, Reload;
+        /// Attributes that hold URLs of searches for members.
+        group_member_url: Strings, Reload;
+        /// The attribute of people that names their groups.
+        group_member_of: String, Reload;
+        /// Whether groups in groups count.
+        group_nested: bool, Reload;
+        /// Whether the server resolves them.
+        group_in_chain: bool, Reload;
+        /// Names of groups that rosters show.
+        group_in_rosters: Strings, Reload;
+        /// A filter for such groups.
+        group_in_rosters_filter: String, Reload;
+        /// Where new accounts are made.
+        register_base: String, Reload;
+        /// The attribute their entry is named by.
+        register_rdn: String, Reload;
+        /// Their object classes.
+        register_classes: Strings, Reload;
+        /// Whether people may change their passwords here.
+        change_password: bool, Reload;
+        /// Seconds to make a connection in.
+        connect_timeout_s: u64, Reload;
+        /// Seconds an operation may take.
+        operation_timeout_s: u64, Reload;
+        /// Seconds a look at everybody may take.
+        sweep_timeout_s: u64, Reload;
+        /// Connections for searching, and as many for passwords.
+        connections_max: u64, Reload;
+        /// Entries per page.
+        page_size: u64, Reload;
+    }
+}
+
+section! {
     /// `[directory_cache]`.
     DirectoryCacheFile {
         /// Seconds after which an answer is asked for again.
@@ -299,6 +397,8 @@ pub struct File {
     pub metrics: MetricsFile,
     /// `[auth]`.
     pub auth: AuthFile,
+    /// `[[directory]]`.
+    pub directory: Vec<DirectoryFile>,
     /// `[directory_cache]`.
     pub directory_cache: DirectoryCacheFile,
     /// `[search]`.
@@ -327,6 +427,7 @@ pub const SECTIONS: &[&str] = &[
     "administrator",
     "metrics",
     "auth",
+    "directory",
     "directory_cache",
     "search",
     "limits",
@@ -373,6 +474,7 @@ impl File {
             administrator: many!("administrator", AdministratorFile),
             metrics: one!("metrics", MetricsFile),
             auth: one!("auth", AuthFile),
+            directory: many!("directory", DirectoryFile),
             directory_cache: one!("directory_cache", DirectoryCacheFile),
             search: one!("search", SearchFile),
             limits: one!("limits", LimitsFile),
@@ -407,6 +509,10 @@ impl File {
         }
         self.metrics.show("metrics.", &mut shown);
         self.auth.show("auth.", &mut shown);
+        for directory in &self.directory {
+            let prefix = format!("directory.{}.", name_of(&directory.name));
+            directory.show(&prefix, &mut shown);
+        }
         self.directory_cache.show("directory_cache.", &mut shown);
         self.search.show("search.", &mut shown);
         self.limits.show("limits.", &mut shown);

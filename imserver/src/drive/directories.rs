@@ -15,7 +15,12 @@ use anyhow::Context as _;
 use crossbeam_channel::{Sender, bounded};
 use directory::LocalDirectory;
 use directory::backend::Backend;
+use directory::cache::CacheConfig;
+use directory::cached::Cached;
+use directory::ldap::LdapDirectory;
+use directory::ldap::config::{LdapConfig, Tls};
 use directory::site::Site;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use store::Engine;
@@ -27,10 +32,21 @@ pub struct Directories {
     overlay: Arc<StoreOverlay>,
     local: Arc<dyn Backend>,
     clerk: Clerk,
+    /// Directories elsewhere, each with what it was made from.
+    elsewhere: Vec<Elsewhere>,
+    cache: CacheConfig,
     lookups: Lookups,
     latest: Latest,
     interval_s: Arc<AtomicU64>,
     sweep: Sender<()>,
+}
+
+/// An LDAP directory behind its cache, and what it was made from.
+#[derive(Clone)]
+struct Elsewhere {
+    config: LdapConfig,
+    ca: Option<Vec<u8>>,
+    backend: Arc<dyn Backend>,
 }
 
 impl std::fmt::Debug for Directories {
@@ -65,6 +81,8 @@ impl Directories {
             overlay,
             local,
             clerk: Clerk::new(writer),
+            elsewhere: Vec::new(),
+            cache: config.directory_cache,
             lookups: Lookups::default(),
             latest: Latest::default(),
             interval_s: Arc::default(),
@@ -116,7 +134,8 @@ impl Directories {
     /// # Errors
     /// A reader of the store or a thread could not be had.
     pub fn configure(&mut self, config: &Config) -> anyhow::Result<()> {
-        let site = Arc::new(self.site(config));
+        let elsewhere = self.elsewhere(config)?;
+        let site = Arc::new(self.site(config, &elsewhere));
         let to_shards = || self.shards.iter().cloned().map(Outbox::new).collect();
         let routes = Routes::start(site, &config.domains, &self.engine, &self.clerk, &to_shards)?;
         self.overlay.set_capture(config.auth.scram_capture);
@@ -125,20 +144,73 @@ impl Directories {
         self.interval_s.store(interval, Ordering::Relaxed);
         // One that is to come anyway will do.
         let _ = self.sweep.try_send(());
+        self.elsewhere = elsewhere;
+        self.cache = config.directory_cache;
         Ok(())
     }
 
-    fn site(&self, config: &Config) -> Site {
+    /// The directories that a domain names. One that is as before is the one before.
+    fn elsewhere(&self, config: &Config) -> anyhow::Result<Vec<Elsewhere>> {
+        let used = config.directories.iter().filter(|d| !d.domains.is_empty());
+        let known = |config: &LdapConfig, ca: &Option<Vec<u8>>| {
+            let mut all = self.elsewhere.iter();
+            all.find(|old| old.config == *config && old.ca == *ca)
+                .cloned()
+        };
+        used.map(|ldap| {
+            let ca = ldap.ca.as_ref().and_then(|path| std::fs::read(path).ok());
+            if config.directory_cache == self.cache
+                && let Some(known) = known(ldap, &ca)
+            {
+                return Ok(known);
+            }
+            warn_open(ldap);
+            let directory = LdapDirectory::new(ldap.clone())
+                .map_err(|why| anyhow::anyhow!("the directory {}: {why}", ldap.name))?;
+            Ok(Elsewhere {
+                config: ldap.clone(),
+                ca,
+                backend: Arc::new(Cached::new(directory, config.directory_cache)),
+            })
+        })
+        .collect()
+    }
+
+    fn site(&self, config: &Config, elsewhere: &[Elsewhere]) -> Site {
         let chains = config.domains.iter().map(|domain| {
             let names = config.chain(domain);
-            let chain = names.iter().filter_map(|name| self.backend(name)).collect();
+            let chain = names
+                .iter()
+                .filter_map(|name| self.backend(name, elsewhere))
+                .collect();
             (domain.clone(), chain)
         });
         Site::new(chains, self.overlay.clone())
     }
 
     /// The back end of this name; the configuration has been checked to name no other.
-    fn backend(&self, name: &str) -> Option<Arc<dyn Backend>> {
-        (name == directory::local::NAME).then(|| self.local.clone())
+    fn backend(&self, name: &str, elsewhere: &[Elsewhere]) -> Option<Arc<dyn Backend>> {
+        if name == directory::local::NAME {
+            return Some(self.local.clone());
+        }
+        let found = elsewhere.iter().find(|e| e.config.name == name)?;
+        Some(found.backend.clone())
+    }
+}
+
+/// Every password would be seen on the way to a server that is not on this host.
+fn warn_open(config: &LdapConfig) {
+    let here =
+        |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    for host in config
+        .hosts
+        .iter()
+        .filter(|h| h.tls == Tls::None && !here(&h.host))
+    {
+        tracing::warn!(
+            directory = config.name,
+            server = %host,
+            "passwords go to this directory server in the clear (tls = \"none\")"
+        );
     }
 }

@@ -33,7 +33,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use store::{Engine, sqlite};
-use xmpp::negotiation::{Mechanisms, Offer};
+use xmpp::negotiation::{DomainOffer, Mechanisms, Offer};
 use xmpp::scram::{FakeKeys, ScramHash};
 
 /// Threads that read the store.
@@ -389,6 +389,31 @@ fn mechanisms(configured: &[Mechanism]) -> Mechanisms {
     out
 }
 
+/// What each domain offers: SCRAM only where every directory of its chain may have secrets for it. Else clients, which take the
+/// strongest, would fail for everybody in the others; PLAIN works for all.
+fn offers(config: &Config, site: &Site) -> Vec<DomainOffer> {
+    let all = mechanisms(&config.auth.mechanisms);
+    let captured = !config.auth.scram_capture.is_zero();
+    let offer = |domain: &String| {
+        let mut mechanisms = all.clone();
+        let mut chain = site.chain(domain).iter();
+        if !chain.all(|directory| directory.abilities().scram || captured) {
+            mechanisms.scram.clear();
+            if !mechanisms.plain {
+                tracing::warn!(
+                    domain,
+                    "auth.mechanisms has no PLAIN, and a directory of this domain no secrets for anything else"
+                );
+            }
+        }
+        DomainOffer {
+            name: domain.clone(),
+            mechanisms,
+        }
+    };
+    config.domains.iter().map(offer).collect()
+}
+
 /// What the directories of each domain can do, as far as the configuration wants it.
 fn people_of(config: &Config, site: &Site) -> People {
     let l = &config.limits;
@@ -432,7 +457,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
     Settings {
         domains: config.domains.clone(),
         offer: Arc::new(Offer {
-            domains: Offer::alike(&config.domains, &mechanisms(&config.auth.mechanisms)),
+            domains: offers(config, site),
             plaintext: config.auth.plaintext,
             attempts_max: l.login_attempts_max,
             fake: fake.clone(),

@@ -12,6 +12,7 @@ mod clients;
 mod config;
 mod floods;
 mod hostile_link;
+mod ldap;
 mod limits;
 mod load_balancer;
 mod many;

@@ -1,0 +1,257 @@
+//! People of an LDAP directory: they log in with the password they have there, and no failure of it reaches who is online.
+
+use crate::clients::{self, Kind};
+use isthmus_tests::client::{Account, Client, Sasl, Transport};
+use isthmus_tests::harness::{Plan, Site, run};
+use isthmus_tests::slapd::{BASE, PEOPLE, Slapd};
+use isthmus_tests::wait;
+use std::time::Duration;
+
+/// For what a back-off of ten seconds may delay, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A site whose people are in `slapd`. Cached answers live a second, so that the directory is asked.
+fn site(slapd: &Slapd) -> Site {
+    let site = prepared(slapd);
+    started(site)
+}
+
+fn prepared(slapd: &Slapd) -> Site {
+    let site = Site::init(&Plan {
+        plaintext: false,
+        embedded: true,
+        init: slapd.init_args().unwrap(),
+        ..Plan::default()
+    })
+    .unwrap();
+    for (key, value) in [("operation_timeout_s", "1"), ("connect_timeout_s", "1")] {
+        site.set("imserver.toml", "[[directory]]", key, value)
+            .unwrap();
+    }
+    for (key, value) in [("ttl_s", "1"), ("negative_ttl_s", "1")] {
+        site.set("imserver.toml", "[directory_cache]", key, value)
+            .unwrap();
+    }
+    site
+}
+
+fn started(mut site: Site) -> Site {
+    site.start_server().unwrap();
+    site.await_clients().unwrap();
+    site
+}
+
+fn online(site: &Site, user: &str) -> Client {
+    let mut client = site
+        .login(Transport::StartTls, &Account::new(user))
+        .unwrap();
+    client.available().unwrap();
+    client
+}
+
+/// `success`, or the condition of the failure.
+fn outcome(site: &Site, user: &str, password: &str) -> String {
+    let mut client = Client::open(&site.endpoint(Transport::StartTls)).unwrap();
+    let account = Account {
+        user: user.into(),
+        password: password.into(),
+    };
+    let answer = client
+        .sasl(&account, &Sasl::Mechanism("PLAIN".into()))
+        .unwrap();
+    match answer.name.as_str() {
+        "failure" => answer
+            .elements()
+            .next()
+            .map(|c| c.name.clone())
+            .unwrap_or_default(),
+        name => name.to_owned(),
+    }
+}
+
+fn until_outcome(site: &Site, user: &str, expected: &str) {
+    let password = format!("{user}-password");
+    wait::until_true(PATIENCE, &format!("{user}: {expected}"), || {
+        let got = outcome(site, user, &password);
+        assert!(
+            got == expected || got == "temporary-auth-failure" || got == "success",
+            "never {got} of somebody who exists"
+        );
+        got == expected
+    });
+}
+
+#[test]
+fn people_of_a_directory_log_in_and_chat() {
+    let slapd = Slapd::start(50, 2).unwrap();
+    for user in ["slixmpp", "partner"] {
+        slapd.add(user).unwrap();
+    }
+    let site = site(&slapd);
+    let mut romeo = online(&site, "romeo");
+    assert_eq!(romeo.jid.split('/').next(), Some("romeo@localhost"));
+    let mut juliet = online(&site, "juliet");
+    juliet.chat("romeo@localhost", "hello").unwrap();
+    assert_eq!(romeo.next_body().unwrap(), "hello");
+    // Somebody who was never here has an inbox all the same; somebody who does not exist has none.
+    juliet.chat("u00007@localhost", "when you come").unwrap();
+    juliet.ping().unwrap();
+    let mut late = online(&site, "u00007");
+    assert_eq!(late.next_body().unwrap(), "when you come");
+    for (user, password, expected) in [
+        ("romeo", "romeo-password", "success"),
+        ("romeo@localhost", "romeo-password", "success"),
+        ("romeo@corp.example", "romeo-password", "success"),
+        ("tybalt", "tybalt-password", "success"),
+        ("romeo", "juliet-password", "not-authorized"),
+        ("romeo", "", "not-authorized"),
+        ("nobody", "romeo-password", "not-authorized"),
+        ("expired", "expired-password", "account-disabled"),
+        ("expired", "wrong", "not-authorized"),
+        ("twin@corp.example", "twin-password", "not-authorized"),
+        ("*", "romeo-password", "not-authorized"),
+        ("*)(uid=*", "romeo-password", "not-authorized"),
+        ("rom*", "romeo-password", "not-authorized"),
+        ("romeo)(|(uid=*", "romeo-password", "not-authorized"),
+        ("\\72omeo", "romeo-password", "not-authorized"),
+        (
+            "uid=romeo,ou=people,dc=corp,dc=example",
+            "romeo-password",
+            "not-authorized",
+        ),
+    ] {
+        let got = outcome(&site, user, password);
+        let expected = if password.is_empty() {
+            vec![expected, "malformed-request"]
+        } else {
+            vec![expected]
+        };
+        assert!(expected.contains(&got.as_str()), "{user} {password}: {got}");
+    }
+    // Without SCRAM secrets in the directory no client is led to ask for them.
+    let client = Client::open(&site.endpoint(Transport::StartTls)).unwrap();
+    assert_eq!(client.mechanisms(), ["PLAIN"]);
+    clients::chat_with(Kind::Slixmpp, &site.endpoint(Transport::StartTls)).unwrap();
+}
+
+#[test]
+fn no_failure_of_the_directory_reaches_who_is_online() {
+    let mut slapd = Slapd::start(10, 1).unwrap();
+    let mut site = site(&slapd);
+    let mut romeo = online(&site, "romeo");
+    assert_eq!(outcome(&site, "juliet", "juliet-password"), "success");
+
+    // It takes connections and says nothing.
+    slapd.freeze().unwrap();
+    until_outcome(&site, "juliet", "temporary-auth-failure");
+    romeo.ping().unwrap();
+    romeo.chat("romeo@localhost", "to myself").unwrap();
+    assert_eq!(romeo.next_body().unwrap(), "to myself");
+    slapd.thaw().unwrap();
+    until_outcome(&site, "juliet", "success");
+
+    // It dies, perhaps while somebody logs in.
+    slapd.kill();
+    until_outcome(&site, "juliet", "temporary-auth-failure");
+    for _ in 0..5 {
+        assert_eq!(
+            outcome(&site, "u00003", "u00003-password"),
+            "temporary-auth-failure"
+        );
+    }
+    romeo.ping().unwrap();
+    slapd.restart().unwrap();
+    until_outcome(&site, "juliet", "success");
+
+    // It does not know its own tree for a while.
+    let rename = |from: &str, to: &str| {
+        slapd
+            .modify(&format!(
+                "dn: ou={from},{BASE}\nchangetype: modrdn\nnewrdn: ou={to}\ndeleteoldrdn: 1\n"
+            ))
+            .unwrap();
+    };
+    rename("people", "away");
+    until_outcome(&site, "juliet", "temporary-auth-failure");
+    rename("away", "people");
+    until_outcome(&site, "juliet", "success");
+
+    // All of it was said, each change once.
+    romeo.ping().unwrap();
+    let log = site.server().log();
+    let lines = |words: &str| log.lines().filter(|l| l.contains(words)).count();
+    assert_eq!(lines("no directory server answers"), 3, "{log}");
+    assert_eq!(lines("answers again"), 3, "{log}");
+    assert!(!log.contains("-password"), "{log}");
+}
+
+#[test]
+fn what_changes_in_the_directory_counts_at_once_for_passwords() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let site = site(&slapd);
+    let mut romeo = online(&site, "romeo");
+    assert_eq!(outcome(&site, "juliet", "juliet-password"), "success");
+    slapd.set_password("juliet", "another").unwrap();
+    assert_eq!(
+        outcome(&site, "juliet", "juliet-password"),
+        "not-authorized"
+    );
+    assert_eq!(outcome(&site, "juliet", "another"), "success");
+    let mut gone = online(&site, "u00001");
+    slapd.delete("u00001").unwrap();
+    assert_eq!(
+        outcome(&site, "u00001", "u00001-password"),
+        "not-authorized"
+    );
+    romeo.ping().unwrap();
+    let _ = gone.ping();
+    slapd.modify(&format!("dn: uid=u00002,{PEOPLE}\nchangetype: modify\nadd: objectClass\nobjectClass: shadowAccount\n-\nadd: shadowExpire\nshadowExpire: 1\n")).unwrap();
+    wait::until_true(PATIENCE, "an expired account is disabled", || {
+        outcome(&site, "u00002", "u00002-password") == "account-disabled"
+    });
+}
+
+#[test]
+fn a_server_starts_before_its_directory_and_takes_up_another_one() {
+    let mut slapd = Slapd::start(10, 1).unwrap();
+    let site = prepared(&slapd);
+    slapd.kill();
+    let mut site = started(site);
+    assert_eq!(
+        outcome(&site, "romeo", "romeo-password"),
+        "temporary-auth-failure"
+    );
+    slapd.restart().unwrap();
+    until_outcome(&site, "romeo", "success");
+    let mut romeo = online(&site, "romeo");
+    // A reload with a mistake changes nothing; one without takes effect and drops nobody.
+    let reload = |site: &mut Site| {
+        let pid = site.server().pid().to_string();
+        run(std::process::Command::new("kill").args(["-HUP", &pid])).unwrap();
+    };
+    site.set(
+        "imserver.toml",
+        "[[directory]]",
+        "user_filter",
+        "\"(employeeType=left\"",
+    )
+    .unwrap();
+    reload(&mut site);
+    wait::until_true(PATIENCE, "the mistake is said", || {
+        site.server().log().contains("is no LDAP filter")
+    });
+    assert_eq!(outcome(&site, "juliet", "juliet-password"), "success");
+    site.set(
+        "imserver.toml",
+        "[[directory]]",
+        "user_filter",
+        "\"(employeeType=left)\"",
+    )
+    .unwrap();
+    reload(&mut site);
+    wait::until_true(PATIENCE, "the other filter is in force", || {
+        outcome(&site, "juliet", "juliet-password") == "not-authorized"
+    });
+    assert_eq!(outcome(&site, "left", "left-password"), "success");
+    romeo.ping().unwrap();
+}
