@@ -634,6 +634,10 @@ impl Shard {
                 }
             }
         };
+        if again && !own && shown.is_some() {
+            // A removal that may have been carried out before: the client is told what is left.
+            self.push_seen(&account, &contact);
+        }
         match done {
             Ok((contact, outcome, applied)) => {
                 let first = self.write_number + 1;

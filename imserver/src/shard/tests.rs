@@ -4,6 +4,7 @@ use super::*;
 use crate::routing::{MessageType, Retention, StanzaKind};
 
 mod acks;
+mod groups;
 
 const NOW: Now = Now {
     mono_ms: 1_000,
