@@ -27,4 +27,5 @@ pub mod server;
 pub mod shards;
 pub mod sweeper;
 pub mod tls;
+mod told;
 pub mod writer;

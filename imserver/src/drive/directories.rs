@@ -8,6 +8,7 @@ use super::overlay::StoreOverlay;
 use super::people::Clerk;
 use super::queue::Outbox;
 use super::sweeper::{Latest, Sweeper};
+use super::told::Told;
 use super::writer::DirectWriter;
 use crate::config::Config;
 use crate::event::Event;
@@ -65,6 +66,7 @@ impl Directories {
         engine: &Arc<dyn Engine>,
         shards: Vec<Sender<Vec<Event>>>,
         writer: DirectWriter,
+        told: Told,
     ) -> anyhow::Result<Self> {
         let iterations = config.auth.scram_iterations;
         let overlay = Arc::new(StoreOverlay::new(
@@ -84,7 +86,7 @@ impl Directories {
             elsewhere: Vec::new(),
             cache: config.directory_cache,
             lookups: Lookups::default(),
-            latest: Latest::default(),
+            latest: Latest::beginning(told.current()),
             interval_s: Arc::default(),
             sweep,
         };
@@ -96,6 +98,7 @@ impl Directories {
             interval_s: directories.interval_s.clone(),
             wake,
             data_dir: config.data_dir.clone(),
+            told,
         };
         std::thread::Builder::new()
             .name("sweeper".into())

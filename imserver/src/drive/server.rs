@@ -14,6 +14,7 @@ use super::queue::{Outbox, queue};
 use super::reload::Reloader;
 use super::shards::{self, Outlets};
 use super::tls;
+use super::told::Told;
 use super::writer::{DirectWriter, StoreWriter};
 use crate::config::{self, Config, Mechanism};
 use crate::event::{Event, Now, ShardId};
@@ -124,8 +125,10 @@ impl Server {
                 .collect::<Vec<_>>()
         };
         let (direct, direct_rx) = DirectWriter::new();
+        let mut told = Told::load(&config.data_dir, config.session.mux_lost);
+        let population = told.certain(now.unix_ms);
         let directories =
-            Directories::start(&config, &engine, shard_queues.clone(), direct.clone())?;
+            Directories::start(&config, &engine, shard_queues.clone(), direct.clone(), told)?;
         let settings = Arc::new(settings_of(&config, &fake, &directories.current()));
         let mut built = Vec::new();
         let mut notes = Vec::new();
@@ -135,7 +138,7 @@ impl Server {
                 shards: count,
                 epoch,
                 settings: settings.clone(),
-                population: Arc::default(),
+                population: population.clone(),
             };
             let mut shard = Shard::new(shard_config, Box::new(os_random), now);
             notes.extend(shard.restore(now, records.clone()));

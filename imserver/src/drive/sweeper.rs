@@ -4,12 +4,14 @@
 //! Owns: the last good sweep of each back end, also on disk, so that a start during an outage of the directory knows the groups.
 //! Never: takes a failed sweep for an empty one; ends a session because of one answer.
 
+use super::clock::Clock;
 use super::lookups::Lookups;
+use super::told::Told;
 use crate::event::{AdminEvent, Event};
 use crate::shard::home;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use directory::backend::{Sweep, SweptGroup, SweptPerson};
-use directory::population::Population;
+use directory::population::{Difference, Population};
 use directory::site::Site;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, BufWriter, Write as _};
@@ -39,6 +41,11 @@ impl Latest {
             .clone()
     }
 
+    /// Begins with what was told before a restart.
+    pub fn beginning(population: Arc<Population>) -> Self {
+        Self(Arc::new(RwLock::new(population)))
+    }
+
     fn replace(&self, population: Arc<Population>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = population;
     }
@@ -58,12 +65,14 @@ pub struct Sweeper {
     pub wake: Receiver<()>,
     /// Where the last good sweeps are kept.
     pub data_dir: PathBuf,
+    /// What clients may have been told. Shards have begun with what is certain.
+    pub told: Told,
 }
 
 /// What lives from sweep to sweep.
-#[derive(Default)]
 struct State {
     sweeps: BTreeMap<Arc<str>, Sweep>,
+    told: Told,
     failing: HashSet<String>,
     /// Gone by the sweep, and not yet confirmed one by one.
     unconfirmed: HashSet<BareJid>,
@@ -76,9 +85,20 @@ impl Sweeper {
     pub fn run(self) {
         let mut state = State {
             sweeps: load(&self.data_dir.join(FILE)),
-            ..State::default()
+            told: self.told.clone(),
+            failing: HashSet::new(),
+            unconfirmed: HashSet::new(),
+            suspicious: false,
         };
-        self.publish(&state.sweeps);
+        // What shards have begun with, however late it is now.
+        let mut before = state.told.certain(0);
+        for population in state.told.uncertain() {
+            self.tell(&population, &Arc::new(population.difference(&before)));
+            before = population;
+        }
+        if !state.sweeps.is_empty() {
+            self.publish(&mut state);
+        }
         loop {
             self.sweep(&mut state);
             let wait = Duration::from_secs(self.interval_s.load(Ordering::Relaxed));
@@ -128,11 +148,12 @@ impl Sweeper {
         state.suspicious = false;
         if sweeps != state.sweeps {
             state.sweeps = sweeps;
-            state.unconfirmed.extend(self.publish(&state.sweeps));
             let file = self.data_dir.join(FILE);
             if let Err(error) = save(&file, &state.sweeps) {
                 tracing::warn!(%error, file = %file.display(), "what the directories hold could not be kept for the next start");
             }
+            let lost = self.publish(state);
+            state.unconfirmed.extend(lost);
         }
         let unconfirmed = std::mem::take(&mut state.unconfirmed);
         state.unconfirmed = unconfirmed
@@ -142,11 +163,19 @@ impl Sweeper {
     }
 
     /// Tells everybody. Returns who is gone.
-    fn publish(&self, sweeps: &BTreeMap<Arc<str>, Sweep>) -> HashSet<BareJid> {
+    fn publish(&self, state: &mut State) -> HashSet<BareJid> {
         let before = self.latest.population();
-        let population = Arc::new(Population::new(sweeps, &before));
+        let population = Arc::new(Population::new(&state.sweeps, &before));
         let difference = Arc::new(population.difference(&before));
+        state
+            .told
+            .push(Clock::new().now().unix_ms, population.clone());
         self.latest.replace(population.clone());
+        self.tell(&population, &difference);
+        difference.lost.clone()
+    }
+
+    fn tell(&self, population: &Arc<Population>, difference: &Arc<Difference>) {
         for shard in &self.shards {
             // This thread is nobody's hot path, so it may wait. A shard that is gone needs to know nothing.
             let _ = shard.send(vec![Event::Population(
@@ -154,7 +183,6 @@ impl Sweeper {
                 difference.clone(),
             )]);
         }
-        difference.lost.clone()
     }
 
     /// Asks the directory about this one alone, and ends the sessions of who may not log in any more. False: nobody can say.
