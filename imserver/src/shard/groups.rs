@@ -21,7 +21,7 @@ use directory::population::{Difference, Group, Population};
 use foldhash::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use xmpp::jid::{BareJid, Jid};
+use xmpp::jid::{BareJid, FullJid, Jid};
 
 /// Roster pushes of groups made in one turn; the rest waits for the next tick. A turn of so many takes about 10 ms.
 const PUSHES_MAX: usize = 5_000;
@@ -38,6 +38,8 @@ pub(super) struct Groups {
     pub(super) view: View,
     /// The populations before, for a while after a restart: who was a member then may not have heard of the end of a session.
     before: Vec<Arc<Population>>,
+    /// And who was said again to be gone: a member by a population that is still to come may have to hear it, too.
+    gone: BTreeSet<FullJid>,
     known: Known,
     /// Probes that know of more than this shard.
     early: Vec<Probing>,
@@ -61,6 +63,7 @@ impl Groups {
         Self {
             view: View::new(population, presence_max),
             before: Vec::new(),
+            gone: BTreeSet::new(),
             known: Known::default(),
             early: Vec::new(),
             owed: BTreeMap::new(),
@@ -84,6 +87,18 @@ impl Shard {
             self.groups.before.push(before);
         }
         self.regroup(View::new(population, presence_max), difference);
+        for jid in self.groups.gone.clone() {
+            if difference.affected.contains(&jid.bare()) {
+                self.say_gone_again(&jid);
+            }
+        }
+    }
+
+    /// After a restart: somebody is gone who may have been there for members of any population that is told again.
+    pub(super) fn remember_gone(&mut self, jid: &FullJid) {
+        if self.orphans_until_ms != 0 {
+            self.groups.gone.insert(jid.clone());
+        }
     }
 
     /// New settings.
@@ -246,6 +261,7 @@ impl Shard {
     /// Nobody is left who was told of the run before.
     pub(super) fn forget_population_before(&mut self) {
         self.groups.before = Vec::new();
+        self.groups.gone = BTreeSet::new();
     }
 
     // ---- rosters ----------------------------------------------------------------------------------------

@@ -763,6 +763,9 @@ impl Shard {
             },
             None => unavailable(&bound.jid),
         };
+        if !said.available {
+            self.remember_gone(&said.jid);
+        }
         self.broadcast_to(&said, !said.available);
         self.tell_siblings(&said);
     }

@@ -260,6 +260,12 @@ impl Shard {
 
     /// Says again what was said of a session that has ended shortly before the restart.
     pub(super) fn rebroadcast_gone(&mut self, jid: &xmpp::jid::FullJid) {
+        self.remember_gone(jid);
+        self.say_gone_again(jid);
+    }
+
+    /// The same, once more.
+    pub(super) fn say_gone_again(&mut self, jid: &xmpp::jid::FullJid) {
         // A session of the same name says itself how it is.
         let slot = self.session_of(&xmpp::jid::Jid::Full(jid.clone()));
         let back = slot
