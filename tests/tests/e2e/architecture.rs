@@ -22,6 +22,11 @@ impl Graph {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
         let output = Command::new(cargo)
             .args(["metadata", "--format-version", "1", "--offline"])
+            // What other systems need has not been downloaded.
+            .args([
+                "--filter-platform",
+                &format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
+            ])
             .current_dir(root())
             .output()
             .unwrap();
