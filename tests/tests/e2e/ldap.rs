@@ -253,5 +253,81 @@ fn a_server_starts_before_its_directory_and_takes_up_another_one() {
         outcome(&site, "juliet", "juliet-password") == "not-authorized"
     });
     assert_eq!(outcome(&site, "left", "left-password"), "success");
+    // Whom the directory does not know any more is logged off, by the next look at everybody.
+    romeo.patience = PATIENCE;
+    assert_eq!(
+        romeo.until_closed().unwrap().as_deref(),
+        Some("not-authorized")
+    );
+}
+
+/// The groups of somebody's roster item, or `None` if there is none.
+fn groups_in(roster: &isthmus_tests::xml::Xml, jid: &str) -> Option<Vec<String>> {
+    let mut items = roster.elements();
+    let item = items.find(|i| i.name == "item" && i.attr("jid") == Some(jid))?;
+    (item.attr("subscription") != Some("remove"))
+        .then(|| item.elements().map(|g| g.text()).collect())
+}
+
+#[test]
+fn groups_are_in_rosters_and_a_change_of_them_is_pushed() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let site = site(&slapd);
+    let mut romeo = online(&site, "romeo");
+    romeo.patience = PATIENCE;
+    let roster = |romeo: &mut Client| {
+        let answer = romeo.request("get", "r", None, "<query xmlns='jabber:iq:roster'/>");
+        answer.unwrap().child("query").unwrap().clone()
+    };
+    let sales = "Sales team";
+    wait::until_true(PATIENCE, "the first look at the directory", || {
+        groups_in(&roster(&mut romeo), "juliet@localhost").is_some()
+    });
+    let groups = groups_in(&roster(&mut romeo), "juliet@localhost").unwrap();
+    assert!(groups.iter().any(|g| g == sales), "{groups:?}");
+    // Members see each other without a subscription.
+    let mut juliet = online(&site, "juliet");
+    romeo
+        .element_where("presence of a colleague", |e| {
+            e.name == "presence" && e.attr("from") == Some(&juliet.jid)
+        })
+        .unwrap();
+    // Somebody joins, and leaves again.
+    let change = |what: &str, uid: &str| {
+        let dn = format!("cn={sales},ou=groups,dc=corp,dc=example");
+        let member = format!("uid={uid},{PEOPLE}");
+        let ldif = format!("dn: {dn}\nchangetype: modify\n{what}: member\nmember: {member}\n");
+        slapd.modify(&ldif).unwrap();
+    };
+    let mut pushed = |what: &str, wanted: &dyn Fn(Option<Vec<String>>) -> bool| {
+        romeo
+            .element_where(what, |e| {
+                e.attr("type") == Some("set")
+                    && e.child("query").is_some_and(|q| {
+                        let ours =
+                            |i: &isthmus_tests::xml::Xml| i.attr("jid") == Some("u00003@localhost");
+                        q.elements().any(ours) && wanted(groups_in(q, "u00003@localhost"))
+                    })
+            })
+            .unwrap();
+    };
+    let in_sales =
+        |groups: Option<Vec<String>>| groups.is_some_and(|all| all.iter().any(|g| g == sales));
+    change("add", "u00003");
+    pushed("a push of the new colleague", &in_sales);
+    change("delete", "u00003");
+    pushed("a push of the one who has left", &|groups| {
+        !in_sales(groups)
+    });
+    // An entry that goes is logged off, once the directory has been asked about it alone.
+    slapd.delete("juliet").unwrap();
+    juliet.patience = PATIENCE;
+    assert_eq!(
+        juliet.until_closed().unwrap().as_deref(),
+        Some("not-authorized")
+    );
+    // An outage changes nothing for who is online.
+    drop(slapd);
+    assert!(groups_in(&roster(&mut romeo), "juliet@localhost").is_none());
     romeo.ping().unwrap();
 }
