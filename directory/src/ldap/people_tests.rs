@@ -1,3 +1,5 @@
+//! Entries become people, and login names filters.
+
 use super::*;
 use crate::ldap::config::Product;
 use crate::ldap::entry::entry;

@@ -32,8 +32,13 @@ fn response(payload: &[u8]) -> String {
 
 /// Runs SCRAM up to the client's last message, which `spoil` may change.
 fn spoilt_scram(client: &mut Client, spoil: fn(String) -> String) -> Result<()> {
+    scram_as(client, None, spoil)
+}
+
+/// The same, as somebody who wants to act as `authzid`.
+fn scram_as(client: &mut Client, authzid: Option<&str>, spoil: fn(String) -> String) -> Result<()> {
     let account = offender();
-    let mut exchange = Exchange::new(Hash::Sha256, &account.user, None, Binding::No);
+    let mut exchange = Exchange::new(Hash::Sha256, &account.user, authzid, Binding::No);
     client.send(&auth("SCRAM-SHA-256", exchange.first().as_bytes()))?;
     let challenge = client.element()?;
     ensure!(challenge.name == "challenge", "{challenge}");
@@ -165,13 +170,22 @@ const SASL_ROWS: &[SaslRow] = &[
     ),
     (
         "SCRAM for somebody else",
+        // Said when the client has proved who it is: it would tell a stranger which address a login name has.
+        |c| scram_as(c, Some("bystander@localhost"), |l| l),
+        &["invalid-authzid"],
+    ),
+    (
+        "SCRAM for somebody else, with a wrong proof",
         |c| {
-            c.send(&auth(
-                "SCRAM-SHA-256",
-                b"n,a=bystander,n=offender,r=abcdefghijkl",
-            ))
+            scram_as(c, Some("bystander@localhost"), |l| {
+                let proof = l.find(",p=").map_or(l.len(), |at| at + 3);
+                format!(
+                    "{}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+                    &l[..proof]
+                )
+            })
         },
-        &["invalid-authzid", "not-authorized"],
+        &["not-authorized"],
     ),
     (
         "SCRAM bound, by a mechanism that is not",
