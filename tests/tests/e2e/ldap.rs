@@ -270,6 +270,48 @@ fn groups_in(roster: &isthmus_tests::xml::Xml, jid: &str) -> Option<Vec<String>>
 }
 
 #[test]
+fn the_directory_gives_vcards_and_is_searched() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let site = site(&slapd);
+    let mut romeo = online(&site, "romeo");
+    let mut vcard = |of: &str| {
+        let to = Some(of);
+        let answer = romeo.request("get", "v", to, "<vCard xmlns='vcard-temp'/>");
+        answer.unwrap().to_string()
+    };
+    let juliet = vcard("juliet@localhost");
+    for text in ["Juliet Capulet", "engineer", "juliet@corp.example"] {
+        assert!(juliet.contains(text), "{text} in {juliet}");
+    }
+    assert!(vcard("romeo@localhost").contains("BINVAL"));
+    // A picture of 5 MB is left out, and what else there is comes.
+    let tybalt = vcard("tybalt@localhost");
+    assert!(
+        tybalt.contains("Capulet, Tybalt") && !tybalt.contains("BINVAL"),
+        "{tybalt}"
+    );
+    assert!(vcard("nobody@localhost").contains("service-unavailable"));
+    let mut search = |last: &str| {
+        let query = format!("<query xmlns='jabber:iq:search'><last>{last}</last></query>");
+        let answer = romeo.request("set", "s", Some("localhost"), &query);
+        answer.unwrap().to_string()
+    };
+    let capulets = search("Capulet");
+    for (jid, there) in [
+        ("juliet@localhost", true),
+        ("tybalt@localhost", true),
+        ("romeo@localhost", false),
+    ] {
+        assert_eq!(capulets.contains(jid), there, "{jid} in {capulets}");
+    }
+    for nobody in ["*)(uid=*", "Cap\\75let", "Capulet)(", "C*t"] {
+        assert!(!search(nobody).contains("@localhost'/>"), "{nobody}");
+        assert!(!search(nobody).contains("juliet@"), "{nobody}");
+    }
+    assert!(search("Cap*").contains("juliet@localhost"));
+}
+
+#[test]
 fn groups_are_in_rosters_and_a_change_of_them_is_pushed() {
     let slapd = Slapd::start(10, 1).unwrap();
     let site = site(&slapd);
