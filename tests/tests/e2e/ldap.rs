@@ -224,6 +224,7 @@ fn a_server_starts_before_its_directory_and_takes_up_another_one() {
     slapd.restart().unwrap();
     until_outcome(&site, "romeo", "success");
     let mut romeo = online(&site, "romeo");
+    until_swept(&mut romeo);
     // A reload with a mistake changes nothing; one without takes effect and drops nobody.
     let reload = |site: &mut Site| {
         let pid = site.server().pid().to_string();
@@ -267,6 +268,18 @@ fn groups_in(roster: &isthmus_tests::xml::Xml, jid: &str) -> Option<Vec<String>>
     let item = items.find(|i| i.name == "item" && i.attr("jid") == Some(jid))?;
     (item.attr("subscription") != Some("remove"))
         .then(|| item.elements().map(|g| g.text()).collect())
+}
+
+fn roster(client: &mut Client) -> isthmus_tests::xml::Xml {
+    let answer = client.request("get", "r", None, "<query xmlns='jabber:iq:roster'/>");
+    answer.unwrap().child("query").unwrap().clone()
+}
+
+/// Waits until the directory has been looked at: then romeo has a colleague.
+fn until_swept(romeo: &mut Client) {
+    wait::until_true(PATIENCE, "the first look at the directory", || {
+        groups_in(&roster(romeo), "juliet@localhost").is_some()
+    });
 }
 
 #[test]
@@ -317,14 +330,8 @@ fn groups_are_in_rosters_and_a_change_of_them_is_pushed() {
     let site = site(&slapd);
     let mut romeo = online(&site, "romeo");
     romeo.patience = PATIENCE;
-    let roster = |romeo: &mut Client| {
-        let answer = romeo.request("get", "r", None, "<query xmlns='jabber:iq:roster'/>");
-        answer.unwrap().child("query").unwrap().clone()
-    };
+    until_swept(&mut romeo);
     let sales = "Sales team";
-    wait::until_true(PATIENCE, "the first look at the directory", || {
-        groups_in(&roster(&mut romeo), "juliet@localhost").is_some()
-    });
     let groups = groups_in(&roster(&mut romeo), "juliet@localhost").unwrap();
     assert!(groups.iter().any(|g| g == sales), "{groups:?}");
     // Members see each other without a subscription.
