@@ -315,11 +315,11 @@ fn the_directory_gives_vcards_and_is_searched() {
         ("tybalt@localhost", true),
         ("romeo@localhost", false),
     ] {
-        assert_eq!(capulets.contains(jid), there, "{jid} in {capulets}");
+        let item = format!("<item jid='{jid}'>");
+        assert_eq!(capulets.contains(&item), there, "{jid} in {capulets}");
     }
     for nobody in ["*)(uid=*", "Cap\\75let", "Capulet)(", "C*t"] {
-        assert!(!search(nobody).contains("@localhost'/>"), "{nobody}");
-        assert!(!search(nobody).contains("juliet@"), "{nobody}");
+        assert!(!search(nobody).contains("<item "), "{nobody}");
     }
     assert!(search("Cap*").contains("juliet@localhost"));
 }
