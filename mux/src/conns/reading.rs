@@ -149,6 +149,9 @@ impl ConnSet {
         cipher.clear();
         let mut secured = None;
         let was_live = conn.stage == Stage::Live;
+        // The end of a handshake and the first bytes after it may come in one step, and then the bytes before the word that TLS
+        // is up: they wait for it, or the server takes them for plaintext (LINK.md, injection).
+        let mut announced = !state.tls.is_handshaking();
         let ConnTls {
             tls,
             held,
@@ -159,10 +162,11 @@ impl ConnSet {
             TlsEvent::Secured(facts) if was_live => {
                 above.secured(now, conn.id, facts);
                 secured = Some(None);
+                announced = true;
             }
             TlsEvent::Secured(facts) => secured = Some(Some(facts)),
             TlsEvent::Plain(bytes) => {
-                let given = if held.is_empty() {
+                let given = if announced && held.is_empty() {
                     deliver(now, conn, bytes, above)
                 } else {
                     0
