@@ -10,11 +10,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,6 +60,8 @@ pub struct Endpoint {
     pub transport: Transport,
     /// TLS version to insist on; `None` takes what comes.
     pub tls: Option<&'static rustls::SupportedProtocolVersion>,
+    /// The client's own certificate and its key (PEM files), if it has one.
+    pub identity: Option<(PathBuf, PathBuf)>,
     /// Local address to connect from, for tests with many clients.
     pub from: Option<Ipv4Addr>,
 }
@@ -356,11 +360,17 @@ impl Client {
             Some(version) => vec![version],
             None => vec![&rustls::version::TLS13, &rustls::version::TLS12],
         };
-        let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        let config = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&versions)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
+        let mut config = match &self.endpoint.identity {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => config.with_client_auth_cert(
+                CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?,
+                PrivateKeyDer::from_pem_file(key)?,
+            )?,
+        };
         if self.endpoint.transport == Transport::DirectTls {
             config.alpn_protocols = vec![b"xmpp-client".to_vec()];
         }

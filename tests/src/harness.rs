@@ -10,7 +10,7 @@ use crate::ports::PortBlock;
 use crate::proxy::LinkProxy;
 use crate::wait;
 use anyhow::{Context as _, Result, bail, ensure};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -194,6 +194,7 @@ pub struct Site {
     proxy: Option<LinkProxy>,
     ports: PortBlock,
     plan: Plan,
+    env: Vec<(String, OsString)>,
     dir: tempfile::TempDir,
 }
 
@@ -234,6 +235,7 @@ impl Site {
             proxy: None,
             ports,
             plan: plan.clone(),
+            env: Vec::new(),
             dir,
         };
         if plan.proxied {
@@ -258,6 +260,22 @@ impl Site {
         site.add_accounts(accounts)?;
         site.await_clients()?;
         Ok(site)
+    }
+
+    /// An environment variable for the processes started from now on.
+    pub fn env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.env.push((name.to_owned(), value.into()));
+    }
+
+    /// Processes started from now on live in another time: `+3d`, as `faketime` writes it. Their monotonic clocks are right.
+    pub fn shift_clock(&mut self, offset: &str) -> Result<()> {
+        // faketime itself would stay as the parent of what it runs; so only its words are used.
+        for name in ["LD_PRELOAD", "FAKETIME"] {
+            let said = run(Command::new("faketime").args(["-f", offset, "printenv", name]))?;
+            self.env(name, String::from_utf8(said.stdout)?.trim());
+        }
+        self.env("DONT_FAKE_MONOTONIC", "1");
+        Ok(())
     }
 
     /// The directory that `imadmin init` filled.
@@ -288,6 +306,7 @@ impl Site {
             direct: self.address(5223),
             transport,
             tls: None,
+            identity: None,
             from: None,
         }
     }
@@ -375,6 +394,7 @@ impl Site {
 
     fn start_process(&self, program: &str, config: &Path, log: &str) -> Result<Proc> {
         let mut command = Command::new(binary(program));
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         // "From any working directory": one where nothing of ours lies.
         command.arg("--config").arg(config).current_dir("/");
         command.env("RUST_BACKTRACE", "1");

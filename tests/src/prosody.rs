@@ -98,6 +98,7 @@ VirtualHost "{DOMAIN}"
             direct,
             transport: Transport::Plain,
             tls: None,
+            identity: None,
             from: None,
         };
         let prosody = Prosody {

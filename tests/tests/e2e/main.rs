@@ -10,6 +10,7 @@ mod bad_inputs;
 mod bad_logins;
 mod clients;
 mod config;
+mod external;
 mod floods;
 mod hostile_link;
 mod ldap;
