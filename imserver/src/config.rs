@@ -10,6 +10,7 @@ mod check;
 mod directory;
 mod effective;
 pub mod file;
+mod mail;
 pub mod reader;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod tests;
 use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
 use ::directory::cache::CacheConfig;
+use ::directory::imap::ImapConfig;
 use ::directory::ldap::config::LdapConfig;
 pub use effective::Effective;
 use file::{Shown, Takes};
@@ -50,6 +52,8 @@ pub struct Config {
     pub chains: HashMap<String, Vec<String>>,
     /// Directories beside the accounts in the store; those no domain names are not used.
     pub directories: Vec<LdapConfig>,
+    /// Mail servers that check passwords; those no domain names are not used.
+    pub mail_directories: Vec<ImapConfig>,
     /// How long answers of directories are kept.
     pub directory_cache: CacheConfig,
     /// Those of them where strangers may make themselves accounts.

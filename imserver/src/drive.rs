@@ -17,6 +17,7 @@ pub mod audit;
 pub mod clock;
 pub mod directories;
 pub mod health;
+pub mod known;
 pub mod links;
 pub mod lookups;
 pub mod overlay;

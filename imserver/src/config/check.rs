@@ -9,7 +9,6 @@ use super::{
 use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
 use directory::cache::CacheConfig;
-use directory::ldap::config::LdapConfig;
 use proto::frame::ListenerKind;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -54,13 +53,15 @@ fn checked(
         link_name(reader, name);
     }
     let data_dir = required(reader, &written.top.at, "data_dir", &written.top.data_dir);
-    let mut directories = super::directory::directories(reader, written, base);
-    let chains = chains(reader, written, &directories);
-    // Accounts in the store are in no groups.
-    let has_groups = chains
-        .values()
-        .flatten()
-        .any(|d| d != directory::local::NAME);
+    let (mut directories, mail_directories) = super::directory::directories(reader, written, base);
+    let names = directories.iter().map(|d| d.name.as_str());
+    let names = names.chain(mail_directories.iter().map(|d| d.name.as_str()));
+    let chains = chains(reader, written, names);
+    super::mail::last_in_chains(reader, written, &mail_directories, &chains);
+    // Accounts in the store and those of mail servers are in no groups.
+    let has_groups = chains.values().flatten().any(|name| {
+        name != directory::local::NAME && mail_directories.iter().all(|d| d.name != *name)
+    });
     let policy = match required(reader, &written.top.at, "policy", &written.top.policy) {
         Some(policy) => {
             load_policy(&base.join(&policy.value), has_groups).unwrap_or_else(|mistakes| {
@@ -127,6 +128,7 @@ fn checked(
         domains,
         chains,
         directories,
+        mail_directories,
         directory_cache,
         data_dir: data_dir.map(|d| base.join(&d.value)).unwrap_or_default(),
         policy,
@@ -307,13 +309,12 @@ fn domains(reader: &mut Reader, file: &File) -> Vec<String> {
 }
 
 /// The directories of each domain that names any.
-fn chains(
+fn chains<'n>(
     reader: &mut Reader,
     file: &File,
-    directories: &[LdapConfig],
+    directories: impl Iterator<Item = &'n str>,
 ) -> HashMap<String, Vec<String>> {
-    let named = directories.iter().map(|d| d.name.as_str());
-    let mut known: Vec<&str> = named.chain([directory::local::NAME]).collect();
+    let mut known: Vec<&str> = directories.chain([directory::local::NAME]).collect();
     known.sort_unstable();
     known.dedup();
     let mut chains = HashMap::new();

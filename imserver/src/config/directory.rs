@@ -4,7 +4,9 @@
 
 use super::check::{number, required};
 use super::file::{DirectoryFile, File};
+use super::mail;
 use super::reader::{Reader, Strings, Written};
+use directory::imap::ImapConfig;
 use directory::ldap::config::{
     GroupsConfig, HostConfig, JidForm, LdapConfig, Product, RegisterConfig, Secret, Tls,
 };
@@ -18,19 +20,24 @@ use std::time::Duration;
 const WHOLE_ADDRESSES: [&str; 2] = ["mail", "userPrincipalName"];
 
 /// Every directory that is written, right or not: a mistake in one is not also a mistake where it is named.
-pub(super) fn directories(reader: &mut Reader, file: &File, base: &Path) -> Vec<LdapConfig> {
+pub(super) fn directories(
+    reader: &mut Reader,
+    file: &File,
+    base: &Path,
+) -> (Vec<LdapConfig>, Vec<ImapConfig>) {
     let mut out: Vec<LdapConfig> = Vec::new();
+    let mut mail_servers: Vec<ImapConfig> = Vec::new();
     for section in &file.directory {
         let name = required(reader, &section.at, "name", &section.name);
         let kind = required(reader, &section.at, "kind", &section.kind);
         let product = match kind.map(|k| (k, k.value.as_str())) {
             Some((_, "active-directory")) => Product::ActiveDirectory,
-            Some((_, "ldap")) | None => Product::Ldap,
+            Some((_, "ldap" | mail::KIND)) | None => Product::Ldap,
             Some((at, other)) => {
                 reader.wrong(
                     &at.at,
                     format!(
-                        "{other:?} is no kind of directory: \"ldap\" and \"active-directory\" are"
+                        "{other:?} is no kind of directory: \"ldap\", \"active-directory\" and \"imap\" are"
                     ),
                 );
                 Product::Ldap
@@ -51,12 +58,18 @@ pub(super) fn directories(reader: &mut Reader, file: &File, base: &Path) -> Vec<
                 &name.at,
                 "\"local\" are the accounts in the store; another directory needs another name",
             );
-        } else if out.iter().any(|d| d.name == name.value) {
+        } else if out.iter().any(|d| d.name == name.value)
+            || mail_servers.iter().any(|d| d.name == name.value)
+        {
             reader.wrong(&name.at, format!("{:?} is listed twice", name.value));
         }
-        out.push(ldap(reader, section, &name.value, product, base));
+        if kind.is_some_and(|k| k.value == mail::KIND) {
+            mail_servers.push(mail::imap(reader, section, &name.value, base));
+        } else {
+            out.push(ldap(reader, section, &name.value, product, base));
+        }
     }
-    out
+    (out, mail_servers)
 }
 
 /// Tells each directory the domains that name it.

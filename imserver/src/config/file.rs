@@ -58,7 +58,7 @@ macro_rules! section {
                 section
             }
 
-            fn show(&self, prefix: &str, shown: &mut Shown) {
+            pub(super) fn show(&self, prefix: &str, shown: &mut Shown) {
                 $( if let Some(written) = &self.$key {
                     let key = ShownKey { value: written.value.show(), takes: Takes::$takes, line: written.at.line };
                     shown.insert(format!("{prefix}{}", stringify!($key)), key);
@@ -187,11 +187,11 @@ section! {
     DirectoryFile {
         /// What `[[domain]]` calls it.
         name: String, Reload;
-        /// `ldap` or `active-directory`.
+        /// `ldap`, `active-directory` or `imap`.
         kind: String, Reload;
         /// Its servers.
         uri: Strings, Reload;
-        /// How `ldap://` is protected.
+        /// How `ldap://` and `imap://` are protected.
         tls: String, Reload;
         /// Certificates of the CA that signs the servers'.
         ca: String, Reload;
@@ -203,7 +203,7 @@ section! {
         base: Strings, Reload;
         /// Which entries are people.
         user_filter: String, Reload;
-        /// Attributes a login name is looked for in.
+        /// Attributes a login name is looked for in; of the kind `imap`: what a mail server is told.
         login: Strings, Reload;
         /// The attribute the address is made of.
         jid: String, Reload;

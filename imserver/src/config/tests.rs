@@ -675,6 +675,88 @@ fn a_small_directory_has_the_usual_defaults() {
 }
 
 #[test]
+fn mail_servers_are_directories_too() {
+    use ::directory::imap::{LoginForm, Tls};
+    let site = Site::new();
+    let with = |chain: &str, more: &str| {
+        let text = SMALL.replace(
+            "name = \"example.org\"",
+            &format!("name = \"example.org\"\ndirectory = {chain}"),
+        );
+        format!("{text}\n[[directory]]\nname = \"mail\"\nkind = \"imap\"\n{more}")
+    };
+    let config = site.good(&with(
+        "[\"local\", \"mail\"]",
+        "uri = [\"imaps://a.example\", \"imap://b.example\"]\nlogin = \"address\"",
+    ));
+    assert_eq!(config.chain("example.org"), ["local", "mail"]);
+    let mail = &config.mail_directories[0];
+    let servers: Vec<_> = mail.servers.iter().map(|s| (s.port, s.tls)).collect();
+    assert_eq!(servers, [(993, Tls::Direct), (143, Tls::StartTls)]);
+    assert_eq!(mail.login, LoginForm::Address);
+    assert_eq!(mail.timeout.as_secs(), 10);
+    for (chain, more, words) in [
+        ("\"mail\"", "", "directory.uri: is missing"),
+        ("\"mail\"", "uri = []", "there is no server"),
+        (
+            "\"mail\"",
+            "uri = \"ldap://a.example\"",
+            "is no mail server",
+        ),
+        (
+            "[\"mail\", \"local\"]",
+            "uri = \"imaps://a.example\"",
+            "must be the last",
+        ),
+        (
+            "\"mail\"",
+            "uri = \"imaps://a.example\"\ntls = \"starttls\"",
+            "every uri is imaps://",
+        ),
+        (
+            "\"mail\"",
+            "uri = \"imap://a.example\"\ntls = \"none\"",
+            "imap://a.example:143 is elsewhere",
+        ),
+        (
+            "\"mail\"",
+            "uri = \"imap://localhost\"\ntls = \"direct\"",
+            "is no protection",
+        ),
+        (
+            "\"mail\"",
+            "uri = \"imaps://a.example\"\nlogin = \"uid\"",
+            "\"localpart\" or \"address\"",
+        ),
+        (
+            "\"mail\"",
+            "uri = \"imaps://a.example\"\nbase = \"dc=x\"",
+            "directory.base: is not for kind = \"imap\"",
+        ),
+        (
+            "\"mail\"",
+            "uri = \"imaps://a.example\"\nca = \"policy.toml\"",
+            "holds no certificate",
+        ),
+        (
+            "\"mail\"",
+            "uri = \"imaps://a.example\"\noperation_timeout_s = 0",
+            "must be from 1 to 120",
+        ),
+    ] {
+        let mistakes = site.mistakes(&with(chain, more));
+        assert!(
+            mistakes.len() == 1 && mistakes[0].contains(words),
+            "{words}: {mistakes:#?}"
+        );
+    }
+    site.good(&with(
+        "\"mail\"",
+        "uri = \"imap://[::1]:143\"\ntls = \"none\"",
+    ));
+}
+
+#[test]
 fn every_mistake_of_a_directory_is_found_at_once() {
     let site = Site::new();
     site.protect("ldap.password", 0o644);

@@ -3,6 +3,7 @@
 //! Owns: the back ends, the overlay, the routes of look-ups. Never: drops a back end whose configuration is as before, because
 //! its caches and connections are worth keeping.
 
+use super::known::StoreKnown;
 use super::lookups::{Lookups, Routes};
 use super::overlay::StoreOverlay;
 use super::people::Clerk;
@@ -18,10 +19,12 @@ use directory::LocalDirectory;
 use directory::backend::Backend;
 use directory::cache::CacheConfig;
 use directory::cached::Cached;
+use directory::imap::{ImapConfig, ImapDirectory, Known};
 use directory::ldap::LdapDirectory;
 use directory::ldap::config::{LdapConfig, Tls};
 use directory::site::Site;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use store::Engine;
@@ -33,6 +36,8 @@ pub struct Directories {
     overlay: Arc<StoreOverlay>,
     local: Arc<dyn Backend>,
     clerk: Clerk,
+    /// Who of mail servers' people has logged in before.
+    known: Arc<dyn Known>,
     /// Directories elsewhere, each with what it was made from.
     elsewhere: Vec<Elsewhere>,
     cache: CacheConfig,
@@ -42,10 +47,33 @@ pub struct Directories {
     sweep: Sender<()>,
 }
 
-/// An LDAP directory behind its cache, and what it was made from.
+/// What a directory elsewhere is made from.
+#[derive(Clone, PartialEq)]
+enum Plan {
+    Ldap(Box<LdapConfig>),
+    Imap(ImapConfig),
+}
+
+impl Plan {
+    fn name(&self) -> &str {
+        match self {
+            Plan::Ldap(config) => &config.name,
+            Plan::Imap(config) => &config.name,
+        }
+    }
+
+    fn ca(&self) -> Option<&Path> {
+        match self {
+            Plan::Ldap(config) => config.ca.as_deref(),
+            Plan::Imap(config) => config.ca.as_deref(),
+        }
+    }
+}
+
+/// A directory elsewhere behind its cache, and what it was made from.
 #[derive(Clone)]
 struct Elsewhere {
-    config: LdapConfig,
+    plan: Plan,
     ca: Option<Vec<u8>>,
     backend: Arc<dyn Backend>,
 }
@@ -69,6 +97,7 @@ impl Directories {
         told: Told,
     ) -> anyhow::Result<Self> {
         let iterations = config.auth.scram_iterations;
+        let known = Arc::new(StoreKnown::new(engine.as_ref(), writer.clone())?);
         let overlay = Arc::new(StoreOverlay::new(
             engine.as_ref(),
             writer.clone(),
@@ -83,6 +112,7 @@ impl Directories {
             overlay,
             local,
             clerk: Clerk::new(writer),
+            known,
             elsewhere: Vec::new(),
             cache: config.directory_cache,
             lookups: Lookups::default(),
@@ -154,29 +184,44 @@ impl Directories {
 
     /// The directories that a domain names. One that is as before is the one before.
     fn elsewhere(&self, config: &Config) -> anyhow::Result<Vec<Elsewhere>> {
-        let used = config.directories.iter().filter(|d| !d.domains.is_empty());
-        let known = |config: &LdapConfig, ca: &Option<Vec<u8>>| {
-            let mut all = self.elsewhere.iter();
-            all.find(|old| old.config == *config && old.ca == *ca)
-                .cloned()
+        let named = |name: &str| {
+            config
+                .domains
+                .iter()
+                .any(|d| config.chain(d).contains(&name))
         };
-        used.map(|ldap| {
-            let ca = ldap.ca.as_ref().and_then(|path| std::fs::read(path).ok());
+        let ldap = config.directories.iter().cloned();
+        let ldap = ldap.map(|config| Plan::Ldap(Box::new(config)));
+        let imap = config.mail_directories.iter().cloned().map(Plan::Imap);
+        let used = ldap.chain(imap).filter(|plan| named(plan.name()));
+        used.map(|plan| {
+            let ca = plan.ca().and_then(|path| std::fs::read(path).ok());
+            let mut all = self.elsewhere.iter();
+            let known = all.find(|old| old.plan == plan && old.ca == ca);
             if config.directory_cache == self.cache
-                && let Some(known) = known(ldap, &ca)
+                && let Some(known) = known
             {
-                return Ok(known);
+                return Ok(known.clone());
             }
-            warn_open(ldap);
-            let directory = LdapDirectory::new(ldap.clone())
-                .map_err(|why| anyhow::anyhow!("the directory {}: {why}", ldap.name))?;
-            Ok(Elsewhere {
-                config: ldap.clone(),
-                ca,
-                backend: Arc::new(Cached::new(directory, config.directory_cache)),
-            })
+            let backend = self
+                .make(&plan, config.directory_cache)
+                .map_err(|why| anyhow::anyhow!("the directory {}: {why}", plan.name()))?;
+            Ok(Elsewhere { plan, ca, backend })
         })
         .collect()
+    }
+
+    fn make(&self, plan: &Plan, cache: CacheConfig) -> Result<Arc<dyn Backend>, String> {
+        Ok(match plan {
+            Plan::Ldap(config) => {
+                warn_open(config);
+                Arc::new(Cached::new(LdapDirectory::new((**config).clone())?, cache))
+            }
+            Plan::Imap(config) => {
+                let directory = ImapDirectory::new(config, self.known.clone())?;
+                Arc::new(Cached::passwords_only(directory, cache))
+            }
+        })
     }
 
     fn site(&self, config: &Config, elsewhere: &[Elsewhere]) -> Site {
@@ -196,7 +241,7 @@ impl Directories {
         if name == directory::local::NAME {
             return Some(self.local.clone());
         }
-        let found = elsewhere.iter().find(|e| e.config.name == name)?;
+        let found = elsewhere.iter().find(|e| e.plan.name() == name)?;
         Some(found.backend.clone())
     }
 }

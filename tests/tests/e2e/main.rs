@@ -16,6 +16,7 @@ mod hostile_link;
 mod ldap;
 mod limits;
 mod load_balancer;
+mod mail_accounts;
 mod many;
 mod people;
 mod policy;
