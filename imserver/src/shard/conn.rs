@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proto::frame::CloseReason;
 use xmpp::element::Element;
 use xmpp::error::StreamError;
+use xmpp::jid::BareJid;
 
 /// The end of every stream of ours.
 const STREAM_END: &[u8] = b"</stream:stream>";
@@ -190,17 +191,24 @@ impl Shard {
             .bound_mut()
             .expect("the caller has seen it");
         bound.catching_up = false;
-        if matches!(bound.flood, Flood::Wanted | Flood::Reading) {
-            // What it had not read yet may be there for it alone.
-            let from = bound.cursor + 1;
+        // What it had not read yet may be there for it alone.
+        let unread =
+            matches!(bound.flood, Flood::Wanted | Flood::Reading).then(|| bound.cursor + 1);
+        self.hold_for_mux(slot, &account, record, awaited);
+        // Only now: the others read nothing while this one holds something.
+        if let Some(from) = unread {
             self.reread(&account, from);
         }
         self.resume_clearing(&account);
+    }
+
+    /// What an ended session held stays with it until its mux has told everything about it.
+    fn hold_for_mux(&mut self, slot: u32, account: &BareJid, record: Record, awaited: bool) {
         let session = self.session(slot);
         let session_holds = session.holds_for.is_some();
         let acks_under_way = session.acks_under_way();
         let may_tell = session.key.is_some() && !session.mux_closed;
-        let holds = self.users.get(&account).is_some_and(|u| {
+        let holds = self.users.get(account).is_some_and(|u| {
             u.assigned
                 .values()
                 .any(|a| a.holders.iter().any(|h| h.slot == slot))
@@ -221,10 +229,10 @@ impl Shard {
                 released: !may_hold,
             };
             self.session(slot).holds_for = Some(Box::new(holding));
-            self.user(&account).closing.push(slot);
+            self.user(account).closing.push(slot);
         }
         if !may_hold {
-            self.release_held(slot, &account);
+            self.release_held(slot, account);
         }
     }
 
