@@ -175,16 +175,12 @@ impl Shard {
     fn record_acks(&mut self, slot: u32) -> Option<u64> {
         let session = self.session(slot);
         session.acks_unrecorded = false;
-        if session.bound().is_some() {
-            return Some(self.write_record(slot));
+        if session.holds_for.is_some() {
+            self.write_ended_record(slot)
+        } else {
+            session.bound()?;
+            Some(self.write_record(slot))
         }
-        let acked = session.uncleared_positions();
-        let record = &mut session.holds_for.as_mut()?.record;
-        record.acked = acked;
-        let (id, bytes) = (record.id, record.encode());
-        // One that has had its time is deleted, and stays so.
-        let kept = self.ended.iter().any(|&(_, ended)| ended == id);
-        kept.then(|| self.write(Write::Session(id, Some(bytes))))
     }
 
     /// The marks are cleared on disk: the positions need not be remembered.

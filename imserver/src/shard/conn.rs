@@ -292,8 +292,24 @@ impl Shard {
 
     /// Writes the record as it is now. Returns the number of the write.
     pub(super) fn write_record(&mut self, slot: u32) -> u64 {
+        if self.session(slot).holds_for.is_some() {
+            // Brought back to be ended again: whatever its last elements change, another restart must not take it for alive.
+            return self.write_ended_record(slot).unwrap_or(self.write_number);
+        }
         let record = self.record(slot);
         self.write(Write::Session(record.id, Some(record.encode())))
+    }
+
+    /// Writes the record of a session that had ended, with what it has acknowledged. `None`: it has had its time, is deleted,
+    /// and stays so.
+    pub(super) fn write_ended_record(&mut self, slot: u32) -> Option<u64> {
+        let session = self.session(slot);
+        let acked = session.uncleared_positions();
+        let record = &mut session.holds_for.as_mut()?.record;
+        record.acked = acked;
+        let (id, bytes) = (record.id, record.encode());
+        let kept = self.ended.iter().any(|&(_, ended)| ended == id);
+        kept.then(|| self.write(Write::Session(id, Some(bytes))))
     }
 
     /// The element changed something that the record must know: it waits for the record, which is written once at the end of
