@@ -204,8 +204,9 @@ impl Shard {
         for slot in user.slots() {
             let session = self.session(slot);
             positions.iter().for_each(|&p| session.cleared(p));
-            self.await_acks(slot);
         }
+        // With what has been acknowledged in this turn and is not written yet: a mux must not forget that.
+        self.flush_user_acks(account);
         self.forget_cleared(account);
     }
 
