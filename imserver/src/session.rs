@@ -142,6 +142,13 @@ impl Bound {
     pub fn takes_messages(&self) -> bool {
         self.presence.as_ref().is_some_and(|p| p.priority >= 0)
     }
+
+    /// It was taking messages when this one came, and the message was not for another session.
+    pub fn was_due(&self, row: &store::StoredRow) -> bool {
+        self.taking_since_unix_ms != 0
+            && row.time_ms >= self.taking_since_unix_ms
+            && crate::routing::recipient(&row.payload).is_some_and(|to| to.resourcepart().is_none())
+    }
 }
 
 /// Where a session is in its life.
@@ -383,6 +390,12 @@ impl Session {
     }
 
     // ---- input ------------------------------------------------------------------------------------------
+
+    /// Shortly after a restart: it is still to be resumed, or has just been, and may have been available: its presence was not written,
+    /// and will come again. Meanwhile it hears who goes.
+    pub fn perhaps_available(&self, restarted: bool) -> bool {
+        self.key.is_none() || restarted && self.resumed
+    }
 
     /// Takes over the counts of a Resume. `parser` starts between two elements.
     pub fn resume(&mut self, key: ConnKey, r: &proto::frame::Resume) {

@@ -165,6 +165,9 @@ impl Shard {
 
     /// The account's part of the end: others are told, what it held is routed again, its record is kept for a while.
     fn end_bound(&mut self, slot: u32, by_client: bool) {
+        if self.awaited(slot) {
+            self.deny_unrecorded(slot);
+        }
         self.say_gone(slot);
         // What it has acknowledged is written, and its Close waits for that.
         let account = self.account_of(slot).expect("the caller has seen it");
@@ -184,8 +187,7 @@ impl Shard {
             user.sessions.retain(|&s| s != slot);
             user.used_ms = now.mono_ms;
         }
-        // Its mux will bring it back, or say that it has nothing more to bring.
-        let awaited = self.session(slot).key.is_none() && self.notes.contains_key(&record.note.0);
+        let awaited = self.awaited(slot);
         let bound = self
             .session(slot)
             .bound_mut()
@@ -200,6 +202,15 @@ impl Shard {
             self.reread(&account, from);
         }
         self.resume_clearing(&account);
+    }
+
+    /// Left by an earlier run: its mux will bring it back, or say that it has nothing more to bring.
+    fn awaited(&self, slot: u32) -> bool {
+        self.sessions
+            .get(slot as usize)
+            .filter(|s| s.key.is_none())
+            .and_then(|s| s.bound())
+            .is_some_and(|b| self.notes.contains_key(&b.note.0))
     }
 
     /// What an ended session held stays with it until its mux has told everything about it.

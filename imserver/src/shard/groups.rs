@@ -96,7 +96,7 @@ impl Shard {
 
     /// After a restart: somebody is gone who may have been there for members of any population that is told again.
     pub(super) fn remember_gone(&mut self, jid: &FullJid) {
-        if self.orphans_until_ms != 0 {
+        if self.restarted() {
             self.groups.gone.insert(jid.clone());
         }
     }

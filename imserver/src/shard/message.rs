@@ -539,10 +539,7 @@ impl Shard {
         let bound = self.session(slot).bound().expect("it was bound");
         let catching_up = bound.catching_up;
         // It was one of those the message went to, or should have gone to, before the restart.
-        let was_due = catching_up
-            && bound.taking_since_unix_ms != 0
-            && row.time_ms >= bound.taking_since_unix_ms
-            && routing::recipient(&row.payload).is_some_and(|to| to.resourcepart().is_none());
+        let was_due = catching_up && bound.was_due(&row);
         // Others may go on to hold it too: then its mark waits for this mux (DESIGN idea 5).
         let several = catching_up
             || self
@@ -573,7 +570,14 @@ impl Shard {
                 .and_then(|s| s.bound());
             other.is_some_and(|b| b.takes_messages() && b.cursor < position)
         };
-        if owed && (assigned || !for_other()) {
+        // From before the restart and before this session: one that was there then takes it, in order.
+        let due_to_other = || {
+            let sessions = self.users.get(account).map(|u| u.sessions.as_slice());
+            let others = sessions.unwrap_or_default().iter().filter(|&&s| s != slot);
+            let mut bound = others.filter_map(|&s| self.sessions.get(s as usize)?.bound());
+            !was_due && bound.any(|b| b.catching_up && b.cursor < position && b.was_due(&row))
+        };
+        if owed && (assigned || !for_other() && !due_to_other()) {
             let bytes = routing::with_delay(&row.payload, account.domainpart(), row.time_ms);
             let session = self.session(slot);
             if !session.has_room(bytes.len(), &settings)

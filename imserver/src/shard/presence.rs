@@ -163,9 +163,8 @@ impl Shard {
             } else if available.is_none()
                 && plan.siblings
                 && !said.available
-                && self.session(sibling).key.is_none()
+                && self.was_perhaps_available(sibling)
             {
-                // Still to be resumed: see `fan_out`.
                 self.give_presence(sibling, &Jid::Full(said.jid.clone()), own.clone());
             } else if let Some(other) = available {
                 if plan.siblings {
@@ -453,6 +452,7 @@ impl Shard {
     pub(super) fn fan_out(&mut self, fan: &PresenceFan, targets: &[&BareJid]) {
         let now = self.now;
         let settings = self.settings.clone();
+        let restarted = self.restarted();
         let mut per_link: HashMap<LinkId, Vec<FanoutTarget>> = HashMap::default();
         for &target in targets {
             let Some(user) = self.users.get(target) else {
@@ -465,8 +465,7 @@ impl Shard {
                     .sessions
                     .get_mut(slot as usize)
                     .expect("users know only live slots");
-                // One that is still to be resumed may have been available: its presence was not written, and will come again.
-                let may_hear = !fan.available && session.key.is_none();
+                let may_hear = !fan.available && session.perhaps_available(restarted);
                 if session
                     .bound()
                     .is_none_or(|b| b.presence.is_none() && !may_hear || !b.ready)
@@ -505,6 +504,11 @@ impl Shard {
                 track: false,
             });
         }
+    }
+
+    fn was_perhaps_available(&mut self, slot: u32) -> bool {
+        let restarted = self.restarted();
+        self.session(slot).perhaps_available(restarted)
     }
 
     /// One presence stanza for one session. Toward a slow client the newest of each sender is kept.
@@ -780,9 +784,9 @@ impl Shard {
             .map(|u| u.sessions.clone())
             .unwrap_or_default();
         for slot in slots {
-            let session = self.session(slot);
-            let may_hear = !said.available && session.key.is_none();
-            let hears = session
+            let may_hear = !said.available && self.was_perhaps_available(slot);
+            let hears = self
+                .session(slot)
                 .bound()
                 .is_some_and(|b| (b.presence.is_some() || may_hear) && b.jid != said.jid);
             if hears {

@@ -181,9 +181,14 @@ impl Shard {
         self.floods_of(&account);
     }
 
+    /// The server was started so shortly ago that sessions of an earlier run may still come back.
+    pub(super) fn restarted(&self) -> bool {
+        self.orphans_until_ms != 0
+    }
+
     /// Sessions of the account that are still to be resumed: what they hold is not known yet.
     pub(super) fn has_orphans(&self, account: &BareJid) -> bool {
-        self.orphans_until_ms != 0
+        self.restarted()
             && self.users.get(account).is_some_and(|u| {
                 u.sessions.iter().any(|&s| {
                     self.sessions
@@ -226,6 +231,7 @@ impl Shard {
             .retain(|_, slot| orphans.binary_search(slot).is_err());
         for slot in orphans {
             let account = self.account_of(slot);
+            self.deny_unrecorded(slot);
             self.release_closing(slot);
             self.end_session(slot, None, CloseReason::SocketError);
             if let Some(account) = account {
@@ -236,6 +242,18 @@ impl Shard {
         if mux.is_none() {
             self.notes.clear();
         }
+    }
+
+    /// A session that nobody has brought back, and without presence on record: it may have said one that was heard before it was
+    /// written down, and the mux that would bring it again is lost.
+    pub(super) fn deny_unrecorded(&mut self, slot: u32) {
+        let silent = self.session(slot).bound().filter(|b| b.presence.is_none());
+        let Some(jid) = silent.map(|b| b.jid.clone()) else {
+            return;
+        };
+        let account = jid.bare();
+        self.load(&account);
+        self.queue_for(&account, Queued::RebroadcastGone(jid));
     }
 
     /// The mux is lost, and with it its connections.
