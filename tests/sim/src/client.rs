@@ -361,7 +361,7 @@ impl World {
             c.presence = None;
             c.belief.clear();
             let tcp = c.tcp;
-            self.oracle.sessions[tcp].stop_taking();
+            self.oracle.sessions[tcp].stop_taking(self.now_us);
         } else {
             let priority = if self.rng.permille(150) {
                 -1
@@ -391,7 +391,7 @@ impl World {
         if priority >= 0 {
             session.asked_us.get_or_insert(now);
         } else {
-            session.stop_taking();
+            session.stop_taking(now);
         }
     }
 
@@ -521,6 +521,7 @@ impl World {
             sent_us: self.now_us,
             accepted: false,
             rejected: false,
+            refused: false,
             deliveries: Vec::new(),
         };
         self.oracle
@@ -716,6 +717,7 @@ impl World {
         c.state = State::Online;
         c.life += 1;
         let tcp = c.tcp;
+        self.unheard(client, tcp);
         self.oracle.sessions[tcp].bound_us = Some(now);
         self.trace.line(
             now,
@@ -826,4 +828,11 @@ fn full_jid(client: &Client) -> String {
 /// Whether account `a` is subscribed to the presence of `b`: mostly, but not always both ways.
 pub(crate) fn sees(a: usize, b: usize) -> bool {
     a != b && (a + 2 * b) % 5 != 3
+}
+
+/// The number of a message of ours, from its bytes.
+pub(crate) fn message_number(payload: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let (_, rest) = text.split_once("<body>m")?;
+    rest.split_once('<')?.0.parse().ok()
 }

@@ -35,7 +35,7 @@ pub(crate) struct Transport {
     /// Run of the server it goes to.
     pub run: u32,
     /// Bytes get through.
-    carries: bool,
+    pub carries: bool,
     pub server_open: bool,
     mux_open: bool,
     pub link: Option<LinkId>,

@@ -30,6 +30,8 @@ pub(crate) struct Message {
     pub accepted: bool,
     /// It came back as an error.
     pub rejected: bool,
+    /// The disk has refused it: its error may be lost in a kill, and a restarted server can store what comes again.
+    pub refused: bool,
     /// Which connections received it, and when.
     pub deliveries: Vec<(usize, u64)>,
 }
@@ -53,6 +55,8 @@ pub(crate) struct Session {
     /// When it first asked for messages (sent presence), and since when it has known that it gets them.
     pub asked_us: Option<u64>,
     pub taking_us: Option<u64>,
+    /// When it last said that it takes no messages.
+    pub gave_up_us: Option<u64>,
     pub left_us: Option<u64>,
     pub ended: Option<(Ended, u64)>,
     pub error: Option<String>,
@@ -62,8 +66,11 @@ pub(crate) struct Session {
     pub got: Vec<usize>,
     /// How many of them it has acknowledged; without stream management TCP does.
     acked: Option<usize>,
-    /// Highest number seen of each sender.
+    /// The server could not hear it when the client's next session began: its mux had no link.
+    unheard: bool,
+    /// Highest number seen of each sender, and of each sender's connection.
     last: BTreeMap<usize, u64>,
+    last_of_tcp: BTreeMap<usize, u64>,
 }
 
 impl Session {
@@ -74,13 +81,16 @@ impl Session {
             bound_us: None,
             asked_us: None,
             taking_us: None,
+            gave_up_us: None,
             left_us: None,
             ended: None,
             error: None,
             mux_died_us: None,
             got: Vec::new(),
             acked: None,
+            unheard: false,
             last: BTreeMap::new(),
+            last_of_tcp: BTreeMap::new(),
         }
     }
 
@@ -93,8 +103,9 @@ impl Session {
         self.acked = self.acked.map(|_| self.got.len());
     }
 
-    pub fn stop_taking(&mut self) {
+    pub fn stop_taking(&mut self, now: u64) {
         self.taking_us = None;
+        self.gave_up_us = Some(now);
     }
 
     /// The server cannot but know that this session has the message, or will learn it before it learns of its end.
@@ -180,9 +191,9 @@ impl Oracle {
         left.is_some_and(kill_after) || replaced.is_some_and(kill_after)
     }
 
-    /// Another session of the account, of which the server did not know yet that it ends, may have held the message: it was routed
-    /// again when the server learned of the end, and what was sent later to both had arrived before. (Only by holding
-    /// back what a live session is sent until all the others have acknowledged theirs could that be in order.)
+    /// Another session of the account held the message and then ended, or takes messages no more: it was routed again when the server
+    /// learned of that, and what was sent later to both had arrived before. (Only by holding back what a live session is sent
+    /// until all the others have acknowledged theirs could that be in order.)
     fn held_elsewhere(&self, tcp: usize, message: &Message) -> bool {
         let account = self.sessions[tcp].account;
         self.sessions.iter().enumerate().any(|(t, s)| {
@@ -190,11 +201,28 @@ impl Oracle {
                 Ended::Vanished | Ended::MuxDied => at + 110_000_000,
                 _ => at + 20_000_000,
             };
+            let let_go = s
+                .ended
+                .map(noticed)
+                .max(s.gave_up_us.map(|at| at + 20_000_000));
             t != tcp
                 && s.account == account
-                && s.bound_us.is_some_and(|b| b <= message.sent_us + 1_000_000)
-                && s.ended.is_some_and(|e| noticed(e) >= message.sent_us)
+                && s.asked_us.is_some()
+                && let_go.is_some_and(|at| at >= message.sent_us)
         })
+    }
+
+    /// The disk takes none of these writes.
+    pub fn refused(&mut self, writes: &[store::Write]) {
+        for write in writes {
+            let store::Write::Append(append) = write else {
+                continue;
+            };
+            let number = crate::client::message_number(&append.payload);
+            if let Some(message) = number.and_then(|n| self.messages.get_mut(n)) {
+                message.refused = true;
+            }
+        }
     }
 
     /// The server was killed so soon after a presence that it may not have been written down: it comes again, but later.
@@ -265,6 +293,21 @@ impl World {
         }
     }
 
+    /// A client begins a new session: what its earlier ones had sent may still be in a mux without a link.
+    pub(crate) fn unheard(&mut self, client: usize, tcp: usize) {
+        for earlier in 0..tcp {
+            let mux = &self.muxes[self.tcps[earlier].mux];
+            let heard = mux.transport.is_some_and(|t| {
+                let transport = &self.transports[t];
+                transport.link.is_some() && transport.carries && !mux.cut
+            });
+            let session = &mut self.oracle.sessions[earlier];
+            if session.client == client && !heard {
+                session.unheard = true;
+            }
+        }
+    }
+
     /// A client has received a message.
     pub(crate) fn delivered(&mut self, client: usize, number: usize) {
         let now = self.now_us;
@@ -296,6 +339,8 @@ impl World {
         }
         let rerouted = twins && oracle.held_elsewhere(tcp, message);
         let last = session.last.get(&message.client).copied().unwrap_or(0);
+        let last_of_tcp = session.last_of_tcp.get(&message.tcp).copied();
+        let last_of_tcp = last_of_tcp.unwrap_or(0);
         let ordered = match message.to_client {
             None => true,
             // A session that takes no messages still gets those to its full address, and the rest later. A restarted server may
@@ -308,17 +353,23 @@ impl World {
             }
         };
         // What the disk had refused and a restarted server, which does not know that, could store.
-        let ordered = ordered && !message.rejected;
-        if message.seq < last && ordered && !rerouted {
+        let ordered = ordered && !message.rejected && !message.refused;
+        // Sent to a mux that had no link, by a session that is not the client's any more: only its own order is known then.
+        let expected = match oracle.sessions[message.tcp].unheard {
+            true => last_of_tcp,
+            false => last,
+        };
+        if message.seq < expected && ordered && !rerouted {
             wrong.push(format!(
                 "m{number} reached client {client} after a later message of client {}",
                 message.client
             ));
         }
-        let (from, seq) = (message.client, message.seq);
+        let (from, from_tcp, seq) = (message.client, message.tcp, message.seq);
         let session = &mut oracle.sessions[tcp];
         if ordered {
             session.last.insert(from, seq.max(last));
+            session.last_of_tcp.insert(from_tcp, seq.max(last_of_tcp));
         }
         session.got.push(number);
         oracle.messages[number].deliveries.push((tcp, now));

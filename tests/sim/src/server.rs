@@ -513,9 +513,11 @@ impl World {
         } else {
             server.writer.commit(&writes)
         };
+        let mut refused = false;
         let mut results = match stored {
             Ok(results) => results.into_iter(),
             Err(e) => {
+                refused = true;
                 vec![Written::Failed(WriteError::Store(Arc::new(e))); writes.len()].into_iter()
             }
         };
@@ -533,6 +535,9 @@ impl World {
             let first = server.numbers[batch.shard] + 1;
             server.numbers[batch.shard] += results.len() as u64;
             answers.push((batch.shard, Event::Durable { first, results }));
+        }
+        if refused {
+            self.oracle.refused(&writes);
         }
         self.trace.line(
             self.now_us,
