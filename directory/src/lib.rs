@@ -15,6 +15,7 @@
 pub mod backend;
 pub mod cache;
 pub mod cached;
+pub mod gssapi;
 mod health;
 pub mod imap;
 pub mod ldap;

@@ -18,6 +18,7 @@ mod tests;
 use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
 use ::directory::cache::CacheConfig;
+use ::directory::gssapi::Realms;
 use ::directory::imap::ImapConfig;
 use ::directory::ldap::config::LdapConfig;
 pub use effective::Effective;
@@ -153,6 +154,8 @@ pub struct AdministratorConfig {
 pub enum Mechanism {
     /// EXTERNAL (RFC 4422 appendix A): the client's certificate.
     External,
+    /// GSSAPI (RFC 4752): a Kerberos ticket.
+    Gssapi,
     /// SCRAM-SHA-512.
     ScramSha512,
     /// SCRAM-SHA-256 (RFC 7677).
@@ -173,8 +176,9 @@ impl Mechanism {
     ];
 
     /// All there are.
-    pub const ALL: [Mechanism; 5] = [
+    pub const ALL: [Mechanism; 6] = [
         Mechanism::External,
+        Mechanism::Gssapi,
         Mechanism::ScramSha512,
         Mechanism::ScramSha256,
         Mechanism::ScramSha1,
@@ -185,6 +189,7 @@ impl Mechanism {
     pub fn name(self) -> &'static str {
         match self {
             Mechanism::External => "EXTERNAL",
+            Mechanism::Gssapi => "GSSAPI",
             Mechanism::ScramSha512 => "SCRAM-SHA-512",
             Mechanism::ScramSha256 => "SCRAM-SHA-256",
             Mechanism::ScramSha1 => "SCRAM-SHA-1",
@@ -202,6 +207,8 @@ pub struct AuthConfig {
     pub mechanisms: Vec<Mechanism>,
     /// Which name of a client's certificate says who it is.
     pub certificate_mapping: CertificateMapping,
+    /// Kerberos, if GSSAPI is among the mechanisms.
+    pub gssapi: Option<GssapiConfig>,
     /// PBKDF2 rounds of new SCRAM secrets.
     pub scram_iterations: u32,
     /// How long SCRAM keys made at a log-in with the password are good; zero: none are made.
@@ -217,6 +224,15 @@ pub struct SearchConfig {
     pub results_max: usize,
     /// A user of one domain may search the others.
     pub across_domains: bool,
+}
+
+/// `[auth]`, what begins with `gssapi_`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GssapiConfig {
+    /// Keys of `xmpp/HOST@REALM`.
+    pub keytab: PathBuf,
+    /// Whose principals are people of which domain.
+    pub realms: Realms,
 }
 
 /// What happens when a resource is bound that is bound already (RFC 6120 §7.7.2.2).

@@ -16,6 +16,7 @@ pub mod admin_door;
 pub mod audit;
 pub mod clock;
 pub mod directories;
+pub mod gssapi;
 pub mod health;
 pub mod known;
 pub mod links;

@@ -1,14 +1,15 @@
 //! What the keys of `imserver.toml` mean: defaults, ranges, names, and what must fit together.
 
 use super::file::{AdministratorFile, DomainFile, EMBEDDED_MUX, File, MuxFile};
-use super::reader::{At, Mistake, Mistakes, Reader, Strings, Written};
+use super::reader::{At, Mistake, Mistakes, Reader, StringMap, Strings, Written};
 use super::{
-    AdminConfig, AdministratorConfig, AuthConfig, Config, Conflict, LimitsConfig, LinkConfig,
-    LinkTls, LogConfig, Mechanism, MuxConfig, SearchConfig, SessionConfig,
+    AdminConfig, AdministratorConfig, AuthConfig, Config, Conflict, GssapiConfig, LimitsConfig,
+    LinkConfig, LinkTls, LogConfig, Mechanism, MuxConfig, SearchConfig, SessionConfig,
 };
 use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
 use directory::cache::CacheConfig;
+use directory::gssapi::Realms;
 use proto::frame::ListenerKind;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -103,7 +104,7 @@ fn checked(
     let administrators = administrators(reader, &written.administrator);
     let link = link(reader, written, base, embedded, &admin);
     let muxes = muxes(reader, &written.mux, &domains);
-    let auth = auth(reader, written);
+    let auth = auth(reader, written, base, &domains);
     let search = SearchConfig {
         // A person reads some dozens; the answer must fit into one stanza.
         results_max: number(reader, &written.search.results_max, 40, 1..=500),
@@ -588,7 +589,7 @@ fn administrators(reader: &mut Reader, sections: &[AdministratorFile]) -> Vec<Ad
     out
 }
 
-fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
+fn auth(reader: &mut Reader, file: &File, base: &Path, domains: &[String]) -> AuthConfig {
     let plaintext = file.auth.plaintext.as_ref().is_some_and(|p| p.value);
     let mut mechanisms = Vec::new();
     match &file.auth.mechanisms {
@@ -627,9 +628,13 @@ fn auth(reader: &mut Reader, file: &File) -> AuthConfig {
     let capture = number(reader, &file.auth.scram_capture_s, 0, 0..=366 * 86_400);
     AuthConfig {
         plaintext,
-        mechanisms,
         certificate_mapping,
         scram_capture: Duration::from_secs(capture as u64),
+        gssapi: mechanisms
+            .contains(&Mechanism::Gssapi)
+            .then(|| gssapi(reader, file, base, domains))
+            .flatten(),
+        mechanisms,
         scram_iterations: u32::try_from(iterations).expect("the range ends at a million"),
         password_bytes_min: number(reader, &file.auth.password_bytes_min, 8, 1..=128),
     }
@@ -651,6 +656,68 @@ fn certificate_mapping(reader: &mut Reader, file: &File) -> CertificateMapping {
             CertificateMapping::default()
         }
     }
+}
+
+fn gssapi(
+    reader: &mut Reader,
+    file: &File,
+    base: &Path,
+    domains: &[String],
+) -> Option<GssapiConfig> {
+    let auth = &file.auth;
+    if !directory::gssapi::BUILT
+        && let Some(mechanisms) = &auth.mechanisms
+    {
+        reader.wrong(
+            &mechanisms.at,
+            "GSSAPI is not in this imserver: build it with `--features gssapi` (needs libkrb5-dev)",
+        );
+    }
+    let realms = match &auth.gssapi_realms {
+        // What most sites do (RFC 4120 §6.1).
+        None => domains
+            .iter()
+            .map(|d| (d.to_uppercase(), d.clone()))
+            .collect(),
+        Some(written) => realms(reader, written, domains),
+    };
+    let keytab = required(reader, &auth.at, "gssapi_keytab", &auth.gssapi_keytab)?;
+    let path = base.join(&keytab.value);
+    if let Err(e) = std::fs::File::open(&path) {
+        reader.wrong(
+            &keytab.at,
+            format!("{}: cannot be read: {e}", path.display()),
+        );
+    }
+    Some(GssapiConfig {
+        // The library takes it from wherever it stands.
+        keytab: std::path::absolute(&path).unwrap_or(path),
+        realms: Realms::new(realms),
+    })
+}
+
+fn realms(
+    reader: &mut Reader,
+    written: &Written<StringMap>,
+    domains: &[String],
+) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for (realm, text) in &written.value.0 {
+        let Some(domain) = domain(reader, &written.at, text) else {
+            continue;
+        };
+        if !domains.is_empty() && !domains.contains(&domain) {
+            reader.wrong(
+                &written.at,
+                format!("{domain} is not among the [[domain]] sections"),
+            );
+        }
+        out.push((realm.clone(), domain));
+    }
+    if out.is_empty() {
+        reader.wrong(&written.at, "is empty: no ticket would be anybody's");
+    }
+    out
 }
 
 fn session(reader: &mut Reader, file: &File) -> SessionConfig {

@@ -3,7 +3,7 @@
 //! A key is one row here, one row in `check`, and one entry in `etc/imserver.toml` (a test compares the three). Each row says
 //! whether a change of it takes effect on reload or waits for a restart.
 
-use super::reader::{At, FromToml, Reader, Strings, Table, Written};
+use super::reader::{At, FromToml, Reader, StringMap, Strings, Table, Written};
 use std::collections::BTreeMap;
 
 /// When a changed key takes effect.
@@ -165,6 +165,10 @@ section! {
         certificate_mapping: String, Reload;
         /// Seconds that SCRAM keys made at a log-in with the password are good, where the directory has none; 0: none are made.
         scram_capture_s: u64, Reload;
+        /// Keys for Kerberos.
+        gssapi_keytab: String, Reload;
+        /// Kerberos realm to domain.
+        gssapi_realms: StringMap, Reload;
         /// PBKDF2 rounds of new SCRAM secrets.
         scram_iterations: u64, Restart;
         /// Shortest password people may give themselves.

@@ -3,6 +3,7 @@
 //! Deserialising into structs stops at the first mistake; here the syntax tree is walked instead. A section takes its
 //! keys one by one; what is left over is unknown, and refused.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -368,6 +369,28 @@ impl FromToml for u64 {
     }
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+/// An inline table of strings.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StringMap(pub BTreeMap<String, String>);
+
+impl FromToml for StringMap {
+    const WANTED: &'static str = "a table of strings, such as { \"A\" = \"b\" }";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let table = value.as_table().ok_or_else(|| article(value.type_str()))?;
+        let entries = table.iter().map(|(key, value)| {
+            let value = value.get_ref();
+            let text = value
+                .as_str()
+                .ok_or_else(|| format!("a table that holds {}", article(value.type_str())))?;
+            Ok((key.get_ref().to_string(), text.to_owned()))
+        });
+        entries.collect::<Result<_, _>>().map(StringMap)
+    }
+    fn show(&self) -> String {
+        format!("{:?}", self.0)
     }
 }
 

@@ -479,6 +479,44 @@ red = 1
     assert_eq!(found.len(), want.len(), "{}", found.join("\n"));
 }
 
+/// Where it can be checked: GSSAPI is a feature of the build.
+#[test]
+fn gssapi_wants_a_keytab_and_realms_of_domains_served() {
+    let site = Site::new();
+    site.write("krb5.keytab", "");
+    let built = directory::gssapi::BUILT;
+    let absent = "imserver.toml:10: auth.mechanisms: GSSAPI is not in this imserver";
+    for (keys, mistakes) in [
+        ("gssapi_keytab = \"krb5.keytab\"", vec![]),
+        ("", vec!["auth.gssapi_keytab: is missing"]),
+        (
+            "gssapi_keytab = \"none.keytab\"",
+            vec!["none.keytab: cannot be read"],
+        ),
+        (
+            "gssapi_keytab = \"krb5.keytab\"\ngssapi_realms = { \"A\" = \"nowhere.example\", \"B\" = \"exa mple\" }",
+            vec!["nowhere.example is not among", "\"exa mple\" is no domain"],
+        ),
+        (
+            "gssapi_keytab = \"krb5.keytab\"\ngssapi_realms = {}",
+            vec!["auth.gssapi_realms: is empty"],
+        ),
+    ] {
+        let text = format!("{SMALL}[auth]\nmechanisms = [\"GSSAPI\"]\n{keys}\n");
+        let found = site.mistakes(&text);
+        if found.is_empty() {
+            let gssapi = site.good(&text).auth.gssapi.expect("it is configured");
+            assert!(gssapi.keytab.is_absolute());
+        }
+        let text = found.join("\n");
+        for mistake in &mistakes {
+            assert!(text.contains(mistake), "{keys}: {text}");
+        }
+        assert_eq!(text.contains(absent), !built, "{keys}: {text}");
+        assert_eq!(found.len(), mistakes.len() + usize::from(!built), "{text}");
+    }
+}
+
 /// One line wrong: one mistake, and it says what would be right.
 #[test]
 fn one_wrong_line_is_one_mistake() {

@@ -3,6 +3,7 @@
 //! Owns: the back ends, the overlay, the routes of look-ups. Never: drops a back end whose configuration is as before, because
 //! its caches and connections are worth keeping.
 
+use super::gssapi::Gssapi;
 use super::known::StoreKnown;
 use super::lookups::{Lookups, Routes};
 use super::overlay::StoreOverlay;
@@ -170,7 +171,9 @@ impl Directories {
         let elsewhere = self.elsewhere(config)?;
         let site = Arc::new(self.site(config, &elsewhere));
         let to_shards = || self.shards.iter().cloned().map(Outbox::new).collect();
-        let routes = Routes::start(site, &config.domains, &self.engine, &self.clerk, &to_shards)?;
+        let gssapi = config.auth.gssapi.as_ref().and_then(Gssapi::new);
+        let (domains, engine) = (&config.domains, &self.engine);
+        let routes = Routes::start(site, gssapi, domains, engine, &self.clerk, &to_shards)?;
         self.overlay.set_capture(config.auth.scram_capture);
         self.lookups.replace(routes);
         let interval = config.directory_cache.ttl.as_secs();

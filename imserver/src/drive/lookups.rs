@@ -12,6 +12,7 @@
 //! Never: runs on a shard; answers an outage with "no such user"; lets a shard wait for a directory: what does not fit into a
 //! queue has no answer, at once.
 
+use super::gssapi::Gssapi;
 use super::people::{self, Clerk};
 use super::queue::Outbox;
 use crate::event::{Event, Look, LookResult, LookTag, Read, ReadResult, ReadTag, ShardId};
@@ -83,6 +84,7 @@ impl Routes {
     /// A reader or a thread could not be had.
     pub fn start(
         site: Arc<Site>,
+        gssapi: Option<Arc<Gssapi>>,
         domains: &[String],
         engine: &Arc<dyn Engine>,
         clerk: &Clerk,
@@ -108,6 +110,7 @@ impl Routes {
                                 reader: engine.reader()?,
                                 site: site.clone(),
                                 clerk: clerk.clone(),
+                                gssapi: gssapi.clone(),
                                 shards: to_shards(),
                             };
                             let jobs = rx.clone();
@@ -331,6 +334,7 @@ struct Worker {
     reader: Box<dyn Reader>,
     site: Arc<Site>,
     clerk: Clerk,
+    gssapi: Option<Arc<Gssapi>>,
     shards: Vec<Outbox<Vec<Event>>>,
 }
 
@@ -340,6 +344,7 @@ impl Worker {
             reader,
             site,
             clerk,
+            gssapi,
             shards,
         } = &mut self;
         // One job a turn: an answer does not wait for a slow directory to answer the next question.
@@ -351,7 +356,10 @@ impl Worker {
                 Duration::from_millis(1)
             };
             let (shard, event) = match jobs.recv_timeout(wait) {
-                Ok(Job::Look(shard, tag, look)) => (shard, Event::Looked(tag, answer(site, look))),
+                Ok(Job::Look(shard, tag, look)) => (
+                    shard,
+                    Event::Looked(tag, answer(site, gssapi.as_deref(), look)),
+                ),
                 Ok(Job::Load(shard, tag, owner)) => {
                     let result = match site.person(&owner) {
                         Ok(Some(person)) => of_person(reader.as_mut(), &owner, person.disabled),
@@ -392,7 +400,7 @@ impl Worker {
 }
 
 /// Asks the directories.
-fn answer(site: &Site, look: Look) -> LookResult {
+fn answer(site: &Site, gssapi: Option<&Gssapi>, look: Look) -> LookResult {
     match look {
         Look::Scram(login, hash) => LookResult::Scram(match site.scram_keys(&login, hash) {
             Ok(KeysAnswer::Found(account, keys)) => Keys::Found(account, Arc::new(keys)),
@@ -404,7 +412,11 @@ fn answer(site: &Site, look: Look) -> LookResult {
             }
         }),
         Look::Accounts(identities) => LookResult::Accounts(accounts(site, identities)),
-        Look::Gssapi(_) => LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure)),
+        Look::Gssapi(ask) => LookResult::Gssapi(match gssapi {
+            Some(gssapi) => gssapi.turn(ask, site),
+            // Offered a moment ago, before a reload.
+            None => GssapiAnswer::Failed(Failure::TemporaryAuthFailure),
+        }),
         Look::Password(login, password) => {
             LookResult::Password(match site.check_password(&login, &password.0) {
                 Ok(PasswordAnswer::Right(account)) => PasswordCheck::Right(account),

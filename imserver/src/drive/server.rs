@@ -383,6 +383,7 @@ fn mechanisms(configured: &[Mechanism]) -> Mechanisms {
     for mechanism in configured {
         match mechanism {
             Mechanism::External => out.external = true,
+            Mechanism::Gssapi => out.gssapi = true,
             Mechanism::ScramSha512 => out.scram.push(ScramHash::Sha512),
             Mechanism::ScramSha256 => out.scram.push(ScramHash::Sha256),
             Mechanism::ScramSha1 => out.scram.push(ScramHash::Sha1),
