@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Rust: Prosody, slapd, Dovecot, profanity and HAProxy among others (Debian), slixmpp (PyPI), @xmpp/client (npm).
+# With the argument `full` also what only `make test-full` needs: MIT Kerberos.
 # Idempotent; says nothing and takes no time when all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -8,11 +9,19 @@ need=()
 for pair in prosody:prosody slapd:slapd ldapsearch:ldap-utils doveadm:dovecot-imapd profanity:profanity tmux:tmux haproxy:haproxy openssl:openssl ip:iproute2 ss:iproute2 faketime:faketime unshare:util-linux python3:python3 node:nodejs npm:npm; do
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
+if [ "${1:-}" = full ]; then
+    # What only `make test-full` needs: a Kerberos KDC, its client library for Python, and what GSSAPI is built with.
+    for pair in krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user; do
+        command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
+    done
+    [ -e /usr/include/gssapi/gssapi.h ] || need+=(libkrb5-dev)
+    /usr/bin/python3 -c 'import gssapi' 2>/dev/null || need+=(python3-gssapi)
+fi
 python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
 if [ ${#need[@]} -gt 0 ]; then
     sudo=""; [ "$(id -u)" = 0 ] || sudo=sudo
     $sudo apt-get update -qq
-    # Prosody, slapd, Dovecot and HAProxy must not start by themselves: the tests run their own.
+    # Prosody, slapd, Dovecot, the KDC and HAProxy must not start by themselves: the tests run their own.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $sudo apt-get install -y -qq --no-install-recommends "${need[@]}"
 fi
 

@@ -13,6 +13,8 @@ mod config;
 mod external;
 mod floods;
 mod hostile_link;
+#[cfg(feature = "full")]
+mod kerberos;
 mod ldap;
 mod limits;
 mod load_balancer;
