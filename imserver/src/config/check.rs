@@ -630,10 +630,10 @@ fn auth(reader: &mut Reader, file: &File, base: &Path, domains: &[String]) -> Au
         plaintext,
         certificate_mapping,
         scram_capture: Duration::from_secs(capture as u64),
-        gssapi: mechanisms
-            .contains(&Mechanism::Gssapi)
-            .then(|| gssapi(reader, file, base, domains))
-            .flatten(),
+        gssapi: {
+            let wanted = mechanisms.contains(&Mechanism::Gssapi);
+            gssapi(reader, file, base, domains, wanted)
+        },
         mechanisms,
         scram_iterations: u32::try_from(iterations).expect("the range ends at a million"),
         password_bytes_min: number(reader, &file.auth.password_bytes_min, 8, 1..=128),
@@ -658,13 +658,27 @@ fn certificate_mapping(reader: &mut Reader, file: &File) -> CertificateMapping {
     }
 }
 
+/// `wanted`: GSSAPI is among the mechanisms.
 fn gssapi(
     reader: &mut Reader,
     file: &File,
     base: &Path,
     domains: &[String],
+    wanted: bool,
 ) -> Option<GssapiConfig> {
     let auth = &file.auth;
+    if !wanted {
+        for at in [
+            auth.gssapi_keytab.as_ref().map(|w| &w.at),
+            auth.gssapi_realms.as_ref().map(|w| &w.at),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            reader.wrong(at, "is of no use: \"GSSAPI\" is not among auth.mechanisms");
+        }
+        return None;
+    }
     if !directory::gssapi::BUILT
         && let Some(mechanisms) = &auth.mechanisms
     {

@@ -484,7 +484,7 @@ red = 1
 fn gssapi_wants_a_keytab_and_realms_of_domains_served() {
     let site = Site::new();
     site.write("krb5.keytab", "");
-    let built = directory::gssapi::BUILT;
+    let built = ::directory::gssapi::BUILT;
     let absent = "imserver.toml:10: auth.mechanisms: GSSAPI is not in this imserver";
     for (keys, mistakes) in [
         ("gssapi_keytab = \"krb5.keytab\"", vec![]),
@@ -514,6 +514,15 @@ fn gssapi_wants_a_keytab_and_realms_of_domains_served() {
         }
         assert_eq!(text.contains(absent), !built, "{keys}: {text}");
         assert_eq!(found.len(), mistakes.len() + usize::from(!built), "{text}");
+    }
+    // Keys that nothing looks at are no keys.
+    let text = format!(
+        "{SMALL}[auth]\ngssapi_keytab = \"krb5.keytab\"\ngssapi_realms = {{ \"A\" = \"x.example\" }}\n"
+    );
+    let found = site.mistakes(&text).join("\n");
+    for key in [":10: auth.gssapi_keytab", ":11: auth.gssapi_realms"] {
+        let mistake = format!("{key}: is of no use: \"GSSAPI\" is not among");
+        assert!(found.contains(&mistake), "{found}");
     }
 }
 

@@ -78,7 +78,7 @@ impl Gssapi {
                 }
             }
             Err(e) => {
-                tracing::warn!(error = %e, "the directory did not answer");
+                super::lookups::failed(&e);
                 GssapiAnswer::Failed(Failure::TemporaryAuthFailure)
             }
         }

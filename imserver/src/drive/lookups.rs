@@ -457,7 +457,7 @@ fn accounts(site: &Site, identities: Vec<Identity>) -> Accounts {
 }
 
 /// A back end warns when it stops answering, once; each question is for the debug log.
-fn failed(error: &DirectoryError) {
+pub(super) fn failed(error: &DirectoryError) {
     match error {
         DirectoryError::Store(error) => tracing::warn!(%error, "the account store did not answer"),
         DirectoryError::Unavailable { .. } => tracing::debug!(%error, "a question has no answer"),
