@@ -202,6 +202,15 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         password: &str,
     ) -> Result<PasswordAnswer, DirectoryError>;
 
+    /// The same, and who they are where that has been learned on the way: then nobody need ask for them again.
+    fn check_person(
+        &self,
+        login: &LoginName,
+        password: &str,
+    ) -> Result<(PasswordAnswer, Option<Person>), DirectoryError> {
+        Ok((self.check_password(login, password)?, None))
+    }
+
     /// Keys for a SCRAM exchange with this hash.
     fn scram_keys(&self, login: &LoginName, hash: ScramHash) -> Result<KeysAnswer, DirectoryError>;
 

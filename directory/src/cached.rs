@@ -163,12 +163,16 @@ impl<B: Backend> Backend for Cached<B> {
         if password.is_empty() {
             return Ok(PasswordAnswer::Wrong);
         }
-        match self.backend.check_password(login, password) {
-            Ok(PasswordAnswer::Right(account)) => {
+        match self.backend.check_person(login, password) {
+            Ok((PasswordAnswer::Right(account), person)) => {
+                // Whoever logs in is loaded next: one search for both.
+                if let Some(person) = person.filter(|_| self.keeps_people) {
+                    self.people.put(account.clone(), Some(Arc::new(person)));
+                }
                 self.remember(login, &account, password);
                 Ok(PasswordAnswer::Right(account))
             }
-            Ok(answer) => {
+            Ok((answer, _)) => {
                 if let PasswordAnswer::Disabled(_) = answer {
                     self.forget_password(login);
                 } else if self.recognise(login, password).is_some() {

@@ -291,7 +291,11 @@ impl LdapDirectory {
         Ok(PasswordAnswer::Wrong)
     }
 
-    fn check_match(&self, found: Match, password: &str) -> Result<PasswordAnswer, DirectoryError> {
+    fn check_match(
+        &self,
+        found: Match,
+        password: &str,
+    ) -> Result<(PasswordAnswer, Option<Person>), DirectoryError> {
         let keys = self
             .config
             .scram_attribute
@@ -311,7 +315,7 @@ impl LdapDirectory {
             None => self.bind(&found.entry.dn, password)?,
         };
         let jid = found.jid.clone();
-        Ok(match verdict {
+        let answer = match verdict {
             Verdict::Wrong => PasswordAnswer::Wrong,
             Verdict::RightBut(why) => {
                 tracing::info!(
@@ -322,15 +326,22 @@ impl LdapDirectory {
                 );
                 PasswordAnswer::Disabled(jid)
             }
-            Verdict::Right if self.person_of(&found)?.disabled => PasswordAnswer::Disabled(jid),
-            Verdict::Right => PasswordAnswer::Right(jid),
+            Verdict::Right => {
+                let person = self.person_of(&found)?;
+                let answer = match person.disabled {
+                    true => PasswordAnswer::Disabled(jid),
+                    false => PasswordAnswer::Right(jid),
+                };
+                return Ok((answer, Some(person)));
+            }
             Verdict::Unwilling(_) if self.person_of(&found)?.disabled => PasswordAnswer::Wrong,
             Verdict::Unwilling(text) => {
                 return Err(self
                     .servers
                     .unavailable(format!("it is unwilling to check a password: {text:?}")));
             }
-        })
+        };
+        Ok((answer, None))
     }
 }
 
@@ -412,12 +423,20 @@ impl Backend for LdapDirectory {
         login: &LoginName,
         password: &str,
     ) -> Result<PasswordAnswer, DirectoryError> {
+        self.check_person(login, password).map(|(answer, _)| answer)
+    }
+
+    fn check_person(
+        &self,
+        login: &LoginName,
+        password: &str,
+    ) -> Result<(PasswordAnswer, Option<Person>), DirectoryError> {
         if password.is_empty() {
-            return Ok(PasswordAnswer::Wrong);
+            return Ok((PasswordAnswer::Wrong, None));
         }
         match self.by_login(login, &self.login_attributes())? {
             Some(found) => self.check_match(found, password),
-            None => self.check_nobody(password),
+            None => Ok((self.check_nobody(password)?, None)),
         }
     }
 
