@@ -57,6 +57,11 @@ impl Site {
         }
     }
 
+    /// The domains that have directories.
+    pub fn domains(&self) -> impl Iterator<Item = &String> {
+        self.domains.keys()
+    }
+
     /// The back ends of a domain, in order.
     pub fn chain(&self, domain: &str) -> &[Arc<dyn Backend>] {
         self.domains.get(domain).map_or(&[], Vec::as_slice)

@@ -23,6 +23,7 @@ pub mod links;
 pub mod lookups;
 pub mod overlay;
 pub mod people;
+pub mod questions;
 pub mod queue;
 pub mod reload;
 pub mod server;

@@ -542,6 +542,13 @@ pub enum AdminEvent {
     },
     /// The account is gone: end its sessions and forget it.
     AccountRemoved(BareJid),
+    /// Who of these domains is online and may not be there, by the population: it has them disabled, or not at all.
+    Unswept {
+        /// Number of the question.
+        request: u64,
+        /// Domains whose directories have been swept.
+        domains: Arc<[String]>,
+    },
     /// Numbers for `status`.
     Status {
         /// Number of the question.
@@ -582,6 +589,8 @@ pub enum AdminReply {
     Alerted(u64, usize),
     /// Numbers.
     Status(u64, ShardStatus),
+    /// How many accounts of the domains are online, and which of them may not be there.
+    Unswept(u64, usize, Vec<BareJid>),
 }
 
 impl AdminReply {
@@ -591,7 +600,8 @@ impl AdminReply {
             Self::Sessions(n, _)
             | Self::Kicked(n, _)
             | Self::Alerted(n, _)
-            | Self::Status(n, _) => *n,
+            | Self::Status(n, _)
+            | Self::Unswept(n, ..) => *n,
         }
     }
 }

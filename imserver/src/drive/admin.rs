@@ -1,12 +1,13 @@
 //! The running server as administrators' commands see it. The doors are in `admin_door`.
 //!
-//! Owns: the questions that wait for answers of shards. Never: holds up a shard; does what the audit log has no room for.
+//! Never: holds up a shard; does what the audit log has no room for.
 
 use super::audit::AuditLog;
 use super::directories::Directories;
 use super::links::Ask;
 use super::lookups::Lookups;
 use super::overlay::StoreOverlay;
+use super::questions::{ANSWER, Questions};
 use super::reload::Reloader;
 use super::sweeper::Latest;
 use super::writer::DirectWriter;
@@ -16,21 +17,16 @@ use crate::event::{AdminEvent, AdminReply, AlertTo, Event, SessionId, SessionInf
 use crate::linkset::MuxInfo;
 use crate::policy::{Policy, Right, Verdict};
 use crate::shard::home;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use directory::KeysAnswer;
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use store::{Engine, Reader, WriteError, Written};
 use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
 use xmpp::sasl::LoginName;
 use xmpp::scram::{FakeKeys, ScramHash};
-
-/// How long an answer of the shards or the link loop may take.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// The running server.
 pub struct Backend {
@@ -42,8 +38,7 @@ pub struct Backend {
     asks: Sender<Ask>,
     waker: Arc<mio::Waker>,
     direct: DirectWriter,
-    waiting: Arc<Mutex<HashMap<u64, Sender<AdminReply>>>>,
-    next: AtomicU64,
+    questions: Arc<Questions>,
     started: Instant,
     /// On links of role admin.
     pub store: [u8; 16],
@@ -85,8 +80,8 @@ pub struct Ways {
     pub waker: Arc<mio::Waker>,
     /// To the store's writer.
     pub direct: DirectWriter,
-    /// Answers of the shards.
-    pub replies: Receiver<AdminReply>,
+    /// To the shards, where an answer is wanted.
+    pub questions: Arc<Questions>,
 }
 
 impl std::fmt::Debug for Backend {
@@ -114,22 +109,6 @@ impl Backend {
         directories: &Directories,
         fake: FakeKeys,
     ) -> anyhow::Result<Self> {
-        let waiting: Arc<Mutex<HashMap<u64, Sender<AdminReply>>>> = Arc::default();
-        let (table, replies) = (waiting.clone(), ways.replies);
-        std::thread::Builder::new()
-            .name("admin-replies".into())
-            .spawn(move || {
-                for reply in replies {
-                    let to = table
-                        .lock()
-                        .ok()
-                        .and_then(|t| t.get(&reply.request()).cloned());
-                    if let Some(to) = to {
-                        // Who asked may have given up.
-                        let _ = to.try_send(reply);
-                    }
-                }
-            })?;
         let mut boot = [0; 16];
         getrandom::fill(&mut boot).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
         Ok(Self {
@@ -141,8 +120,7 @@ impl Backend {
             asks: ways.asks,
             waker: ways.waker,
             direct: ways.direct,
-            waiting,
-            next: AtomicU64::new(1),
+            questions: ways.questions,
             started: Instant::now(),
             store: engine.store_id().0,
             boot,
@@ -181,36 +159,13 @@ impl Backend {
         read(reader.as_mut()).map_err(store_refusal)
     }
 
-    /// Asks some shards and gathers their answers.
     fn ask(
         &self,
         shards: &[usize],
         event: impl Fn(u64) -> AdminEvent,
     ) -> Result<Vec<AdminReply>, Refusal> {
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let (tx, rx) = bounded(shards.len());
-        self.waiting
-            .lock()
-            .map_err(|_| unavailable("administration is broken"))?
-            .insert(n, tx);
-        let gathered = shards.iter().try_for_each(|&s| {
-            self.shards[s]
-                .send_timeout(vec![Event::Admin(event(n))], ANSWER)
-                .map_err(|_| unavailable("the server is busy"))
-        });
-        let replies = gathered.and_then(|()| {
-            shards
-                .iter()
-                .map(|_| {
-                    rx.recv_timeout(ANSWER)
-                        .map_err(|_| unavailable("the server is busy"))
-                })
-                .collect()
-        });
-        if let Ok(mut waiting) = self.waiting.lock() {
-            waiting.remove(&n);
-        }
-        replies
+        let replies = self.questions.ask(shards, event);
+        replies.map_err(|_| unavailable("the server is busy"))
     }
 
     /// Ends sessions; how many.
@@ -255,7 +210,7 @@ impl Backend {
     }
 
     fn all(&self) -> Vec<usize> {
-        (0..self.shards.len()).collect()
+        self.questions.all()
     }
 
     fn home(&self, account: &BareJid) -> Vec<usize> {

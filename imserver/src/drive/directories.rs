@@ -8,6 +8,7 @@ use super::known::StoreKnown;
 use super::lookups::{Lookups, Routes};
 use super::overlay::StoreOverlay;
 use super::people::Clerk;
+use super::questions::Questions;
 use super::queue::Outbox;
 use super::sweeper::{Latest, Sweeper};
 use super::told::Told;
@@ -93,7 +94,7 @@ impl Directories {
     pub fn start(
         config: &Config,
         engine: &Arc<dyn Engine>,
-        shards: Vec<Sender<Vec<Event>>>,
+        (shards, questions): (Vec<Sender<Vec<Event>>>, Arc<Questions>),
         writer: DirectWriter,
         told: Told,
     ) -> anyhow::Result<Self> {
@@ -125,6 +126,7 @@ impl Directories {
         let sweeper = Sweeper {
             lookups: directories.lookups.clone(),
             shards: directories.shards.clone(),
+            questions,
             latest: directories.latest.clone(),
             interval_s: directories.interval_s.clone(),
             wake,

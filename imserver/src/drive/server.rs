@@ -10,6 +10,7 @@ use super::directories::Directories;
 use super::health;
 use super::links::{Ask, LinkLoop, LinkLoopConfig, Permits};
 use super::lookups::{Lookups, ReadJob, StoreReader};
+use super::questions::Questions;
 use super::queue::{Outbox, queue};
 use super::reload::Reloader;
 use super::shards::{self, Outlets};
@@ -127,8 +128,10 @@ impl Server {
         let (direct, direct_rx) = DirectWriter::new();
         let mut told = Told::load(&config.data_dir, config.session.mux_lost);
         let population = told.certain(now.unix_ms);
-        let directories =
-            Directories::start(&config, &engine, shard_queues.clone(), direct.clone(), told)?;
+        let (admin_tx, admin_rx) = bounded(1_024);
+        let questions = Questions::start(shard_queues.clone(), admin_rx)?;
+        let way = (shard_queues.clone(), questions.clone());
+        let directories = Directories::start(&config, &engine, way, direct.clone(), told)?;
         let settings = Arc::new(settings_of(&config, &fake, &directories.current()));
         let mut built = Vec::new();
         let mut notes = Vec::new();
@@ -147,7 +150,6 @@ impl Server {
         let (link_tx, link_rx) = queue();
         let (write_tx, write_rx) = queue();
         let (read_tx, read_rx) = queue();
-        let (admin_tx, admin_rx) = bounded(1_024);
         let (ask_tx, ask_rx) = bounded(16);
         let (command_tx, command_rx) = bounded(adhoc::QUEUE);
 
@@ -206,7 +208,7 @@ impl Server {
             asks: ask_tx.clone(),
             waker: link_waker.clone(),
             direct,
-            replies: admin_rx,
+            questions,
         };
         let backend = Backend::new(&config, &engine, ways, &directories, fake.clone())?;
         let backend = Arc::new(backend);

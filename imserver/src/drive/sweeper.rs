@@ -3,11 +3,15 @@
 //! In: sweeps of back ends. Out: populations for shards, the end of sessions of those who are gone.
 //! Owns: the last good sweep of each back end, also on disk, so that a start during an outage of the directory knows the groups.
 //! Never: takes a failed sweep for an empty one; ends a session because of one answer.
+//!
+//! Who is gone is found in two ways: by comparing with the sweep before, and by asking the shards who is online and in no sweep.
+//! That is how somebody is found who came and went between two sweeps, or before the first.
 
 use super::clock::Clock;
 use super::lookups::Lookups;
+use super::questions::Questions;
 use super::told::Told;
-use crate::event::{AdminEvent, Event};
+use crate::event::{AdminEvent, AdminReply, Event};
 use crate::shard::home;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use directory::backend::{Sweep, SweptGroup, SweptPerson};
@@ -18,13 +22,13 @@ use std::io::{BufRead, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xmpp::jid::BareJid;
 
 /// File of the last good sweeps in the data directory.
 const FILE: &str = "population";
 
-/// Of so many people that were there, more than half gone at a time is taken for a fault of the directory until the next sweep says
+/// Of so many people that were there (or are online), more than half gone at a time is taken for a fault of the directory until the next sweep says
 /// the same. A handful may well leave together.
 const MASS: usize = 20;
 
@@ -57,6 +61,8 @@ pub struct Sweeper {
     pub lookups: Lookups,
     /// Who is told.
     pub shards: Vec<Sender<Vec<Event>>>,
+    /// To them, where an answer is wanted.
+    pub questions: Arc<Questions>,
     /// For everybody else.
     pub latest: Latest,
     /// Seconds between sweeps.
@@ -78,6 +84,8 @@ struct State {
     unconfirmed: HashSet<BareJid>,
     /// The last sweep found more than half of everybody gone.
     suspicious: bool,
+    /// The last sweep had not even half of those who are online.
+    suspicious_online: bool,
 }
 
 impl Sweeper {
@@ -89,6 +97,7 @@ impl Sweeper {
             failing: HashSet::new(),
             unconfirmed: HashSet::new(),
             suspicious: false,
+            suspicious_online: false,
         };
         // What shards have begun with, however late it is now.
         let mut before = state.told.certain(0);
@@ -100,6 +109,8 @@ impl Sweeper {
             self.publish(&mut state);
         }
         loop {
+            // Whoever has wanted one until now gets this one: at a start the configuration has.
+            let _ = self.wake.try_recv();
             self.sweep(&mut state);
             let wait = Duration::from_secs(self.interval_s.load(Ordering::Relaxed));
             match self.wake.recv_timeout(wait) {
@@ -112,14 +123,26 @@ impl Sweeper {
     fn sweep(&self, state: &mut State) {
         let site = self.lookups.routes().site.clone();
         let mut sweeps = BTreeMap::new();
+        let mut good: HashSet<Arc<str>> = HashSet::new();
         for backend in site.backends().into_iter().filter(|b| b.abilities().sweep) {
             let name: Arc<str> = Arc::from(backend.name());
+            let began = Instant::now();
             match backend.sweep() {
                 Ok(mut sweep) => {
                     if state.failing.remove(&*name) {
                         tracing::info!(directory = &*name, "the directory can be swept again");
                     }
                     only_its_own(&site, &name, &mut sweep);
+                    if !state.sweeps.contains_key(&name) {
+                        tracing::info!(
+                            directory = &*name,
+                            people = sweep.people.len(),
+                            groups = sweep.groups.len(),
+                            took_ms = began.elapsed().as_millis() as u64,
+                            "the people and groups of the directory are known"
+                        );
+                    }
+                    good.insert(name.clone());
                     sweeps.insert(name, sweep);
                 }
                 Err(error) => {
@@ -155,11 +178,53 @@ impl Sweeper {
             let lost = self.publish(state);
             state.unconfirmed.extend(lost);
         }
+        let unswept = self.unswept(&site, &good, state);
+        state.unconfirmed.extend(unswept);
         let unconfirmed = std::mem::take(&mut state.unconfirmed);
         state.unconfirmed = unconfirmed
             .into_iter()
             .filter(|jid| !self.confirm(&site, jid))
             .collect();
+    }
+
+    /// Who is online and in no sweep. Only of domains all of whose directories that can be swept have just been.
+    fn unswept(&self, site: &Site, good: &HashSet<Arc<str>>, state: &mut State) -> Vec<BareJid> {
+        let domains: Arc<[String]> = site
+            .domains()
+            .filter(|d| is_swept(site, good, d))
+            .cloned()
+            .collect();
+        if domains.is_empty() {
+            return Vec::new();
+        }
+        let asked = self.questions.ask(&self.questions.all(), |request| {
+            let domains = domains.clone();
+            AdminEvent::Unswept { request, domains }
+        });
+        let Ok(replies) = asked else {
+            tracing::debug!(
+                "the shards have no time to say who is online: the next sweep asks again"
+            );
+            return Vec::new();
+        };
+        let (mut online, mut unswept) = (0, Vec::new());
+        for reply in replies {
+            if let AdminReply::Unswept(_, accounts, unknown) = reply {
+                online += accounts;
+                unswept.extend(unknown.into_iter().filter(|jid| !is_elsewhere(site, jid)));
+            }
+        }
+        let many = unswept.len() > MASS && unswept.len() > online / 2;
+        if many && !std::mem::replace(&mut state.suspicious_online, true) {
+            tracing::warn!(
+                online,
+                missing = unswept.len(),
+                "the directories do not have more than half of those who are online: believed when the next sweep says the same"
+            );
+            return Vec::new();
+        }
+        state.suspicious_online = false;
+        unswept
     }
 
     /// Tells everybody. Returns who is gone.
@@ -203,6 +268,22 @@ impl Sweeper {
             Err(_) => false,
         }
     }
+}
+
+/// Every directory of the domain that can be swept has been, and there is one.
+fn is_swept(site: &Site, good: &HashSet<Arc<str>>, domain: &str) -> bool {
+    let chain = site.chain(domain).iter().filter(|b| b.abilities().sweep);
+    let mut swept = chain.map(|b| good.contains(b.name())).peekable();
+    swept.peek().is_some() && swept.all(|good| good)
+}
+
+/// A directory that cannot be swept has them.
+fn is_elsewhere(site: &Site, jid: &BareJid) -> bool {
+    let mut others = site
+        .chain(jid.domainpart())
+        .iter()
+        .filter(|b| !b.abilities().sweep);
+    others.any(|b| matches!(b.at_hand(jid), Some(Some(_))))
 }
 
 /// A directory speaks for the domains that name it, and for no others.
@@ -310,6 +391,12 @@ fn load(file: &Path) -> BTreeMap<Arc<str>, Sweep> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::bounded;
+    use directory::backend::{Abilities, Backend, ExplainStep, Person};
+    use directory::site::Overlay;
+    use directory::{DirectoryError, KeysAnswer, PasswordAnswer};
+    use xmpp::sasl::LoginName;
+    use xmpp::scram::{ScramHash, ScramKeys};
 
     fn jid(text: &str) -> BareJid {
         BareJid::parse(text).expect("a JID")
@@ -347,5 +434,149 @@ mod tests {
             std::fs::write(&file, broken).expect("it can be written");
             assert!(load(&file).is_empty(), "{broken}");
         }
+    }
+
+    /// A directory that knows some addresses.
+    #[derive(Debug)]
+    struct Fake {
+        name: &'static str,
+        sweep: bool,
+        knows: Vec<BareJid>,
+    }
+
+    impl Backend for Fake {
+        fn name(&self) -> &str {
+            self.name
+        }
+
+        fn abilities(&self) -> Abilities {
+            Abilities {
+                sweep: self.sweep,
+                ..Abilities::default()
+            }
+        }
+
+        fn resolve(&self, _: &LoginName) -> Result<Option<Person>, DirectoryError> {
+            Ok(None)
+        }
+
+        fn person(&self, jid: &BareJid) -> Result<Option<Person>, DirectoryError> {
+            Ok(self.knows.contains(jid).then(|| Person {
+                jid: jid.clone(),
+                disabled: false,
+                reference: String::new(),
+                profile: Default::default(),
+            }))
+        }
+
+        fn at_hand(&self, jid: &BareJid) -> Option<Option<Person>> {
+            self.person(jid).ok()
+        }
+
+        fn check_password(&self, _: &LoginName, _: &str) -> Result<PasswordAnswer, DirectoryError> {
+            Ok(PasswordAnswer::Wrong)
+        }
+
+        fn scram_keys(&self, _: &LoginName, _: ScramHash) -> Result<KeysAnswer, DirectoryError> {
+            Ok(KeysAnswer::None)
+        }
+
+        fn explain(&self, _: &LoginName, _: Option<&str>) -> Vec<ExplainStep> {
+            Vec::new()
+        }
+    }
+
+    #[derive(Debug)]
+    struct NoOverlay;
+
+    impl Overlay for NoOverlay {
+        fn is_disabled(&self, _: &BareJid) -> bool {
+            false
+        }
+
+        fn captured_keys(
+            &self,
+            _: &BareJid,
+            _: ScramHash,
+        ) -> Result<Option<ScramKeys>, DirectoryError> {
+            Ok(None)
+        }
+
+        fn capture(&self, _: &BareJid, _: &str) {}
+
+        fn forget(&self, _: &BareJid) {}
+    }
+
+    #[test]
+    fn who_is_online_and_in_no_sweep_is_asked_about_unless_that_may_be_a_fault() {
+        let people = |from: usize, to: usize| -> Vec<BareJid> {
+            (from..to)
+                .map(|n| jid(&format!("p{n:02}@x.example")))
+                .collect()
+        };
+        // The shard says that of thirty who are online these are not in the directories.
+        let (shard, asked) = bounded::<Vec<Event>>(8);
+        let (answers, replies) = bounded(8);
+        let (tell, missing) = bounded::<Vec<BareJid>>(8);
+        let thread = std::thread::spawn(move || {
+            for event in asked.into_iter().flatten() {
+                if let Event::Admin(AdminEvent::Unswept { request, domains }) = event {
+                    assert_eq!(*domains, ["x.example"]);
+                    let missing = missing.recv().expect("the test has said who");
+                    let _ = answers.send(AdminReply::Unswept(request, 30, missing));
+                }
+            }
+        });
+        let dir = tempfile::tempdir().expect("a directory");
+        let told = Told::load(dir.path(), Duration::from_secs(30));
+        let sweeper = Sweeper {
+            lookups: Lookups::default(),
+            shards: vec![shard.clone()],
+            questions: Questions::start(vec![shard], replies).expect("a thread"),
+            latest: Latest::default(),
+            interval_s: Arc::default(),
+            wake: bounded(1).1,
+            data_dir: dir.path().to_owned(),
+            told: told.clone(),
+        };
+        let mut state = State {
+            sweeps: BTreeMap::new(),
+            told,
+            failing: HashSet::new(),
+            unconfirmed: HashSet::new(),
+            suspicious: false,
+            suspicious_online: false,
+        };
+        let ldap = Fake {
+            name: "corp",
+            sweep: true,
+            knows: Vec::new(),
+        };
+        let other = Fake {
+            name: "other",
+            sweep: false,
+            knows: people(0, 1),
+        };
+        let chain: Vec<Arc<dyn Backend>> = vec![Arc::new(ldap), Arc::new(other)];
+        let site = Site::new([("x.example".to_owned(), chain)], Arc::new(NoOverlay));
+        let good: HashSet<Arc<str>> = [Arc::from("corp")].into();
+        let mut unswept = |good: &HashSet<Arc<str>>, missing: &[BareJid]| {
+            if !good.is_empty() {
+                tell.send(missing.to_vec()).expect("room");
+            }
+            sweeper.unswept(&site, good, &mut state)
+        };
+        // The directory has not been swept: nobody is asked.
+        assert_eq!(unswept(&HashSet::new(), &[]), []);
+        // The first of them is the other directory's.
+        assert_eq!(unswept(&good, &people(0, 5)), people(1, 5));
+        // Most of everybody: only when it is said twice, one after the other.
+        let most = people(1, 30);
+        assert_eq!(unswept(&good, &most), []);
+        assert_eq!(unswept(&good, &[]), []);
+        assert_eq!(unswept(&good, &most), []);
+        assert_eq!(unswept(&good, &most), most);
+        drop(sweeper);
+        thread.join().expect("no panic");
     }
 }

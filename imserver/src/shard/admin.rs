@@ -52,6 +52,12 @@ impl Shard {
                     user.audience = None;
                 }
             }
+            AdminEvent::Unswept { request, domains } => {
+                let (online, unswept) = self.unswept(&domains);
+                self.fx
+                    .admin
+                    .push(AdminReply::Unswept(request, online, unswept));
+            }
             AdminEvent::Status { request } => {
                 let status = ShardStatus {
                     conns: self.sessions.len() as u64,
@@ -71,6 +77,23 @@ impl Shard {
                 self.fx.admin.push(AdminReply::Status(request, status));
             }
         }
+    }
+
+    /// How many accounts of these domains are online, and which of them are disabled or missing in the population.
+    fn unswept(&self, domains: &[String]) -> (usize, Vec<BareJid>) {
+        let population = self.groups.view.population();
+        let ours = |jid: &BareJid| domains.iter().any(|d| d == jid.domainpart());
+        let mut online = 0;
+        let mut unswept = Vec::new();
+        for (jid, user) in &self.users {
+            if !user.sessions.is_empty() && ours(jid) {
+                online += 1;
+                if population.member(jid).is_none_or(|m| m.disabled) {
+                    unswept.push(jid.clone());
+                }
+            }
+        }
+        (online, unswept)
     }
 
     fn list_sessions(

@@ -399,3 +399,40 @@ fn another_limit_takes_effect_at_once() {
         (vec!["ann"], vec!["bob"])
     );
 }
+
+#[test]
+fn who_is_online_and_not_in_the_directories_is_said() {
+    let mut office = Office::new(&[("a", "ann bob")], Settings::default());
+    let unswept = |office: &mut Office, domain: &str| {
+        let domains: Arc<[String]> = Arc::from([domain.to_owned()]);
+        let request = 7;
+        let ask = Event::Admin(AdminEvent::Unswept { request, domains });
+        office.shard.handle(NOW, ask);
+        match office.shard.flush(NOW).admin.pop() {
+            Some(AdminReply::Unswept(7, online, mut missing)) => {
+                missing.sort_unstable();
+                (online, missing)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(unswept(&mut office, "localhost"), (4, Vec::new()));
+    let sweep = Sweep {
+        people: ["ann", "bob"]
+            .map(|name| SweptPerson {
+                jid: bare(name),
+                name: None,
+                disabled: name == "bob",
+            })
+            .into(),
+        groups: Vec::new(),
+    };
+    let sweeps = BTreeMap::from([(Arc::from("corp"), sweep)]);
+    let new = Arc::new(Population::new(&sweeps, &office.population));
+    let difference = Arc::new(new.difference(&office.population));
+    office.shard.handle(NOW, Event::Population(new, difference));
+    office.settle();
+    let missing = ["bob", "cyd", "dan"].map(bare).to_vec();
+    assert_eq!(unswept(&mut office, "localhost"), (4, missing));
+    assert_eq!(unswept(&mut office, "elsewhere.example"), (0, Vec::new()));
+}
