@@ -163,9 +163,30 @@ pub struct Slapd {
     dir: tempfile::TempDir,
 }
 
+/// What is loaded beside the odd ones.
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    /// How many people.
+    pub people: usize,
+    /// How many groups, of twenty each.
+    pub groups: usize,
+    /// More entries, as LDIF.
+    pub more: String,
+}
+
 impl Slapd {
     /// Loads a tree of so many people and groups beside the odd ones, and starts a server on it.
     pub fn start(people: usize, groups: usize) -> Result<Slapd> {
+        let more = String::new();
+        Self::load(&Tree {
+            people,
+            groups,
+            more,
+        })
+    }
+
+    /// Loads a tree and starts a server on it.
+    pub fn load(tree: &Tree) -> Result<Slapd> {
         let dir = tempfile::Builder::new()
             .prefix("isthmus-slapd-")
             .tempdir()?;
@@ -177,7 +198,8 @@ impl Slapd {
         fs::create_dir(slapd.path("db"))?;
         certificates(slapd.dir.path())?;
         fs::write(slapd.path("slapd.conf"), configuration(slapd.dir.path()))?;
-        fs::write(slapd.path("tree.ldif"), tree(people, groups))?;
+        let ldif = ldif(tree.people, tree.groups) + &tree.more;
+        fs::write(slapd.path("tree.ldif"), ldif)?;
         run(Command::new("/usr/sbin/slapadd")
             .arg("-q")
             .arg("-f")
@@ -321,6 +343,14 @@ impl Slapd {
         ))
     }
 
+    /// All that the entry of somebody holds, what the server writes of its changes too.
+    pub fn entry(&self, uid: &str) -> Result<String> {
+        let dn = format!("uid={uid},{PEOPLE}");
+        let mut search = self.tool("ldapsearch");
+        search.args(["-LLL", "-s", "base", "-b", &dn, "*", "+"]);
+        Ok(String::from_utf8(run(&mut search)?.stdout)?)
+    }
+
     /// Gives somebody another password.
     pub fn set_password(&self, uid: &str, password: &str) -> Result<()> {
         self.modify(&format!(
@@ -336,8 +366,12 @@ impl Slapd {
     /// Searches and binds that have reached it so far.
     pub fn operations(&self) -> (usize, usize) {
         let log = fs::read_to_string(self.path("slapd.log")).unwrap_or_default();
-        let count = |word: &str| log.lines().filter(|l| l.contains(word)).count();
-        (count(" SRCH base="), count(" BIND dn="))
+        let count = |words: [&str; 2]| {
+            let fits = |l: &&str| words.iter().all(|w| l.contains(w));
+            log.lines().filter(fits).count()
+        };
+        // A bind that succeeds has another line, without its method.
+        (count([" SRCH ", "base="]), count([" BIND ", "method="]))
     }
 
     /// Every search filter and name that has reached it so far.
@@ -401,7 +435,7 @@ fn certificates(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn tree(people: usize, groups: usize) -> String {
+fn ldif(people: usize, groups: usize) -> String {
     let mut out = format!("dn: {BASE}\nobjectClass: domain\ndc: corp\n\n");
     for unit in ["people", "groups"] {
         let _ = write!(

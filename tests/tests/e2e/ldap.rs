@@ -16,10 +16,15 @@ fn site(slapd: &Slapd) -> Site {
     started(site)
 }
 
-fn prepared(slapd: &Slapd) -> Site {
+pub fn prepared(slapd: &Slapd) -> Site {
+    prepared_with(slapd, true)
+}
+
+/// Its mux may be another process.
+fn prepared_with(slapd: &Slapd, embedded: bool) -> Site {
     let site = Site::init(&Plan {
         plaintext: false,
-        embedded: true,
+        embedded,
         init: slapd.init_args().unwrap(),
         ..Plan::default()
     })
@@ -35,13 +40,13 @@ fn prepared(slapd: &Slapd) -> Site {
     site
 }
 
-fn started(mut site: Site) -> Site {
+pub fn started(mut site: Site) -> Site {
     site.start_server().unwrap();
     site.await_clients().unwrap();
     site
 }
 
-fn online(site: &Site, user: &str) -> Client {
+pub fn online(site: &Site, user: &str) -> Client {
     let mut client = site
         .login(Transport::StartTls, &Account::new(user))
         .unwrap();
@@ -50,7 +55,7 @@ fn online(site: &Site, user: &str) -> Client {
 }
 
 /// `success`, or the condition of the failure.
-fn outcome(site: &Site, user: &str, password: &str) -> String {
+pub fn outcome(site: &Site, user: &str, password: &str) -> String {
     let mut client = Client::open(&site.endpoint(Transport::StartTls)).unwrap();
     let account = Account {
         user: user.into(),
@@ -69,7 +74,7 @@ fn outcome(site: &Site, user: &str, password: &str) -> String {
     }
 }
 
-fn until_outcome(site: &Site, user: &str, expected: &str) {
+pub fn until_outcome(site: &Site, user: &str, expected: &str) {
     let password = format!("{user}-password");
     wait::until_true(PATIENCE, &format!("{user}: {expected}"), || {
         let got = outcome(site, user, &password);
@@ -270,7 +275,7 @@ fn groups_in(roster: &isthmus_tests::xml::Xml, jid: &str) -> Option<Vec<String>>
         .then(|| item.elements().map(|g| g.text()).collect())
 }
 
-fn roster(client: &mut Client) -> isthmus_tests::xml::Xml {
+pub fn roster(client: &mut Client) -> isthmus_tests::xml::Xml {
     let answer = client.request("get", "r", None, "<query xmlns='jabber:iq:roster'/>");
     answer.unwrap().child("query").unwrap().clone()
 }
@@ -379,4 +384,96 @@ fn groups_are_in_rosters_and_a_change_of_them_is_pushed() {
     drop(slapd);
     assert!(groups_in(&roster(&mut romeo), "juliet@localhost").is_none());
     romeo.ping().unwrap();
+}
+
+/// Sessions may be older than what a server knows of its directories: it was killed, and the files of that are lost.
+#[test]
+fn who_is_missing_at_the_first_look_is_logged_off_and_nobody_else() {
+    let mut slapd = Slapd::start(10, 1).unwrap();
+    let mut site = prepared_with(&slapd, false);
+    site.start_server().unwrap();
+    site.start_mux().unwrap();
+    site.await_clients().unwrap();
+    let mut romeo = online(&site, "romeo");
+    until_swept(&mut romeo);
+    let mut juliet = online(&site, "juliet");
+    let mut expired = online(&site, "u00001");
+    site.kill_server();
+    slapd.delete("juliet").unwrap();
+    slapd.modify(&format!("dn: uid=u00001,{PEOPLE}\nchangetype: modify\nadd: objectClass\nobjectClass: shadowAccount\n-\nadd: shadowExpire\nshadowExpire: 1\n")).unwrap();
+    slapd.kill();
+    for file in ["population", "population.told"] {
+        std::fs::remove_file(site.path().join("data").join(file)).unwrap();
+    }
+    // A look that fails says nothing of anybody.
+    site.start_server_only().unwrap();
+    wait::until_true(PATIENCE, "a look at everybody that fails", || {
+        site.server()
+            .log()
+            .contains("a sweep of a directory failed")
+    });
+    for client in [&mut romeo, &mut juliet, &mut expired] {
+        client.ping().unwrap();
+    }
+    // The first one that does not.
+    slapd.restart().unwrap();
+    for gone in [&mut juliet, &mut expired] {
+        gone.patience = PATIENCE;
+        assert_eq!(
+            gone.until_closed().unwrap().as_deref(),
+            Some("not-authorized")
+        );
+    }
+    romeo.ping().unwrap();
+}
+
+/// With keys made of the password at the first log-in, the next ones are by SCRAM, which the directory knows nothing of.
+#[test]
+fn scram_works_at_the_second_log_in_where_keys_are_made_of_passwords() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let site = prepared(&slapd);
+    site.set("imserver.toml", "[auth]", "scram_capture_s", "3600")
+        .unwrap();
+    let site = started(site);
+    let by = |password: &str, mechanism: &str| {
+        let account = Account {
+            user: "juliet".into(),
+            password: password.into(),
+        };
+        let sasl = Sasl::Mechanism(mechanism.into());
+        Client::login_with(&site.endpoint(Transport::StartTls), &account, None, &sasl).map(drop)
+    };
+    let (old, scram) = (
+        "juliet-password",
+        ["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"],
+    );
+    let offered = Client::open(&site.endpoint(Transport::StartTls))
+        .unwrap()
+        .mechanisms();
+    for mechanism in scram {
+        assert!(offered.iter().any(|o| o == mechanism), "{offered:?}");
+        assert!(by(old, mechanism).is_err(), "there are no keys yet");
+    }
+    by(old, "PLAIN").unwrap();
+    wait::until_true(PATIENCE, "keys are made", || by(old, scram[0]).is_ok());
+    let (_, binds) = slapd.operations();
+    for mechanism in scram {
+        by(old, mechanism).unwrap();
+        assert!(by("guess", mechanism).is_err());
+    }
+    assert_eq!(
+        slapd.operations().1,
+        binds,
+        "SCRAM asks the directory for no password"
+    );
+    // Another password: the keys of the old one go when the new one is used.
+    slapd.set_password("juliet", "another").unwrap();
+    by("another", "PLAIN").unwrap();
+    wait::until_true(PATIENCE, "keys of the new password", || {
+        by("another", scram[0]).is_ok()
+    });
+    assert!(by(old, scram[0]).is_err());
+    // Who is gone cannot log in by keys either.
+    slapd.delete("juliet").unwrap();
+    wait::until_true(PATIENCE, "she is gone", || by("another", scram[0]).is_err());
 }

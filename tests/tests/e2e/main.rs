@@ -8,6 +8,7 @@ mod architecture;
 mod bad_addresses;
 mod bad_inputs;
 mod bad_logins;
+mod big_directory;
 mod clients;
 mod config;
 mod external;
