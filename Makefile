@@ -1,6 +1,6 @@
 # Everything from a fresh clone: each target installs what it needs (Rust and a C compiler are taken as given).
 
-.PHONY: run build release deps deps-bench lint deny test test-full test-kerberos sim fuzz bench clean
+.PHONY: run build release deps deps-bench lint deny test test-full test-kerberos test-samba build-gssapi sim fuzz bench clean
 
 CARGO ?= cargo
 SIM_FIRST ?= 1
@@ -33,16 +33,21 @@ deny: ## licences, bans and sources of every dependency (installs cargo-deny if 
 test: deps lint build ## what every commit must pass
 	$(CARGO) test --workspace
 
-test-full: test test-kerberos ## and Prosody as a judge of the scripts, Kerberos, 15,000 clients, a long simulation
+test-full: test build-gssapi ## and Prosody as a judge of the scripts, Kerberos, Active Directory, 15,000 clients, a long simulation
 	$(CARGO) test -p isthmus-tests --features full
 	$(MAKE) sim deny
 
-test-kerberos: ## log-in with tickets of a real KDC; leaves an imserver with GSSAPI in target/debug
+test-kerberos: build-gssapi ## log-in with tickets of a real KDC
+	$(CARGO) test -p isthmus-tests --features full --test e2e -- kerberos::
+
+test-samba: build-gssapi ## people of a real Active Directory domain controller
+	$(CARGO) test -p isthmus-tests --features full --test e2e -- samba::
+
+build-gssapi: ## an imserver with GSSAPI in target/debug, linted and tested; what it and the tests of it need is installed
 	@tests/install.sh full
 	$(CARGO) clippy -p isthmus-imserver -p isthmus-directory --features isthmus-imserver/gssapi --all-targets -- -D warnings
 	$(CARGO) test -p isthmus-imserver -p isthmus-directory --features isthmus-imserver/gssapi --lib gssapi
 	$(CARGO) build -p isthmus-imserver --features gssapi
-	$(CARGO) test -p isthmus-tests --features full --test e2e -- kerberos
 
 sim: ## the simulation: SIM_SEEDS seeds from SIM_FIRST; a failing seed is printed and replays with SIM_FIRST=n SIM_SEEDS=1
 	$(CARGO) run --release -q -p isthmus-sim --bin sim -- --first $(SIM_FIRST) --seeds $(SIM_SEEDS)

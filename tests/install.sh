@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Rust: Prosody, slapd, Dovecot, profanity and HAProxy among others (Debian), slixmpp (PyPI), @xmpp/client (npm).
-# With the argument `full` also what only `make test-full` needs: MIT Kerberos.
+# With the argument `full` also what only `make test-full` needs: MIT Kerberos, and Samba as a domain controller.
 # Idempotent; says nothing and takes no time when all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -10,10 +10,11 @@ for pair in prosody:prosody slapd:slapd ldapsearch:ldap-utils doveadm:dovecot-im
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 if [ "${1:-}" = full ]; then
-    # What only `make test-full` needs: a Kerberos KDC, its client library for Python, and what GSSAPI is built with.
-    for pair in krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user; do
+    # What only `make test-full` needs: Samba, a Kerberos KDC, its client library for Python, and what GSSAPI is built with.
+    for pair in samba:samba-ad-dc ldbadd:ldb-tools krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user; do
         command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
     done
+    [ -e /usr/share/samba/setup/provision.ldif ] || need+=(samba-ad-provision)
     [ -e /usr/include/gssapi/gssapi.h ] || need+=(libkrb5-dev)
     /usr/bin/python3 -c 'import gssapi' 2>/dev/null || need+=(python3-gssapi)
 fi
@@ -21,7 +22,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
 if [ ${#need[@]} -gt 0 ]; then
     sudo=""; [ "$(id -u)" = 0 ] || sudo=sudo
     $sudo apt-get update -qq
-    # Prosody, slapd, Dovecot, the KDC and HAProxy must not start by themselves: the tests run their own.
+    # Prosody, slapd, Dovecot, the KDC, Samba and HAProxy must not start by themselves: the tests run their own.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $sudo apt-get install -y -qq --no-install-recommends "${need[@]}"
 fi
 

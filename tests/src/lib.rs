@@ -9,14 +9,18 @@
 //! - [`scansion`]: reads and runs `scripts/*.scs` (format: `README.md` beside this crate).
 //! - [`dovecot`]: an IMAP server with mailboxes.
 //! - [`slapd`]: an LDAP server with a tree of people and groups.
+//! - [`samba`]: an Active Directory domain controller.
+//! - [`kerberos`]: the client's end of a log-in with tickets.
 //! - [`prosody`]: the same scripts against Prosody, to tell whether a script is wrong.
 
 pub mod client;
 pub mod dovecot;
 pub mod harness;
+pub mod kerberos;
 pub mod ports;
 pub mod prosody;
 pub mod proxy;
+pub mod samba;
 pub mod scansion;
 pub mod scram;
 pub mod slapd;

@@ -2,18 +2,17 @@
 //!
 //! Needs an imserver built with `--features gssapi` and what `install.sh full` installs; `make test-full` sees to both.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use isthmus_tests::client::{Account, Client, NS_SASL, Transport};
 use isthmus_tests::harness::{Plan, Proc, Site, run};
+use isthmus_tests::kerberos::{self, Tokens, auth, condition, exchange};
 use isthmus_tests::ports::PortBlock;
 use isthmus_tests::slapd::Slapd;
 use isthmus_tests::wait;
-use isthmus_tests::xml::Xml;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 const REALM: &str = "ISTHMUS.TEST";
@@ -50,9 +49,9 @@ impl Kdc {
             ),
         )?;
         let create = ["create", "-s", "-r", REALM, "-P", "master"];
-        run(Kdc::env(dir.path(), &mut Command::new("kdb5_util")).args(create))?;
+        run(kerberos::env(dir.path(), &mut Command::new("kdb5_util")).args(create))?;
         let mut command = Command::new("krb5kdc");
-        Kdc::env(dir.path(), &mut command).arg("-n");
+        kerberos::env(dir.path(), &mut command).arg("-n");
         let process = Proc::start("krb5kdc", &mut command, &dir.path().join("krb5kdc.log"))?;
         Ok(Kdc {
             _process: process,
@@ -61,20 +60,13 @@ impl Kdc {
         })
     }
 
-    fn env<'c>(dir: &Path, command: &'c mut Command) -> &'c mut Command {
-        command
-            .env("KRB5_CONFIG", dir.join("krb5.conf"))
-            .env("KRB5_KDC_PROFILE", dir.join("kdc.conf"))
-            .env("KRB5RCACHEDIR", dir)
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     fn admin(&self, query: &str) -> Result<()> {
         let mut command = Command::new("kadmin.local");
-        Kdc::env(self.dir.path(), &mut command).args(["-r", REALM, "-q", query]);
+        kerberos::env(self.dir.path(), &mut command).args(["-r", REALM, "-q", query]);
         let output = run(&mut command)?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(!said.contains("while"), "{query}: {said}");
@@ -84,28 +76,7 @@ impl Kdc {
     /// A principal whose password is its name, and a ticket for it in a cache of its own.
     fn user(&self, name: &str) -> Result<PathBuf> {
         self.admin(&format!("addprinc -pw {name} {name}"))?;
-        self.ticket(name)
-    }
-
-    fn ticket(&self, name: &str) -> Result<PathBuf> {
-        let cache = self.path(&format!("cache-{}", name.replace('/', "-")));
-        let mut last = None;
-        // The KDC says nowhere that it listens.
-        let done = wait::until(Duration::from_secs(30), || {
-            let mut command = Command::new("sh");
-            Kdc::env(self.dir.path(), &mut command)
-                .args(["-c", "echo \"$0\" | kinit -c \"$1\" \"$0\"", name])
-                .arg(&cache);
-            match run(&mut command) {
-                Ok(_) => Some(()),
-                Err(e) => {
-                    last = Some(e);
-                    None
-                }
-            }
-        });
-        done.with_context(|| format!("no ticket for {name}: {last:?}"))?;
-        Ok(cache)
+        kerberos::ticket(self.dir.path(), name, name)
     }
 
     /// A service, its key in this file.
@@ -114,83 +85,6 @@ impl Kdc {
         self.admin(&format!("addprinc -randkey {name}"))?;
         self.admin(&format!("ktadd -k {} {name}", path.display()))?;
         Ok(path)
-    }
-}
-
-/// The client's side, in a process of its own.
-struct Tokens {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Tokens {
-    fn start(kdc: &Kdc, cache: &Path, service: &str, authzid: &str, layer: u8) -> Result<Tokens> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/gssapi_tokens.py");
-        let mut command = Command::new("/usr/bin/python3");
-        Kdc::env(kdc.dir.path(), &mut command)
-            .env("KRB5CCNAME", cache)
-            .arg(script)
-            .args([service, authzid, &layer.to_string()]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting python3")?;
-        let input = child.stdin.take().context("piped")?;
-        let output = BufReader::new(child.stdout.take().context("piped")?);
-        Ok(Tokens {
-            child,
-            input,
-            output,
-        })
-    }
-
-    /// The next message, in base64.
-    fn next(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        ensure!(line.ends_with('\n'), "the client has given up");
-        Ok(line.trim_end().to_owned())
-    }
-
-    fn answer(&mut self, challenge: &str) -> Result<String> {
-        writeln!(self.input, "{challenge}")?;
-        self.next()
-    }
-}
-
-impl Drop for Tokens {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn auth(message: &str) -> String {
-    let message = if message.is_empty() { "=" } else { message };
-    format!("<auth xmlns='{NS_SASL}' mechanism='GSSAPI'>{message}</auth>")
-}
-
-/// Goes on until the server says success or failure. Returns that, and every message of the client.
-fn exchange(client: &mut Client, tokens: &mut Tokens) -> Result<(Xml, Vec<String>)> {
-    let mut said = vec![tokens.next()?];
-    client.send(&auth(&said[0]))?;
-    loop {
-        let answer = client.element()?;
-        if !answer.is(NS_SASL, "challenge") {
-            return Ok((answer, said));
-        }
-        let message = tokens.answer(&answer.text())?;
-        client.send(&format!("<response xmlns='{NS_SASL}'>{message}</response>"))?;
-        said.push(message);
-    }
-}
-
-fn condition(outcome: &Xml) -> String {
-    match outcome.elements().next() {
-        Some(condition) => condition.name.clone(),
-        None => outcome.name.clone(),
     }
 }
 
@@ -240,10 +134,7 @@ fn prepared(kdc: &Kdc, keytab: &Path, init: Vec<String>) -> Result<Site> {
 
 /// What becomes of a log-in with this ticket.
 fn log_in(site: &Site, kdc: &Kdc, cache: &Path) -> String {
-    let mut client = Client::open(&site.endpoint(Transport::StartTls)).unwrap();
-    let mut tokens = Tokens::start(kdc, cache, "xmpp@localhost", "", 1).unwrap();
-    let (outcome, _) = exchange(&mut client, &mut tokens).unwrap();
-    condition(&outcome)
+    kerberos::log_in(&site.endpoint(Transport::StartTls), kdc.dir.path(), cache).unwrap()
 }
 
 #[test]
@@ -279,7 +170,7 @@ fn tickets_log_in_and_everything_else_does_not() {
         for (cache, service, authzid, layer, expected) in rows {
             let mut client = Client::open(&site.endpoint(transport)).unwrap();
             assert!(client.mechanisms().contains(&"GSSAPI".to_owned()));
-            let mut tokens = Tokens::start(&kdc, cache, service, authzid, layer).unwrap();
+            let mut tokens = Tokens::start(kdc.dir.path(), cache, service, authzid, layer).unwrap();
             let (outcome, said) = exchange(&mut client, &mut tokens).unwrap();
             assert_eq!(condition(&outcome), expected, "{service} {authzid} {layer}");
             if expected == "success" {
@@ -320,8 +211,8 @@ fn tickets_log_in_and_everything_else_does_not() {
         Some("policy-violation")
     );
     let mut client = Client::open(&site.endpoint(Transport::StartTls)).unwrap();
-    let mut tokens = Tokens::start(&kdc, &romeo, "xmpp@localhost", "", 1).unwrap();
-    client.send(&auth(&tokens.next().unwrap())).unwrap();
+    let mut tokens = Tokens::start(kdc.dir.path(), &romeo, "xmpp@localhost", "", 1).unwrap();
+    client.send(&auth(&tokens.message().unwrap())).unwrap();
     assert!(client.element().unwrap().is(NS_SASL, "challenge"));
     client.send(&format!("<abort xmlns='{NS_SASL}'/>")).unwrap();
     assert_eq!(condition(&client.element().unwrap()), "aborted");

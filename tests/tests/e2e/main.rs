@@ -27,5 +27,7 @@ mod policy;
 mod prosody;
 mod recovery;
 mod remote_admin;
+#[cfg(feature = "full")]
+mod samba;
 mod scripts;
 mod two_muxes;
