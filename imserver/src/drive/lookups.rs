@@ -28,7 +28,7 @@ use xmpp::jid::BareJid;
 use xmpp::negotiation::{Accounts, Keys, PasswordCheck};
 use xmpp::sasl::{Failure, GssapiAnswer, Identity, Named};
 
-/// Jobs answered before the results are handed on.
+/// Reads of the store answered before the results are handed on.
 const JOBS_PER_TURN: usize = 64;
 
 /// Threads per queue for accounts in the store: PBKDF2 takes a core each.
@@ -263,7 +263,7 @@ impl StoreReader {
             lookups,
             shards,
         } = &mut self;
-        in_turns(shards, jobs, |ReadJob(shard, tag, read)| {
+        in_turns(shards, jobs, JOBS_PER_TURN, |ReadJob(shard, tag, read)| {
             let result = match &read {
                 Read::User(owner) => lookups.load(reader.as_mut(), shard, &tag, owner)?,
                 Read::Pending {
@@ -297,10 +297,11 @@ fn failed_read(error: store::StoreError) -> ReadResult {
     ReadResult::Failed(error.to_string())
 }
 
-/// Takes jobs and hands on results, several at a time, until nobody sends jobs any more.
+/// Takes jobs, at most `per_turn` at a time, and hands on their results, until nobody sends jobs any more.
 fn in_turns<J>(
     shards: &mut [Outbox<Vec<Event>>],
     jobs: &Receiver<J>,
+    per_turn: usize,
     mut work: impl FnMut(J) -> Option<(ShardId, Event)>,
 ) {
     loop {
@@ -316,7 +317,7 @@ fn in_turns<J>(
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let mut results: Vec<Vec<Event>> = shards.iter().map(|_| Vec::new()).collect();
-        for job in std::iter::once(first).chain(jobs.try_iter().take(JOBS_PER_TURN - 1)) {
+        for job in std::iter::once(first).chain(jobs.try_iter().take(per_turn - 1)) {
             if let Some((shard, event)) = work(job) {
                 results[usize::from(shard.0)].push(event);
             }
@@ -340,62 +341,49 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, jobs: &Receiver<Job>) {
-        let Worker {
-            reader,
-            site,
-            clerk,
-            gssapi,
-            shards,
-        } = &mut self;
-        // One job a turn: an answer does not wait for a slow directory to answer the next question.
-        loop {
-            let clear = shards.iter_mut().fold(true, |c, s| c & s.retry());
-            let wait = if clear {
-                Duration::from_secs(3_600)
-            } else {
-                Duration::from_millis(1)
-            };
-            let (shard, event) = match jobs.recv_timeout(wait) {
-                Ok(Job::Look(shard, tag, look)) => (
-                    shard,
-                    Event::Looked(tag, answer(site, gssapi.as_deref(), look)),
-                ),
-                Ok(Job::Load(shard, tag, owner)) => {
-                    let result = match site.person(&owner) {
-                        Ok(Some(person)) => of_person(reader.as_mut(), &owner, person.disabled),
-                        Ok(None) => ReadResult::User(None),
-                        Err(error) => {
-                            failed(&error);
-                            ReadResult::Failed(error.to_string())
-                        }
-                    };
-                    (shard, Event::Read(tag, result))
-                }
-                Ok(Job::People(shard, tag, look, since)) => {
-                    // Nobody waits any more: a directory that was stuck is not asked what is of no use.
-                    let late = since.elapsed() > PATIENCE && !matches!(look, Look::DropMessages(_));
-                    let result = match late {
-                        true => look.unanswered(),
-                        false => clerk.answer(site, reader.as_mut(), &look),
-                    };
-                    (shard, Event::Looked(tag, result))
-                }
-                Ok(Job::Card(_, _, _, since)) if since.elapsed() > PATIENCE => continue,
-                Ok(Job::Card(shard, tag, owner, _)) => {
-                    let result = match site.card(&owner) {
-                        Ok(card) => people::card(reader.as_mut(), card).unwrap_or_else(failed_read),
-                        Err(error) => {
-                            failed(&error);
-                            ReadResult::Failed(error.to_string())
-                        }
-                    };
-                    (shard, Event::Read(tag, result))
-                }
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            shards[usize::from(shard.0)].send(vec![event]);
-        }
+        let mut shards = std::mem::take(&mut self.shards);
+        // An answer does not wait for a slow directory to answer the next question.
+        in_turns(&mut shards, jobs, 1, |job| self.work(job));
+    }
+
+    /// `None`: nobody waits for it any more.
+    fn work(&mut self, job: Job) -> Option<(ShardId, Event)> {
+        let (site, reader) = (&*self.site, self.reader.as_mut());
+        let unanswered = |error: DirectoryError| {
+            failed(&error);
+            ReadResult::Failed(error.to_string())
+        };
+        Some(match job {
+            Job::Look(shard, tag, look) => {
+                let result = answer(site, self.gssapi.as_deref(), look);
+                (shard, Event::Looked(tag, result))
+            }
+            Job::Load(shard, tag, owner) => {
+                let result = match site.person(&owner) {
+                    Ok(Some(person)) => of_person(reader, &owner, person.disabled),
+                    Ok(None) => ReadResult::User(None),
+                    Err(error) => unanswered(error),
+                };
+                (shard, Event::Read(tag, result))
+            }
+            Job::People(shard, tag, look, since) => {
+                // A directory that was stuck is not asked what is of no use.
+                let late = since.elapsed() > PATIENCE && !matches!(look, Look::DropMessages(_));
+                let result = match late {
+                    true => look.unanswered(),
+                    false => self.clerk.answer(site, reader, &look),
+                };
+                (shard, Event::Looked(tag, result))
+            }
+            Job::Card(_, _, _, since) if since.elapsed() > PATIENCE => return None,
+            Job::Card(shard, tag, owner, _) => {
+                let result = match site.card(&owner) {
+                    Ok(card) => people::card(reader, card).unwrap_or_else(failed_read),
+                    Err(error) => unanswered(error),
+                };
+                (shard, Event::Read(tag, result))
+            }
+        })
     }
 }
 
