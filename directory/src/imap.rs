@@ -1,7 +1,7 @@
 //! Accounts checked against a mail server (IMAP4rev1, RFC 3501), for sites without LDAP.
 //!
 //! In: login names and passwords. Out: right or wrong, as the mail server says.
-//! Owns: the health of the servers. Never: sends an empty password; takes what is no clear answer for "wrong"; keeps a password.
+//! Owns: nothing but the health of the servers. Never: sends an empty password; takes what is no clear answer for "wrong"; keeps a password.
 //!
 //! ```text
 //!   check_password ─► servers (which one) ─► dial (socket, TLS) ⇄ dialogue (what is said)
@@ -20,7 +20,7 @@ pub use config::{ImapConfig, LoginForm, ServerConfig, Tls, is_loopback};
 use crate::backend::{Abilities, Backend, ExplainStep, Person, Profile};
 use crate::{DirectoryError, KeysAnswer, PasswordAnswer};
 use dialogue::{Credentials, Verdict};
-use servers::Servers;
+use servers::MailServers;
 use std::sync::Arc;
 use xmpp::jid::BareJid;
 use xmpp::sasl::LoginName;
@@ -46,7 +46,7 @@ pub trait Known: Send + Sync + std::fmt::Debug {
 pub struct ImapDirectory {
     name: String,
     login: LoginForm,
-    servers: Arc<Servers>,
+    servers: MailServers,
     known: Arc<dyn Known>,
 }
 
@@ -59,7 +59,7 @@ impl ImapDirectory {
         Ok(ImapDirectory {
             name: config.name.clone(),
             login: config.login,
-            servers: Servers::new(config)?,
+            servers: MailServers::new(config)?,
             known,
         })
     }

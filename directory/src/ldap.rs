@@ -8,7 +8,7 @@
 //! ```text
 //!   config    what we are told            dn, filter, entry   the texts of LDAP
 //!   people    entries → people            groups, sweep       entries → groups
-//!   health    which server (decides)      link, pool          connections (works)
+//!   link, pool  connections                crate::servers     which server
 //!   scram     keys in entries             write               new entries, passwords
 //! ```
 
@@ -31,12 +31,13 @@ use crate::backend::{
     Abilities, Backend, ExplainStep, Person, Photo, Registered, Registration, SearchAnswer,
     SearchQuery, Sweep,
 };
+use crate::servers::Servers;
 use crate::{DirectoryError, KeysAnswer, PasswordAnswer};
 use config::LdapConfig;
 use entry::Entry;
 use ldap3::Scope;
-use link::{Fault, Query, code};
-use pool::{Manner, Pool, Servers};
+use link::{Dialer, Fault, Query, code};
+use pool::{Manner, Pool};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,11 +87,13 @@ impl LdapDirectory {
     /// # Errors
     /// The CA's certificates are of no use.
     pub fn new(config: LdapConfig) -> Result<Self, String> {
-        let servers = Servers::new(&config)?;
-        let max = config.connections_max;
+        let dialer = Arc::new(Dialer::new(&config)?);
+        let names = config.hosts.iter().map(config::HostConfig::to_string);
+        let servers = Servers::new(&config.name, names, &pool::WORDS);
+        let pool = |service| Pool::new(servers.clone(), dialer.clone(), service, &config);
         Ok(LdapDirectory {
-            searching: Pool::new(servers.clone(), true, max),
-            checking: Pool::new(servers.clone(), false, max),
+            searching: pool(true),
+            checking: pool(false),
             servers,
             config,
             notes: Mutex::new(HashSet::new()),
@@ -254,7 +257,7 @@ impl LdapDirectory {
         })?;
         tracing::debug!(
             directory = self.config.name,
-            server = self.servers.host_name(host),
+            server = self.servers.name(host),
             dn,
             ?result,
             "a password was checked"

@@ -15,6 +15,7 @@
 pub mod backend;
 pub mod cache;
 pub mod cached;
+mod dial;
 pub mod gssapi;
 mod health;
 pub mod imap;
@@ -22,6 +23,7 @@ pub mod ldap;
 pub mod local;
 pub mod password;
 pub mod population;
+mod servers;
 pub mod site;
 mod tls;
 

@@ -6,11 +6,12 @@
 
 use super::config::{ImapConfig, ServerConfig, Tls, is_loopback};
 use super::dialogue::{Dialogue, Output, Verdict};
+use crate::dial::{self, Resolver, Unreached};
 use crate::tls::client_config;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ fn broken(why: impl Into<String>) -> Outcome {
 /// Makes connections.
 pub(super) struct Dialer {
     client: Option<Arc<ClientConfig>>,
+    resolver: Resolver,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -54,7 +56,10 @@ impl Dialer {
         } else {
             None
         };
-        Ok(Dialer { client })
+        Ok(Dialer {
+            client,
+            resolver: Resolver::default(),
+        })
     }
 
     /// Carries a conversation to its end.
@@ -122,47 +127,18 @@ impl Dialer {
     }
 
     fn connect(&self, server: &ServerConfig, deadline: Instant) -> Result<TcpStream, String> {
-        let mut addresses = addresses(server, deadline)?;
+        let patience = left(deadline).map_err(|e| words(&e))?;
+        let mut addresses = self
+            .resolver
+            .addresses(&server.host, server.port, patience)?;
         if server.tls == Tls::None {
             addresses.retain(|a| is_loopback(&server.host) && a.ip().is_loopback());
         }
-        let mut last = "it has no address".to_owned();
-        for (n, address) in addresses.iter().enumerate() {
-            // An address that swallows everything leaves time for the next, and for the conversation.
-            let share = left(deadline).map_err(|e| words(&e))?
-                / u32::try_from(addresses.len() - n + 1).unwrap_or(2);
-            match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
-                Ok(socket) => {
-                    // Without it everything is only slower.
-                    let _ = socket.set_nodelay(true);
-                    return Ok(socket);
-                }
-                Err(e) => last = format!("{address}: {e}"),
-            }
-        }
-        Err(last)
-    }
-}
-
-/// The addresses of a server. The system's resolver cannot be told how long to take, so it works in a thread of its own.
-fn addresses(server: &ServerConfig, deadline: Instant) -> Result<Vec<SocketAddr>, String> {
-    if let Ok(ip) = server.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, server.port)]);
-    }
-    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    let (host, port) = (server.host.clone(), server.port);
-    std::thread::Builder::new()
-        .name("imap-resolve".into())
-        .spawn(move || {
-            let found = (host.as_str(), port).to_socket_addrs();
-            let _ = sender.send(found.map(Iterator::collect::<Vec<_>>));
+        // The conversation is the step after.
+        dial::connect(&addresses, deadline, 1).map_err(|unreached| match unreached {
+            Unreached::Late => words(&late()),
+            Unreached::Because(why) => why,
         })
-        .map_err(|e| e.to_string())?;
-    let patience = left(deadline).map_err(|e| words(&e))?;
-    match receiver.recv_timeout(patience) {
-        Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(format!("its name: {error}")),
-        Err(_) => Err("its name was not resolved in time".to_owned()),
     }
 }
 

@@ -35,7 +35,7 @@ impl LdapDirectory {
             "server",
             format!(
                 "{}, in {} ms",
-                self.servers.host_name(host),
+                self.servers.name(host),
                 began.elapsed().as_millis()
             ),
         );

@@ -5,16 +5,16 @@
 
 use super::config::{HostConfig, LdapConfig, Tls};
 use super::entry::Entry;
+use crate::dial::{self, Resolver, Unreached};
 use crate::tls::client_config;
 use ldap3::adapters::{Adapter, EntriesOnly, PagedResults};
 use ldap3::{LdapConn, LdapConnSettings, LdapError, LdapResult, Scope, SearchOptions, StdStream};
 use rustls::{CertificateError, ClientConfig};
-use std::collections::HashMap;
 use std::error::Error as _;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A connection that has not been used for so long is made anew: a firewall between may have forgotten it without a word.
@@ -150,7 +150,7 @@ pub(super) struct Dialer {
     service: Option<(String, String)>,
     connect_timeout: Duration,
     operation_timeout: Duration,
-    resolved: Mutex<HashMap<usize, Vec<SocketAddr>>>,
+    resolver: Resolver,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -177,12 +177,8 @@ impl Dialer {
                 .map(|dn| (dn, config.bind_password.0.clone())),
             connect_timeout: config.connect_timeout,
             operation_timeout: config.operation_timeout,
-            resolved: Mutex::new(HashMap::new()),
+            resolver: Resolver::default(),
         })
-    }
-
-    pub(super) fn host(&self, host: usize) -> &HostConfig {
-        &self.hosts[host]
     }
 
     /// A new connection, bound as the service account if `service`.
@@ -237,60 +233,17 @@ impl Dialer {
     }
 
     fn connect(&self, host: usize, began: Instant) -> Result<TcpStream, Fault> {
-        let addresses = self.addresses(host)?;
-        let mut last = Fault::broken(format!("{} has no address", self.hosts[host].host));
-        for (n, address) in addresses.iter().enumerate() {
-            // An address that swallows everything leaves time for the next.
-            let share = self.left(began)? / u32::try_from(addresses.len() - n).unwrap_or(1);
-            match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
-                Ok(socket) => {
-                    let _ = socket.set_nodelay(true);
-                    let _ = socket2::SockRef::from(&socket).set_keepalive(true);
-                    return Ok(socket);
-                }
-                Err(e) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-                    last = Fault::late(self.connect_timeout);
-                }
-                Err(e) => last = Fault::broken(format!("{address}: {e}")),
-            }
-        }
-        Err(last)
-    }
-
-    /// The addresses of a server. The system's resolver cannot be told how long to take, so it works in a thread of its own, and
-    /// while it is slow the last answer serves.
-    fn addresses(&self, host: usize) -> Result<Vec<SocketAddr>, Fault> {
         let HostConfig {
             host: name, port, ..
-        } = self.hosts[host].clone();
-        if let Ok(ip) = name.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, port)]);
-        }
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        let asked = name.clone();
-        std::thread::Builder::new()
-            .name("ldap-resolve".into())
-            .spawn(move || {
-                let found = (asked.as_str(), port)
-                    .to_socket_addrs()
-                    .map(|all| all.collect::<Vec<_>>());
-                let _ = sender.send(found);
-            })
-            .map_err(|e| Fault::broken(e.to_string()))?;
-        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        let why = match receiver.recv_timeout(self.connect_timeout / 2) {
-            Ok(Ok(addresses)) if !addresses.is_empty() => {
-                resolved.insert(host, addresses.clone());
-                return Ok(addresses);
-            }
-            Ok(Ok(_)) => format!("{name} has no address"),
-            Ok(Err(e)) => format!("{name} cannot be resolved: {e}"),
-            Err(_) => format!("{name} cannot be resolved: DNS does not answer"),
-        };
-        resolved
-            .get(&host)
-            .cloned()
-            .ok_or_else(|| Fault::broken(why))
+        } = &self.hosts[host];
+        let patience = self.connect_timeout / 2;
+        let addresses = self.resolver.addresses(name, *port, patience);
+        let addresses = addresses.map_err(Fault::broken)?;
+        let deadline = began + self.connect_timeout;
+        dial::connect(&addresses, deadline, 0).map_err(|unreached| match unreached {
+            Unreached::Late => Fault::late(self.connect_timeout),
+            Unreached::Because(why) => Fault::broken(why),
+        })
     }
 }
 

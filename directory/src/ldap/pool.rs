@@ -1,8 +1,7 @@
-//! Connections that are kept, and which server a question goes to.
+//! Connections that are kept, and a question that goes to one server after the other.
 //!
 //! In: questions, as closures over a connection. Out: answers, or that there is none.
-//! Owns: idle connections, the health of the servers. Never: asks a server that has just failed while another is up; says more
-//! than one line for one change of state; keeps a connection whose last answer was odd.
+//! Owns: idle connections. Never: keeps a connection whose last answer was odd.
 //!
 //! There are two pools: connections of the service account for searching, and connections for checking passwords, whose
 //! identity is whoever was checked last.
@@ -10,108 +9,20 @@
 use super::config::LdapConfig;
 use super::link::{Dialer, Fault, Link};
 use crate::DirectoryError;
-use crate::health::{Changed, Choice, Health};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::servers::{ATTEMPTS_MAX, Permits, Servers, Words, locked};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// An answer that takes longer counts as a failure while another server is up.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// Servers tried for one question.
-const ATTEMPTS_MAX: usize = 3;
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The servers of a directory.
-#[derive(Debug)]
-pub(super) struct Servers {
-    directory: String,
-    dialer: Dialer,
-    health: Mutex<Health>,
-    operation_timeout: Duration,
-}
-
-impl Servers {
-    /// # Errors
-    /// The CA's certificates are of no use.
-    pub(super) fn new(config: &LdapConfig) -> Result<Arc<Self>, String> {
-        Ok(Arc::new(Servers {
-            directory: config.name.clone(),
-            dialer: Dialer::new(config)?,
-            health: Mutex::new(Health::new(config.hosts.len())),
-            operation_timeout: config.operation_timeout,
-        }))
-    }
-
-    pub(super) fn unavailable(&self, reason: impl Into<String>) -> DirectoryError {
-        DirectoryError::Unavailable {
-            directory: self.directory.clone(),
-            reason: reason.into(),
-        }
-    }
-
-    /// The server's name in logs.
-    pub(super) fn host_name(&self, host: usize) -> String {
-        self.dialer.host(host).to_string()
-    }
-
-    fn failed(&self, host: usize, began: Instant, why: &str) {
-        let mut spread = [0];
-        // Without random numbers all try in step; nothing worse.
-        let _ = getrandom::fill(&mut spread);
-        let mut health = locked(&self.health);
-        let changed = health.failed(host, began, Instant::now(), why, spread[0]);
-        let others = health.has_other(host);
-        drop(health);
-        if changed == Changed::Yes {
-            let (directory, server) = (&self.directory, self.host_name(host));
-            if others {
-                tracing::warn!(
-                    directory,
-                    server,
-                    reason = why,
-                    "a directory server does not answer; another one is asked"
-                );
-            } else {
-                tracing::warn!(
-                    directory,
-                    server,
-                    reason = why,
-                    "no directory server answers: who is online stays, what is cached serves, other log-ins fail for now"
-                );
-            }
-        }
-    }
-
-    fn answered(&self, host: usize, began: Instant) {
-        if locked(&self.health).answered(host, began) == Changed::Yes {
-            tracing::info!(
-                directory = self.directory,
-                server = self.host_name(host),
-                "the directory server answers again"
-            );
-        }
-    }
-
-    /// Tries a server in a thread of its own.
-    fn try_beside(self: &Arc<Self>, host: usize) {
-        let servers = self.clone();
-        let tried = std::thread::Builder::new()
-            .name("ldap-try".into())
-            .spawn(move || {
-                let began = Instant::now();
-                match servers.dialer.dial(host, true) {
-                    Ok(_) => servers.answered(host, began),
-                    Err(fault) => servers.failed(host, began, fault.why()),
-                }
-            });
-        if let Err(error) = tried {
-            self.failed(host, Instant::now(), &error.to_string());
-        }
-    }
-}
+/// Of the servers of an LDAP directory.
+pub(super) static WORDS: Words = Words {
+    thread: "ldap-try",
+    one_fails: "a directory server does not answer; another one is asked",
+    all_fail: "no directory server answers: who is online stays, what is cached serves, other log-ins fail for now",
+    answers: "the directory server answers again",
+};
 
 /// How a question is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,46 +39,30 @@ pub(super) enum Manner {
 #[derive(Debug)]
 pub(super) struct Pool {
     servers: Arc<Servers>,
+    dialer: Arc<Dialer>,
     service: bool,
+    /// With one server; a second one gets as much.
+    patience: Duration,
     idle: Mutex<Vec<Link>>,
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-/// The right to have a connection.
-struct Permit<'p>(&'p Pool);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *locked(&self.0.free) += 1;
-        self.0.freed.notify_one();
-    }
+    permits: Permits,
 }
 
 impl Pool {
-    /// At most `max` connections, bound as the service account if `service`.
-    pub(super) fn new(servers: Arc<Servers>, service: bool, max: usize) -> Self {
+    /// Connections to these servers, bound as the service account if `service`.
+    pub(super) fn new(
+        servers: Arc<Servers>,
+        dialer: Arc<Dialer>,
+        service: bool,
+        config: &LdapConfig,
+    ) -> Self {
         Pool {
             servers,
+            dialer,
             service,
+            patience: config.operation_timeout,
             idle: Mutex::new(Vec::new()),
-            free: Mutex::new(max),
-            freed: Condvar::new(),
+            permits: Permits::new(config.connections_max, config.operation_timeout),
         }
-    }
-
-    fn permit(&self) -> Result<Permit<'_>, DirectoryError> {
-        let patience = self.servers.operation_timeout;
-        let free = locked(&self.free);
-        let (mut free, timeout) = self
-            .freed
-            .wait_timeout_while(free, patience, |free| *free == 0)
-            .unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() && *free == 0 {
-            return Err(self.servers.unavailable("all connections to it are busy"));
-        }
-        *free -= 1;
-        Ok(Permit(self))
     }
 
     fn idle(&self, host: usize) -> Option<Link> {
@@ -191,31 +86,26 @@ impl Pool {
         mut question: impl FnMut(&mut Link) -> Result<T, Fault>,
     ) -> Result<(T, usize), DirectoryError> {
         let asked = Instant::now();
-        let _permit = self.permit()?;
         let servers = &self.servers;
+        let Some(_permit) = self.permits.take() else {
+            return Err(servers.unavailable("all connections to it are busy"));
+        };
         let mut tried: Vec<usize> = Vec::new();
         let mut last: Option<String> = None;
         let mut stale = false;
         for _ in 0..ATTEMPTS_MAX {
-            if last.is_some() && asked.elapsed() >= servers.operation_timeout * 2 {
+            if last.is_some() && asked.elapsed() >= self.patience * 2 {
                 break;
             }
             let began = Instant::now();
-            let (choice, beside) = {
-                let mut health = locked(&servers.health);
-                let choice = health.choose(began, &tried);
-                let beside = match choice {
-                    Choice::Use(host) => health.claim_due(began, host),
-                    _ => None,
-                };
-                (choice, beside)
+            let dialer = self.dialer.clone();
+            let probe = move |host| match dialer.dial(host, true) {
+                Ok(_) => Ok(()),
+                Err(fault) => Err(fault.why().to_owned()),
             };
-            if let Some(host) = beside {
-                servers.try_beside(host);
-            }
-            let host = match choice {
-                Choice::Use(host) | Choice::Try(host) => host,
-                Choice::None(why) => {
+            let host = match servers.choose(began, &tried, probe) {
+                Ok(host) => host,
+                Err(why) => {
                     last.get_or_insert(why);
                     break;
                 }
@@ -224,7 +114,7 @@ impl Pool {
             let reused = kept.is_some();
             let link = match kept {
                 Some(link) => Ok(link),
-                None => servers.dialer.dial(host, self.service),
+                None => self.dialer.dial(host, self.service),
             };
             let mut link = match link {
                 Ok(link) => link,
@@ -238,7 +128,7 @@ impl Pool {
             match question(&mut link) {
                 Ok(answer) => {
                     let slow = manner != Manner::AgainLong && began.elapsed() > SLOW;
-                    if slow && locked(&servers.health).has_other(host) {
+                    if slow && servers.has_other(host) {
                         servers.failed(
                             host,
                             began,
@@ -285,7 +175,7 @@ impl Pool {
     }
 
     fn told(&self, host: usize, fault: &Fault) -> String {
-        format!("{}: {}", self.servers.host_name(host), fault.why())
+        format!("{}: {}", self.servers.name(host), fault.why())
     }
 
     /// Ends the connections that nobody uses.
