@@ -201,10 +201,8 @@ impl Oracle {
                 Ended::Vanished | Ended::MuxDied => at + 110_000_000,
                 _ => at + 20_000_000,
             };
-            let let_go = s
-                .ended
-                .map(noticed)
-                .max(s.gave_up_us.map(|at| at + 20_000_000));
+            let said = s.gave_up_us.max(s.left_us).map(|at| at + 20_000_000);
+            let let_go = s.ended.map(noticed).max(said);
             t != tcp
                 && s.account == account
                 && s.asked_us.is_some()
