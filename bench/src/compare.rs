@@ -4,7 +4,7 @@ use crate::client::{Entrance, Mechanism, Transport};
 use crate::disk::{self, DiskResult};
 use crate::load::chat::{Address, Chat, ChatResult, Plan};
 use crate::load::idle::{self, IdleResult};
-use crate::load::login::{self, LoginResult};
+use crate::load::login::{self, Length, LoginResult};
 use crate::servers::{Server, Setup, ejabberd, isthmus, prosody};
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -150,6 +150,7 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
         contacts: 0,
         archive: false,
         stored: 0,
+        ldap: None,
         core: options.core,
         dir: options.dir.clone(),
     };
@@ -168,7 +169,7 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
                 &server.processes(),
                 setup.accounts,
                 64,
-                options.seconds,
+                Length::Seconds(options.seconds),
             )?;
             print_login(which.name(), &result);
             figures.login = Some(result);

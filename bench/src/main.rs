@@ -5,6 +5,7 @@
 
 mod client;
 mod compare;
+mod directory;
 mod disk;
 mod fleet;
 mod histogram;
@@ -20,6 +21,7 @@ use client::{Entrance, Mechanism, Target, Transport};
 use compare::{What, Which};
 use load::Processes;
 use load::chat::{Address, Chat, Plan};
+use load::login::Length;
 use servers::Setup;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -92,6 +94,33 @@ enum Command {
     /// How fast the disk syncs.
     Disk {
         /// A directory on it.
+        #[arg(long, default_value_os_t = std::env::temp_dir())]
+        dir: PathBuf,
+    },
+    /// Log-ins and chat with accounts in an LDAP directory (slapd from Debian), and what reaches it.
+    Directory {
+        /// Which servers (Prosody is not set up for it).
+        #[arg(long, value_delimiter = ',', default_value = "isthmus,ejabberd")]
+        servers: Vec<Which>,
+        /// People in the tree.
+        #[arg(long, default_value_t = 10_000)]
+        accounts: usize,
+        /// Groups in the tree, of 20 each.
+        #[arg(long, default_value_t = 500)]
+        groups: usize,
+        /// Log-ins on their way at a time.
+        #[arg(long, default_value_t = 64)]
+        at_once: usize,
+        /// Pairs that chat.
+        #[arg(long, default_value_t = 1_000)]
+        pairs: usize,
+        /// Seconds of chat.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// Directory of our binaries (default: where `bench` is).
+        #[arg(long)]
+        bin: Option<PathBuf>,
+        /// Where servers keep their files.
         #[arg(long, default_value_os_t = std::env::temp_dir())]
         dir: PathBuf,
     },
@@ -232,6 +261,7 @@ impl ServerArgs {
                 contacts,
                 archive: self.archive,
                 stored: self.stored,
+                ldap: None,
                 core,
                 dir: self.dir.clone(),
             };
@@ -304,8 +334,13 @@ fn main() -> anyhow::Result<()> {
             seconds,
         } => {
             let ready = server.ready(accounts, 0, core, Entrance::Bind)?;
-            let result =
-                load::login::run(ready.target, &ready.processes, accounts, at_once, seconds)?;
+            let result = load::login::run(
+                ready.target,
+                &ready.processes,
+                accounts,
+                at_once,
+                Length::Seconds(seconds),
+            )?;
             compare::print_login(&ready.name, &result);
         }
         Command::Idle {
@@ -347,6 +382,26 @@ fn main() -> anyhow::Result<()> {
                 );
             }
         }
+        Command::Directory {
+            servers,
+            accounts,
+            groups,
+            at_once,
+            pairs,
+            seconds,
+            bin: given,
+            dir,
+        } => directory::run(&directory::Options {
+            servers,
+            accounts,
+            groups,
+            at_once,
+            pairs,
+            seconds,
+            core,
+            bin: bin(&given)?,
+            dir,
+        })?,
         Command::Disk { dir } => println!("{}", serde_json::to_string_pretty(&disk::run(&dir)?)?),
         Command::Compare {
             servers,

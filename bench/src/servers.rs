@@ -40,10 +40,21 @@ pub struct Setup {
     pub archive: bool,
     /// Messages stored before the start (Isthmus only).
     pub stored: u64,
+    /// Accounts are in this directory, not in the server.
+    pub ldap: Option<Ldap>,
     /// The core it runs on.
     pub core: usize,
     /// Where temporary directories are made.
     pub dir: PathBuf,
+}
+
+/// Where the accounts are, if they are not the server's own.
+#[derive(Clone, Debug)]
+pub struct Ldap {
+    /// Its address, without TLS.
+    pub address: SocketAddr,
+    /// Arguments of `imadmin init`.
+    pub init_args: Vec<String>,
 }
 
 /// A running server.

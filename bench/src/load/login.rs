@@ -21,13 +21,22 @@ pub struct LoginResult {
     pub cost: Cost,
 }
 
-/// Logs accounts 0 to `accounts` - 1 in, over and over, `at_once` at a time, for `seconds` after one of warm-up.
+/// How long it goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Length {
+    /// Over and over, for so many seconds after one of warm-up.
+    Seconds(f64),
+    /// Every account once, from the first on.
+    Once,
+}
+
+/// Logs accounts 0 to `accounts` - 1 in, `at_once` at a time.
 pub fn run(
     target: Target,
     processes: &Processes,
     accounts: usize,
     at_once: usize,
-    seconds: f64,
+    length: Length,
 ) -> anyhow::Result<LoginResult> {
     let mut fleet = Fleet::new(target)?;
     let mut turns = Vec::new();
@@ -39,9 +48,12 @@ pub fn run(
         next += 1;
     }
     let start = Instant::now();
-    let warm_up = Duration::from_secs(1);
-    let length = Duration::from_secs_f64(seconds);
-    let mut measured = None;
+    let (warm_up, seconds) = match length {
+        Length::Seconds(seconds) => (Duration::from_secs(1), Duration::from_secs_f64(seconds)),
+        Length::Once => (Duration::ZERO, Duration::MAX),
+    };
+    let once = matches!(length, Length::Once);
+    let mut measured = once.then(|| (start, processes.read()));
     let mut latency = Histogram::new();
     let mut last = Instant::now();
     loop {
@@ -54,6 +66,9 @@ pub fn run(
                         latency.record((last - started_at[slot]).as_nanos() as u64);
                     }
                     fleet.close(slot);
+                    if once && next >= accounts {
+                        continue;
+                    }
                     started_at[slot] = last;
                     fleet.connect(slot, next % accounts)?;
                     next += 1;
@@ -68,7 +83,9 @@ pub fn run(
         let elapsed = start.elapsed();
         match &measured {
             None if elapsed >= warm_up => measured = Some((Instant::now(), processes.read())),
-            Some((since, reading)) if since.elapsed() >= length => {
+            Some((since, reading))
+                if since.elapsed() >= seconds || once && latency.len() >= accounts as u64 =>
+            {
                 let cost = processes.since(reading);
                 let count = latency.len() as f64;
                 if fleet.derivations() > 8 {

@@ -44,7 +44,8 @@ pub fn start(setup: &Setup, bin: &Path) -> anyhow::Result<Server> {
             &offset.to_string(),
             "--dir",
         ])
-        .arg(&site))?;
+        .arg(&site)
+        .args(setup.ldap.iter().flat_map(|ldap| &ldap.init_args)))?;
     let config = site.join("imserver.toml");
     set_archive(&config, setup.archive)?;
     // The mux lets 5,000 new clients a second in by default: a protection, not a speed.
@@ -76,9 +77,11 @@ pub fn start(setup: &Setup, bin: &Path) -> anyhow::Result<Server> {
         run(&mut command)
     };
     wait_until(&mut imserver, &log, || imadmin(&["status"]).is_ok())?;
-    let accounts = dir.path().join("accounts");
-    fs::write(&accounts, account_lines(setup))?;
-    imadmin(&["user", "import", &accounts.display().to_string()])?;
+    if setup.ldap.is_none() {
+        let accounts = dir.path().join("accounts");
+        fs::write(&accounts, account_lines(setup))?;
+        imadmin(&["user", "import", &accounts.display().to_string()])?;
+    }
     let (mut mux, log) = child("mux", "mux.toml")?;
     wait_until(&mut mux, &log, || answers(plain))?;
     Ok(Server {
