@@ -102,8 +102,8 @@ pub struct Bound {
     pub presence: Option<Available>,
     /// When presence last changed (unix ms).
     pub presence_changed_unix_ms: u64,
-    /// Has asked for the roster (RFC 6121 §2.2).
-    pub interested: bool,
+    /// Has asked for the roster (RFC 6121 §2.2): the number of the element with the last of the answer.
+    pub interested: Option<u64>,
     /// Entities that had directed presence (RFC 6121 §4.6).
     pub directed: crate::presence::Directed,
     /// Pending messages.
@@ -429,10 +429,26 @@ impl Session {
         self.in_mux = r.held.iter().map(|h| h.stanza).collect();
         // The mux has not taken <enabled/>: nothing is counted yet, and <enable/> will come again.
         self.sm = self.sm.filter(|sm| sm.enabled_element <= r.elements);
+        self.forget_lost_roster(r.elements);
         if let Some(sm) = &mut self.sm {
             sm.acked = sm.acked.max(sm.out_base).min(self.stanzas_out);
             sm.requested_ms = None;
             sm.asked_stanzas = 0;
+        }
+    }
+
+    /// The mux has not taken the whole answer to the question for the roster: the question will come again, and what is pushed
+    /// before would leave the client with the newest version of a roster it does not have.
+    fn forget_lost_roster(&mut self, elements: u64) {
+        let Some(bound) = self.bound_mut() else {
+            return;
+        };
+        if bound.interested.is_some_and(|answer| answer > elements) {
+            bound.interested = None;
+            if let Some(held) = &mut self.held_back {
+                held.retain(|(_, kind)| !kind.push);
+                self.held_back_bytes = held.iter().map(|(bytes, _)| bytes.len()).sum();
+            }
         }
     }
 
@@ -664,6 +680,8 @@ pub struct OutKind {
     pub stored: Option<u64>,
     /// Tell when the mux has taken it.
     pub track: bool,
+    /// A roster push, which nobody wants who has no roster.
+    pub push: bool,
 }
 
 impl OutKind {
@@ -672,12 +690,19 @@ impl OutKind {
         stanza: false,
         stored: None,
         track: false,
+        push: false,
     };
     /// A stanza that is not stored.
     pub const STANZA: Self = Self {
         stanza: true,
         stored: None,
         track: false,
+        push: false,
+    };
+    /// A roster push.
+    pub const PUSH: Self = Self {
+        push: true,
+        ..Self::STANZA
     };
 
     /// A stored stanza.
@@ -685,7 +710,7 @@ impl OutKind {
         Self {
             stanza: true,
             stored: Some(position),
-            track: false,
+            ..Self::STANZA
         }
     }
 }

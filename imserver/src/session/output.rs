@@ -55,6 +55,11 @@ impl Session {
         self.outstanding_bytes += len;
     }
 
+    /// The number of the last element sent, or that will be when nothing is held back any more.
+    pub fn elements_out(&self) -> u64 {
+        self.elements_out + self.held_back.as_ref().map_or(0, Vec::len) as u64
+    }
+
     /// There is room for an element of this size: the window is empty, or not full with it.
     pub fn has_room(&self, len: usize, settings: &Settings) -> bool {
         let bytes = self.outstanding_bytes + self.held_back_bytes;

@@ -10,7 +10,7 @@ use proto::frame::NoteKey;
 use xmpp::jid::{FullJid, Jid};
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
-const LAYOUT: u8 = 4;
+const LAYOUT: u8 = 5;
 
 /// A record as it is stored.
 #[derive(Debug, Clone)]
@@ -31,8 +31,8 @@ pub struct Record {
     pub namespaces: Bytes,
     /// Stream management: settled input and output stanzas when it was enabled, and the number of the element `<enabled/>`.
     pub sm: Option<(u64, u64, u64)>,
-    /// Has asked for the roster.
-    pub interested: bool,
+    /// Has asked for the roster: the number of the element with the last of the answer.
+    pub interested: Option<u64>,
     /// Its presence.
     pub presence: Option<Available>,
     /// When that last changed (unix ms).
@@ -67,7 +67,10 @@ impl Record {
             b.put_u64(o);
             b.put_u64(e);
         }
-        b.put_u8(u8::from(self.interested));
+        b.put_u8(u8::from(self.interested.is_some()));
+        if let Some(element) = self.interested {
+            b.put_u64(element);
+        }
         b.put_u8(u8::from(self.presence.is_some()));
         if let Some(p) = &self.presence {
             b.put_i8(p.priority);
@@ -107,7 +110,10 @@ impl Record {
         } else {
             None
         };
-        let interested = u8_of(&mut b)? == 1;
+        let interested = match u8_of(&mut b)? {
+            1 => Some(u64_of(&mut b)?),
+            _ => None,
+        };
         let presence = if u8_of(&mut b)? == 1 {
             Some(Available {
                 priority: u8_of(&mut b)? as i8,
@@ -228,7 +234,7 @@ mod tests {
             since_unix_ms: 1,
             namespaces: Bytes::from_static(b"ns"),
             sm: Some((3, 4, 5)),
-            interested: true,
+            interested: Some(9),
             presence: Some(Available {
                 priority: -3,
                 prefix: Bytes::from_static(b"<p to='"),

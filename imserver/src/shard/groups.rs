@@ -15,6 +15,7 @@ use super::{Shard, presence};
 use crate::event::*;
 use crate::groups::{Changed, Shown, View, crossed};
 use crate::roster::{self, GroupPart, Seen};
+use crate::session::OutKind;
 use crate::settings::Settings;
 use bytes::Bytes;
 use directory::population::{Difference, Group, Population};
@@ -282,7 +283,7 @@ impl Shard {
             let session = self.sessions.get(*slot as usize);
             session
                 .and_then(|s| s.bound())
-                .is_some_and(|b| b.interested && b.ready)
+                .is_some_and(|b| b.interested.is_some() && b.ready)
         };
         slots
             .unwrap_or_default()
@@ -430,7 +431,7 @@ impl Shard {
                 break;
             }
             for (slot, bytes) in pushes {
-                self.send_stanza(slot, bytes);
+                self.send(slot, bytes, OutKind::PUSH);
             }
             *room -= 1;
         }

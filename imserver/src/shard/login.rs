@@ -317,7 +317,7 @@ impl Shard {
             since_unix_ms: self.now.unix_ms,
             presence: None,
             presence_changed_unix_ms: 0,
-            interested: false,
+            interested: None,
             directed: Directed::default(),
             flood: Flood::Off,
             cursor: 0,

@@ -279,6 +279,7 @@ impl Shard {
                 stanza: true,
                 stored: Some(position),
                 track: several,
+                ..OutKind::STANZA
             };
             self.send(slot, bytes.clone(), kind);
         }

@@ -9,6 +9,7 @@ use crate::iq::roster::Set;
 use crate::presence;
 use crate::roster::{Applied, Change, GroupPart, Roster, own_part};
 use crate::routing::{PresenceType, Retention, StanzaKind};
+use crate::session::OutKind;
 use crate::subscription::{self, Kind, Outcome, State, Step};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -478,7 +479,7 @@ impl Shard {
             let shows = self.session(slot).bound().is_some_and(|b| {
                 b.ready
                     && if interested {
-                        b.interested
+                        b.interested.is_some()
                     } else {
                         b.presence.is_some()
                     }
@@ -499,7 +500,7 @@ impl Shard {
             };
             let id = format!("push-{:x}", change.version);
             let bytes = change.push(&id, bound.jid.as_str(), part, shown.as_ref());
-            self.send_stanza(slot, bytes);
+            self.send(slot, bytes, OutKind::PUSH);
         }
     }
 
@@ -518,6 +519,15 @@ impl Shard {
 
     // ---- roster IQs -------------------------------------------------------------------------------------
 
+    /// The session has been sent all of the roster: it gets pushes from now on.
+    fn roster_answered(&mut self, slot: u32) {
+        let session = self.session(slot);
+        let element = session.elements_out();
+        if let Some(bound) = session.bound_mut() {
+            bound.interested = Some(element);
+        }
+    }
+
     /// RFC 6121 §2.2: the session is interested from now on.
     pub(super) fn roster_get(
         &mut self,
@@ -530,7 +540,6 @@ impl Shard {
             .session(slot)
             .bound_mut()
             .expect("only bound sessions get here");
-        bound.interested = true;
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
         let id = element.attr("id").unwrap_or_default().into_owned();
         self.user(&account);
@@ -546,8 +555,9 @@ impl Shard {
             let shown = self.groups.view.shown(&account, &change.jid);
             let id = format!("missed-{:x}", change.version);
             let push = change.push(&id, jid.as_str(), part, shown.as_ref());
-            self.send_stanza(slot, push);
+            self.send(slot, push, OutKind::PUSH);
         }
+        self.roster_answered(slot);
         self.await_record(slot, number);
         self.session(slot).done(number);
     }

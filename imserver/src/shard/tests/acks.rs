@@ -26,7 +26,7 @@ fn record(acked: Vec<u64>) -> Record {
         since_unix_ms: 1,
         namespaces: Bytes::from_static(b"\x01\0\0\0\0\0\0"),
         sm: None,
-        interested: false,
+        interested: None,
         presence: None,
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,

@@ -185,7 +185,7 @@ fn record(n: usize, name: &str) -> Record {
         since_unix_ms: 1,
         namespaces: Bytes::from_static(b"\x01\0\0\0\0\0\0"),
         sm: None,
-        interested: true,
+        interested: Some(0),
         presence: Some(Available {
             priority: -1,
             prefix: format!("<presence from='{name}@localhost/x'").into(),
