@@ -398,7 +398,10 @@ impl Session {
     }
 
     /// Takes over the counts of a Resume. `parser` starts between two elements.
-    pub fn resume(&mut self, key: ConnKey, r: &proto::frame::Resume) {
+    ///
+    /// True: the mux has not taken an answer that the record counts as given. The question comes again; nothing may go out
+    /// before the record says so, or after another restart the count of elements would look as if the answer were among them.
+    pub fn resume(&mut self, key: ConnKey, r: &proto::frame::Resume) -> bool {
         self.key = Some(key);
         self.resumed = true;
         self.input_base = r.settled_bytes;
@@ -428,28 +431,29 @@ impl Session {
             .map_or(r.stanzas, |h| h.stanza.saturating_sub(1));
         self.in_mux = r.held.iter().map(|h| h.stanza).collect();
         // The mux has not taken <enabled/>: nothing is counted yet, and <enable/> will come again.
-        self.sm = self.sm.filter(|sm| sm.enabled_element <= r.elements);
-        self.forget_lost_roster(r.elements);
+        let sm = self.sm.filter(|sm| sm.enabled_element <= r.elements);
+        let lost_sm = std::mem::replace(&mut self.sm, sm).is_some() && sm.is_none();
+        let lost_roster = self.forget_lost_roster(r.elements);
         if let Some(sm) = &mut self.sm {
             sm.acked = sm.acked.max(sm.out_base).min(self.stanzas_out);
             sm.requested_ms = None;
             sm.asked_stanzas = 0;
         }
+        lost_sm || lost_roster
     }
 
     /// The mux has not taken the whole answer to the question for the roster: the question will come again, and what is pushed
     /// before would leave the client with the newest version of a roster it does not have.
-    fn forget_lost_roster(&mut self, elements: u64) {
-        let Some(bound) = self.bound_mut() else {
-            return;
-        };
-        if bound.interested.is_some_and(|answer| answer > elements) {
-            bound.interested = None;
-            if let Some(held) = &mut self.held_back {
-                held.retain(|(_, kind)| !kind.push);
-                self.held_back_bytes = held.iter().map(|(bytes, _)| bytes.len()).sum();
-            }
+    fn forget_lost_roster(&mut self, elements: u64) -> bool {
+        let lost = self
+            .bound_mut()
+            .and_then(|b| b.interested.take_if(|answer| *answer > elements))
+            .is_some();
+        if lost && let Some(held) = &mut self.held_back {
+            held.retain(|(_, kind)| !kind.push);
+            self.held_back_bytes = held.iter().map(|(bytes, _)| bytes.len()).sum();
         }
+        lost
     }
 
     /// The parser has been made anew at this point of the input (stream restart, TLS): its count starts at zero.

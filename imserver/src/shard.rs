@@ -73,6 +73,8 @@ enum After {
     },
     /// The marks of these positions are cleared.
     Cleared(BareJid, Vec<u64>),
+    /// A resumed session may be sent something: its record is right again.
+    Resumed { slot: u32, generation: u32 },
     /// `<enabled/>` may be said.
     SmEnabled {
         slot: u32,
@@ -516,6 +518,11 @@ impl Shard {
             }
             After::Cleared(account, positions) => {
                 self.cleared_durable(&account, &positions, failed)
+            }
+            After::Resumed { slot, generation } => {
+                if self.live(slot, generation) {
+                    self.let_go(slot);
+                }
             }
             After::SmEnabled {
                 slot,

@@ -287,6 +287,12 @@ impl Session {
         self.held_back.is_some()
     }
 
+    /// `<enabled/>` waits for the record.
+    pub fn enabling(&self) -> bool {
+        self.sm
+            .is_some_and(|sm| sm.enabled_element > self.elements_out)
+    }
+
     /// `first` goes out, and then what was held back.
     pub fn let_go(&mut self, first: Option<Bytes>, now: Now, out: &mut Vec<LinkCommand>) {
         let held = self.held_back.take().unwrap_or_default();

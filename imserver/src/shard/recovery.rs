@@ -5,7 +5,7 @@
 //! Never: believes a Note from another mux or connection than the one it was given to.
 
 use super::user::{Holder, Queued};
-use super::{Shard, home};
+use super::{After, Shard, home};
 use crate::event::*;
 use crate::session::record::Record;
 use crate::session::{Holding, Session};
@@ -157,7 +157,7 @@ impl Shard {
         self.notes.remove(&note.0);
         self.conns.insert(key, slot);
         let session = self.session(slot);
-        session.resume(key, &resume);
+        let outdated = session.resume(key, &resume);
         session.active_ms = now.mono_ms;
         *session.open = resume.open.clone();
         let held = session.unacked.clone();
@@ -171,14 +171,32 @@ impl Shard {
                 taken: true,
             });
         }
-        let session = self.sessions.get_mut(slot as usize).expect("it was found");
-        session.let_go(None, now, &mut self.fx.links);
+        if outdated {
+            let generation = self.generation(slot);
+            let write = self.write_record(slot);
+            self.after(write, After::Resumed { slot, generation });
+        } else {
+            self.let_go(slot);
+        }
         let mut delivered = Vec::new();
         self.session(slot).drained_at_resume(&mut delivered);
         self.delivered(slot, &delivered);
         self.touch(slot);
         self.resume_clearing(&account);
         self.floods_of(&account);
+    }
+
+    /// What was held back while the mux was away goes out.
+    pub(super) fn let_go(&mut self, slot: u32) {
+        let now = self.now;
+        let session = self
+            .sessions
+            .get_mut(slot as usize)
+            .expect("checked by the caller");
+        // What comes behind <enabled/> goes with it.
+        if !session.enabling() {
+            session.let_go(None, now, &mut self.fx.links);
+        }
     }
 
     /// The server was started so shortly ago that sessions of an earlier run may still come back.
