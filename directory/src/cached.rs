@@ -173,7 +173,7 @@ impl<B: Backend> Backend for Cached<B> {
                 Ok(PasswordAnswer::Right(account))
             }
             Ok((answer, _)) => {
-                if let PasswordAnswer::Disabled(_) = answer {
+                if let PasswordAnswer::Disabled(_) | PasswordAnswer::Expired(_) = answer {
                     self.forget_password(login);
                 } else if self.recognise(login, password).is_some() {
                     // It was right and is not any more. (A wrong guess of a stranger forgets nothing.)

@@ -185,7 +185,7 @@ impl Backend for ImapDirectory {
         if let Some(password) = password {
             let answer = match self.ask(&jid, password) {
                 Ok((PasswordAnswer::Right(_), server)) => format!("right, says {server}"),
-                Ok((PasswordAnswer::Disabled(_), server)) => {
+                Ok((PasswordAnswer::Disabled(_) | PasswordAnswer::Expired(_), server)) => {
                     format!("no longer good, says {server}")
                 }
                 Ok((PasswordAnswer::Wrong, server)) => format!("wrong, says {server}"),

@@ -320,14 +320,19 @@ impl LdapDirectory {
         let jid = found.jid.clone();
         let answer = match verdict {
             Verdict::Wrong => PasswordAnswer::Wrong,
-            Verdict::RightBut(why) => {
+            Verdict::RightBut(but, why) => {
                 tracing::info!(
                     directory = self.config.name,
                     account = jid.as_str(),
                     reason = why,
                     "log-in refused"
                 );
-                PasswordAnswer::Disabled(jid)
+                match but {
+                    But::Expired if !self.person_of(&found)?.disabled => {
+                        PasswordAnswer::Expired(jid)
+                    }
+                    _ => PasswordAnswer::Disabled(jid),
+                }
             }
             Verdict::Right => {
                 let person = self.person_of(&found)?;
@@ -348,12 +353,21 @@ impl LdapDirectory {
     }
 }
 
+/// Whose fault it is that a right password does not help.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum But {
+    /// The account is not to log in.
+    Account,
+    /// The password is too old.
+    Expired,
+}
+
 /// What a server says of a password.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Verdict {
     Right,
-    /// Right, but the account is not to log in, and why.
-    RightBut(&'static str),
+    /// Right, but it does not help, and why.
+    RightBut(But, &'static str),
     Wrong,
     /// It does not say.
     Unwilling(String),
@@ -363,9 +377,7 @@ enum Verdict {
 fn verdict(result: u32, text: &str) -> Option<Verdict> {
     match result {
         code::SUCCESS => Some(Verdict::Right),
-        code::INVALID_CREDENTIALS => {
-            Some(active_directory(text).map_or(Verdict::Wrong, Verdict::RightBut))
-        }
+        code::INVALID_CREDENTIALS => Some(active_directory(text).unwrap_or(Verdict::Wrong)),
         // No password at all, and locked by a policy.
         code::INAPPROPRIATE_AUTHENTICATION | code::CONSTRAINT_VIOLATION => Some(Verdict::Wrong),
         _ => None,
@@ -374,17 +386,18 @@ fn verdict(result: u32, text: &str) -> Option<Verdict> {
 
 /// Active Directory says in the text why a right password does not help: `... data 533, v1db1`. (775, locked, it says whether or
 /// not the password is right.)
-fn active_directory(text: &str) -> Option<&'static str> {
+fn active_directory(text: &str) -> Option<Verdict> {
     let (_, rest) = text.split_once(", data ")?;
-    match rest.split(',').next()?.trim() {
-        "530" => Some("not at this hour"),
-        "531" => Some("not from this workstation"),
-        "532" => Some("the password has expired"),
-        "533" => Some("the account is disabled"),
-        "701" => Some("the account has expired"),
-        "773" => Some("the password must be changed first"),
-        _ => None,
-    }
+    let (but, why) = match rest.split(',').next()?.trim() {
+        "530" => (But::Account, "not at this hour"),
+        "531" => (But::Account, "not from this workstation"),
+        "532" => (But::Expired, "the password has expired"),
+        "533" => (But::Account, "the account is disabled"),
+        "701" => (But::Account, "the account has expired"),
+        "773" => (But::Expired, "the password must be changed first"),
+        _ => return None,
+    };
+    Some(Verdict::RightBut(but, why))
 }
 
 /// Each entry once: bases may lie within each other.
@@ -609,12 +622,25 @@ mod tests {
             (
                 49,
                 ad("533"),
-                Some(Verdict::RightBut("the account is disabled")),
+                Some(Verdict::RightBut(But::Account, "the account is disabled")),
             ),
             (
                 49,
                 ad("701"),
-                Some(Verdict::RightBut("the account has expired")),
+                Some(Verdict::RightBut(But::Account, "the account has expired")),
+            ),
+            (
+                49,
+                ad("532"),
+                Some(Verdict::RightBut(But::Expired, "the password has expired")),
+            ),
+            (
+                49,
+                ad("773"),
+                Some(Verdict::RightBut(
+                    But::Expired,
+                    "the password must be changed first",
+                )),
             ),
             (48, String::new(), Some(Verdict::Wrong)),
             (

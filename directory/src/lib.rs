@@ -70,6 +70,8 @@ pub enum PasswordAnswer {
     Right(BareJid),
     /// Right, but this account may not log in.
     Disabled(BareJid),
+    /// Right, but it has expired, or must be changed before it is good for anything: the account itself may log in.
+    Expired(BareJid),
     /// Wrong, or there is no such account: which of the two is not told, by answer or by time.
     Wrong,
 }

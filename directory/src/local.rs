@@ -345,7 +345,11 @@ impl Backend for LocalDirectory {
         }
         if let Some(password) = password {
             let answer = match self.check_password(login, password) {
-                Ok(PasswordAnswer::Right(_) | PasswordAnswer::Disabled(_)) => "right".into(),
+                Ok(
+                    PasswordAnswer::Right(_)
+                    | PasswordAnswer::Disabled(_)
+                    | PasswordAnswer::Expired(_),
+                ) => "right".into(),
                 Ok(PasswordAnswer::Wrong) => "wrong".into(),
                 Err(error) => error.to_string(),
             };

@@ -202,7 +202,9 @@ impl Site {
         };
         let answer = backend.check_password(login, password)?;
         Ok(match answer {
-            PasswordAnswer::Right(jid) if self.is_disabled(&jid) => PasswordAnswer::Disabled(jid),
+            PasswordAnswer::Right(jid) | PasswordAnswer::Expired(jid) if self.is_disabled(&jid) => {
+                PasswordAnswer::Disabled(jid)
+            }
             PasswordAnswer::Right(jid) => {
                 if let Some(overlay) = &self.overlay
                     && !backend.abilities().scram

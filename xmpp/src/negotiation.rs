@@ -180,6 +180,8 @@ pub enum PasswordCheck {
     Wrong,
     /// Right, but this account may not log in.
     Disabled(BareJid),
+    /// Right, but too old to be good for anything; the account may log in.
+    Expired(BareJid),
     /// The directory does not answer.
     TemporaryFailure,
 }
@@ -634,13 +636,15 @@ impl Negotiation {
         let State::Password(exchange) = std::mem::replace(&mut self.state, State::Features) else {
             return Vec::new();
         };
+        let expired = matches!(check, PasswordCheck::Expired(_));
         let (account, disabled) = match check {
-            PasswordCheck::Right(account) => (account, false),
+            PasswordCheck::Right(account) | PasswordCheck::Expired(account) => (account, false),
             PasswordCheck::Disabled(account) => (account, true),
             PasswordCheck::Wrong => return self.fail(Failure::NotAuthorized),
             PasswordCheck::TemporaryFailure => return self.fail(Failure::TemporaryAuthFailure),
         };
         match exchange.authenticated(Named { account, disabled }) {
+            Ok(_) if expired => self.fail(Failure::CredentialsExpired),
             Ok(account) => self.succeed(account, None),
             Err(failure) => self.fail(failure),
         }

@@ -32,7 +32,7 @@ pub enum Failure {
     Aborted,
     /// Right password, but the account may not log in.
     AccountDisabled,
-    /// What the client has shown (a Kerberos ticket) is too old.
+    /// What the client has shown (a Kerberos ticket, a password that is right) is too old.
     CredentialsExpired,
     /// The mechanism needs TLS first.
     EncryptionRequired,

@@ -163,6 +163,7 @@ impl Server {
                         Some(account) => match account.localpart().unwrap() {
                             "romeo" | "mercutio" if right => PasswordCheck::Right(account),
                             "tybalt" if right => PasswordCheck::Disabled(account),
+                            "paris" if right => PasswordCheck::Expired(account),
                             "nurse" => PasswordCheck::TemporaryFailure,
                             _ => PasswordCheck::Wrong,
                         },
@@ -404,6 +405,13 @@ fn failures_say_what_they_may_say() {
         ("PLAIN", b"\0romeo\0", "not-authorized"),
         ("PLAIN", b"\0tybalt\0secret", "account-disabled"),
         ("PLAIN", b"\0tybalt\0wrong", "not-authorized"),
+        ("PLAIN", b"\0paris\0secret", "credentials-expired"),
+        ("PLAIN", b"\0paris\0wrong", "not-authorized"),
+        (
+            "PLAIN",
+            b"romeo@verona.lit\0paris\0secret",
+            "invalid-authzid",
+        ),
         ("PLAIN", b"\0nurse\0secret", "temporary-auth-failure"),
         (
             "PLAIN",

@@ -130,7 +130,7 @@ impl LdapDirectory {
                 Some(_) => "wrong (by SCRAM keys)".to_owned(),
                 None => match self.bind(&entry.dn, password) {
                     Ok(Verdict::Right) => "right".to_owned(),
-                    Ok(Verdict::RightBut(why)) => format!("right, but {why}"),
+                    Ok(Verdict::RightBut(_, why)) => format!("right, but {why}"),
                     Ok(Verdict::Wrong) => "wrong, or the account is locked".to_owned(),
                     Ok(Verdict::Unwilling(text)) => format!("the server does not say: {text:?}"),
                     Err(error) => error.to_string(),

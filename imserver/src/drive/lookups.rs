@@ -410,6 +410,7 @@ fn answer(site: &Site, gssapi: Option<&Gssapi>, look: Look) -> LookResult {
                 Ok(PasswordAnswer::Right(account)) => PasswordCheck::Right(account),
                 Ok(PasswordAnswer::Wrong) => PasswordCheck::Wrong,
                 Ok(PasswordAnswer::Disabled(account)) => PasswordCheck::Disabled(account),
+                Ok(PasswordAnswer::Expired(account)) => PasswordCheck::Expired(account),
                 Err(error) => {
                     failed(&error);
                     PasswordCheck::TemporaryFailure
