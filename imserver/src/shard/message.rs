@@ -6,7 +6,9 @@
 use super::user::{Assignment, Holder, Queued};
 use super::{After, Shard};
 use crate::event::*;
-use crate::routing::{self, Decision, Recipients, Resources, Situation, StanzaKind, To};
+use crate::routing::{
+    self, Decision, PresenceType, Recipients, Resources, Situation, StanzaKind, To,
+};
 use crate::session::{Flood, OutKind};
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -347,7 +349,13 @@ impl Shard {
     }
 
     pub(super) fn give_unstored(&mut self, slot: u32, stanza: &Routed) {
-        if matches!(stanza.kind, StanzaKind::Presence(_)) {
+        if let StanzaKind::Presence(presence) = stanza.kind {
+            // The answer to a probe of ours, for who it was before: it would not hear how that goes on.
+            let answer = stanza.origin.is_none() && presence == PresenceType::Available;
+            let bound = self.session(slot).bound();
+            if answer && bound.is_none_or(|b| b.presence.is_none()) {
+                return;
+            }
             self.give_presence(slot, &stanza.from, stanza.bytes.clone());
             return;
         }
