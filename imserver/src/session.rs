@@ -229,8 +229,8 @@ pub struct Session {
     pub origins_forgotten: u64,
     /// It was brought back after a restart: elements may come that were handled before.
     pub resumed: bool,
-    /// It had ended before the restart: what it had sent is taken, then it ends again.
-    pub ended_before: bool,
+    /// It had ended before the restart: what it had taken, up to this byte of its input, is taken again, then it ends again.
+    pub ended_before: Option<u64>,
     /// In `Shard::dirty`.
     pub dirty: bool,
     /// The client has acknowledged something that is not on disk yet.
@@ -333,7 +333,7 @@ impl Session {
             name: None,
             origins_forgotten: 0,
             resumed: false,
-            ended_before: false,
+            ended_before: None,
             dirty: false,
             ack_pending: false,
             acks_unrecorded: false,
@@ -458,11 +458,18 @@ impl Session {
 
     /// The parser has been made anew at this point of the input (stream restart, TLS): its count starts at zero.
     pub fn rebase_input(&mut self) {
-        self.input_base = self.settled_up_to_parser();
+        self.input_base = self.taken_bytes();
     }
 
-    fn settled_up_to_parser(&self) -> u64 {
+    /// Bytes of input (since the connection began) taken from the parser.
+    pub fn taken_bytes(&self) -> u64 {
         self.input_base + self.parser.consumed()
+    }
+
+    /// A session that had ended before a restart has taken all again that it had taken then.
+    pub fn has_taken_its_last(&self) -> bool {
+        self.ended_before
+            .is_some_and(|input| self.taken_bytes() >= input)
     }
 
     /// Registers the element the parser has just given. Returns its number. It waits for one thing: the shard's own handling
@@ -475,7 +482,7 @@ impl Session {
         }
         self.unsettled.push_back(InElement {
             number,
-            end: self.settled_up_to_parser(),
+            end: self.taken_bytes(),
             stanza,
             waiting: 1,
             since_ms: now.mono_ms,
@@ -565,7 +572,7 @@ impl Session {
             }
         }
         if !self.settled_frozen {
-            self.settled_bytes = self.settled_up_to_parser();
+            self.settled_bytes = self.taken_bytes();
         }
         if self.unsettled.capacity() > 16 {
             self.unsettled.shrink_to(0);

@@ -127,7 +127,7 @@ impl Server {
         };
         let (direct, direct_rx) = DirectWriter::new();
         let mut told = Told::load(&config.data_dir, config.session.mux_lost);
-        let population = told.certain(now.unix_ms);
+        let population = told.certain(Record::alive_unix_ms(&records).unwrap_or(now.unix_ms));
         let (admin_tx, admin_rx) = bounded(1_024);
         let questions = Questions::start(shard_queues.clone(), admin_rx)?;
         let way = (shard_queues.clone(), questions.clone());

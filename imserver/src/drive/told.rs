@@ -39,9 +39,9 @@ impl Told {
         }
     }
 
-    /// What every client has been told of.
-    pub fn certain(&mut self, now_unix_ms: u64) -> Arc<Population> {
-        self.history.certain(now_unix_ms, self.window_ms)
+    /// What every client has been told of by a server that was alive then.
+    pub fn certain(&mut self, alive_unix_ms: u64) -> Arc<Population> {
+        self.history.certain(alive_unix_ms, self.window_ms)
     }
 
     /// What is to be told again after that, one after the other.

@@ -10,7 +10,7 @@ use proto::frame::NoteKey;
 use xmpp::jid::{FullJid, Jid};
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
-const LAYOUT: u8 = 5;
+const LAYOUT: u8 = 6;
 
 /// A record as it is stored.
 #[derive(Debug, Clone)]
@@ -41,8 +41,9 @@ pub struct Record {
     pub taking_since_unix_ms: u64,
     /// When the session ended (unix ms); kept for a while so that nobody keeps a ghost.
     pub ended_unix_ms: Option<u64>,
-    /// The client ended it: what it had sent before is still taken.
-    pub ended_by_client: bool,
+    /// It has ended, and had taken the client's input up to this byte; the largest number if the client ended it. After a restart
+    /// that much is taken again: its writes may have been lost with the kill.
+    pub ended_input: u64,
     /// Positions of messages it has acknowledged whose marks are not cleared yet, because other sessions stand in the way.
     pub acked: Vec<u64>,
     /// Entities that had directed presence.
@@ -50,6 +51,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// When the server that wrote these records was still alive (unix ms): not later than it was killed. What it had said shortly
+    /// before that may not have arrived. The time that is now tells nothing: it may have been down for long, and clocks are set.
+    pub fn alive_unix_ms(records: &[Record]) -> Option<u64> {
+        let touched = |r: &Record| {
+            let ended = r.ended_unix_ms.unwrap_or(0);
+            r.since_unix_ms.max(r.presence_changed_unix_ms).max(ended)
+        };
+        records.iter().map(touched).max()
+    }
+
     /// As bytes for the session store.
     pub fn encode(&self) -> Bytes {
         let mut b = BytesMut::with_capacity(160 + self.namespaces.len());
@@ -80,7 +91,7 @@ impl Record {
         b.put_u64(self.presence_changed_unix_ms);
         b.put_u64(self.taking_since_unix_ms);
         b.put_u64(self.ended_unix_ms.map_or(0, |t| t.max(1)));
-        b.put_u8(u8::from(self.ended_by_client));
+        b.put_u64(self.ended_input);
         b.put_u32(self.acked.len() as u32);
         for &position in &self.acked {
             b.put_u64(position);
@@ -126,7 +137,7 @@ impl Record {
         let presence_changed_unix_ms = u64_of(&mut b)?;
         let taking_since_unix_ms = u64_of(&mut b)?;
         let ended = u64_of(&mut b)?;
-        let ended_by_client = u8_of(&mut b)? == 1;
+        let ended_input = u64_of(&mut b)?;
         let count = (b.len() >= 4).then(|| b.get_u32())?;
         let mut acked = Vec::new();
         for _ in 0..count {
@@ -151,7 +162,7 @@ impl Record {
             presence_changed_unix_ms,
             taking_since_unix_ms,
             ended_unix_ms: (ended != 0).then_some(ended),
-            ended_by_client,
+            ended_input,
             acked,
             directed,
         })
@@ -243,7 +254,7 @@ mod tests {
             presence_changed_unix_ms: 5,
             taking_since_unix_ms: 4,
             ended_unix_ms: Some(6),
-            ended_by_client: true,
+            ended_input: 77,
             acked: vec![8, 12],
             directed: vec![Jid::parse("nurse@capulet.lit").expect("a JID")],
         }

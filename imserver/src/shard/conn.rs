@@ -176,7 +176,10 @@ impl Shard {
         let now = self.now;
         let mut record = self.record(slot);
         record.ended_unix_ms = Some(now.unix_ms);
-        record.ended_by_client = by_client;
+        record.ended_input = match by_client {
+            true => u64::MAX,
+            false => self.session(slot).taken_bytes(),
+        };
         record.presence = None;
         self.write(Write::Session(record.id, Some(record.encode())));
         self.ended.push_back((
@@ -295,7 +298,7 @@ impl Shard {
             presence_changed_unix_ms: bound.presence_changed_unix_ms,
             taking_since_unix_ms: bound.taking_since_unix_ms,
             ended_unix_ms: None,
-            ended_by_client: false,
+            ended_input: 0,
             acked: session.uncleared_positions(),
             directed: bound.directed.entries().to_vec(),
         }

@@ -416,7 +416,7 @@ impl Shard {
         let busy = session.outstanding_bytes() > settings.output_window_bytes / 2
             || !session.may_hold_page(settings.unacknowledged_max)
             || session.key.is_none()
-            || session.ended_before;
+            || session.ended_before.is_some();
         let Some(bound) = session.bound() else { return };
         if bound.flood != Flood::Wanted || busy || !bound.ready {
             return;

@@ -60,7 +60,7 @@ impl Shard {
 
     /// Presence without `to`: the session says how it is to everybody who may know.
     fn say(&mut self, slot: u32, number: u64, element: Element, presence_type: PresenceType) {
-        if self.session(slot).ended_before {
+        if self.session(slot).ended_before.is_some() {
             // Its end has been said since, and another session may have its name by now.
             return self.session(slot).done(number);
         }

@@ -20,25 +20,25 @@ impl Shard {
         self.now = now;
         let window = self.settings.mux_lost.as_millis() as u64;
         let mut places = Vec::new();
+        let alive = Record::alive_unix_ms(&records).unwrap_or(now.unix_ms);
         for record in records {
             if home(&record.jid.bare(), self.shards) != self.id {
                 continue;
             }
-            let recent = |t: u64| now.unix_ms.saturating_sub(t) <= window;
-            if let Some(ended) = record.ended_unix_ms {
+            let recent = |t: u64| alive.saturating_sub(t) <= window;
+            if record.ended_unix_ms.is_some() {
+                // Kept as long as if it had ended just now: while the server was down nobody let its mux forget it.
                 self.ended.push_back((now.mono_ms + window, record.id));
-                if recent(ended) {
-                    self.load(&record.jid.bare());
-                    self.queue_for(
-                        &record.jid.bare(),
-                        Queued::RebroadcastGone(record.jid.clone()),
-                    );
-                    places.push(NotePlace {
-                        note: record.note,
-                        shard: self.id,
-                    });
-                    self.restore_ended(record);
-                }
+                self.load(&record.jid.bare());
+                self.queue_for(
+                    &record.jid.bare(),
+                    Queued::RebroadcastGone(record.jid.clone()),
+                );
+                places.push(NotePlace {
+                    note: record.note,
+                    shard: self.id,
+                });
+                self.restore_ended(record);
                 continue;
             }
             places.push(NotePlace {
@@ -90,7 +90,7 @@ impl Shard {
 
     /// A session that had ended, but whose mux may still know what its client has got, and keep what it had sent.
     fn restore_ended(&mut self, record: Record) {
-        let (note, by_client) = (record.note, record.ended_by_client);
+        let (note, input) = (record.note, record.ended_input);
         let Some(parser) = self.parser_of(&record) else {
             return;
         };
@@ -109,11 +109,7 @@ impl Shard {
         session.name = Some(name);
         session.holds_for = Some(Box::new(holding));
         session.restore_uncleared(&acked);
-        if by_client {
-            session.ended_before = true;
-        } else {
-            session.close(bytes::Bytes::new(), CloseReason::Normal);
-        }
+        session.ended_before = Some(input);
         let slot = self.insert_session(session);
         self.notes.insert(note.0, slot);
         self.restore_acked(slot, &account, &acked);
@@ -184,6 +180,9 @@ impl Shard {
         self.touch(slot);
         self.resume_clearing(&account);
         self.floods_of(&account);
+        if self.session(slot).has_taken_its_last() {
+            self.end_session(slot, None, CloseReason::Normal);
+        }
     }
 
     /// What was held back while the mux was away goes out.

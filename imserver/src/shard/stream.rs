@@ -66,6 +66,10 @@ impl Shard {
             {
                 break;
             }
+            if session.has_taken_its_last() {
+                self.end_session(slot, None, CloseReason::Normal);
+                break;
+            }
             match session.parser.poll() {
                 Ok(Some(event)) => {
                     self.stream_event(slot, event);

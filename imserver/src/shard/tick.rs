@@ -15,6 +15,8 @@ pub(super) const TICK_MS: u64 = 1_000;
 const SWEEP_MIN: usize = 2_000;
 /// A session silent for so long keeps no empty queues.
 const SILENT_MS: u64 = 5_000;
+/// What a mux keeps of a session's input comes right behind its Resume; nothing for so long, and there is no more.
+const LAST_INPUT_MS: u64 = 2_000;
 /// An entity unused for so long is forgotten (if offline), or its roster is.
 const IDLE_MS: u64 = 60_000;
 
@@ -83,8 +85,11 @@ impl Shard {
                 if session.key.is_none() {
                     return;
                 }
-                if session.ended_before {
-                    self.end_session(slot, None, CloseReason::Normal);
+                if session.ended_before.is_some() {
+                    // What its mux keeps of its input comes right behind its Resume.
+                    if silent > LAST_INPUT_MS && !session.paused {
+                        self.end_session(slot, None, CloseReason::Normal);
+                    }
                     return;
                 }
                 let wants_flood = bound.flood == Flood::Wanted;

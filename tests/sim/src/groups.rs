@@ -26,6 +26,8 @@ pub(crate) struct Groups {
     names: Vec<u64>,
     history: History,
     window_ms: u64,
+    /// The server that was killed was alive then.
+    alive_ms: u64,
 }
 
 impl Groups {
@@ -140,15 +142,20 @@ impl World {
     }
 
     /// What a server begins with.
-    pub(crate) fn certain_population(&mut self, window: Duration) -> Arc<Population> {
+    pub(crate) fn certain_population(
+        &mut self,
+        alive_ms: u64,
+        window: Duration,
+    ) -> Arc<Population> {
         self.groups.window_ms = window.as_millis() as u64;
-        let now = self.now_us / 1_000;
-        self.groups.history.certain(now, self.groups.window_ms)
+        self.groups.alive_ms = alive_ms;
+        self.groups.history.certain(alive_ms, self.groups.window_ms)
     }
 
     /// And what it tells again.
     pub(crate) fn tell_population_again(&mut self) {
-        let mut before = self.certain_population(Duration::from_millis(self.groups.window_ms));
+        let (alive, window) = (self.groups.alive_ms, self.groups.window_ms);
+        let mut before = self.groups.history.certain(alive, window);
         for population in self.groups.history.uncertain() {
             self.tell_population(&before, &population);
             before = population;

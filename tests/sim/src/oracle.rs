@@ -109,7 +109,7 @@ impl Session {
     }
 
     /// The server cannot but know that this session has the message, or will learn it before it learns of its end.
-    fn keeps(&self, number: usize, received_us: u64) -> bool {
+    fn keeps(&self, number: usize, received_us: u64, outage_us: u64) -> bool {
         if matches!(
             self.ended,
             Some((Ended::Vanished | Ended::MuxDied | Ended::Closed, _))
@@ -118,7 +118,7 @@ impl Session {
         }
         // The mux may have died with the news.
         if let (Some((_, ended)), Some(died)) = (self.ended, self.mux_died_us)
-            && died <= ended + 20_000_000
+            && died <= ended + 20_000_000 + outage_us
         {
             return false;
         }
@@ -148,6 +148,8 @@ pub(crate) struct Oracle {
     pub kills: Vec<u64>,
     pub disk_failed: bool,
     pub vanished: bool,
+    /// How much longer than usual the server may have been away.
+    pub outage_us: u64,
     pub failures: Vec<String>,
 }
 
@@ -161,6 +163,7 @@ impl Oracle {
             kills: Vec::new(),
             disk_failed: false,
             vanished: false,
+            outage_us: 0,
             failures: Vec::new(),
         }
     }
@@ -199,9 +202,10 @@ impl Oracle {
         self.sessions.iter().enumerate().any(|(t, s)| {
             let noticed = |(how, at): (Ended, u64)| match how {
                 Ended::Vanished | Ended::MuxDied => at + 110_000_000,
-                _ => at + 20_000_000,
+                _ => at + 20_000_000 + self.outage_us,
             };
-            let said = s.gave_up_us.max(s.left_us).map(|at| at + 20_000_000);
+            let said = s.gave_up_us.max(s.left_us);
+            let said = said.map(|at| at + 20_000_000 + self.outage_us);
             let let_go = s.ended.map(noticed).max(said);
             t != tcp
                 && s.account == account
@@ -328,7 +332,8 @@ impl World {
             }
             // A second session may have it when it asked for messages before the first one had this.
             let parallel = session.asked_us.is_some_and(|asked| asked <= at);
-            if !parallel && oracle.sessions[other].keeps(number, at) && !oracle.unknowable(other) {
+            let keeps = oracle.sessions[other].keeps(number, at, oracle.outage_us);
+            if !parallel && keeps && !oracle.unknowable(other) {
                 wrong.push(format!(
                     "m{number} reached client {client} (tcp {tcp}), though client {} (tcp {other}) had it already",
                     oracle.sessions[other].client
@@ -447,7 +452,7 @@ impl World {
                 s.client == message.client
                     && s.bound_us
                         .or(s.ended.map(|(_, e)| e))
-                        .is_some_and(|b| b < at + 40_000_000)
+                        .is_some_and(|b| b < at + 40_000_000 + self.oracle.outage_us)
             }),
         };
         if kept && !replaced && !message.accepted && !message.rejected {

@@ -48,6 +48,9 @@ pub(crate) struct Batch {
     writes: Vec<Write>,
 }
 
+/// The longest time without a server.
+const LONG_OUTAGE_US: u64 = 45_000_000;
+
 /// One run of the server.
 pub(crate) struct Server {
     pub run: u32,
@@ -159,7 +162,8 @@ impl World {
             unix_ms: UNIX_BASE_MS + self.now_us / 1_000,
         };
         let count = self.plan.shards;
-        let population = self.certain_population(settings.mux_lost);
+        let alive = Record::alive_unix_ms(&records).unwrap_or(now.unix_ms);
+        let population = self.certain_population(alive - UNIX_BASE_MS, settings.mux_lost);
         let mut shards = Vec::new();
         let mut notes = Vec::new();
         for id in 0..count {
@@ -247,7 +251,12 @@ impl World {
                 },
             );
         }
-        let delay = if self.rng.permille(400) {
+        let delay = if self.rng.permille(15) {
+            // Longer than a server keeps sessions of a lost mux.
+            self.oracle.outage_us = LONG_OUTAGE_US;
+            self.rng
+                .between(LONG_OUTAGE_US - 10_000_000, LONG_OUTAGE_US)
+        } else if self.rng.permille(400) {
             self.rng.between(1_000, 50_000)
         } else {
             self.rng.between(50_000, 4_000_000)

@@ -549,6 +549,7 @@ impl World {
         } else {
             45_000_000
         };
+        let wait = wait + self.oracle.outage_us;
         self.after(wait, Ev::End);
     }
 

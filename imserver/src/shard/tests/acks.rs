@@ -31,7 +31,7 @@ fn record(acked: Vec<u64>) -> Record {
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,
         ended_unix_ms: None,
-        ended_by_client: false,
+        ended_input: 0,
         acked,
         directed: Vec::new(),
     }

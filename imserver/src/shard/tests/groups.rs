@@ -194,7 +194,7 @@ fn record(n: usize, name: &str) -> Record {
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,
         ended_unix_ms: None,
-        ended_by_client: false,
+        ended_input: 0,
         acked: Vec::new(),
         directed: Vec::new(),
     }
