@@ -59,7 +59,8 @@ impl Shard {
         let Some(parser) = self.parser_of(&record) else {
             return;
         };
-        let say_again = recent(record.presence_changed_unix_ms);
+        let said = record.presence_changed_unix_ms;
+        let say_again = said != 0 && recent(said);
         let acked = record.acked.clone();
         let (bound, sm) = record.bound();
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
