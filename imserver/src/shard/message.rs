@@ -351,7 +351,7 @@ impl Shard {
     pub(super) fn give_unstored(&mut self, slot: u32, stanza: &Routed) {
         if let StanzaKind::Presence(presence) = stanza.kind {
             // The answer to a probe of ours, for who it was before: it would not hear how that goes on.
-            let answer = stanza.origin.is_none() && presence == PresenceType::Available;
+            let answer = stanza.token.is_none() && presence == PresenceType::Available;
             let bound = self.session(slot).bound();
             if answer && bound.is_none_or(|b| b.presence.is_none()) {
                 return;
