@@ -357,6 +357,11 @@ impl World {
         };
         // What the disk had refused and a restarted server, which does not know that, could store.
         let ordered = ordered && !message.rejected && !message.refused;
+        // Nor one that a server had answered with an error because nobody was there (RFC 6121 §8.5.3.2), and was killed before the
+        // error got out: the next one may find somebody.
+        let killed_since = || oracle.kills.iter().any(|&k| k >= message.sent_us);
+        let unanswered = message.normal && message.to_client.is_some() && killed_since();
+        let ordered = ordered && !unanswered;
         // Sent to a mux that had no link, by a session that is not the client's any more: only its own order is known then.
         let expected = match oracle.sessions[message.tcp].unheard {
             true => last_of_tcp,
