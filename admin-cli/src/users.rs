@@ -5,6 +5,7 @@
 use crate::link::Connection;
 use crate::{Failure, output};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -74,11 +75,13 @@ pub fn import(connection: &mut Connection, file: &Path, json: bool) -> Result<()
         batch: Vec::new(),
         problems: Vec::new(),
         loaded: 0,
+        incomplete: BTreeMap::new(),
     };
     let sent = import.file(&mut *input, file);
     let Import {
         mut problems,
         loaded,
+        incomplete,
         ..
     } = import;
     problems.sort_by_key(|p| p[0].as_u64());
@@ -92,6 +95,12 @@ pub fn import(connection: &mut Connection, file: &Path, json: bool) -> Result<()
             output::print(&table, false);
         }
         println!("{loaded} of {count} accounts loaded");
+    }
+    // A client takes the strongest mechanism it is offered, before anybody knows whose secrets are wanted.
+    for (mechanisms, count) in incomplete {
+        eprintln!(
+            "note: {count} lines have secrets for {mechanisms} only. Let auth.mechanisms in imserver.toml offer no other SCRAM, or clients that choose one cannot log in."
+        );
     }
     // What was loaded before it broke off stays, and is said above.
     sent?;
@@ -107,6 +116,22 @@ struct Import<'c> {
     batch: Vec<Value>,
     problems: Vec<Value>,
     loaded: u64,
+    /// Lines with secrets for some mechanisms and not for all, by those they are for.
+    incomplete: BTreeMap<String, u64>,
+}
+
+/// The mechanisms that the secrets of a line are for, if it has secrets and they are not for all.
+fn incomplete(line: &str) -> Option<String> {
+    const ALL: [&str; 3] = ["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+    let secrets = line.split_ascii_whitespace().skip(1);
+    let name = |secret: &str| {
+        let name = secret.strip_prefix('{').unwrap_or(secret);
+        let end = name.find(['}', '$'])?;
+        ALL.into_iter().find(|known| *known == &name[..end])
+    };
+    let has: Vec<&str> = secrets.filter_map(name).collect();
+    let has: Vec<&str> = ALL.into_iter().filter(|m| has.contains(m)).collect();
+    (!has.is_empty() && has.len() < ALL.len()).then(|| has.join(" and "))
 }
 
 impl Import<'_> {
@@ -127,6 +152,9 @@ impl Import<'_> {
                 }
                 Some(Line::Text(text)) => text,
             };
+            if let Some(mechanisms) = incomplete(&text) {
+                *self.incomplete.entry(mechanisms).or_default() += 1;
+            }
             let line = json!([number, text]);
             let length = line.to_string().len() + 1;
             if self.batch.len() == LINES || bytes + length > BYTES {
@@ -177,6 +205,26 @@ mod tests {
             seen,
             ["the line is not UTF-8", "one", long, "", "two\r", long]
         );
+    }
+
+    #[test]
+    fn secrets_for_some_mechanisms_only_are_noticed() {
+        for (line, expected) in [
+            ("a@x secret", None),
+            ("a@x {SCRAM", None),
+            ("a@x {SCRAM-SHA-1}4096,aa,bb,cc", Some("SCRAM-SHA-1")),
+            ("a@x SCRAM-SHA-256$4096:a$b:c", Some("SCRAM-SHA-256")),
+            (
+                "a@x {SCRAM-SHA-256}1,a,b,c {SCRAM-SHA-1}1,a,b,c",
+                Some("SCRAM-SHA-1 and SCRAM-SHA-256"),
+            ),
+            (
+                "a@x {SCRAM-SHA-512}1,a {SCRAM-SHA-256}1,a {SCRAM-SHA-1}1,a",
+                None,
+            ),
+        ] {
+            assert_eq!(incomplete(line).as_deref(), expected, "{line}");
+        }
     }
 
     #[test]
