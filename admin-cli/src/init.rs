@@ -1,8 +1,13 @@
 //! `init` and `cert`: files for servers, muxes and administrators. The only commands that need no running server.
 
+mod ldap;
+
 use crate::certs;
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
+use ldap::{Ldap, LdapArgs};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::IpAddr;
@@ -35,36 +40,6 @@ pub struct InitArgs {
     listen: IpAddr,
     #[command(flatten)]
     ldap: LdapArgs,
-}
-
-/// People of an LDAP directory.
-#[derive(Args)]
-struct LdapArgs {
-    /// Server of an LDAP directory whose people are served: ldap://HOST (with StartTLS) or ldaps://HOST; may be repeated.
-    #[arg(long = "ldap", value_name = "URL", requires = "base")]
-    uri: Vec<String>,
-    /// Where its people are: ou=people,dc=example,dc=org.
-    #[arg(long = "ldap-base", value_name = "DN", requires = "uri")]
-    base: Option<String>,
-    /// Where its groups are; the same place unless given.
-    #[arg(long = "ldap-group-base", value_name = "DN", requires = "uri")]
-    group_base: Option<String>,
-    /// It is Active Directory, or Samba.
-    #[arg(long = "ldap-active-directory", requires = "uri")]
-    active_directory: bool,
-    /// The account that searches; without, searches are anonymous.
-    #[arg(long = "ldap-bind-dn", value_name = "DN", requires = "password_file")]
-    bind_dn: Option<String>,
-    /// File with its password on the first line; copied.
-    #[arg(
-        long = "ldap-bind-password-file",
-        value_name = "FILE",
-        requires = "bind_dn"
-    )]
-    password_file: Option<PathBuf>,
-    /// Certificate of the CA of the servers (PEM), if the system does not trust it; copied.
-    #[arg(long = "ldap-ca", value_name = "FILE", requires = "uri")]
-    ca: Option<PathBuf>,
 }
 
 /// What a certificate is for.
@@ -127,8 +102,12 @@ fn write(path: &Path, text: &str, secret: bool) -> anyhow::Result<()> {
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn make_dir(path: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(path).with_context(|| format!("{} cannot be made", path.display()))
+/// A file of certificates.
+fn check_pem(text: &str, file: &Path) -> anyhow::Result<()> {
+    match CertificateDer::from_pem_slice(text.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(_) => bail!("{} holds no certificate (PEM)", file.display()),
+    }
 }
 
 /// A domain as its users write it, and as certificates and file names do (A-labels).
@@ -173,14 +152,10 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Copies of what an LDAP directory needs.
-const LDAP_PASSWORD: &str = "ldap.password";
-const LDAP_CA: &str = "ldap-ca.pem";
-
 /// What `init` writes, besides the empty directories for data and sockets.
 const WRITTEN: [&str; 8] = [
-    LDAP_PASSWORD,
-    LDAP_CA,
+    ldap::PASSWORD,
+    ldap::CA,
     "imserver.toml",
     "mux.toml",
     "policy.toml",
@@ -205,24 +180,20 @@ pub fn init(args: &InitArgs) -> anyhow::Result<String> {
             );
         }
     }
+    let ldap = args.ldap.checked()?;
     let ports = Ports::new(args.port_offset);
-    let mut made = Made(Vec::new());
-    if let Err(e) = write_all(args, &domain, &ports, &mut made) {
-        made.take_back();
-        return Err(e);
-    }
+    Made::all_or_nothing(|made| write_all(args, &domain, ldap.as_ref(), &ports, made))?;
     let Domain { name: domain, .. } = domain;
     let dir = args.dir.display();
     let mux = match args.embedded {
         true => String::new(),
         false => format!("\n  mux --config {dir}/mux.toml"),
     };
-    let people = if args.ldap.uri.is_empty() {
-        format!(
+    let people = match ldap {
+        None => format!(
             "  printf 'a password' | imadmin --config {dir}/admin.toml user add alice@{domain} --password-stdin"
-        )
-    } else {
-        "People log in with the password they have in the directory.".to_owned()
+        ),
+        Some(_) => "People log in with the password they have in the directory.".to_owned(),
     };
     Ok(format!(
         "{dir} is set up for {domain}. Start:\n  imserver --config {dir}/imserver.toml{mux}\n{people}\n\
@@ -235,6 +206,27 @@ pub fn init(args: &InitArgs) -> anyhow::Result<String> {
 struct Made(Vec<PathBuf>);
 
 impl Made {
+    /// What has been made goes away again when the rest cannot be.
+    fn all_or_nothing<T>(make: impl FnOnce(&mut Made) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut made = Made(Vec::new());
+        let result = make(&mut made);
+        if result.is_err() {
+            made.take_back();
+        }
+        result
+    }
+
+    /// A directory that may be there already; those above it too.
+    fn dir_all(&mut self, path: &Path) -> anyhow::Result<()> {
+        if path.as_os_str().is_empty() || path.is_dir() {
+            return Ok(());
+        }
+        if let Some(above) = path.parent() {
+            self.dir_all(above)?;
+        }
+        self.dir(path.to_owned())
+    }
+
     fn dir(&mut self, path: PathBuf) -> anyhow::Result<()> {
         std::fs::create_dir(&path).with_context(|| format!("{} cannot be made", path.display()))?;
         self.0.push(path);
@@ -262,11 +254,12 @@ impl Made {
 fn write_all(
     args: &InitArgs,
     domain: &Domain,
+    ldap: Option<&Ldap<'_>>,
     ports: &Ports,
     made: &mut Made,
 ) -> anyhow::Result<()> {
-    for dir in ["", "data", "run"] {
-        make_dir(&args.dir.join(dir))?;
+    for dir in ["data", "run"] {
+        made.dir_all(&args.dir.join(dir))?;
     }
     for dir in ["link", "tls"] {
         made.dir(args.dir.join(dir))?;
@@ -286,15 +279,8 @@ fn write_all(
         made.file(link.join(format!("{file}.pem")), &pair.cert, false)?;
         made.file(link.join(format!("{file}.key")), &pair.key, true)?;
     }
-    for (from, to, secret) in [
-        (&args.ldap.password_file, LDAP_PASSWORD, true),
-        (&args.ldap.ca, LDAP_CA, false),
-    ] {
-        if let Some(from) = from {
-            let text = std::fs::read_to_string(from)
-                .with_context(|| format!("{} cannot be read", from.display()))?;
-            made.file(args.dir.join(to), &text, secret)?;
-        }
+    if let Some(ldap) = ldap {
+        ldap.write(&args.dir, made)?;
     }
     let client = certs::self_signed(ascii)?;
     made.file(
@@ -310,7 +296,7 @@ fn write_all(
 
     made.file(
         args.dir.join("imserver.toml"),
-        &server_toml(args, domain, ports),
+        &server_toml(args, domain, ldap, ports),
         false,
     )?;
     if !args.embedded {
@@ -369,48 +355,13 @@ fn listeners(prefix: &str, ip: IpAddr, domain: &str, ports: &Ports, tls_dir: &st
     )
 }
 
-/// The rest of the section of the domain, and the section of its directory.
-fn ldap_toml(ldap: &LdapArgs) -> String {
-    let (Some(base), false) = (&ldap.base, ldap.uri.is_empty()) else {
-        return String::new();
-    };
-    let text = |value: &str| toml::Value::from(value).to_string();
-    let uris: Vec<String> = ldap.uri.iter().map(|uri| text(uri)).collect();
-    let kind = if ldap.active_directory {
-        "active-directory"
-    } else {
-        "ldap"
-    };
-    let mut out = format!(
-        "directory = [\"ldap\"]\n\n[[directory]]\nname = \"ldap\"\nkind = \"{kind}\"\nuri = [{}]\nbase = [{}]\n",
-        uris.join(", "),
-        text(base)
-    );
-    if let Some(base) = &ldap.group_base {
-        out.push_str(&format!("group_base = [{}]\n", text(base)));
-    }
-    if ldap.active_directory {
-        out.push_str("# Names of the groups whose members see each other in their rosters.\ngroup_in_rosters = []\n");
-    }
-    if let Some(dn) = &ldap.bind_dn {
-        out.push_str(&format!(
-            "bind_dn = {}\nbind_password_file = \"{LDAP_PASSWORD}\"\n",
-            text(dn)
-        ));
-    }
-    if ldap.ca.is_some() {
-        out.push_str(&format!("ca = \"{LDAP_CA}\"\n"));
-    }
-    out
-}
-
-fn server_toml(args: &InitArgs, domain: &Domain, ports: &Ports) -> String {
+fn server_toml(args: &InitArgs, domain: &Domain, ldap: Option<&Ldap<'_>>, ports: &Ports) -> String {
     let mut text = format!(
         "# Isthmus core server. etc/imserver.toml of the distribution documents every key.\n\n\
          name = \"main\"\ndata_dir = \"data\"\npolicy = \"policy.toml\"\n\n\
          [[domain]]\nname = \"{}\"\n{}\n",
         domain.name,
-        ldap_toml(&args.ldap)
+        ldap.map(Ldap::toml).unwrap_or_default()
     );
     if args.embedded {
         text.push_str("# A mux on another host may join later: give its door here, and a [[mux]] with its name.\n");
@@ -474,6 +425,10 @@ fn admin_toml(address: &str, ca: &str, cert: &str, key: &str) -> String {
 /// Runs `cert`. Returns what to tell about it.
 pub fn cert(args: &CertArgs) -> anyhow::Result<String> {
     check_name(&args.name)?;
+    Made::all_or_nothing(|made| cert_files(args, made))
+}
+
+fn cert_files(args: &CertArgs, made: &mut Made) -> anyhow::Result<String> {
     let link = args.dir.join("link");
     let role = match args.role {
         Role::Mux => "mux",
@@ -482,25 +437,29 @@ pub fn cert(args: &CertArgs) -> anyhow::Result<String> {
     };
     let pair = certs::issue(&link, &args.name, role)?;
     let ca = std::fs::read_to_string(link.join("ca.pem")).context("the CA cannot be read")?;
-    make_dir(&args.out)?;
+    made.dir_all(&args.out)?;
     let name = &args.name;
-    write(&args.out.join("ca.pem"), &ca, false)?;
-    write(&args.out.join(format!("{name}.pem")), &pair.cert, false)?;
-    write(&args.out.join(format!("{name}.key")), &pair.key, true)?;
+    made.file(args.out.join("ca.pem"), &ca, false)?;
+    made.file(args.out.join(format!("{name}.pem")), &pair.cert, false)?;
+    made.file(args.out.join(format!("{name}.key")), &pair.key, true)?;
     let out = args.out.display();
     match args.role {
-        Role::Mux => mux_files(args),
+        Role::Mux => mux_files(args, made),
         Role::Admin => {
-            let address = server_value(&args.dir, "admin")?;
+            let address = ServerConfig::read(&args.dir)?.address("admin")?;
             let text = admin_toml(
-                &address,
+                &address.dialled(),
                 "ca.pem",
                 &format!("{name}.pem"),
                 &format!("{name}.key"),
             );
-            write(&args.out.join("admin.toml"), &text, false)?;
+            made.file(args.out.join("admin.toml"), &text, false)?;
             Ok(format!(
-                "{out} holds what an administrator needs on another host: imadmin --config {out}/admin.toml status"
+                "{out} holds what administrator {name} needs on another host.\n\
+                 Check in admin.toml: the server's address ({}) as seen from there.{}\n\
+                 Then: imadmin --config admin.toml status",
+                address.dialled(),
+                address.warning("admin")
             ))
         }
         Role::Peer => Ok(format!("{out} holds the certificate of peer {name}")),
@@ -508,66 +467,101 @@ pub fn cert(args: &CertArgs) -> anyhow::Result<String> {
 }
 
 /// A mux needs a certificate for clients too: the one of the set-up, and its listeners.
-fn mux_files(args: &CertArgs) -> anyhow::Result<String> {
+fn mux_files(args: &CertArgs, made: &mut Made) -> anyhow::Result<String> {
     let name = &args.name;
-    let text = std::fs::read_to_string(args.dir.join("imserver.toml"))
-        .context("imserver.toml cannot be read")?;
-    let config: toml::Table = text.parse().context("imserver.toml is not right")?;
-    let domain = config
-        .get("domain")
-        .and_then(|d| d.as_array())
-        .and_then(|d| d.first())
-        .and_then(|d| d.get("name"))
-        .and_then(|n| n.as_str());
+    let config = ServerConfig::read(&args.dir)?;
+    let domain = config.names("domain").next();
     let domain = check_domain(domain.context("imserver.toml names no domain")?)?.ascii;
-    make_dir(&args.out.join("tls"))?;
+    made.dir(args.out.join("tls"))?;
     for (end, secret) in [("pem", false), ("key", true)] {
         let from = args.dir.join("tls").join(format!("{domain}.{end}"));
-        let bytes = std::fs::read_to_string(&from)
+        let text = std::fs::read_to_string(&from)
             .with_context(|| format!("{} cannot be read", from.display()))?;
-        write(
-            &args.out.join("tls").join(format!("{domain}.{end}")),
-            &bytes,
-            secret,
-        )?;
+        let to = args.out.join("tls").join(format!("{domain}.{end}"));
+        made.file(to, &text, secret)?;
     }
-    let server = server_value(&args.dir, "link")?;
-    let offset = server
-        .rsplit_once(':')
-        .and_then(|(_, p)| p.parse::<u16>().ok())
-        .map_or(0, |p| p.saturating_sub(15_230));
+    let server = config.address("link")?;
+    let offset = server.0.port().saturating_sub(15_230);
     let ports = Ports::new(offset);
     let listeners = listeners("", IpAddr::from([127, 0, 0, 1]), &domain, &ports, "tls");
-    write(
-        &args.out.join("mux.toml"),
-        &mux_toml(name, &server, ".", &listeners, ports.mux_metrics),
-        false,
-    )?;
+    let text = mux_toml(name, &server.dialled(), ".", &listeners, ports.mux_metrics);
+    made.file(args.out.join("mux.toml"), &text, false)?;
     let out = args.out.display();
+    let section = match config.names("mux").any(|listed| listed == name) {
+        true => format!(
+            "imserver.toml lists a mux {name} already, so there is nothing to add: this is a new certificate for that one.\n\
+             For one more mux take another name; of two under one name each would end the clients of the other."
+        ),
+        false => format!(
+            "Add to imserver.toml and reload:\n\n[[mux]]\nname = \"{name}\"\nkinds = [\"c2s\"]\n"
+        ),
+    };
     Ok(format!(
-        "{out} holds what mux {name} needs on another host: mux --config {out}/mux.toml\n\
-         Add to imserver.toml and reload:\n\n[[mux]]\nname = \"{name}\"\nkinds = [\"c2s\"]\n\n\
-         Check in mux.toml: the server's address ({server}) as seen from there, and the addresses to listen on."
+        "{out} holds what mux {name} needs on another host: mux --config mux.toml\n{section}\n\
+         Check in mux.toml: the server's address ({}) as seen from there, and the addresses to listen on.{}\n\
+         The key of {domain} is in it too: whoever steals it can pass for {domain} until that certificate is replaced.",
+        server.dialled(),
+        server.warning("link")
     ))
 }
 
-/// The first address of `[section] listen`.
-fn server_value(dir: &Path, section: &str) -> anyhow::Result<String> {
-    let file = dir.join("imserver.toml");
-    let text = std::fs::read_to_string(&file)
-        .with_context(|| format!("{} cannot be read", file.display()))?;
-    let config: toml::Table = text
-        .parse()
-        .with_context(|| format!("{} is not right", file.display()))?;
-    let address = config
-        .get(section)
-        .and_then(|s| s.get("listen"))
-        .and_then(|l| l.as_array())
-        .and_then(|l| l.first())
-        .and_then(|a| a.as_str())
-        .with_context(|| format!("{} has no [{section}] listen", file.display()))?;
-    let socket: std::net::SocketAddr = address
-        .parse()
-        .with_context(|| format!("{address} is no address"))?;
-    Ok(format!("{}:{}", host(socket.ip()), socket.port()))
+/// The imserver.toml of a set-up, as far as `cert` has to know it.
+struct ServerConfig {
+    file: PathBuf,
+    table: toml::Table,
+}
+
+/// Where a door of the server is.
+struct Address(std::net::SocketAddr);
+
+impl ServerConfig {
+    fn read(dir: &Path) -> anyhow::Result<Self> {
+        let file = dir.join("imserver.toml");
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
+        let table = text
+            .parse()
+            .with_context(|| format!("{} is not right", file.display()))?;
+        Ok(Self { file, table })
+    }
+
+    /// The names of all sections of a kind.
+    fn names(&self, kind: &str) -> impl Iterator<Item = &str> {
+        let sections = self.table.get(kind).and_then(|s| s.as_array());
+        let sections = sections.into_iter().flatten();
+        sections.filter_map(|section| section.get("name")?.as_str())
+    }
+
+    /// The first address of `[section] listen`.
+    fn address(&self, section: &str) -> anyhow::Result<Address> {
+        let address = self
+            .table
+            .get(section)
+            .and_then(|s| s.get("listen"))
+            .and_then(|l| l.as_array())
+            .and_then(|l| l.first())
+            .and_then(|a| a.as_str())
+            .with_context(|| format!("{} has no [{section}] listen", self.file.display()))?;
+        let socket = address.parse();
+        socket
+            .map(Address)
+            .with_context(|| format!("{address} is no address"))
+    }
+}
+
+impl Address {
+    /// As it is dialled on the server's own host.
+    fn dialled(&self) -> String {
+        format!("{}:{}", host(self.0.ip()), self.0.port())
+    }
+
+    /// What must change before anybody can come from another host.
+    fn warning(&self, section: &str) -> String {
+        match self.0.ip().is_loopback() {
+            true => format!(
+                "\nNobody reaches it from there yet: [{section}] listen of imserver.toml is a loopback address."
+            ),
+            false => String::new(),
+        }
+    }
 }

@@ -63,7 +63,7 @@ impl Site {
     }
 
     fn server(&self) -> imserver::config::Config {
-        imserver::config::load(&self.path("imserver.toml"))
+        imserver::config::load_for_start(&self.path("imserver.toml"))
             .unwrap_or_else(|mistakes| panic!("{mistakes}"))
     }
 
@@ -73,13 +73,7 @@ impl Site {
 }
 
 fn mux_config(file: &Path) -> mux::config::Config {
-    let config = mux::config::load(file).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
-    assert_eq!(
-        mux::check(&config),
-        Vec::<String>::new(),
-        "certificates are there and right"
-    );
-    config
+    mux::config::load_with_files(file).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
 }
 
 /// Every file below a directory, with its content.
@@ -157,7 +151,6 @@ fn an_embedded_set_up_is_one_file() {
     assert!(!site.path("mux.toml").exists());
     assert!(server.muxes.is_empty());
     let mux = server.embedded_mux.expect("it is inside");
-    assert_eq!(mux::check(&mux), Vec::<String>::new());
     assert_eq!(mux.listeners.len(), 2);
 }
 
@@ -203,6 +196,85 @@ fn wrong_offsets_and_domains_are_refused() {
             text(&output)
         );
         assert!(!site.path("").exists(), "{domain} {offset} left something");
+    }
+}
+
+/// What `init` takes `imserver --check` takes, and what it refuses leaves nothing behind.
+#[test]
+fn a_directory_is_looked_at_before_anything_is_written() {
+    let with = |extra: &[&str]| {
+        let mut all = vec![
+            "--ldap",
+            "ldap://ldap.example.org",
+            "--ldap-base",
+            "dc=example",
+        ];
+        all.extend(extra);
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let site = Site::empty();
+    let file = |name: &str, text: &str| {
+        let path = site.dir.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let (password, empty) = (file("password", "secret\n"), file("empty", ""));
+    let (late, rubbish) = (file("late", "\nsecret\n"), file("rubbish", "no PEM"));
+    let bind = |file: &str| {
+        with(&[
+            "--ldap-bind-dn",
+            "cn=x,dc=example",
+            "--ldap-bind-password-file",
+            file,
+        ])
+    };
+    let uri = |uri: &str| with(&["--ldap", uri]);
+    for (options, says) in [
+        (uri("ldap.example.org"), "is no server"),
+        (uri("ldap://"), "is no server"),
+        (uri("http://ldap.example.org"), "is no server"),
+        (uri("ldap://ldap.example.org:0"), "is no server"),
+        (uri("ldap://ldap.example.org:x"), "is no server"),
+        (uri("ldap://[::1]"), "is no server"),
+        (uri("ldap://a b"), "is no server"),
+        (
+            bind("/nowhere/password"),
+            "/nowhere/password cannot be read",
+        ),
+        (bind(&empty), "no password on its first line"),
+        (bind(&late), "no password on its first line"),
+        (
+            with(&["--ldap-ca", "/nowhere/ca.pem"]),
+            "/nowhere/ca.pem cannot be read",
+        ),
+        (with(&["--ldap-ca", &rubbish]), "holds no certificate"),
+        (
+            with(&["--ldap-group-base", " "]),
+            "--ldap-group-base is empty",
+        ),
+    ] {
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let output = site.try_init("example.org", &options);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{options:?}: {}",
+            text(&output)
+        );
+        assert!(
+            text(&output).contains(says),
+            "{options:?}: {}",
+            text(&output)
+        );
+        assert!(!site.path("").exists(), "{options:?} left something");
+    }
+    for options in [
+        uri("ldaps://ldap.example.org:636/"),
+        uri("ldap://ldap_2.example.org"),
+        bind(&password),
+    ] {
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        Site::init(&options).server();
     }
 }
 
@@ -316,6 +388,36 @@ fn a_mux_elsewhere_gets_all_it_needs() {
     std::fs::write(&file, format!("{before}\n{}\n", section.join("\n"))).expect("writable");
     let names: Vec<String> = site.server().muxes.into_iter().map(|m| m.name).collect();
     assert_eq!(names, ["mux1", "edge1"]);
+}
+
+/// What the files of another host cannot know is said, and nothing is suggested that would be wrong.
+#[test]
+fn it_is_said_what_to_check_on_the_other_host() {
+    let near = Site::init(&[]);
+    let far = Site::init(&["--listen", "0.0.0.0"]);
+    for (role, name, file) in [
+        ("admin", "carol", "admin.toml"),
+        ("mux", "edge", "mux.toml"),
+    ] {
+        for (site, loopback) in [(&near, true), (&far, false)] {
+            let said = text(&site.cert(role, name));
+            let check = format!("Check in {file}: the server's address (127.0.0.1:");
+            assert!(said.contains(&check), "{said}");
+            assert_eq!(said.contains("is a loopback address"), loopback, "{said}");
+        }
+    }
+    let said = text(&near.cert("mux", "mux1"));
+    assert!(said.contains("lists a mux mux1 already"), "{said}");
+    assert!(!said.contains("[[mux]]"), "{said}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_whole_is_not_begun() {
+    let site = Site::init(&[]);
+    std::fs::remove_file(site.path("tls/example.org.pem")).expect("it was there");
+    let output = site.cert("mux", "edge1");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(!site.out("edge1").exists(), "something was written");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! Never: opens a socket, creates a file, or keeps half a configuration.
 
 mod check;
+mod data_dir;
 mod directory;
 mod effective;
 pub mod file;
@@ -304,6 +305,8 @@ limits! {
     login_s: 30, 1..=600;
     /// Failed SASL attempts of one stream. RFC 6120 §6.4.5 wants at least 2.
     login_attempts_max: 3, 2..=10;
+    /// Failed log-ins with a line each in the log, in a minute; the others are counted there.
+    login_failures_logged_minute_max: 120, 0..=100_000;
     /// Connections that have not logged in, of all muxes together.
     conns_before_login_max: 20_000, 10..=1_000_000;
     /// Sessions of one account.
@@ -332,8 +335,18 @@ limits! {
 
 /// Reads and checks a file. A file that cannot be read is one mistake.
 pub fn load(file: &Path) -> Result<Config, Mistakes> {
+    parse(&read(file)?, file)
+}
+
+/// The same, and finds what stands in the way of a start, but not of a reload: a data directory that cannot be used, and
+/// certificates of an embedded mux (a running one keeps those it has).
+pub fn load_for_start(file: &Path) -> Result<Config, Mistakes> {
+    check::check(&read(file)?, file, true)
+}
+
+fn read(file: &Path) -> Result<String, Mistakes> {
     match std::fs::read_to_string(file) {
-        Ok(text) => parse(&text, file),
+        Ok(text) => Ok(text),
         Err(error) => Err(Mistakes(vec![Mistake {
             file: file.to_owned(),
             line: 0,
@@ -345,7 +358,7 @@ pub fn load(file: &Path) -> Result<Config, Mistakes> {
 
 /// Checks the text of a file. Reads the files it names (policy, certificates) to say early that one is missing.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Mistakes> {
-    check::check(text, path)
+    check::check(text, path, false)
 }
 
 /// One key that differs between two configurations.

@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod config;
 pub mod drive;
 pub mod event;
+pub mod failures;
 pub mod groups;
 pub mod iq;
 pub mod linkset;

@@ -74,6 +74,8 @@ pub struct Settings {
     pub settle_max: Duration,
     /// vCard size, bytes.
     pub vcard_bytes_max: usize,
+    /// Failed log-ins that all shards together log in a minute.
+    pub login_failures_logged_max: usize,
     /// What may be asked of the directories.
     pub people: People,
 }
@@ -145,6 +147,7 @@ impl Default for Settings {
             certificate_mapping: Default::default(),
             policy: Arc::new(crate::policy::Policy::open()),
             conns_before_login_max: 20_000,
+            login_failures_logged_max: 120,
             element_depth_max: 64,
             element_bytes_max_before_login: 10 * 1024,
             element_bytes_max: 256 * 1024,

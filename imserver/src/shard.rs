@@ -25,6 +25,7 @@ mod tick;
 mod user;
 
 use crate::event::*;
+use crate::failures::Failures;
 use crate::session::{Session, Unacked};
 use crate::settings::Settings;
 use bytes::Bytes;
@@ -162,6 +163,7 @@ pub struct Shard {
     dirty: Vec<u32>,
     dirty_users: Vec<BareJid>,
     status: ShardStatus,
+    failures: Failures,
     next_tick_ms: u64,
     sweep_at: usize,
     credit: bool,
@@ -224,6 +226,7 @@ impl Shard {
             dirty: Vec::new(),
             dirty_users: Vec::new(),
             status: ShardStatus::default(),
+            failures: Failures::default(),
             next_tick_ms: now.mono_ms + tick::TICK_MS,
             sweep_at: 0,
             credit: true,

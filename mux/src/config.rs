@@ -3,9 +3,11 @@
 //! `etc/mux.toml` documents every key; a test parses it. Each field below says whether a reload
 //! (SIGHUP) changes it. Relative paths are relative to the directory of the file.
 //!
-//! In: the text of `mux.toml`, or one section of `imserver.toml` (embedded mux). Out: [`Config`] or
-//! all its [`Mistake`]s at once. Owns: nothing. Never: opens a socket or reads another file.
+//! In: the text of `mux.toml`, or one section of `imserver.toml` (embedded mux); for a start and for `--check` also the files
+//! it names. Out: [`Config`] or all its [`Mistake`]s at once. Owns: nothing. Never: opens a socket; reads a certificate for a
+//! reload (a bad one is no mistake there: the old one stays, see `tls::certs`).
 
+pub mod files;
 mod networks;
 mod read;
 #[cfg(test)]
@@ -220,21 +222,35 @@ impl Default for LimitsConfig {
 
 /// Reads `mux.toml`.
 pub fn parse(text: &str, file: &Path) -> Result<Config, Vec<Mistake>> {
-    let mut source = Source::new(text, file);
+    parse_file(Source::new(text, file))
+}
+
+/// Reads `mux.toml`, and looks at the certificates and keys it names: what a start needs.
+pub fn parse_with_files(text: &str, file: &Path) -> Result<Config, Vec<Mistake>> {
+    parse_file(Source::new(text, file).with_files())
+}
+
+fn parse_file(mut source: Source<'_>) -> Result<Config, Vec<Mistake>> {
     let table = source.parse();
     let top = Reader::new("", 0..0, table.as_ref());
-    let config = read_config(&mut source, top, base_dir(file), false);
+    let base = base_dir(source.file());
+    let config = read_config(&mut source, top, base, false);
     finish(source, config)
 }
 
 /// Reads the same keys from one section of another file, for a mux inside `imserver`. There `name`
-/// defaults to `embedded`, and `server`, `metrics` and `log` are unknown keys. `None`: no such section.
+/// defaults to `embedded`, and `server`, `metrics` and `log` are unknown keys. `None`: no such section. `with_files`: the
+/// certificates and keys it names are looked at too.
 pub fn parse_section(
     text: &str,
     file: &Path,
     section: &str,
+    with_files: bool,
 ) -> Result<Option<Config>, Vec<Mistake>> {
     let mut source = Source::new(text, file);
+    if with_files {
+        source = source.with_files();
+    }
     let table = source.parse();
     let mut top = Reader::new("", 0..0, table.as_ref());
     let Some(reader) = top.table(&mut source, section) else {
@@ -260,8 +276,17 @@ fn finish(source: Source<'_>, config: Config) -> Result<Config, Vec<Mistake>> {
 
 /// Reads and parses a file; a file that cannot be read is one mistake.
 pub fn load(file: &Path) -> Result<Config, Vec<Mistake>> {
+    read_text(file).and_then(|text| parse(&text, file))
+}
+
+/// The same, and looks at the certificates and keys it names.
+pub fn load_with_files(file: &Path) -> Result<Config, Vec<Mistake>> {
+    read_text(file).and_then(|text| parse_with_files(&text, file))
+}
+
+fn read_text(file: &Path) -> Result<String, Vec<Mistake>> {
     match std::fs::read_to_string(file) {
-        Ok(text) => parse(&text, file),
+        Ok(text) => Ok(text),
         Err(error) => Err(vec![Mistake {
             file: file.to_owned(),
             line: 0,
@@ -295,49 +320,53 @@ fn read_config(
     }
     let threads = top.number(source, "threads", 1..=64, default_threads()) as usize;
 
+    // "Nothing at all of that kind" is only worth saying when what there is could be read.
+    let whole = source.is_clean();
     let mut servers = Vec::new();
     if !embedded {
-        for reader in top.tables(source, "server") {
-            servers.extend(read_server(source, reader, base));
-        }
-    }
-    let listener_tables = top.tables(source, "listener");
-    let listeners: Vec<_> = listener_tables
-        .into_iter()
-        .filter_map(|reader| read_listener(source, reader))
-        .collect();
-    let mut certificates = Vec::new();
-    let mut domains_seen = HashSet::new();
-    for reader in top.tables(source, "certificate") {
-        certificates.extend(read_certificate(source, reader, base, &mut domains_seen));
-    }
-    // "Nothing at all of that kind" is only worth saying when what there was could be read.
-    if source.is_clean() {
-        if !embedded && servers.is_empty() {
+        let tables = sections(source, &mut top, "server");
+        if whole && tables.as_ref().is_some_and(Vec::is_empty) {
             source.mistake(
                 0..0,
                 "there is no [[server]]: say where the server's link port is",
             );
         }
-        if listeners.is_empty() {
-            source.mistake(top.span(), "there is no [[listener]]: nobody could connect");
-        }
-        if certificates.is_empty()
-            && listeners
-                .iter()
-                .any(|l| l.transport == ListenerTransport::Tls)
-        {
-            source.mistake(
-                top.span(),
-                "a listener with transport \"tls\" needs a [[certificate]]",
-            );
+        let link_name = name.as_ref().map(|n| format!("{}.mux.isthmus", n.as_ref()));
+        for reader in tables.unwrap_or_default() {
+            servers.extend(read_server(source, reader, base, link_name.as_deref()));
         }
     }
+    let tables = sections(source, &mut top, "listener");
+    if whole && tables.as_ref().is_some_and(Vec::is_empty) {
+        source.mistake(top.span(), "there is no [[listener]]: nobody could connect");
+    }
+    let listeners: Vec<_> = tables
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|reader| read_listener(source, reader))
+        .collect();
+    let tables = sections(source, &mut top, "certificate");
+    let mut tls_listeners = listeners
+        .iter()
+        .filter(|l| l.transport == ListenerTransport::Tls);
+    if whole && tables.as_ref().is_some_and(Vec::is_empty) && tls_listeners.next().is_some() {
+        source.mistake(
+            top.span(),
+            "a listener with transport \"tls\" needs a [[certificate]]",
+        );
+    }
+    let mut certificates = Vec::new();
+    let mut domains_seen = HashSet::new();
+    for reader in tables.unwrap_or_default() {
+        certificates.extend(read_certificate(source, reader, base, &mut domains_seen));
+    }
+    let before = source.count();
     let tls = top
         .table(source, "tls")
         .map(|r| read_tls(source, r, base))
         .unwrap_or_default();
-    if source.is_clean()
+    if whole
+        && source.count() == before
         && tls.client_ca.is_empty()
         && listeners.iter().any(|l| l.request_client_certificate)
     {
@@ -394,6 +423,17 @@ fn read_config(
     }
 }
 
+/// The tables of that name; `None`: what there is are none, which has been said.
+fn sections<'t, 'i>(
+    source: &mut Source<'_>,
+    top: &mut Reader<'t, 'i>,
+    key: &str,
+) -> Option<Vec<Reader<'t, 'i>>> {
+    let before = source.count();
+    let tables = top.tables(source, key);
+    (source.count() == before).then_some(tables)
+}
+
 /// One event loop carries tens of thousands of messages a second; a second thread costs each message a
 /// hop, so a small machine is better off with one.
 fn default_threads() -> u64 {
@@ -413,8 +453,30 @@ fn is_link_name(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-fn path(base: &Path, value: Option<Spanned<String>>) -> Option<PathBuf> {
-    value.map(|v| base.join(v.into_inner()))
+/// A file that was named, and where.
+type Named = Spanned<PathBuf>;
+
+fn path(base: &Path, value: Option<Spanned<String>>) -> Option<Named> {
+    value.map(|v| Spanned::new(v.span(), base.join(v.into_inner())))
+}
+
+/// Looks at a certificate and its key, if that is wanted; `link_name` is what the certificate must be for.
+fn look_at_pair(
+    source: &mut Source<'_>,
+    cert: Option<&Named>,
+    key: Option<&Named>,
+    link_name: Option<&str>,
+) {
+    let chain = cert.and_then(|c| source.look(c, files::certificate));
+    if let (Some(cert), Some(chain), Some(wanted)) = (cert, &chain, link_name) {
+        source.look(cert, |path| files::link_name(path, chain, wanted));
+    }
+    let private = key.and_then(|k| source.look(k, files::key));
+    if let (Some(cert), Some(chain), Some(key), Some(private)) = (cert, chain, key, private) {
+        source.look(key, |path| {
+            files::belong_together((cert.as_ref(), chain), (path, private))
+        });
+    }
 }
 
 fn socket_addr(source: &mut Source<'_>, value: &Spanned<String>) -> Option<SocketAddr> {
@@ -435,6 +497,7 @@ fn read_server(
     source: &mut Source<'_>,
     mut reader: Reader<'_, '_>,
     base: &Path,
+    link_name: Option<&str>,
 ) -> Option<ServerConfig> {
     let name = reader.required_string(source, "name");
     if let Some(name) = &name
@@ -455,8 +518,16 @@ fn read_server(
         let ca = path(base, reader.required_string(source, "ca"));
         let cert = path(base, reader.required_string(source, "cert"));
         let key = path(base, reader.required_string(source, "key"));
+        if let Some(ca) = &ca {
+            source.look(ca, files::authorities);
+        }
+        look_at_pair(source, cert.as_ref(), key.as_ref(), link_name);
         if let (Some(ca), Some(cert), Some(key)) = (ca, cert, key) {
-            files = Some(LinkTlsConfig { ca, cert, key });
+            files = Some(LinkTlsConfig {
+                ca: ca.into_inner(),
+                cert: cert.into_inner(),
+                key: key.into_inner(),
+            });
         }
     } else {
         for key in ["ca", "cert", "key"] {
@@ -621,18 +692,25 @@ fn read_certificate(
     }
     let chain = path(base, reader.required_string(source, "chain"));
     let key = path(base, reader.required_string(source, "key"));
+    look_at_pair(source, chain.as_ref(), key.as_ref(), None);
     reader.finish(source);
     Some(CertificateConfig {
         domains,
-        chain: chain?,
-        key: key?,
+        chain: chain?.into_inner(),
+        key: key?.into_inner(),
     })
 }
 
 fn read_tls(source: &mut Source<'_>, mut reader: Reader<'_, '_>, base: &Path) -> TlsConfig {
     let client_ca = reader.one_or_more(source, "client_ca").unwrap_or_default();
-    let client_ca = client_ca.into_iter().map(|p| base.join(p.into_inner()));
-    let client_ca = client_ca.collect();
+    let client_ca: Vec<Named> = client_ca
+        .into_iter()
+        .filter_map(|p| path(base, Some(p)))
+        .collect();
+    for ca in client_ca.iter().filter(|ca| *ca.as_ref() != base.join("")) {
+        source.look(ca, files::authorities);
+    }
+    let client_ca = client_ca.into_iter().map(Spanned::into_inner).collect();
     let watch = seconds(
         source,
         &mut reader,

@@ -86,22 +86,6 @@ enum CertCommand {
     Look(Vec<CertificateConfig>, TlsConfig),
 }
 
-/// What can be found wrong without starting: files that cannot be used. One sentence each.
-pub fn check(config: &Config) -> Vec<String> {
-    let shared = Shared::default();
-    let mut found = Loader::default()
-        .refresh(&shared.certs, &config.certificates, &config.tls)
-        .bad;
-    for server in &config.servers {
-        if let Some(files) = &server.tls
-            && let Err(why) = crate::tls::link::client_config(files)
-        {
-            found.push(why);
-        }
-    }
-    found
-}
-
 /// Starts the threads. Listening sockets are bound when it returns; clients are let in once the link is up.
 pub fn start(config: Config, transport: LinkTransport) -> Result<Mux, StartError> {
     let mut wrong = Vec::new();

@@ -25,6 +25,6 @@ mod resolve;
 mod sys;
 mod tls;
 
-pub use embed::{Mux, StartError, Stopper, check, start};
+pub use embed::{Mux, StartError, Stopper, start};
 pub use link::LinkTransport;
 pub use metrics::Metrics;

@@ -35,17 +35,13 @@ fn main() -> ExitCode {
     let args = Args::parse();
     // Every library that asks for the default provider gets the one this process uses.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let config = match load(&args.config) {
+    let config = match config::load_with_files(&args.config).map_err(lines_of) {
         Ok(config) => config,
         Err(lines) => return fail(&lines),
     };
     if args.check {
-        let wrong = mux::check(&config);
-        return if wrong.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            fail(&wrong)
-        };
+        println!("{}: no mistakes", args.config.display());
+        return ExitCode::SUCCESS;
     }
     let log = start_log(&config);
     match run(&args.config, config, &log) {
@@ -61,8 +57,8 @@ fn fail(lines: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn load(file: &Path) -> Result<Config, Vec<String>> {
-    config::load(file).map_err(|all| all.iter().map(ToString::to_string).collect())
+fn lines_of(mistakes: Vec<config::Mistake>) -> Vec<String> {
+    mistakes.iter().map(ToString::to_string).collect()
 }
 
 fn start_log(config: &Config) -> LogHandle {
@@ -99,7 +95,7 @@ fn run(file: &Path, config: Config, log: &LogHandle) -> Result<(), Vec<String>> 
             mux.stop();
             continue;
         }
-        match load(file) {
+        match config::load(file).map_err(lines_of) {
             Ok(config) => {
                 if let Err(error) = log.reload(targets(&config)) {
                     tracing::error!(%error, "log filter not changed");

@@ -91,10 +91,57 @@ fn check_names_files_that_cannot_be_used() {
     let (code, said) = check(&file);
     assert_eq!(code, 1);
     assert!(said.contains("example.pem holds no certificate"), "{said}");
-    assert!(
-        said.contains("other.pem and") && said.contains("do not belong together"),
-        "{said}"
+    assert!(said.contains("other.pem do not belong together"), "{said}");
+}
+
+/// Beside a mistake in the text, every file of every entry, each on the line that names it.
+#[test]
+fn check_names_every_file_with_its_line() {
+    let dir = directory();
+    let ca = Ca::new();
+    std::fs::write(dir.path().join("ca.pem"), &ca.pem).expect("write");
+    ca.issue(dir.path(), "mux1", "mux1.mux.isthmus");
+    ca.issue(dir.path(), "admin", "root.admin.isthmus");
+    std::fs::write(dir.path().join("rubbish"), "rubbish").expect("write");
+    let server = |cert: &str| {
+        format!(
+            "[[server]]\nname = \"main\"\naddress = \"127.0.0.1:1\"\nca = \"ca.pem\"\ncert = \"{cert}.pem\"\nkey = \"{cert}.key\"\n"
+        )
+    };
+    let text = format!(
+        "name = \"mux1\"\nbogus = 1\n{}{}\
+         [[server]]\nname = \"main\"\naddress = \"127.0.0.1:1\"\nca = \"missing.pem\"\ncert = \"rubbish\"\nkey = \"rubbish\"\n\
+         [[listener]]\nkind = \"c2s\"\ntransport = \"tls\"\nlisten = [\"127.0.0.1:0\"]\n\
+         [[certificate]]\ndomains = [\"a\"]\nchain = \"missing.pem\"\nkey = \"missing.key\"\n\
+         [[certificate]]\ndomains = [\"b\"]\nchain = \"example.pem\"\nkey = \"other.key\"\n\
+         [tls]\nclient_ca = \"rubbish\"\n",
+        server("mux1"),
+        server("admin"),
     );
+    let file = dir.path().join("mux.toml");
+    std::fs::write(&file, text).expect("write");
+    let (code, said) = check(&file);
+    assert_eq!(code, 1);
+    let want = [
+        "2: unknown key `bogus`",
+        "13: admin.pem is for root.admin.isthmus; a certificate for mux1.mux.isthmus is needed here",
+        "18: missing.pem cannot be read: No such file or directory (os error 2)",
+        "19: rubbish holds no certificate (PEM)",
+        "20: rubbish holds no private key (PEM)",
+        "27: missing.pem cannot be read: No such file or directory (os error 2)",
+        "28: missing.key cannot be read: No such file or directory (os error 2)",
+        "32: other.key and example.pem do not belong together",
+        "34: rubbish holds no certificate",
+    ];
+    let dir = format!("{}/", dir.path().display());
+    let found: Vec<String> = said.lines().map(|l| l.replace(&dir, "")).collect();
+    assert_eq!(found.len(), want.len(), "{said}");
+    for (found, want) in found.iter().zip(want) {
+        assert!(
+            found.starts_with(&format!("mux.toml:{want}")),
+            "{found}, not {want}"
+        );
+    }
 }
 
 #[test]

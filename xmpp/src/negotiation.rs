@@ -129,8 +129,8 @@ pub enum Action {
         /// The IQ.
         id: String,
     },
-    /// A log-in has failed; for the counters.
-    Failed,
+    /// A log-in has failed; for the counters, and for the operator.
+    Failed(Box<FailedLogin>),
     /// End the stream with this error. Everything else stops.
     Close(StreamError),
     /// The client has ended the stream.
@@ -151,12 +151,38 @@ impl fmt::Debug for Action {
             Self::Register { domain, .. } => write!(f, "Register({domain}, ..)"),
             Self::Authenticated(account) => write!(f, "Authenticated({account:?})"),
             Self::Bind { resource, id } => write!(f, "Bind({resource:?}, {id:?})"),
-            Self::Failed => f.write_str("Failed"),
+            Self::Failed(failed) => write!(f, "Failed({failed:?})"),
             Self::Close(error) => write!(f, "Close({error:?})"),
             Self::End => f.write_str("End"),
         }
     }
 }
+
+/// A log-in that has failed. Both texts are the client's own, up to some hundred bytes long, and may hold anything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FailedLogin {
+    /// Who the client says it is; the domain it wants, where it has not come further. `None`: it has not said so.
+    pub name: Option<String>,
+    /// The mechanism it has chosen. Empty: it has not come so far.
+    pub mechanism: String,
+    /// Why.
+    pub why: LoginFailure,
+}
+
+/// Why a log-in has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoginFailure {
+    /// The client has opened a stream to a domain that is not served.
+    #[default]
+    NotServed,
+    /// The client was told this.
+    Sasl(Failure),
+    /// The account is in order and so was the proof, but it may not log in (here). The client was told that it is disabled.
+    Refused,
+}
+
+/// Characters of a mechanism's name that are passed on: the longest have 20 (RFC 4422 §3.1).
+const MECHANISM_CHARS_MAX: usize = 25;
 
 /// What the directory says of the keys for a login name. The account is the one the directory says the name belongs to.
 #[derive(Debug, Clone)]
@@ -221,6 +247,8 @@ pub struct Negotiation {
     certificate: Vec<CertificateName>,
     domain: Option<String>,
     account: Option<BareJid>,
+    /// What is known of the attempt under way.
+    attempt: FailedLogin,
     attempts: usize,
     registrations: usize,
     header_sent: bool,
@@ -236,6 +264,7 @@ impl Negotiation {
             certificate: Vec::new(),
             domain: None,
             account: None,
+            attempt: FailedLogin::default(),
             attempts: 0,
             registrations: 0,
             header_sent: false,
@@ -324,12 +353,13 @@ impl Negotiation {
         }
         let Some(served) = served else {
             // RFC 6120 §4.7.2: without `to` nobody can say which domain is meant.
-            let error = if header.to.is_none() || to.is_none() {
-                StreamError::ImproperAddressing
-            } else {
-                StreamError::HostUnknown
+            let Some(to) = &to else {
+                return refuse(StreamError::ImproperAddressing);
             };
-            return refuse(error);
+            self.attempt.name = Some(to.domainpart().to_owned());
+            let mut actions = refuse(StreamError::HostUnknown);
+            actions.insert(0, self.failed(LoginFailure::NotServed));
+            return actions;
         };
         match &self.domain {
             Some(domain) if domain != served.domainpart() => {
@@ -527,6 +557,7 @@ impl Negotiation {
             return self.fail(Failure::MalformedRequest);
         }
         let mechanism = element.attr("mechanism").unwrap_or_default().into_owned();
+        self.attempt.mechanism = mechanism.chars().take(MECHANISM_CHARS_MAX).collect();
         if !self.mechanisms().contains(&mechanism) {
             return self.fail(Failure::InvalidMechanism);
         }
@@ -553,7 +584,9 @@ impl Negotiation {
 
     fn step(&mut self, mut exchange: Exchange, base64: &str) -> Vec<Action> {
         let message = sasl::decode(base64, exchange.message_bytes_max());
-        match message.and_then(|message| exchange.step(&message)) {
+        let step = message.and_then(|message| exchange.step(&message));
+        self.attempt.name = exchange.claimed().map(str::to_owned);
+        match step {
             Ok(Step::NeedKeys(login, hash)) => {
                 self.state = State::Keys(Box::new(exchange));
                 vec![Action::LookScram(login, hash)]
@@ -624,7 +657,9 @@ impl Negotiation {
         else {
             return Vec::new();
         };
-        match exchange.gssapi(answer) {
+        let next = exchange.gssapi(answer);
+        self.attempt.name = exchange.claimed().map(str::to_owned);
+        match next {
             Ok(GssapiNext::Challenge(message)) => self.challenge(exchange, message),
             Ok(GssapiNext::Success(account)) => self.succeed(account, None),
             Err(failure) => self.fail(failure),
@@ -652,8 +687,11 @@ impl Negotiation {
 
     /// The account may not log in after all (policy).
     pub fn refuse(&mut self) -> Vec<Action> {
-        self.account = None;
-        self.fail(Failure::AccountDisabled)
+        self.attempt.name = self
+            .account
+            .take()
+            .map(|account| account.as_str().to_owned());
+        self.fail_for(Failure::AccountDisabled, LoginFailure::Refused)
     }
 
     fn succeed(&mut self, account: BareJid, last: Option<String>) -> Vec<Action> {
@@ -675,9 +713,18 @@ impl Negotiation {
     }
 
     fn fail(&mut self, failure: Failure) -> Vec<Action> {
+        self.fail_for(failure, LoginFailure::Sasl(failure))
+    }
+
+    fn failed(&mut self, why: LoginFailure) -> Action {
+        let attempt = std::mem::take(&mut self.attempt);
+        Action::Failed(Box::new(FailedLogin { why, ..attempt }))
+    }
+
+    fn fail_for(&mut self, failure: Failure, why: LoginFailure) -> Vec<Action> {
         self.state = State::Features;
         self.attempts += usize::from(failure.counts());
-        let mut actions = vec![Action::Send(failure.to_bytes()), Action::Failed];
+        let mut actions = vec![Action::Send(failure.to_bytes()), self.failed(why)];
         if self.attempts >= self.offer.attempts_max {
             // RFC 6120 §6.4.5.
             actions.push(Action::Close(StreamError::PolicyViolation));

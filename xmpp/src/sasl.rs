@@ -175,6 +175,8 @@ pub struct Exchange {
     plus_offered: bool,
     tls: Option<TlsFacts>,
     login: Option<LoginName>,
+    /// Who the client says it is, as it wrote it; for the operator's eyes.
+    claimed: Option<String>,
     /// Whom the client wants to act as. Checked when the account is known and proved, so that it tells a stranger nothing.
     authzid: Option<String>,
 }
@@ -198,8 +200,23 @@ impl Exchange {
             plus_offered,
             tls,
             login: None,
+            claimed: None,
             authzid: None,
         }
+    }
+
+    /// Who the client says it is: not an address, not checked, and at most [`LOGIN_NAME_BYTES_MAX`] bytes long. `None`: it has
+    /// not said so yet.
+    pub fn claimed(&self) -> Option<&str> {
+        self.claimed.as_deref()
+    }
+
+    fn claim(&mut self, name: &str) {
+        let mut end = name.len().min(LOGIN_NAME_BYTES_MAX);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.claimed = Some(name[..end].to_owned());
     }
 
     /// The client's certificate, which was verified, names these; for EXTERNAL.
@@ -244,6 +261,12 @@ impl Exchange {
     /// RFC 4422 appendix A: the message is the authorization identity, or nothing.
     fn external(&mut self, identities: Vec<Identity>, message: &[u8]) -> Result<Step, Failure> {
         self.authzid = external::authzid(message)?;
+        match (self.authzid.clone(), identities.first()) {
+            (Some(authzid), _) => self.claim(&authzid),
+            (None, Some(Identity::Account(account))) => self.claim(account.as_str()),
+            (None, Some(Identity::Login(login))) => self.claim(login.name()),
+            (None, None) => {}
+        }
         let wanted = external::wanted(identities, self.authzid.as_deref())?;
         Ok(Step::NeedAccounts(wanted))
     }
@@ -272,6 +295,7 @@ impl Exchange {
             GssapiAnswer::Authenticated { named, authzid } => {
                 self.authzid = Some(authzid).filter(|a| !a.is_empty());
                 let named = named.ok_or(Failure::NotAuthorized)?;
+                self.claim(named.account.as_str());
                 self.authenticated(named).map(GssapiNext::Success)
             }
             GssapiAnswer::Failed(failure) => Err(failure),
@@ -310,6 +334,7 @@ impl Exchange {
 
     /// The client has said who it is, and whom it wants to act as.
     fn named(&mut self, authcid: &str, authzid: Option<&str>) -> Result<LoginName, Failure> {
+        self.claim(authcid);
         let login = LoginName::new(authcid, &self.domain)?;
         self.login = Some(login.clone());
         self.authzid = authzid.filter(|a| !a.is_empty()).map(str::to_owned);

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
 use xmpp::negotiation::{
-    Accounts, Action, DomainOffer, Keys, Mechanisms, Negotiation, Offer, PasswordCheck,
+    Accounts, Action, DomainOffer, Keys, LoginFailure, Mechanisms, Negotiation, Offer,
+    PasswordCheck,
 };
 use xmpp::sasl::{CertificateName, Failure, GssapiAnswer, GssapiState, Identity, LoginName, Named};
 use xmpp::scram::client::{ClientBinding, ScramClient};
@@ -64,6 +65,7 @@ struct Server {
     closed: Option<Option<StreamError>>,
     starttls: bool,
     registrations: usize,
+    failures: Vec<(Option<String>, String, LoginFailure)>,
 }
 
 impl Server {
@@ -103,6 +105,7 @@ impl Server {
             closed: None,
             starttls: false,
             registrations: 0,
+            failures: Vec::new(),
         }
     }
 
@@ -216,7 +219,11 @@ impl Server {
                     self.registrations += 1;
                     continue;
                 }
-                Action::Failed => continue,
+                Action::Failed(failed) => {
+                    self.failures
+                        .push((failed.name, failed.mechanism, failed.why));
+                    continue;
+                }
                 Action::Close(error) => {
                     self.closed = Some(Some(error));
                     return;
@@ -461,6 +468,97 @@ fn failures_say_what_they_may_say() {
         );
         assert!(server.account.is_none());
     }
+}
+
+/// What the operator is told of a failure: who, by which mechanism, and why, as far as it has come.
+#[test]
+fn failures_say_who_has_tried_what() {
+    let long = "n".repeat(2_000);
+    let sasl = LoginFailure::Sasl;
+    for (mechanism, message, name, why) in [
+        (
+            "PLAIN",
+            "\0romeo\0wrong",
+            Some("romeo"),
+            sasl(Failure::NotAuthorized),
+        ),
+        (
+            "PLAIN",
+            "\0nobody@else.where\0secret",
+            Some("nobody@else.where"),
+            sasl(Failure::NotAuthorized),
+        ),
+        (
+            "PLAIN",
+            "\0ro\nmeo\0secret",
+            Some("ro\nmeo"),
+            sasl(Failure::NotAuthorized),
+        ),
+        (
+            "PLAIN",
+            "\0tybalt\0secret",
+            Some("tybalt"),
+            sasl(Failure::AccountDisabled),
+        ),
+        (
+            "PLAIN",
+            "\0nurse\0secret",
+            Some("nurse"),
+            sasl(Failure::TemporaryAuthFailure),
+        ),
+        (
+            "PLAIN",
+            "no separator",
+            None,
+            sasl(Failure::MalformedRequest),
+        ),
+        (
+            "PLAIN",
+            &format!("\0{long}\0secret"),
+            Some(&long[..1_023]),
+            sasl(Failure::NotAuthorized),
+        ),
+        (
+            "SCRAM-SHA-1",
+            "n,,n=nurse,r=abc",
+            Some("nurse"),
+            sasl(Failure::TemporaryAuthFailure),
+        ),
+        ("GSSAPI", "wrong", None, sasl(Failure::NotAuthorized)),
+        (
+            "A-MECHANISM-NOBODY-HAS-EVER-OFFERED",
+            "x",
+            None,
+            sasl(Failure::InvalidMechanism),
+        ),
+    ] {
+        let mut server = Server::new(false, Some(tls()));
+        server.feed(HEADER);
+        server.feed(&auth(mechanism, message.as_bytes()));
+        let short: String = mechanism.chars().take(25).collect();
+        let want = (name.map(str::to_owned), short, why);
+        assert_eq!(server.failures, [want], "{mechanism} {message:?}");
+    }
+    let mut server = Server::new(false, Some(tls()));
+    server.feed(&HEADER.replace("verona.lit", "nowhere.lit"));
+    let want = (
+        Some("nowhere.lit".to_owned()),
+        String::new(),
+        LoginFailure::NotServed,
+    );
+    assert_eq!(server.failures, [want]);
+    // The policy has the last word.
+    let mut server = Server::new(false, Some(tls()));
+    server.feed(HEADER);
+    server.feed(&auth("PLAIN", b"\0romeo\0secret"));
+    let actions = server.negotiation.refuse();
+    server.act(actions);
+    let want = (
+        Some("romeo@verona.lit".to_owned()),
+        "PLAIN".to_owned(),
+        LoginFailure::Refused,
+    );
+    assert_eq!(server.failures, [want]);
 }
 
 #[test]

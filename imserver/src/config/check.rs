@@ -10,6 +10,7 @@ use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
 use directory::cache::CacheConfig;
 use directory::gssapi::Realms;
+use mux::config::files;
 use proto::frame::ListenerKind;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -17,38 +18,51 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) fn check(text: &str, path: &Path) -> Result<Config, Mistakes> {
+/// `for_start`: also what stands in the way of a start, but not of a reload.
+pub(super) fn check(text: &str, path: &Path, for_start: bool) -> Result<Config, Mistakes> {
     let (mut reader, table) = Reader::parse(path, text);
     let syntax_is_good = reader.is_clean();
     let written = File::read(table, &mut reader);
     let base = path.parent().unwrap_or(Path::new(""));
-    let config = checked(text, path, base, &written, syntax_is_good, &mut reader);
+    let embedded_mux = match syntax_is_good {
+        true => embedded_mux(&mut reader, text, path, for_start),
+        false => None,
+    };
+    if for_start && let Some(dir) = &written.top.data_dir {
+        // It says why, with the path.
+        let _ = super::data_dir::usable(&base.join(&dir.value))
+            .map_err(|why| reader.wrong(&dir.at, why));
+    }
+    let config = checked(path, base, &written, embedded_mux, &mut reader);
     reader.finish()?;
     Ok(config)
 }
 
-fn checked(
+fn embedded_mux(
+    reader: &mut Reader,
     text: &str,
+    path: &Path,
+    with_files: bool,
+) -> Option<mux::config::Config> {
+    let section = mux::config::parse_section(text, path, EMBEDDED_MUX, with_files);
+    section.unwrap_or_else(|mistakes| {
+        reader.adopt(mistakes.into_iter().map(|m| Mistake {
+            file: m.file,
+            line: m.line,
+            key: String::new(),
+            text: m.text,
+        }));
+        None
+    })
+}
+
+fn checked(
     path: &Path,
     base: &Path,
     written: &File,
-    syntax_is_good: bool,
+    embedded_mux: Option<mux::config::Config>,
     reader: &mut Reader,
 ) -> Config {
-    let embedded_mux = if syntax_is_good {
-        mux::config::parse_section(text, path, EMBEDDED_MUX).unwrap_or_else(|mistakes| {
-            reader.adopt(mistakes.into_iter().map(|m| Mistake {
-                file: m.file,
-                line: m.line,
-                key: String::new(),
-                text: m.text,
-            }));
-            None
-        })
-    } else {
-        None
-    };
-
     let name = required(reader, &written.top.at, "name", &written.top.name);
     if let Some(name) = name {
         link_name(reader, name);
@@ -418,36 +432,9 @@ fn link(
     }
     let given = [&file.link.ca, &file.link.cert, &file.link.key];
     let wanted = !listen.is_empty() || !admin.listen.is_empty();
-    let tls = if wanted || given.iter().any(|g| g.is_some()) {
-        let mut usable = true;
-        let mut pem = |key, value| {
-            let written = required(reader, &file.link.at, key, value)?;
-            let path: PathBuf = base.join(&written.value);
-            if let Err(why) = readable_pem(&path, key == "key") {
-                reader.wrong(&written.at, why);
-                usable = false;
-            }
-            Some(path)
-        };
-        let (ca, cert, key) = (
-            pem("ca", &file.link.ca),
-            pem("cert", &file.link.cert),
-            pem("key", &file.link.key),
-        );
-        match (ca, cert, key) {
-            (Some(ca), Some(cert), Some(key)) => {
-                if usable
-                    && let Err(why) = belong_together(&cert, &key)
-                    && let Some(written) = &file.link.key
-                {
-                    reader.wrong(&written.at, why);
-                }
-                Some(LinkTls { ca, cert, key })
-            }
-            _ => None,
-        }
-    } else {
-        None
+    let tls = match wanted || given.iter().any(|g| g.is_some()) {
+        true => link_tls(reader, file, base),
+        false => None,
     };
     LinkConfig {
         listen,
@@ -456,41 +443,43 @@ fn link(
     }
 }
 
-/// Says in one sentence why a PEM file is of no use.
-fn readable_pem(path: &Path, is_key: bool) -> Result<(), String> {
-    use rustls_pki_types::pem::PemObject;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    let text =
-        std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
-    if is_key {
-        PrivateKeyDer::from_pem_slice(&text)
-            .map(drop)
-            .map_err(|_| format!("{}: holds no private key (PEM)", path.display()))
-    } else {
-        CertificateDer::from_pem_slice(&text)
-            .map(drop)
-            .map_err(|_| format!("{}: holds no certificate (PEM)", path.display()))
-    }
-}
-
-/// Says in one sentence that a key is not that of a certificate. Both files can be read.
-fn belong_together(cert: &Path, key: &Path) -> Result<(), String> {
-    use rustls_pki_types::pem::PemObject;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    let apart = |why: String| {
-        let (cert, key) = (cert.display(), key.display());
-        Err(format!("{key} and {cert} do not belong together: {why}"))
+/// The files of the private CA, each looked at.
+fn link_tls(reader: &mut Reader, file: &File, base: &Path) -> Option<LinkTls> {
+    let mut named = |key, value| {
+        let written = required(reader, &file.link.at, key, value)?;
+        Some((base.join(&written.value), &written.at))
     };
-    let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect);
-    let (chain, private) = match (chain, PrivateKeyDer::from_pem_file(key)) {
-        (Ok(chain), Ok(private)) => (chain, private),
-        (Err(e), _) | (_, Err(e)) => return apart(e.to_string()),
-    };
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    match rustls::sign::CertifiedKey::from_der(chain, private, &provider) {
-        Ok(_) => Ok(()),
-        Err(e) => apart(e.to_string()),
+    let ca = named("ca", &file.link.ca);
+    let cert = named("cert", &file.link.cert);
+    let key = named("key", &file.link.key);
+    let mut found = |at: &At, why: String| reader.wrong(at, why);
+    if let Some((path, at)) = &ca {
+        let _ = files::authorities(path).map_err(|why| found(at, why));
     }
+    let chain = cert.as_ref().and_then(|(path, at)| {
+        let chain = files::certificate(path).map_err(|why| found(at, why));
+        chain.ok()
+    });
+    let private = key.as_ref().and_then(|(path, at)| {
+        let private = files::key(path).map_err(|why| found(at, why));
+        private.ok()
+    });
+    if let (Some((path, at)), Some(chain), Some(name)) = (&cert, &chain, &file.top.name)
+        && is_link_name(&name.value)
+    {
+        let wanted = format!("{}.server.isthmus", name.value);
+        let _ = files::link_name(path, chain, &wanted).map_err(|why| found(at, why));
+    }
+    if let (Some((cert, _)), Some(chain)) = (&cert, chain)
+        && let (Some((key, at)), Some(private)) = (&key, private)
+    {
+        let _ = files::belong_together((cert, chain), (key, private)).map_err(|why| found(at, why));
+    }
+    Some(LinkTls {
+        ca: ca?.0,
+        cert: cert?.0,
+        key: key?.0,
+    })
 }
 
 fn muxes(reader: &mut Reader, sections: &[MuxFile], served: &[String]) -> Vec<MuxConfig> {

@@ -315,6 +315,8 @@ section! {
         login_s: u64, Reload;
         /// Failed SASL attempts of one stream.
         login_attempts_max: u64, Reload;
+        /// Failed log-ins with a line each in the log, in a minute.
+        login_failures_logged_minute_max: u64, Reload;
         /// Connections not logged in, of all muxes.
         conns_before_login_max: u64, Reload;
         /// Sessions of one account.

@@ -448,7 +448,7 @@ red = 1
         ("imserver.toml:5: domain.name: ", "is no domain"),
         ("imserver.toml:6: link.key: ", "is missing"),
         ("imserver.toml:7: link.listen: ", "no address with port"),
-        ("imserver.toml:8: link.ca: ", "none.pem: cannot be read"),
+        ("imserver.toml:8: link.ca: ", "none.pem cannot be read"),
         ("imserver.toml:9: link.cert: ", "holds no certificate"),
         ("imserver.toml:10: mux.name: ", "is missing"),
         ("imserver.toml:11: mux.kinds: ", "no kind of listener"),

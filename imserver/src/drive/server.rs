@@ -82,12 +82,7 @@ impl Server {
         let now = clock.now();
         check_clock(now)?;
         warn_forgotten(&config);
-        make_private_dir(&config.data_dir).with_context(|| {
-            format!(
-                "the data directory {} cannot be made",
-                config.data_dir.display()
-            )
-        })?;
+        make_private_dir(&config.data_dir)?;
         let engine: Arc<dyn Engine> = Arc::new(sqlite::SqliteEngine::open(&config.data_dir)?);
         let tls = config
             .link
@@ -301,10 +296,13 @@ pub(super) fn warn_forgotten(config: &Config) {
 }
 
 /// Messages and secrets are for the server's eyes only.
-fn make_private_dir(dir: &Path) -> std::io::Result<()> {
+fn make_private_dir(dir: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::create_dir_all(dir)?;
+    let shown = dir.display();
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("the data directory {shown} cannot be made"))?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("the data directory {shown} cannot be kept from other users"))
 }
 
 /// Certificates, stamps and the order of an archive hang on the clock: one that stands before this program was written is wrong.
@@ -475,6 +473,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         element_depth_max: l.element_depth_max,
         login_timeout: std::time::Duration::from_secs(l.login_s as u64),
         conns_before_login_max: l.conns_before_login_max,
+        login_failures_logged_max: l.login_failures_logged_minute_max,
         output_window_bytes: l.output_window_bytes,
         unacknowledged_max: l.unacknowledged_stanzas_max,
         sessions_per_account_max: l.sessions_per_user_max,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use proto::frame::{CloseReason, Frame, NoteKey, Open, StartTls, TlsFacts};
 use xmpp::error::{StanzaError, StreamError};
 use xmpp::jid::{BareJid, FullJid};
-use xmpp::negotiation::{self, Action, Negotiation};
+use xmpp::negotiation::{self, Action, FailedLogin, LoginFailure, Negotiation};
 use xmpp::stream::{StreamEvent, StreamParser};
 
 impl Shard {
@@ -156,7 +156,7 @@ impl Shard {
                     self.status.logins += 1;
                     home = Some(self.home(&account));
                 }
-                Action::Failed => self.status.login_failures += 1,
+                Action::Failed(failed) => self.login_failed(slot, &failed),
                 Action::Bind { resource, id } => return self.bind(slot, number, resource, &id),
                 Action::Close(error) => return self.stream_error(slot, error),
                 Action::End => return self.end_session(slot, None, CloseReason::Normal),
@@ -170,6 +170,15 @@ impl Shard {
                 self.rehome(slot, home);
             }
         }
+    }
+
+    fn login_failed(&mut self, slot: u32, failed: &FailedLogin) {
+        // Who asks for a domain that is not here has tried no account.
+        self.status.login_failures += u64::from(failed.why != LoginFailure::NotServed);
+        let shards = usize::from(self.shards);
+        let lines_max = self.settings.login_failures_logged_max.div_ceil(shards);
+        let peer = self.session(slot).open.peer.ip();
+        self.failures.log(self.now.mono_ms, lines_max, peer, failed);
     }
 
     pub(super) fn look(&mut self, slot: u32, look: Look) {

@@ -3,7 +3,7 @@
 //! `serde` stops at the first error. Here a table is taken apart by hand: each reader takes a key out,
 //! notes what is wrong with it and goes on with a default; keys nobody took are unknown.
 //!
-//! In: the text of one file. Out: values and [`Mistake`]s.
+//! In: the text of one file, and if wanted the files it names. Out: values and [`Mistake`]s.
 //! Owns: nothing. Never: decides what a key means.
 
 use std::fmt;
@@ -37,6 +37,7 @@ impl fmt::Display for Mistake {
 pub struct Source<'a> {
     text: &'a str,
     file: &'a Path,
+    with_files: bool,
     mistakes: Vec<Mistake>,
 }
 
@@ -46,8 +47,34 @@ impl<'a> Source<'a> {
         Self {
             text,
             file,
+            with_files: false,
             mistakes: Vec::new(),
         }
+    }
+
+    /// The files that this one names are looked at too.
+    pub fn with_files(mut self) -> Self {
+        self.with_files = true;
+        self
+    }
+
+    /// The file that is read.
+    pub fn file(&self) -> &'a Path {
+        self.file
+    }
+
+    /// Looks at a file that is named here, if that is wanted. What is wrong with it is a mistake of the line that names it.
+    pub fn look<T>(
+        &mut self,
+        named: &Spanned<PathBuf>,
+        look: impl FnOnce(&Path) -> Result<T, String>,
+    ) -> Option<T> {
+        if !self.with_files {
+            return None;
+        }
+        look(named.as_ref())
+            .map_err(|why| self.mistake(named.span(), why))
+            .ok()
     }
 
     /// Parses the file; syntax errors are noted, what could be understood is returned.
@@ -69,6 +96,11 @@ impl<'a> Source<'a> {
             line,
             text: text.into(),
         });
+    }
+
+    /// How many so far.
+    pub fn count(&self) -> usize {
+        self.mistakes.len()
     }
 
     /// Nothing wrong so far.

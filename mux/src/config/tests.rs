@@ -245,13 +245,17 @@ fn tls_listener_without_certificate_is_a_mistake() {
 fn an_embedded_section_has_no_server_and_keeps_its_lines() {
     let file = Path::new("/x/imserver.toml");
     let text = "[other]\nfoo = 1\n[embedded]\n[[embedded.listener]]\nkind = \"c2s\"\ntransport = \"tcp\"\nlisten = [\"127.0.0.1:0\"]\n";
-    let config = parse_section(text, file, "embedded")
+    let config = parse_section(text, file, "embedded", false)
         .expect("good")
         .expect("there");
     assert_eq!(config.name, "embedded");
-    assert!(parse_section(text, file, "absent").expect("good").is_none());
+    assert!(
+        parse_section(text, file, "absent", false)
+            .expect("good")
+            .is_none()
+    );
     let bad = format!("{text}[[embedded.server]]\nname = \"x\"\n");
-    let found = parse_section(&bad, file, "embedded").expect_err("server is unknown there");
+    let found = parse_section(&bad, file, "embedded", false).expect_err("server is unknown there");
     assert_eq!(found[0].line, 8);
 }
 

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use isthmus_tests::client::{Client, Endpoint, NS_SASL, NS_TLS, Sasl, Transport};
-use isthmus_tests::harness::{Plan, Site};
+use isthmus_tests::harness::{Plan, Site, run};
 use isthmus_tests::scram::{Binding, Exchange, Hash};
 use isthmus_tests::xml::{Item, NS_STREAM};
 
@@ -262,6 +262,62 @@ fn bad_sasl_over_starttls() {
 #[test]
 fn bad_sasl_over_direct_tls() {
     check_sasl(Transport::DirectTls);
+}
+
+/// The administrator sees who cannot log in and why, a line each; strangers cannot make it many, and no password is among them.
+#[test]
+fn failures_are_in_the_log_and_cannot_fill_it() {
+    let mut site = Site::start(&Plan::default(), &[offender()]).unwrap();
+    let fail = |site: &Site, mechanism, payload: &[u8]| {
+        let mut client = Client::open(&site.endpoint(Transport::Plain)).unwrap();
+        client.send(&auth(mechanism, payload)).unwrap();
+        client.element().unwrap();
+    };
+    fail(&site, "PLAIN", b"\0offender\0not-this-one");
+    fail(&site, "PLAIN", b"\0nobody\nhere\0not-this-one");
+    fail(&site, "NOVEL", b"x");
+    run(&mut site.imadmin(["user", "disable", "offender@localhost"])).unwrap();
+    fail(&site, "PLAIN", b"\0offender\0offender-password");
+    let mut elsewhere = site.endpoint(Transport::Plain);
+    elsewhere.domain = "elsewhere.example".into();
+    assert!(Client::open(&elsewhere).is_err());
+    let log = site.server().log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|l| l.contains("log-in failed"))
+        .collect();
+    for (line, words) in lines.iter().zip([
+        ["account=\"offender\"", "wrong password, or no such account"],
+        [
+            "account=\"nobody\\nhere\"",
+            "wrong password, or no such account",
+        ],
+        ["mechanism=\"NOVEL\"", "the mechanism is not offered"],
+        ["account=\"offender\"", "the account is disabled"],
+        ["account=\"elsewhere.example\"", "the domain is not served"],
+    ]) {
+        assert!(words.iter().all(|w| line.contains(w)), "{words:?}: {line}");
+        assert!(line.contains("address=127.0.0.1"), "{line}");
+    }
+    assert_eq!(lines.len(), 5, "{lines:#?}");
+    assert!(
+        !log.contains("not-this-one") && !log.contains("offender-password"),
+        "{log}"
+    );
+
+    site.set(
+        "imserver.toml",
+        "[limits]",
+        "login_failures_logged_minute_max",
+        "0",
+    )
+    .unwrap();
+    site.reload().unwrap();
+    for _ in 0..20 {
+        fail(&site, "PLAIN", b"\0offender\0not-this-one");
+    }
+    let log = site.server().log();
+    assert_eq!(log.matches("log-in failed").count(), 5, "{log}");
 }
 
 /// Aborts are attempts: who only ever begins is sent away (BAD_INPUTS 7). A second <auth/> is not waited for either, be it within

@@ -246,6 +246,30 @@ fn a_data_directory_that_cannot_be_written_is_one_sentence() {
 }
 
 #[test]
+fn a_data_directory_of_another_user_is_one_sentence_with_its_line() {
+    let site = site();
+    let data = site.path().join("data");
+    std::os::unix::fs::chown(&data, Some(65_534), None).unwrap();
+    let file = site.path().join("imserver.toml");
+    let place = format!("{}: data_dir", place(&file, "data_dir"));
+    let words = [
+        place.as_str(),
+        &data.display().to_string(),
+        "is not writable by this user",
+    ];
+    for arguments in [&["--check"][..], &[]] {
+        // Root without its privileges is a user like others, who can read the rest of the set-up.
+        let mut run = Command::new("setpriv");
+        run.args(["--inh-caps=-all", "--bounding-set=-all"])
+            .arg(binary("imserver"))
+            .arg("--config")
+            .arg(&file)
+            .args(arguments);
+        assert_one_sentence(&output_of(run), &words);
+    }
+}
+
+#[test]
 fn a_data_directory_in_use_is_one_sentence() {
     let mut site = site();
     site.start_server().unwrap();
@@ -263,6 +287,14 @@ fn a_data_directory_that_is_none_is_one_sentence() {
     std::fs::write(&data, "a file").unwrap();
     let output = output_of(command(&site, "imserver", "imserver.toml"));
     assert_one_sentence(&output, &[&data.display().to_string()]);
+}
+
+/// `FILE:LINE` of the line that has these words.
+#[track_caller]
+fn place(file: &Path, words: &str) -> String {
+    let written = std::fs::read_to_string(file).unwrap();
+    let line = written.lines().position(|l| l.contains(words));
+    format!("{}:{}", file.display(), line.unwrap() + 1)
 }
 
 /// The certificates and keys that a configuration names.
@@ -305,10 +337,11 @@ fn an_unreadable_certificate_is_one_sentence() {
         for name in pem_files(&site, file) {
             let path = site.path().join(&name);
             let good = std::fs::read(&path).unwrap();
+            let place = place(&site.path().join(file), &format!("\"{name}\""));
             std::fs::remove_file(&path).unwrap();
-            assert_found(&site, program, file, &[&name]);
+            assert_found(&site, program, file, &[&name, &place]);
             std::fs::write(&path, "this is no certificate\n").unwrap();
-            assert_found(&site, program, file, &[&name]);
+            assert_found(&site, program, file, &[&name, &place]);
             std::fs::write(&path, good).unwrap();
         }
     }
@@ -336,6 +369,32 @@ fn a_key_that_does_not_fit_its_certificate_is_one_sentence() {
             assert_found(&site, program, file, &[&name, "belong together"]);
             std::fs::write(&path, good).unwrap();
         }
+    }
+}
+
+/// Good files of the private CA, in the wrong place: a link made with them would be refused by the other end.
+#[test]
+fn a_certificate_of_another_role_is_one_sentence() {
+    for (program, file, wanted, other, says) in [
+        (
+            "imserver",
+            "imserver.toml",
+            "server",
+            "mux1",
+            "main.server.isthmus",
+        ),
+        ("mux", "mux.toml", "mux1", "admin", "mux1.mux.isthmus"),
+    ] {
+        let site = site();
+        for end in ["pem", "key"] {
+            let (from, to) = (
+                format!("link/{wanted}.{end}"),
+                format!("link/{other}.{end}"),
+            );
+            site.edit(file, &from, &to).unwrap();
+        }
+        let place = place(&site.path().join(file), &format!("link/{other}.pem"));
+        assert_found(&site, program, file, &[&place, says]);
     }
 }
 

@@ -11,6 +11,7 @@ mod bad_logins;
 mod big_directory;
 mod clients;
 mod config;
+mod demo;
 mod external;
 mod floods;
 mod hostile_link;
