@@ -26,7 +26,7 @@ use crate::config::{CertificateConfig, Config, TlsConfig};
 use crate::conns::Shared;
 use crate::hub::{Command, Hub, Start, WAKER};
 use crate::link::LinkTransport;
-use crate::listen::Listeners;
+use crate::listen::{Listeners, cannot_listen};
 use crate::metrics::{self, HttpListener, Metrics};
 use crate::tls::certs::Loader;
 
@@ -106,11 +106,11 @@ pub fn start(config: Config, transport: LinkTransport) -> Result<Mux, StartError
         }
     }
     let listeners = Listeners::bind(&config.listeners, &config.tcp)
-        .map_err(|why| wrong.push(why))
+        .map_err(|why| wrong.extend(why))
         .ok();
     let http = config.metrics.and_then(|address| {
         HttpListener::start(address, shared.metrics.clone())
-            .map_err(|error| wrong.push(format!("cannot serve metrics on {address}: {error}")))
+            .map_err(|error| wrong.push(cannot_listen(address, &error)))
             .ok()
     });
     let (Some(listeners), true) = (listeners, wrong.is_empty()) else {

@@ -27,4 +27,5 @@ mod tls;
 
 pub use embed::{Mux, StartError, Stopper, start};
 pub use link::LinkTransport;
+pub use listen::cannot_listen;
 pub use metrics::Metrics;

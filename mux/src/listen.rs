@@ -105,12 +105,19 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds everything. An error is one sentence that names the address.
-    pub fn bind(configs: &[ListenerConfig], tcp: &TcpConfig) -> Result<Self, String> {
+    /// Binds everything. Errors are one sentence each, which names the address.
+    pub fn bind(configs: &[ListenerConfig], tcp: &TcpConfig) -> Result<Self, Vec<String>> {
         let mut list = Vec::new();
+        let mut wrong = Vec::new();
         for config in configs {
             for address in &config.listen {
-                let socket = bind(*address, tcp).map_err(|error| sentence(*address, &error))?;
+                let socket = match bind(*address, tcp) {
+                    Ok(socket) => socket,
+                    Err(error) => {
+                        wrong.push(cannot_listen(*address, &error));
+                        continue;
+                    }
+                };
                 list.push(Listener {
                     socket,
                     kind: config.kind,
@@ -121,6 +128,9 @@ impl Listeners {
                     ready: true,
                 });
             }
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
         }
         let spare = File::open("/dev/null").ok();
         Ok(Self {
@@ -363,7 +373,8 @@ fn set_options(socket: &SockRef<'_>, tcp: &TcpConfig) -> io::Result<()> {
     socket.set_tcp_user_timeout((!tcp.user_timeout.is_zero()).then_some(tcp.user_timeout))
 }
 
-fn sentence(address: SocketAddr, error: &io::Error) -> String {
+/// Why nobody can be listened for there, in the operator's words; `imserver` says it the same way of its doors.
+pub fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             format!("cannot listen on {address}: another program has this port")

@@ -565,14 +565,46 @@ fn alert(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
     ))
 }
 
+/// The rules speak of addresses, whether there is such an account or not: so a right of nobody is a refusal, which says so and
+/// still names the line.
 fn policy_test(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
-    let jid = address(args.text("jid")?)?;
+    let text = args.text("jid")?;
+    let jid = address(text)?;
     let name = args.text("right")?;
     let right = Right::of_name(name).ok_or_else(|| {
         let text = format!("{} is no right: {} are", quoted(name), Right::names());
         Refusal::new("bad-request", text)
     })?;
     let verdict = backend.verdict(&jid, right);
+    let nobody = match backend.domains().iter().any(|d| d == jid.domainpart()) {
+        _ if jid.localpart().is_none() => Some((
+            "bad-request",
+            format!("{} is no account: an account is name@domain", quoted(text)),
+        )),
+        false => Some((
+            "bad-request",
+            format!("{} is not served here", quoted(jid.domainpart())),
+        )),
+        true => match backend.site().person(&jid) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(("not-found", format!("there is no account {}", jid.as_str()))),
+            Err(e) => Some((
+                "unavailable",
+                format!(
+                    "whether there is an account {} is not known: {e}",
+                    jid.as_str()
+                ),
+            )),
+        },
+    };
+    if let Some((code, why)) = nobody {
+        let would = if verdict.allowed { "allows" } else { "denies" };
+        let line = match verdict.line {
+            Some(line) => format!("line {line} of the policy {would} {name:?} to such an address"),
+            None => format!("no line of the policy names it for {name:?}"),
+        };
+        return Err(Refusal::new(code, format!("{why} ({line})")));
+    }
     Ok(Answer::Table {
         columns: vec!["jid", "right", "allowed", "line"],
         rows: vec![vec![
@@ -615,7 +647,7 @@ fn mux_list(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> 
         .map(|m| {
             vec![
                 json!(m.name),
-                json!(if m.up { "yes" } else { "no" }),
+                json!(m.up),
                 json!(m.conns),
                 json!(m.retained_bytes),
             ]

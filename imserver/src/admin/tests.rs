@@ -751,12 +751,29 @@ fn the_commands_about_policy_configuration_and_headlines() {
         assert_eq!(site.code("alert", args.clone()), code, "{args}");
     }
 
-    let test = |right| {
-        site.ask(
-            "policy test",
-            json!({"jid": "romeo@a.example", "right": right}),
-        )
-    };
+    let test_of = |jid, right| site.ask("policy test", json!({"jid": jid, "right": right}));
+    let test = |right| test_of("romeo@a.example", right);
+    // Nobody has a right; what the rules say of the address is said all the same.
+    for (jid, code, says) in [
+        (
+            "nobody@a.example",
+            "not-found",
+            "there is no account nobody@a.example (line 0 of the policy allows",
+        ),
+        (
+            "romeo@other.example",
+            "bad-request",
+            "\"other.example\" is not served here (line 0",
+        ),
+        ("romeo", "bad-request", "an account is name@domain (line 0"),
+    ] {
+        let error = test_of(jid, "login")["error"].clone();
+        assert_eq!(error["code"], code, "{jid}");
+        assert!(
+            error["text"].as_str().unwrap_or_default().contains(says),
+            "{error}"
+        );
+    }
     let rows = test("login")["ok"]["rows"].clone();
     assert_eq!(rows, json!([["romeo@a.example", "login", true, 0]]));
     let rows = test("admin")["ok"]["rows"].clone();

@@ -5,6 +5,7 @@
 use super::{Config, Conflict, Mechanism};
 use crate::certificate::CertificateMapping;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 /// One key.
@@ -50,6 +51,12 @@ impl Config {
         rows.into_values().collect()
     }
 
+    fn relative<'p>(&self, path: &'p Path) -> &'p Path {
+        let base = self.file.parent();
+        base.and_then(|base| path.strip_prefix(base).ok())
+            .unwrap_or(path)
+    }
+
     /// What is in force of the keys that may be left out, whether they were or not.
     pub(super) fn defaults(&self) -> Vec<(String, String)> {
         let none = || "none".to_owned();
@@ -79,7 +86,8 @@ impl Config {
             ("admin.socket", none()),
             (
                 "admin.audit_log",
-                format!("{:?}", self.admin.audit_log.display().to_string()),
+                // As one would write it: relative to the file, as the other paths.
+                format!("{:?}", self.relative(&self.admin.audit_log)),
             ),
             ("metrics.listen", none()),
             ("auth.plaintext", auth.plaintext.to_string()),

@@ -29,7 +29,7 @@ use anyhow::{Context as _, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use directory::site::Site;
 use proto::frame::{BootId, ListenerKind, StoreId};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
@@ -501,23 +501,35 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
 
 impl Doors {
     fn bind(config: &Config) -> anyhow::Result<Self> {
+        // All of them, before any is reported: ports are taken together, by another server.
+        let mut wrong = Vec::new();
+        let mut tcp = |addresses: &[SocketAddr], key: &str| -> Vec<TcpListener> {
+            let mut open = Vec::new();
+            for address in addresses {
+                match TcpListener::bind(address) {
+                    Ok(listener) => open.push(listener),
+                    Err(e) => {
+                        let why = mux::cannot_listen(*address, &e);
+                        wrong.push(format!("{key}: {why}"));
+                    }
+                }
+            }
+            open
+        };
+        let link = tcp(&config.link.listen, "link.listen");
+        let admin = tcp(&config.admin.listen, "admin.listen");
+        let metrics = tcp(&config.metrics, "metrics.listen");
+        if !wrong.is_empty() {
+            bail!("{}", wrong.join("\nimserver: "));
+        }
         Ok(Self {
-            link: tcp(&config.link.listen, "link")?,
+            link,
             link_unix: unix(config.link.socket.as_deref(), "link")?,
-            admin: tcp(&config.admin.listen, "admin")?,
+            admin,
             admin_unix: unix(config.admin.socket.as_deref(), "admin")?,
-            metrics: tcp(&config.metrics, "metrics")?,
+            metrics,
         })
     }
-}
-
-fn tcp(addresses: &[std::net::SocketAddr], what: &str) -> anyhow::Result<Vec<TcpListener>> {
-    addresses
-        .iter()
-        .map(|a| {
-            TcpListener::bind(a).with_context(|| format!("the {what} door {a} cannot be opened"))
-        })
-        .collect()
 }
 
 fn unix(path: Option<&Path>, what: &str) -> anyhow::Result<Option<UnixListener>> {
