@@ -456,11 +456,20 @@ impl Tokenizer {
             Inherited::Header(namespaces) => namespaces.content_ns().as_str(),
             Inherited::Nothing => ns::CLIENT,
         };
+        let in_ns =
+            |name: &str| ns.bytes(buf, Default::default(), &spans.decoded) == name.as_bytes();
+        // It would be waited for until the stream ends (RFC 6120 §4.3.3, §4.9.3.24).
+        let local = &buf[self.tag_name.start as usize..][..usize::from(self.tag_name.len)]
+            [usize::from(spans.local)..];
+        if !matches!(inherited, Inherited::Nothing) && local == b"stream" && in_ns(ns::STREAMS) {
+            return Err(Fault::new(
+                StreamError::UnsupportedStanzaType,
+                "a stream header inside the stream",
+            ));
+        }
         // A stanza goes to streams of other content namespaces as it is, so its own must be the
         // default one (RFC 6120 §4.8.5).
-        if spans.local > 0
-            && ns.bytes(buf, Default::default(), &spans.decoded) == content_ns.as_bytes()
-        {
+        if spans.local > 0 && in_ns(content_ns) {
             return Err(Fault::new(
                 StreamError::BadNamespacePrefix,
                 "stanza with a prefix",

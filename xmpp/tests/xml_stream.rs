@@ -456,6 +456,27 @@ fn consumed_counts_to_the_end_of_each_event() {
 }
 
 #[test]
+fn a_stream_header_inside_the_stream_is_an_error_at_once() {
+    for header in [
+        "<stream:stream to='example.com' version='1.0'>",
+        "<stream xmlns='http://etherx.jabber.org/streams'>",
+        "<stream:stream/>",
+    ] {
+        let mut parser = StreamParser::new(WIDE);
+        parser.push(bytes::Bytes::from(after_header(header.as_bytes())));
+        assert!(matches!(parser.poll(), Ok(Some(StreamEvent::Header(_)))));
+        assert_eq!(parser.poll(), Err(E::UnsupportedStanzaType), "{header}");
+    }
+    let mut parser = StreamParser::new(WIDE);
+    parser.push(bytes::Bytes::from(after_header(
+        b"<stream/><stream:features/>",
+    )));
+    assert!(matches!(parser.poll(), Ok(Some(StreamEvent::Header(_)))));
+    assert!(matches!(parser.poll(), Ok(Some(StreamEvent::Element(_)))));
+    assert!(matches!(parser.poll(), Ok(Some(StreamEvent::Element(_)))));
+}
+
+#[test]
 fn a_stream_restarts_and_resumes() {
     let mut parser = StreamParser::new(WIDE);
     parser.push(bytes::Bytes::from(after_header(b"<auth/>\n")));

@@ -115,8 +115,8 @@ impl Shard {
                 let (write, token) = (self.write_number, self.token(slot, number));
                 self.after(write, After::Token(token));
             }
-            // RFC 6120 §4.9.3.2: streams are not restarted once a resource is bound.
-            _ => self.stream_error(slot, StreamError::NotWellFormed),
+            // RFC 6120 §4.9.3.24: streams are not restarted once a resource is bound.
+            StreamEvent::Header(_) => self.stream_error(slot, StreamError::UnsupportedStanzaType),
         }
     }
 

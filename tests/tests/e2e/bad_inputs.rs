@@ -222,6 +222,11 @@ fn elements(stage: Stage) -> Vec<Row> {
         row("UTF-16 in mid-stream", b"\xFE\xFF\x00<", ENCODING),
         row("UTF-16 without a mark", b"\x00<\x00a\x00/\x00>", MALFORMED),
         row(
+            "second stream header",
+            b"<stream:stream to='localhost' version='1.0'>",
+            &["unsupported-stanza-type"],
+        ),
+        row(
             "second XML declaration",
             b"<?xml version='1.0'?>",
             &[
