@@ -145,7 +145,7 @@ pub struct Shard {
     gone: HashSet<ConnKey>,
     users: HashMap<BareJid, Box<User>>,
 
-    next_session: u32,
+    next_session: u64,
     write_number: u64,
     durable: u64,
     after: VecDeque<(u64, After)>,
@@ -187,7 +187,7 @@ pub struct ShardConfig {
     pub id: ShardId,
     /// Of how many.
     pub shards: u16,
-    /// The store's epoch of this run: upper half of session names.
+    /// The store's epoch of this run: part of the names of its sessions.
     pub epoch: u32,
     /// Limits and switches.
     pub settings: Arc<Settings>,

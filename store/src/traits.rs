@@ -20,8 +20,8 @@ pub trait Engine: Send + Sync {
     fn session_store(&self) -> Result<Box<dyn SessionStore>, StoreError>;
     /// Names this store; new after a restore.
     fn store_id(&self) -> StoreId;
-    /// The next boot number: durable before it returns, never repeats. Sessions are named
-    /// `epoch << 32 | n`. Call before `writer`.
+    /// The next boot number: durable before it returns, never repeats. It is part of
+    /// the names of sessions. Call before `writer`.
     fn next_epoch(&self) -> Result<u32, StoreError>;
     /// Turns positions into what clients see.
     fn position_key(&self) -> PositionKey;

@@ -19,7 +19,7 @@ pub struct StoreId(pub [u8; 16]);
 /// answered as the first was (DESIGN section 3, "Replay is recognised").
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Origin {
-    /// The session it came in on (epoch << 32 | n, a number never used again).
+    /// The session it came in on (epoch and number, a name never used again).
     pub session: u64,
     /// Number of the stanza in that session.
     pub stanza: u64,

@@ -313,8 +313,8 @@ impl Shard {
         (self.random)(&mut note);
         self.next_session += 1;
         // Shards take turns, so that no two make the same name.
-        let n = self.next_session * u32::from(self.shards) + u32::from(self.id.0);
-        let name = SessionId(u64::from(self.epoch) << 32 | u64::from(n));
+        let n = self.next_session * u64::from(self.shards) + u64::from(self.id.0);
+        let name = SessionId::new(self.epoch, n);
         let result = negotiation::bind_result(id, &jid);
         let bound = Bound {
             id: name,

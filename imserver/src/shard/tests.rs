@@ -162,3 +162,18 @@ fn a_subscription_that_a_full_queue_cannot_take_is_answered() {
         "{text}"
     );
 }
+
+#[test]
+fn a_session_name_is_never_used_again() {
+    let names = [
+        SessionId::new(1, 1),
+        SessionId::new(1, u64::from(u32::MAX)),
+        SessionId::new(1, u64::from(u32::MAX) + 1),
+        SessionId::new(1, (1 << 40) - 1),
+        SessionId::new(2, 0),
+    ];
+    assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
+    // As names were made before: smaller, in whatever run.
+    let before = SessionId(1 << 32 | u64::from(u32::MAX));
+    assert!(before < SessionId::new(2, 0));
+}
