@@ -123,16 +123,21 @@ impl Session {
         self.deliver_drained(delivered);
     }
 
-    /// The client has acknowledged stanzas: `h` of `<a/>`. `None`: it says more than was sent.
+    /// The client has acknowledged stanzas: `h` of `<a/>`. `None`: it says more than was sent. One that comes late, with less than
+    /// the client has said before, frees nothing (XEP-0198 §4).
     pub fn acknowledged(&mut self, h: u32, delivered: &mut Vec<Unacked>) -> Option<()> {
         let sm = self.sm.as_mut()?;
         let sent = self.stanzas_out.saturating_sub(sm.out_base);
         let before = sm.acked.saturating_sub(sm.out_base);
         // h counts modulo 2^32: the smallest number not below what was acknowledged that agrees with it.
         let step = h.wrapping_sub(before as u32);
-        let total = before + u64::from(step);
+        let mut total = before + u64::from(step);
         if total > sent {
-            return None;
+            let back = (before as u32).wrapping_sub(h);
+            if u64::from(back) > before || back > u32::MAX / 2 {
+                return None;
+            }
+            total = before;
         }
         sm.acked = sm.out_base + total;
         sm.requested_ms = None;
