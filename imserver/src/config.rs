@@ -313,6 +313,8 @@ limits! {
     sessions_per_user_max: 20, 1..=1_000;
     /// Roster items of one account.
     roster_items_max: 5_000, 10..=100_000;
+    /// Bytes of the roster items of one account, as they are sent.
+    roster_bytes_max: 2_097_152, 65_536..=8_388_608;
     /// Members of a directory group up to which they hear of each other's presence.
     group_presence_max: 1_000, 0..=100_000;
     /// Pending messages of one account; more are refused with `resource-constraint`.

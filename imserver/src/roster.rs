@@ -34,6 +34,15 @@ pub const REQUEST_BYTES_MAX: usize = 4096;
 /// Most unanswered requests kept; later ones are dropped. As [`REQUEST_BYTES_MAX`].
 pub const REQUESTS_MAX: usize = 1000;
 
+/// How large a roster may become by what its own clients ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Items.
+    pub items_max: usize,
+    /// Bytes of all items as they are sent.
+    pub bytes_max: usize,
+}
+
 /// One change of one item: to be stored and pushed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
@@ -240,6 +249,8 @@ pub struct Roster {
     floor: u64,
     /// Sorted by contact.
     items: Vec<RosterItem>,
+    /// Bytes of all of them as they are sent.
+    bytes: usize,
     /// Oldest first; of contacts that are not in `items`, each once.
     removals: VecDeque<(u64, BareJid)>,
     /// Sorted by contact.
@@ -260,6 +271,7 @@ impl Roster {
         Self {
             version: roster_version,
             floor: roster_version,
+            bytes: roster.iter().map(item_bytes).sum(),
             items: roster,
             removals: VecDeque::new(),
             requests,
@@ -311,37 +323,51 @@ impl Roster {
             .map(|i| &i.jid)
     }
 
+    /// The account gets the contact's presence.
+    pub fn sees(&self, contact: &BareJid) -> bool {
+        self.item(contact)
+            .is_some_and(|i| subscription_to(i.subscription))
+    }
+
     /// Contacts that have not answered the user's request.
     pub fn asked(&self) -> impl Iterator<Item = &BareJid> {
         self.items.iter().filter(|i| i.ask).map(|i| &i.jid)
     }
 
     /// Whether an item for this contact is there, or may be made. Ask before a [`subscription::outbound`] that pushes.
-    pub fn has_room_for(&self, contact: &BareJid, items_max: usize) -> bool {
-        self.items.len() < items_max || self.item(contact).is_some()
+    pub fn has_room_for(&self, contact: &BareJid, limits: Limits) -> bool {
+        self.item(contact).is_some()
+            || self.items.len() < limits.items_max
+                && self.bytes + item_bytes(&new_item(contact)) <= limits.bytes_max
     }
 
     /// A client adds or updates an item (§2.3, §2.4): name and groups, nothing else.
     ///
     /// # Errors
-    /// `resource-constraint` if the roster is full.
+    /// `resource-constraint` if the roster is full. An item may become shorter also in one that is too long by now.
     pub fn put(
         &mut self,
         contact: &BareJid,
         name: Option<String>,
         groups: Vec<String>,
-        items_max: usize,
+        limits: Limits,
         now_unix_ms: u64,
     ) -> Result<Change, StanzaError> {
-        if !self.has_room_for(contact, items_max) {
+        let before = self.item(contact);
+        let mut item = before.cloned().unwrap_or_else(|| new_item(contact));
+        (item.name, item.groups) = (name, groups);
+        let (old, new) = (before.map_or(0, item_bytes), item_bytes(&item));
+        let bytes = self.bytes - old + new;
+        if !self.has_room_for(contact, limits) || new > old && bytes > limits.bytes_max {
             return Err(StanzaError::ResourceConstraint);
         }
         let version = self.next_version(now_unix_ms);
-        let item = self.entry(contact);
-        (item.name, item.groups, item.version) = (name, groups, version);
+        item.version = version;
+        *self.entry(contact) = item.clone();
+        self.bytes = bytes;
         Ok(Change {
             jid: contact.clone(),
-            item: Some(item.clone()),
+            item: Some(item),
             version,
         })
     }
@@ -357,7 +383,7 @@ impl Roster {
     ) -> Result<(subscription::Outcome, Applied), StanzaError> {
         let at = self.place(contact).map_err(|_| StanzaError::ItemNotFound)?;
         let outcome = subscription::remove(self.state(contact));
-        self.items.remove(at);
+        self.bytes -= item_bytes(&self.items.remove(at));
         let request = self.request_place(contact).ok().map(|at| {
             self.requests.remove(at);
             None
@@ -418,14 +444,17 @@ impl Roster {
             None => !State::None.looks_like(state),
         };
         if shows {
+            let old = before.map_or(0, item_bytes);
             let version = self.next_version(now_unix_ms);
             let item = self.entry(contact);
             (item.subscription, item.ask, item.approved) =
                 (state.subscription(), state.ask(), state.approved());
             item.version = version;
+            let item = item.clone();
+            self.bytes = self.bytes - old + item_bytes(&item);
             applied.change = Some(Change {
                 jid: contact.clone(),
-                item: Some(item.clone()),
+                item: Some(item),
                 version,
             });
         }
@@ -530,21 +559,35 @@ impl Roster {
 
     fn entry(&mut self, contact: &BareJid) -> &mut RosterItem {
         let at = self.place(contact).unwrap_or_else(|at| {
-            let item = RosterItem {
-                jid: contact.clone(),
-                name: None,
-                subscription: store::Subscription::None,
-                ask: false,
-                approved: false,
-                groups: Vec::new(),
-                version: 0,
-            };
-            self.items.insert(at, item);
+            self.items.insert(at, new_item(contact));
             self.removals.retain(|(_, removed)| removed != contact);
             at
         });
         &mut self.items[at]
     }
+}
+
+fn new_item(contact: &BareJid) -> RosterItem {
+    RosterItem {
+        jid: contact.clone(),
+        name: None,
+        subscription: store::Subscription::None,
+        ask: false,
+        approved: false,
+        groups: Vec::new(),
+        version: 0,
+    }
+}
+
+/// Bytes of an item as it is sent, without what groups of the directory add.
+fn item_bytes(item: &RosterItem) -> usize {
+    let mut out = Vec::with_capacity(128);
+    let seen = Seen {
+        item: Some(item),
+        shown: None,
+    };
+    seen.into(&mut out, &item.jid);
+    out.len()
 }
 
 fn subscription_from(s: store::Subscription) -> bool {

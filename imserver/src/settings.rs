@@ -52,6 +52,8 @@ pub struct Settings {
     pub directed_presence_max: usize,
     /// Roster items one account may have.
     pub roster_items_max: usize,
+    /// Bytes that the items of a roster may have, as they are sent.
+    pub roster_bytes_max: usize,
     /// Members of a group up to which its members hear of each other's presence.
     pub group_presence_max: usize,
     /// Domains in which a request for a subscription is approved by the server.
@@ -158,6 +160,7 @@ impl Default for Settings {
             pending_max: 10_000,
             directed_presence_max: 1_000,
             roster_items_max: 2_000,
+            roster_bytes_max: 2 * 1024 * 1024,
             group_presence_max: 1_000,
             autosubscribe: Vec::new(),
             // A load takes milliseconds; in that time one sender's whole window may come, in the smallest stanzas.
@@ -179,6 +182,20 @@ impl Settings {
     /// Whether the domain is ours.
     pub fn serves(&self, domainpart: &str) -> bool {
         self.domains.iter().any(|d| d == domainpart)
+    }
+
+    /// Whether only this server may speak in the name of an address, as a client has written it: every address in a domain we
+    /// serve, in whatever form it is written. What is no address may look like one of them to somebody.
+    pub fn speaks_for(&self, address: &str) -> bool {
+        Jid::parse(address).map_or(true, |jid| self.serves(jid.domainpart()))
+    }
+
+    /// How large a roster may become.
+    pub fn roster_limits(&self) -> crate::roster::Limits {
+        crate::roster::Limits {
+            items_max: self.roster_items_max,
+            bytes_max: self.roster_bytes_max,
+        }
     }
 
     /// Whether a request of one of these accounts to the other is approved by the server.

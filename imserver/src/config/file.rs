@@ -323,6 +323,8 @@ section! {
         sessions_per_user_max: u64, Reload;
         /// Roster items of one account.
         roster_items_max: u64, Reload;
+        /// Bytes of the roster items of one account.
+        roster_bytes_max: u64, Reload;
         /// Members of a group up to which presence flows by it.
         group_presence_max: u64, Reload;
         /// Pending messages of one account.

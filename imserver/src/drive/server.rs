@@ -480,6 +480,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         pending_max: l.pending_messages_per_user_max as u64,
         directed_presence_max: l.directed_presence_max,
         roster_items_max: l.roster_items_max,
+        roster_bytes_max: l.roster_bytes_max,
         group_presence_max: l.group_presence_max,
         autosubscribe: config.autosubscribe.clone(),
         conflict: match config.session.conflict {

@@ -12,9 +12,22 @@ fn bare(s: &str) -> BareJid {
     BareJid::parse(s).expect("an address")
 }
 
+fn limits(items_max: usize) -> Limits {
+    Limits {
+        items_max,
+        bytes_max: 1 << 20,
+    }
+}
+
 fn put(roster: &mut Roster, contact: &str, name: &str, now: u64) -> Change {
     roster
-        .put(&bare(contact), Some(name.to_owned()), Vec::new(), 1000, now)
+        .put(
+            &bare(contact),
+            Some(name.to_owned()),
+            Vec::new(),
+            limits(1000),
+            now,
+        )
         .expect("there is room")
 }
 
@@ -57,12 +70,12 @@ fn a_roster_shows_what_was_set() {
             &bare("b@example.org"),
             Some("B & <b>".into()),
             vec!["Work".into(), "Ü".into()],
-            10,
+            limits(10),
             NOW,
         )
         .expect("room");
     roster
-        .put(&bare("a@example.org"), None, Vec::new(), 10, NOW)
+        .put(&bare("a@example.org"), None, Vec::new(), limits(10), NOW)
         .expect("room");
     roster.apply(&bare("a@example.org"), State::NoneOut, None, NOW);
     roster.apply(&bare("c@example.org"), State::NonePre, None, NOW);
@@ -88,7 +101,7 @@ fn an_update_keeps_the_subscription() {
             &bare("a@example.org"),
             Some("A".into()),
             vec!["G".into()],
-            10,
+            limits(10),
             NOW,
         )
         .expect("room");
@@ -231,7 +244,7 @@ fn removals_are_remembered_up_to_a_bound() {
                 &bare(&format!("c{n:03}@example.org")),
                 None,
                 Vec::new(),
-                1000,
+                limits(1000),
                 NOW,
             )
             .expect("room");
@@ -269,19 +282,73 @@ fn removals_are_remembered_up_to_a_bound() {
 fn a_full_roster_takes_updates_only() {
     let mut roster = Roster::default();
     roster
-        .put(&bare("a@example.org"), None, Vec::new(), 1, NOW)
+        .put(&bare("a@example.org"), None, Vec::new(), limits(1), NOW)
         .expect("room");
     let before = roster.clone();
     assert_eq!(
-        roster.put(&bare("b@example.org"), None, Vec::new(), 1, NOW),
+        roster.put(&bare("b@example.org"), None, Vec::new(), limits(1), NOW),
         Err(StanzaError::ResourceConstraint)
     );
     assert_eq!(roster, before);
-    assert!(!roster.has_room_for(&bare("b@example.org"), 1));
-    assert!(roster.has_room_for(&bare("a@example.org"), 1));
+    assert!(!roster.has_room_for(&bare("b@example.org"), limits(1)));
+    assert!(roster.has_room_for(&bare("a@example.org"), limits(1)));
     roster
-        .put(&bare("a@example.org"), Some("A".into()), Vec::new(), 1, NOW)
+        .put(
+            &bare("a@example.org"),
+            Some("A".into()),
+            Vec::new(),
+            limits(1),
+            NOW,
+        )
         .expect("an update");
+}
+
+#[test]
+fn a_roster_is_bounded_in_bytes() {
+    let jid = |n: usize| bare(&format!("c{n}@example.org"));
+    let long = |len: usize| vec!["&".repeat(len)];
+    let limits = Limits {
+        items_max: 100,
+        bytes_max: 10_000,
+    };
+    let mut roster = Roster::default();
+    for n in 0..3 {
+        // As it is sent: 3,000 bytes each.
+        let groups = long(600);
+        roster
+            .put(&jid(n), None, groups, limits, NOW)
+            .expect("room");
+    }
+    let before = roster.clone();
+    let full = Err(StanzaError::ResourceConstraint);
+    assert_eq!(roster.put(&jid(3), None, long(600), limits, NOW), full);
+    assert_eq!(roster.put(&jid(2), None, long(900), limits, NOW), full);
+    assert_eq!(roster, before);
+    let small = Limits {
+        bytes_max: 5_000,
+        ..limits
+    };
+    // The limit was lowered: what is there stays, and may become shorter.
+    assert!(!roster.has_room_for(&jid(3), small) && roster.has_room_for(&jid(2), small));
+    roster
+        .put(&jid(2), None, long(500), small, NOW)
+        .expect("shorter");
+    roster.apply(&jid(2), State::NoneOut, None, NOW);
+    roster.remove(&jid(0), NOW).expect("is there");
+    roster.remove(&jid(1), NOW).expect("is there");
+    roster
+        .put(&jid(3), None, long(100), small, NOW)
+        .expect("room");
+    // What was added and taken away is what a loaded one counts.
+    let loaded = Roster::new(UserData {
+        disabled: false,
+        created_ms: 0,
+        roster_version: roster.version,
+        roster: roster.items.clone(),
+        requests: Vec::new(),
+        pending: 0,
+    });
+    assert_eq!(loaded.bytes, roster.bytes);
 }
 
 #[test]

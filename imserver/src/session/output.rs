@@ -4,11 +4,25 @@
 //! Never: forgets a stored stanza before the client has it.
 
 use super::*;
+use proto::limits::OUTPUT_ELEMENT_BYTES_MAX;
+use xmpp::element::Element;
+use xmpp::error::StanzaError;
+use xmpp::node::Node;
+use xmpp::ns;
 
 impl Session {
-    /// Sends one element. Never after the end.
+    /// Sends one element. Never after the end. One that no link carries (a roster with very many contacts of groups) is not counted
+    /// either, or the client's acknowledgement of it would be waited for; if it is an answer, an error goes in its place.
     pub fn send(&mut self, bytes: Bytes, kind: OutKind, now: Now, out: &mut Vec<LinkCommand>) {
         if matches!(self.stage, Stage::Closing { .. }) || self.mux_closed {
+            return;
+        }
+        if bytes.len() > OUTPUT_ELEMENT_BYTES_MAX {
+            let len = bytes.len();
+            tracing::debug!(len, "longer than a link carries: not sent");
+            if let Some(error) = error_in_place_of(&bytes) {
+                self.send(error, kind, now, out);
+            }
             return;
         }
         if let Some(held) = &mut self.held_back {
@@ -347,4 +361,31 @@ impl Session {
             };
         }
     }
+}
+
+/// The error that answers what this result of ours would have answered. `None`: it is no result.
+fn error_in_place_of(result: &Bytes) -> Option<Bytes> {
+    let mut quote = None;
+    let end = result.iter().position(|&b| {
+        match (quote, b) {
+            (None, b'\'' | b'"') => quote = Some(b),
+            (Some(q), _) if q == b => quote = None,
+            _ => {}
+        }
+        quote.is_none() && b == b'>'
+    })?;
+    let tag = [&result[..end], b"/>"].concat();
+    let top = Element::parse(tag.into()).ok()?;
+    if top.name() != "iq" || top.attr("type").as_deref() != Some("result") {
+        return None;
+    }
+    let mut request = Node::new("iq", ns::CLIENT).with_attr("type", "get");
+    for (name, was) in [("id", "id"), ("from", "to"), ("to", "from")] {
+        if let Some(value) = top.attr(was) {
+            request = request.with_attr(name, value);
+        }
+    }
+    let request = Element::parse(request.to_bytes(ns::CLIENT)).ok()?;
+    let text = "The answer is longer than can be sent";
+    xmpp::error::stanza_error(&request, StanzaError::ResourceConstraint, Some(text))
 }

@@ -12,6 +12,7 @@ use crate::routing::{PresenceType, Retention, StanzaKind};
 use crate::session::OutKind;
 use crate::subscription::{self, Kind, Outcome, State, Step};
 use bytes::Bytes;
+use proto::limits::OUTPUT_ELEMENT_BYTES_MAX;
 use std::collections::VecDeque;
 use xmpp::element::Element;
 use xmpp::error::StanzaError;
@@ -242,7 +243,7 @@ impl Shard {
         if !self.has_roster(&account) {
             return self.pause_for_roster(slot, number, element);
         }
-        let items_max = self.settings.roster_items_max;
+        let limits = self.settings.roster_limits();
         let now_ms = self.now.unix_ms;
         let again = self.session(slot).resumed;
         let user = self.user(&account);
@@ -252,7 +253,7 @@ impl Shard {
         } else {
             subscription::outbound(roster.state(&contact), kind)
         };
-        if outcome.steps.contains(&Step::Push) && !roster.has_room_for(&contact, items_max) {
+        if outcome.steps.contains(&Step::Push) && !roster.has_room_for(&contact, limits) {
             return self.refuse(slot, number, &element, StanzaError::ResourceConstraint);
         }
         let applied = roster.apply(&contact, outcome.state, None, now_ms);
@@ -550,6 +551,7 @@ impl Shard {
         let view = &self.groups.view;
         let part = GroupPart::of(view.fingerprint(&account));
         let fetched = roster.fetch(ver, &id, jid.as_str(), part, || view.contacts(&account));
+        let fits = fetched.result.len() <= OUTPUT_ELEMENT_BYTES_MAX;
         self.send_stanza(slot, fetched.result);
         for change in fetched.missed {
             let shown = self.groups.view.shown(&account, &change.jid);
@@ -577,7 +579,7 @@ impl Shard {
             .expect("only bound sessions get here")
             .account
             .clone();
-        let items_max = self.settings.roster_items_max;
+        let limits = self.settings.roster_limits();
         let now_ms = self.now.unix_ms;
         let token = self.token(slot, number);
         let again = self.session(slot).resumed;
@@ -617,28 +619,31 @@ impl Shard {
             .roster
             .as_mut()
             .expect("the caller has loaded it");
-        let done = match set {
-            Set::Put { jid, name, groups } => roster
-                .put(&jid, name, groups, items_max, now_ms)
-                .map(|change| {
-                    let outcome = Outcome {
-                        state: State::None,
-                        steps: &[Step::Push],
-                    };
-                    (
-                        jid,
-                        outcome,
-                        Applied {
-                            change: Some(change),
-                            request: None,
-                        },
-                    )
-                }),
-            Set::Remove { jid } => {
-                match roster.remove(&jid, now_ms) {
-                    // A restarted server may get a removal again that it has carried out (DESIGN §3, replay).
-                    Err(StanzaError::ItemNotFound) if again => {
-                        Ok((jid, subscription::REMOVE_AGAIN, Applied::default()))
+        let done =
+            match set {
+                Set::Put { jid, name, groups } => roster
+                    .put(&jid, name, groups, limits, now_ms)
+                    .map(|change| {
+                        let outcome = Outcome {
+                            state: State::None,
+                            steps: &[Step::Push],
+                        };
+                        (
+                            jid,
+                            outcome,
+                            Applied {
+                                change: Some(change),
+                                request: None,
+                            },
+                        )
+                    }),
+                Set::Remove { jid } => {
+                    match roster.remove(&jid, now_ms) {
+                        // A restarted server may get a removal again that it has carried out (DESIGN §3, replay).
+                        Err(StanzaError::ItemNotFound) if again => {
+                            Ok((jid, subscription::REMOVE_AGAIN, Applied::default()))
+                        }
+                        removed => removed.map(|(outcome, applied)| (jid, outcome, applied)),
                     }
                     removed => removed.map(|(outcome, applied)| (jid, outcome, applied)),
                 }

@@ -241,6 +241,8 @@ fn a_roster_has_an_end() {
     let mut site = Site::init(&Plan::default()).unwrap();
     site.set("imserver.toml", "[limits]", "roster_items_max", "50")
         .unwrap();
+    site.set("imserver.toml", "[limits]", "roster_bytes_max", "65536")
+        .unwrap();
     site.start_server().unwrap();
     site.start_mux().unwrap();
     site.add_accounts(&[offender(), Account::new("other")])
@@ -280,4 +282,14 @@ fn a_roster_has_an_end() {
         Some("result")
     );
     assert_eq!(set(&mut client, 99, "").attr("type"), Some("result"));
+    // Bytes have an end too, however few the items are.
+    let groups: String = (10..74)
+        .map(|n| format!("<group>{n}{}</group>", "g".repeat(1000)))
+        .collect();
+    let item = format!(
+        "<query xmlns='jabber:iq:roster'><item jid='c99@localhost'>{groups}</item></query>"
+    );
+    let refused = client.request("set", "long", None, &item).unwrap();
+    let error = refused.child("error").expect("a refusal");
+    assert!(error.child("resource-constraint").is_some(), "{refused}");
 }
