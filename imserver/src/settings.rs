@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, Jid};
 use xmpp::negotiation::{Mechanisms, Offer};
 use xmpp::scram::{FakeKeys, ScramHash};
 

@@ -88,7 +88,7 @@ impl Shard {
             return;
         }
         let settings = self.settings.clone();
-        let ours = |by: &str| by == account.as_str() || settings.serves(by);
+        let ours = |by: &str| settings.speaks_for(by);
         let now = self.now;
         let bound = self.session(slot).bound_mut().expect("checked above");
         let (prefix, suffix) = Rewrite::new(&element)

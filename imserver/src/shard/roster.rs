@@ -258,7 +258,7 @@ impl Shard {
         }
         let applied = roster.apply(&contact, outcome.state, None, now_ms);
         let settings = self.settings.clone();
-        let ours = |by: &str| by == account.as_str() || settings.serves(by);
+        let ours = |by: &str| settings.speaks_for(by);
         let bytes = Rewrite::new(&element)
             .set("from", account.as_str())
             .set("to", contact.as_str())

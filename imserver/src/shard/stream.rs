@@ -279,11 +279,13 @@ impl Shard {
         let stanza_number = session.stanza_number();
         let bound = session.bound().expect("only bound sessions get here");
         let to = to.unwrap_or_else(|| Jid::Bare(bound.account.clone()));
-        let ours = |by: &str| by == bound.account.as_str() || settings.serves(by);
+        // An IQ has one child, which is the question: whoever answers it takes nothing in it for the server's word.
+        let cuts = !matches!(kind, StanzaKind::Iq(_));
+        let ours = |by: &str| settings.speaks_for(by);
         let bytes = Rewrite::new(element)
             .set("from", bound.jid.as_str())
             .set("to", to.as_str())
-            .cut(|child| is_reserved(Direction::FromClient, child, ours))
+            .cut(|child| cuts && is_reserved(Direction::FromClient, child, ours))
             .finish();
         let origin = matches!(
             kind,

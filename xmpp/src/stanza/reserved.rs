@@ -75,9 +75,10 @@ const TABLE: &[Row] = &[
     row("received", ns::CARBONS, ALL, ALL, ALL),
 ];
 
-/// Whether a first-level child of a message or presence must be cut. `is_ours` tells whether an
-/// address, as written in the child, is one for which only this server speaks (the recipient's
-/// account, a domain served here); what does not parse as an address should count as ours.
+/// Whether a first-level child of a message or presence must be cut; an IQ has only a payload, which
+/// is its own affair. `is_ours` tells whether an address, as written in the child, is one for which
+/// only this server speaks (any in a domain served here, once prepared); what does not parse as an
+/// address should count as ours.
 pub fn is_reserved(
     direction: Direction,
     child: &Child<'_>,
