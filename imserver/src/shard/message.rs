@@ -41,12 +41,23 @@ impl Shard {
         // Presence never loads an entity (DESIGN §4); nothing else can be decided without knowing that there is one.
         if !known && matches!(stanza.kind, StanzaKind::Presence(_)) {
             self.done(stanza.token);
-        } else if !known {
+        } else if !known || self.must_know_audience(&stanza, &account) {
             self.load(&account);
             self.queue_for(&account, Queued::Stanza(stanza));
         } else {
             self.stanza_for_user(stanza, &account);
         }
+    }
+
+    /// Who asks must be known to share presence or not (RFC 6121 §8.5.3.1), and of this account that is not known: nobody has been
+    /// available since the server was started. Whether it has such a resource makes no difference, or the delay would tell.
+    fn must_know_audience(&self, stanza: &Routed, account: &BareJid) -> bool {
+        let StanzaKind::Iq(iq_type) = stanza.kind else {
+            return false;
+        };
+        iq_type.is_request()
+            && stanza.from.bare_str() != account.as_str()
+            && self.users.get(account).is_none_or(|u| u.audience.is_none())
     }
 
     /// RFC 6121 §8 for an account that is loaded, or has sessions.
@@ -109,9 +120,7 @@ impl Shard {
             });
         let resources = Resources::of(priorities);
         if matches!(stanza.kind, StanzaKind::Iq(_)) && !shares_presence {
-            // An audience that is not known (right after a restart) is taken to include who asks.
-            shares_presence = user.is_none_or(|u| u.audience.is_none())
-                || self.sees(account, &stanza.from.bare());
+            shares_presence = self.sees(account, &stanza.from.bare());
         }
         let to = match resource {
             Some(_) => To::Full { matches },
