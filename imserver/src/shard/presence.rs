@@ -51,7 +51,8 @@ impl Shard {
             (PresenceType::Subscription(_), None) => {
                 self.refuse(slot, number, &element, StanzaError::BadRequest)
             }
-            (PresenceType::Probe | PresenceType::Error, Some(to)) => {
+            (PresenceType::Probe, Some(to)) => self.own_probe(slot, number, element, to),
+            (PresenceType::Error, Some(to)) => {
                 self.send_on(slot, number, &element, kind, Some(to), Retention::Drop);
             }
             (PresenceType::Probe | PresenceType::Error, None) => self.session(slot).done(number),
@@ -59,6 +60,40 @@ impl Shard {
     }
 
     /// Presence without `to`: the session says how it is to everybody who may know.
+    /// A client probes by itself. Whom it may not see is not asked: every address of ours gives the same answer, whether it is online,
+    /// has ever been, or is nobody's (RFC 6121 §4.3.2). That leaves out what §4.6.6 grants to those who have had directed presence:
+    /// only the other side knows of that, and its answer would differ from this one in time.
+    fn own_probe(&mut self, slot: u32, number: u64, element: Element, to: Jid) {
+        let bound = self
+            .session(slot)
+            .bound()
+            .expect("only bound sessions get here");
+        let (account, target) = (bound.account.clone(), to.bare());
+        let somebody = self.settings.serves(target.domainpart())
+            && target.localpart().is_some()
+            && target != account;
+        if somebody
+            && !self.groups.view.shares_group(&account, &target)
+            && !self.watches_everybody(&account)
+        {
+            if !self.has_roster(&account) {
+                return self.pause_for_roster(slot, number, element);
+            }
+            let user = self.users.get(&account);
+            let roster = user.and_then(|u| u.roster.as_ref());
+            if !roster.is_some_and(|r| r.sees(&target)) {
+                let unsubscribed = Some(Kind::Unsubscribed.as_str());
+                let id = element.attr("id");
+                let (from, to) = (target.as_str(), account.as_str());
+                let answer = presence::stanza(unsubscribed, id.as_deref(), from, to);
+                self.send_stanza(slot, answer);
+                return self.session(slot).done(number);
+            }
+        }
+        let kind = StanzaKind::Presence(PresenceType::Probe);
+        self.send_on(slot, number, &element, kind, Some(to), Retention::Drop);
+    }
+
     fn say(&mut self, slot: u32, number: u64, element: Element, presence_type: PresenceType) {
         if self.session(slot).ended_before.is_some() {
             // Its end has been said since, and another session may have its name by now.
