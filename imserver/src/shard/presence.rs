@@ -22,7 +22,8 @@ use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::node::escape_into;
 use xmpp::stanza::{Direction, Rewrite, is_reserved};
 
-/// Presence held back for one session while its output window is full: senders, newest stanza each.
+/// Presence held back for one session while its output window is full: senders, newest stanza each. Of bytes it may be an output
+/// window more.
 const HELD_PRESENCE_MAX: usize = 5_000;
 
 impl Shard {
@@ -558,12 +559,16 @@ impl Shard {
             self.send_stanza(slot, bytes);
             return;
         }
-        match bound.held_presence.iter().position(|(f, _)| f == from) {
-            Some(at) => bound.held_presence[at].1 = bytes,
-            None if bound.held_presence.len() < HELD_PRESENCE_MAX => {
-                bound.held_presence.push((from.clone(), bytes))
-            }
-            None => self.end_session(
+        let held = &mut bound.held_presence;
+        let at = held.iter().position(|(f, _)| f == from);
+        let others = held.iter().enumerate().filter(|(n, _)| Some(*n) != at);
+        let others: usize = others.map(|(_, (_, b))| b.len()).sum();
+        // One goes in whatever its size, as into the window itself.
+        let fits = others == 0 || others + bytes.len() <= settings.output_window_bytes;
+        match at {
+            Some(at) if fits => held[at].1 = bytes,
+            None if fits && held.len() < HELD_PRESENCE_MAX => held.push((from.clone(), bytes)),
+            _ => self.end_session(
                 slot,
                 Some(StreamError::ResourceConstraint),
                 CloseReason::SlowClient,
