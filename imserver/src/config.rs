@@ -323,7 +323,7 @@ limits! {
     directed_presence_max: 1_000, 10..=100_000;
     /// Bytes of a vCard.
     vcard_bytes_max: 131_072, 1_024..=1_048_576;
-    /// Output bytes a client may leave untaken before its connection is closed.
+    /// Output bytes a client may leave untaken before it is given only what must not be lost, and that later.
     output_window_bytes: 1_048_576, 65_536..=67_108_864;
     /// Stanzas sent to a session with stream management and not acknowledged.
     unacknowledged_stanzas_max: 4_000, 100..=4_096;

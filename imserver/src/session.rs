@@ -8,7 +8,7 @@
 mod output;
 pub mod record;
 
-use crate::event::{ConnKey, LinkCommand, Now, SessionId};
+use crate::event::{ConnKey, LinkCommand, Now, Routed, SessionId};
 use crate::settings::Settings;
 use bytes::Bytes;
 use proto::frame::{Close, CloseReason, Frame, Marks, NoteKey, Open, Output, StoredId};
@@ -123,7 +123,28 @@ pub struct Bound {
     /// Presence held back while the output window is full: newest per sender.
     pub held_presence: Vec<(xmpp::jid::Jid, Bytes)>,
     /// Stanzas that are not stored, held back until the flood before them is out. Bounded by the output window.
-    pub behind_flood: Vec<Bytes>,
+    pub behind_flood: Vec<Behind>,
+}
+
+/// A stanza that is not stored and came after some that are.
+#[derive(Debug)]
+pub struct Behind {
+    /// As it goes out.
+    pub bytes: Bytes,
+    /// It is an IQ request: settled when it goes out, answered with an error if it cannot.
+    pub request: Option<Box<Routed>>,
+    /// Since when it waits (mono ms).
+    pub since_ms: u64,
+}
+
+impl Behind {
+    /// What one costs beside its bytes, about.
+    const OVERHEAD_BYTES: usize = 256;
+
+    /// What it counts for against the output window.
+    pub fn cost(bytes: usize) -> usize {
+        bytes + Self::OVERHEAD_BYTES
+    }
 }
 
 /// An available presence.
@@ -141,6 +162,20 @@ impl Bound {
     /// Takes messages sent to the bare JID.
     pub fn takes_messages(&self) -> bool {
         self.presence.as_ref().is_some_and(|p| p.priority >= 0)
+    }
+
+    /// It is still to be sent what is stored for it.
+    pub fn floods(&self) -> bool {
+        matches!(self.flood, Flood::Wanted | Flood::Reading)
+    }
+
+    /// There is room for a stanza of this size behind the flood.
+    pub fn has_room_behind(&self, len: usize, settings: &Settings) -> bool {
+        let held = self
+            .behind_flood
+            .iter()
+            .map(|b| Behind::cost(b.bytes.len()));
+        held.sum::<usize>() + Behind::cost(len) <= settings.output_window_bytes
     }
 
     /// It was taking messages when this one came, and the message was not for another session.

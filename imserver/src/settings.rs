@@ -40,7 +40,7 @@ pub struct Settings {
     /// Time to log in.
     pub login_timeout: Duration,
     /// Bytes sent to a client and not yet acknowledged by its TCP, past which presence is merged, stored messages stay
-    /// pending, and anything else ends the connection.
+    /// pending, other messages are dropped, IQ requests bounced, and the answer to one ends the connection.
     pub output_window_bytes: usize,
     /// Stored stanzas sent to one session and not acknowledged, past which more stay pending.
     pub unacknowledged_max: usize,

@@ -152,6 +152,8 @@ pub struct Shard {
     /// What groups give accounts, as of the last population.
     groups: groups::Groups,
     waiting_iqs: HashMap<u64, WaitingIq>,
+    /// Sessions with an IQ request behind their flood, once for each: since when (mono ms), slot, generation.
+    requests_behind: VecDeque<(u64, u32, u32)>,
     next_iq: u64,
     /// Ended sessions whose records are kept for `mux_lost`: due time, name.
     ended: VecDeque<(u64, SessionId)>,
@@ -218,6 +220,7 @@ impl Shard {
             after: VecDeque::new(),
             groups,
             waiting_iqs: HashMap::default(),
+            requests_behind: VecDeque::new(),
             next_iq: 0,
             ended: VecDeque::new(),
             orphans_until_ms: 0,

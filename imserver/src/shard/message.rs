@@ -7,9 +7,9 @@ use super::user::{Assignment, Holder, Queued};
 use super::{After, Shard};
 use crate::event::*;
 use crate::routing::{
-    self, Decision, PresenceType, Recipients, Resources, Situation, StanzaKind, To,
+    self, Decision, IqType, PresenceType, Recipients, Resources, Situation, StanzaKind, To,
 };
-use crate::session::{Flood, OutKind};
+use crate::session::{Behind, Flood, OutKind};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use store::{Append, Written};
@@ -342,7 +342,13 @@ impl Shard {
         match routing::decide(&self.situation(&stanza, &account, true, false)) {
             Decision::Deliver { to, .. } => {
                 let exact = self.session_of(&stanza.to);
-                for slot in self.recipients(&account, to, exact) {
+                let slots = self.recipients(&account, to, exact);
+                if let (StanzaKind::Iq(IqType::Get | IqType::Set), [slot]) =
+                    (stanza.kind, &slots[..])
+                {
+                    return self.give_request(*slot, stanza);
+                }
+                for slot in slots {
                     self.give_unstored(slot, &stanza);
                 }
                 self.done(stanza.token);
@@ -357,6 +363,8 @@ impl Shard {
         }
     }
 
+    /// A stanza that is neither stored nor a request. What does not fit is dropped, or anybody could have a session ended that is
+    /// reading something long over a slow line. (A client that does not read at all is ended by the tick.)
     pub(super) fn give_unstored(&mut self, slot: u32, stanza: &Routed) {
         if let StanzaKind::Presence(presence) = stanza.kind {
             // The answer to a probe of ours, for who it was before: it would not hear how that goes on.
@@ -369,27 +377,133 @@ impl Shard {
             return;
         }
         let settings = self.settings.clone();
-        let session = self.session(slot);
-        let flooding = session
-            .bound()
-            .is_some_and(|b| matches!(b.flood, Flood::Wanted | Flood::Reading));
+        let since_ms = self.now.mono_ms;
+        let generation = self.generation(slot);
         // An answer is not held: who it is for has been told that its question is settled.
         let answer = !stanza.kind.answerable();
-        if flooding && !answer && matches!(stanza.kind, StanzaKind::Message(_)) {
-            // Behind what is stored for this session (RFC 6120 §10.1), within the output window.
-            let bound = session.bound_mut().expect("checked above");
-            let held: usize = bound.behind_flood.iter().map(Bytes::len).sum();
-            if held + stanza.bytes.len() <= settings.output_window_bytes {
-                bound.behind_flood.push(stanza.bytes.clone());
+        let own = |t: Token| t.shard == self.id && (t.slot, t.generation) == (slot, generation);
+        // Nor dropped: this client asked, and would wait for ever, or take for sent what was refused. Errors that other clients
+        // make are none of that.
+        let owed =
+            answer && (matches!(stanza.kind, StanzaKind::Iq(_)) || stanza.token.is_some_and(own));
+        let session = self.session(slot);
+        let taken = match session.bound_mut().filter(|b| b.floods() && !answer) {
+            // Behind what is stored for this session (RFC 6120 §10.1).
+            Some(bound) => {
+                let room = bound.has_room_behind(stanza.bytes.len(), &settings);
+                if room {
+                    bound.behind_flood.push(Behind {
+                        bytes: stanza.bytes.clone(),
+                        request: None,
+                        since_ms,
+                    });
+                }
+                room
             }
-        } else if session.has_room(stanza.bytes.len(), &settings) {
-            self.send_stanza(slot, stanza.bytes.clone());
-        } else {
+            None => {
+                let room = session.has_room(stanza.bytes.len(), &settings);
+                if room {
+                    self.send_stanza(slot, stanza.bytes.clone());
+                }
+                room
+            }
+        };
+        if !taken && owed {
             self.end_session(
                 slot,
                 Some(xmpp::error::StreamError::ResourceConstraint),
                 proto::frame::CloseReason::SlowClient,
             );
+        } else if !taken {
+            tracing::debug!(
+                to = stanza.to.as_str(),
+                "a message that is not stored was dropped: the client is behind with its output"
+            );
+        }
+    }
+
+    /// An IQ request for a session: behind what is stored for it (RFC 6120 §10.1). It is settled when it is out, and answered
+    /// for the session if that takes too long or there is no room.
+    fn give_request(&mut self, slot: u32, stanza: Box<Routed>) {
+        let settings = self.settings.clone();
+        let since_ms = self.now.mono_ms;
+        let generation = self.generation(slot);
+        let session = self.session(slot);
+        let room = session.has_room(stanza.bytes.len(), &settings);
+        let Some(bound) = session.bound_mut().filter(|b| b.floods()) else {
+            if room {
+                self.send_stanza(slot, stanza.bytes.clone());
+                self.done(stanza.token);
+            } else {
+                self.bounce_behind(stanza);
+            }
+            return;
+        };
+        if bound.has_room_behind(stanza.bytes.len(), &settings) {
+            bound.behind_flood.push(Behind {
+                bytes: stanza.bytes.clone(),
+                request: Some(stanza),
+                since_ms,
+            });
+            self.requests_behind.push_back((since_ms, slot, generation));
+        } else {
+            self.bounce_behind(stanza);
+        }
+    }
+
+    fn bounce_behind(&mut self, stanza: Box<Routed>) {
+        let text = "The recipient is behind with what it has been sent; try again later";
+        self.bounce(stanza, StanzaError::ResourceConstraint, Some(text));
+    }
+
+    /// Nothing stored stands before them any more.
+    pub(super) fn release_behind_flood(&mut self, slot: u32) {
+        let Some(bound) = self.session(slot).bound_mut() else {
+            return;
+        };
+        for behind in std::mem::take(&mut bound.behind_flood) {
+            self.send_stanza(slot, behind.bytes);
+            if let Some(request) = behind.request {
+                self.done(request.token);
+            }
+        }
+    }
+
+    /// The session ends: requests that it was not given are answered as if it had not been there (RFC 6121 §8.5.3.2.3).
+    pub(super) fn refuse_behind_flood(&mut self, slot: u32) {
+        let Some(bound) = self.session(slot).bound_mut() else {
+            return;
+        };
+        for behind in std::mem::take(&mut bound.behind_flood) {
+            if let Some(request) = behind.request {
+                self.bounce(request, StanzaError::ServiceUnavailable, None);
+            }
+        }
+    }
+
+    /// Requests that have waited behind a flood for too long are answered.
+    pub(super) fn expire_behind_flood(&mut self) {
+        let settle_max = self.settings.settle_max.as_millis() as u64;
+        let due = self.now.mono_ms.saturating_sub(settle_max);
+        while let Some(&(since_ms, slot, generation)) = self.requests_behind.front() {
+            if since_ms >= due {
+                break;
+            }
+            self.requests_behind.pop_front();
+            if !self.live(slot, generation) {
+                continue;
+            }
+            let Some(bound) = self.session(slot).bound_mut() else {
+                continue;
+            };
+            let late = |b: &Behind| b.request.is_some() && b.since_ms < due;
+            let waiting = std::mem::take(&mut bound.behind_flood);
+            let (late, rest) = waiting.into_iter().partition(late);
+            bound.behind_flood = rest;
+            let late: Vec<Behind> = late;
+            for request in late.into_iter().filter_map(|b| b.request) {
+                self.bounce_behind(request);
+            }
         }
     }
 
@@ -542,9 +656,7 @@ impl Shard {
         bound.flood = Flood::Live;
         let account = bound.account.clone();
         let caught_up = std::mem::take(&mut bound.catching_up);
-        for bytes in std::mem::take(&mut bound.behind_flood) {
-            self.send_stanza(slot, bytes);
-        }
+        self.release_behind_flood(slot);
         if caught_up {
             self.resume_clearing(&account);
         }

@@ -60,7 +60,6 @@ impl Shard {
         }
     }
 
-    /// Presence without `to`: the session says how it is to everybody who may know.
     /// A client probes by itself. Whom it may not see is not asked: every address of ours gives the same answer, whether it is online,
     /// has ever been, or is nobody's (RFC 6121 §4.3.2). That leaves out what §4.6.6 grants to those who have had directed presence:
     /// only the other side knows of that, and its answer would differ from this one in time.
@@ -95,6 +94,7 @@ impl Shard {
         self.send_on(slot, number, &element, kind, Some(to), Retention::Drop);
     }
 
+    /// Presence without `to`: the session says how it is to everybody who may know.
     fn say(&mut self, slot: u32, number: u64, element: Element, presence_type: PresenceType) {
         if self.session(slot).ended_before.is_some() {
             // Its end has been said since, and another session may have its name by now.
@@ -163,6 +163,7 @@ impl Shard {
         self.session(slot).done(number);
         if let Some(from) = gives_up {
             self.release_owed(slot, &account, from);
+            self.release_behind_flood(slot);
         }
         if caught_up {
             self.resume_clearing(&account);
@@ -766,6 +767,7 @@ impl Shard {
 
     /// Tells everybody that a session is gone. Called while it is still bound.
     pub(super) fn say_gone(&mut self, slot: u32) {
+        self.refuse_behind_flood(slot);
         let Some(bound) = self.session(slot).bound_mut() else {
             return;
         };

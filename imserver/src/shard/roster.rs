@@ -553,6 +553,10 @@ impl Shard {
         let fetched = roster.fetch(ver, &id, jid.as_str(), part, || view.contacts(&account));
         let fits = fetched.result.len() <= OUTPUT_ELEMENT_BYTES_MAX;
         self.send_stanza(slot, fetched.result);
+        if !fits {
+            // It was sent an error instead, and has no roster that a push could change.
+            return self.session(slot).done(number);
+        }
         for change in fetched.missed {
             let shown = self.groups.view.shown(&account, &change.jid);
             let id = format!("missed-{:x}", change.version);
@@ -645,10 +649,8 @@ impl Shard {
                         }
                         removed => removed.map(|(outcome, applied)| (jid, outcome, applied)),
                     }
-                    removed => removed.map(|(outcome, applied)| (jid, outcome, applied)),
                 }
-            }
-        };
+            };
         if again && !own && shown.is_some() {
             // A removal that may have been carried out before: the client is told what is left.
             self.push_seen(&account, &contact);

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use store::Written;
 use xmpp::jid::FullJid;
 
-const PEOPLE: [&str; 4] = ["ann", "bob", "cyd", "dan"];
+pub(super) const PEOPLE: [&str; 4] = ["ann", "bob", "cyd", "dan"];
 
 fn bare(name: &str) -> BareJid {
     BareJid::parse(&format!("{name}@localhost")).expect("an address")
@@ -38,7 +38,7 @@ fn population(groups: &[(&str, &str)], before: &Population) -> Arc<Population> {
     ))
 }
 
-fn key(n: usize) -> ConnKey {
+pub(super) fn key(n: usize) -> ConnKey {
     ConnKey {
         link: LinkId(1),
         conn: ConnId(n as u64),
@@ -46,15 +46,15 @@ fn key(n: usize) -> ConnKey {
 }
 
 /// Everybody is online and available, and has asked for the roster.
-struct Office {
-    shard: Shard,
+pub(super) struct Office {
+    pub(super) shard: Shard,
     population: Arc<Population>,
     /// The number of the next write that is answered.
     written: u64,
 }
 
 impl Office {
-    fn new(groups: &[(&str, &str)], settings: Settings) -> Self {
+    pub(super) fn new(groups: &[(&str, &str)], settings: Settings) -> Self {
         let population = population(groups, &Population::default());
         let config = ShardConfig {
             id: ShardId(0),
@@ -86,7 +86,7 @@ impl Office {
     }
 
     /// Lets everything happen. What each client is given, in order of clients.
-    fn settle(&mut self) -> Vec<String> {
+    pub(super) fn settle(&mut self) -> Vec<String> {
         let mut given: Vec<Vec<String>> = vec![Vec::new(); PEOPLE.len()];
         let mut give = |conn: ConnId, bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes).into_owned();
@@ -138,7 +138,7 @@ impl Office {
         given.into_iter().enumerate().flat_map(line).collect()
     }
 
-    fn says(&mut self, name: &str, xml: &str) -> Vec<String> {
+    pub(super) fn says(&mut self, name: &str, xml: &str) -> Vec<String> {
         let n = PEOPLE.iter().position(|p| *p == name).expect("one of ours");
         let input = Input {
             bytes: xml.replacen(' ', " xmlns='jabber:client' ", 1).into(),
@@ -148,7 +148,7 @@ impl Office {
         self.settle()
     }
 
-    fn roster_set(&mut self, name: &str, item: &str) -> Vec<String> {
+    pub(super) fn roster_set(&mut self, name: &str, item: &str) -> Vec<String> {
         self.says(
             name,
             &format!("<iq type='set' id='s'><query xmlns='jabber:iq:roster'>{item}</query></iq>"),
@@ -223,7 +223,7 @@ fn resume(n: usize) -> Resume {
 }
 
 /// Who is given something that contains this.
-fn with<'g>(given: &'g [String], part: &str) -> Vec<&'g str> {
+pub(super) fn with<'g>(given: &'g [String], part: &str) -> Vec<&'g str> {
     let those = given.iter().filter(|g| g.contains(part));
     those
         .map(|g| g.split(':').next().expect("a name"))
