@@ -245,3 +245,11 @@ fn a_probe_does_not_tell_who_is_there() {
     let given = office.says("ann", "<presence type='probe' to='bob@localhost'/>");
     assert_eq!(with(&given, "from='bob@localhost/x'"), ["ann"], "{given:?}");
 }
+
+#[test]
+fn directed_presence_reaches_a_resource_that_is_not_available() {
+    let mut office = office(1 << 20);
+    office.says("bob", "<presence type='unavailable'/>");
+    let given = office.says("ann", "<presence to='bob@localhost/x'/>");
+    assert_eq!(with(&given, "from='ann@localhost/x'"), ["bob"], "{given:?}");
+}
