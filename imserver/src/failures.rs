@@ -85,7 +85,7 @@ fn reason(why: LoginFailure) -> &'static str {
         LoginFailure::Sasl(failure) => match failure {
             Failure::NotAuthorized => "wrong password, or no such account",
             Failure::AccountDisabled => "the account is disabled",
-            Failure::CredentialsExpired => "the ticket has expired",
+            Failure::CredentialsExpired => "the password or the ticket has expired",
             Failure::TemporaryAuthFailure => "a directory does not answer",
             Failure::InvalidAuthzid => "the client wants to be somebody else",
             Failure::InvalidMechanism => "the mechanism is not offered",
