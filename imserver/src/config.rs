@@ -18,6 +18,7 @@ mod tests;
 
 use crate::certificate::CertificateMapping;
 use crate::policy::{Policy, Right};
+use crate::settings::{ELEMENT_BYTES_BEFORE_LOGIN_CEILING, ELEMENT_BYTES_CEILING};
 use ::directory::cache::CacheConfig;
 use ::directory::gssapi::Realms;
 use ::directory::imap::ImapConfig;
@@ -296,9 +297,11 @@ macro_rules! limits {
 
 limits! {
     /// Bytes of one element before login.
-    element_bytes_before_login_max: 10_240, 4_096..=65_536;
+    element_bytes_before_login_max: 10_240, 4_096..=ELEMENT_BYTES_BEFORE_LOGIN_CEILING;
     /// Bytes of one element after login. RFC 6120 §13.12 wants at least 10,000.
-    element_bytes_max: 262_144, 10_240..=16_777_216;
+    element_bytes_max: 262_144, 10_240..=ELEMENT_BYTES_CEILING;
+    /// Bytes of everything a connection sends before login.
+    bytes_before_login_max: 1_048_576, 131_072..=16_777_216;
     /// Nesting depth of an element.
     element_depth_max: 64, 16..=1_024;
     /// Seconds from Open to login.
@@ -319,6 +322,8 @@ limits! {
     group_presence_max: 1_000, 0..=100_000;
     /// Pending messages of one account; more are refused with `resource-constraint`.
     pending_messages_per_user_max: 10_000, 10..=10_000_000;
+    /// Bytes of pending messages of one account; more are refused with `resource-constraint`. More than the largest element.
+    pending_bytes_max: 67_108_864, 4_194_304..=1_099_511_627_776;
     /// Entities one session has sent directed presence to and not taken back.
     directed_presence_max: 1_000, 10..=100_000;
     /// Bytes of a vCard.

@@ -329,6 +329,8 @@ pub enum Read {
         after: u64,
         /// At most so many.
         limit: usize,
+        /// And so many bytes, or one row.
+        bytes_max: usize,
     },
     /// What there is for somebody's vCard: what their directory knows, and what they have stored.
     Card(BareJid),
@@ -339,8 +341,8 @@ pub enum Read {
 pub enum ReadResult {
     /// `None`: no such account.
     User(Option<Box<store::UserData>>),
-    /// The page; shorter than the limit when there are no more.
-    Pending(Vec<store::StoredRow>),
+    /// The page.
+    Pending(store::PendingPage),
     /// For a vCard. `None`: there is nobody of this address.
     Card(Option<Box<CardFacts>>),
     /// The store did not answer.

@@ -235,6 +235,8 @@ pub struct Session {
     pub open: Box<Open>,
     /// The parser.
     pub parser: StreamParser,
+    /// Bytes that came before log-in.
+    pub bytes_before_login: u64,
     /// Where it is in its life.
     pub stage: Stage,
     /// When it came, or last did something (mono ms).
@@ -354,6 +356,7 @@ impl Session {
             key,
             open,
             parser,
+            bytes_before_login: 0,
             stage,
             active_ms: now.mono_ms,
             opened_ms: now.mono_ms,

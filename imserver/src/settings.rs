@@ -1,6 +1,7 @@
 //! What the core must know of the configuration, checked and typed. One immutable object that every shard holds;
 //! a reload gives each a new one.
 
+use proto::limits::INPUT_WINDOW_MAX;
 use std::sync::Arc;
 use std::time::Duration;
 use xmpp::jid::{BareJid, Jid};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub element_depth_max: usize,
     /// Largest element before log-in, bytes.
     pub element_bytes_max_before_login: usize,
+    /// All input of a connection before log-in, bytes.
+    pub bytes_before_login_max: u64,
     /// Largest element after log-in, bytes.
     pub element_bytes_max: usize,
     /// Time to log in.
@@ -48,6 +51,8 @@ pub struct Settings {
     pub sessions_per_account_max: usize,
     /// Pending messages one account may have.
     pub pending_max: u64,
+    /// Bytes of pending messages one account may have.
+    pub pending_bytes_max: u64,
     /// Entities a session may send directed presence to and be remembered for.
     pub directed_presence_max: usize,
     /// Roster items one account may have.
@@ -152,12 +157,14 @@ impl Default for Settings {
             login_failures_logged_max: 120,
             element_depth_max: 64,
             element_bytes_max_before_login: 10 * 1024,
+            bytes_before_login_max: 1024 * 1024,
             element_bytes_max: 256 * 1024,
             login_timeout: Duration::from_secs(30),
             output_window_bytes: 512 * 1024,
             unacknowledged_max: 2_000,
             sessions_per_account_max: 20,
             pending_max: 10_000,
+            pending_bytes_max: 64 * 1024 * 1024,
             directed_presence_max: 1_000,
             roster_items_max: 2_000,
             roster_bytes_max: 2 * 1024 * 1024,
@@ -177,6 +184,20 @@ impl Default for Settings {
         }
     }
 }
+
+/// Input a mux may send ahead of the largest element, after log-in: so that the next one is on its way.
+const INPUT_AHEAD: usize = 64 * 1024;
+/// The same before log-in.
+const INPUT_AHEAD_BEFORE_LOGIN: usize = 6 * 1024;
+
+/// Largest value of `limits.element_bytes_max`: an element must fit into what the link may grant.
+pub const ELEMENT_BYTES_CEILING: usize = INPUT_WINDOW_MAX as usize - INPUT_AHEAD;
+/// Largest value of `limits.element_bytes_before_login_max`. A ticket of Kerberos has at most 64 KiB.
+pub const ELEMENT_BYTES_BEFORE_LOGIN_CEILING: usize = 64 * 1024;
+
+const _: () = assert!(
+    ELEMENT_BYTES_BEFORE_LOGIN_CEILING + INPUT_AHEAD_BEFORE_LOGIN <= INPUT_WINDOW_MAX as usize
+);
 
 impl Settings {
     /// Whether the domain is ours.
@@ -206,11 +227,11 @@ impl Settings {
 
     /// How much input a mux may send ahead of what is settled, after log-in. Never less than the largest element.
     pub fn input_window(&self) -> u64 {
-        self.element_bytes_max as u64 + 64 * 1024
+        (self.element_bytes_max + INPUT_AHEAD) as u64
     }
 
     /// The same before log-in.
     pub fn input_window_before_login(&self) -> u64 {
-        self.element_bytes_max_before_login as u64 + 6 * 1024
+        (self.element_bytes_max_before_login + INPUT_AHEAD_BEFORE_LOGIN) as u64
     }
 }

@@ -16,8 +16,8 @@ use crate::StoreError;
 use crate::position::PositionKey;
 use crate::traits::{Engine, Reader, SessionStore, Writer};
 use crate::types::{
-    Account, AccountEntry, Append, ArchiveQuery, Counts, Overlay, PutMode, RosterItem, StoreId,
-    StoredRow, SubscriptionRequest, UserData, Write, WriteError, Written,
+    Account, AccountEntry, Append, ArchiveQuery, Counts, Overlay, PendingPage, PutMode, RosterItem,
+    StoreId, StoredRow, SubscriptionRequest, UserData, Write, WriteError, Written,
 };
 
 /// A store in memory. Clones of the handle share the store; [`snapshot`](Model::snapshot) does not.
@@ -437,6 +437,11 @@ impl Reader for ModelReader {
         let account = state.accounts.get(&account_key(owner));
         let roster = state.rosters.get(owner);
         let requests = state.requests.get(owner).into_iter().flatten();
+        let rows = state.rows.get(owner);
+        let pending = || {
+            let rows = rows.into_iter().flat_map(|rows| rows.values());
+            rows.filter(|row| row.pending)
+        };
         Ok(UserData {
             disabled: account.is_some_and(|account| account.disabled),
             created_ms: account.map_or(0, |account| account.created_ms),
@@ -450,29 +455,38 @@ impl Reader for ModelReader {
                     stanza: stanza.clone(),
                 })
                 .collect(),
-            pending: state.rows.get(owner).map_or(0, |rows| {
-                rows.values().filter(|row| row.pending).count() as u64
-            }),
+            pending: pending().count() as u64,
+            pending_bytes: pending().map(|row| row.payload.len() as u64).sum(),
         })
     }
 
-    fn pending(
+    fn pending_page(
         &mut self,
         owner: &BareJid,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<StoredRow>, StoreError> {
+        bytes_max: usize,
+    ) -> Result<PendingPage, StoreError> {
         let shared = self.0.lock()?;
-        let Some(rows) = shared.state.rows.get(owner) else {
-            return Ok(Vec::new());
+        let mut page = PendingPage {
+            rows: Vec::new(),
+            complete: true,
         };
-        let later = rows
-            .range(after.saturating_add(1)..)
+        let later = shared.state.rows.get(owner);
+        let later = later
+            .into_iter()
+            .flat_map(|rows| rows.range(after.saturating_add(1)..))
             .filter(|(_, row)| row.pending);
-        Ok(later
-            .take(limit)
-            .map(|(position, row)| stored(*position, row))
-            .collect())
+        let mut bytes = 0;
+        for (position, row) in later {
+            bytes += row.payload.len();
+            if page.rows.len() >= limit || (bytes > bytes_max && !page.rows.is_empty()) {
+                page.complete = false;
+                break;
+            }
+            page.rows.push(stored(*position, row));
+        }
+        Ok(page)
     }
 
     fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError> {

@@ -6,8 +6,8 @@ use xmpp::jid::BareJid;
 use crate::StoreError;
 use crate::position::PositionKey;
 use crate::types::{
-    Account, AccountEntry, ArchiveQuery, Counts, Overlay, StoreId, StoredRow, UserData, Write,
-    Written,
+    Account, AccountEntry, ArchiveQuery, Counts, Overlay, PendingPage, StoreId, StoredRow,
+    UserData, Write, Written,
 };
 
 /// An open store. Shared by the threads that need a reader.
@@ -50,13 +50,24 @@ pub trait Reader: Send {
     fn user(&mut self, owner: &BareJid) -> Result<Option<UserData>, StoreError>;
     /// The same for somebody whose account is elsewhere (LDAP): what the store has, maybe nothing.
     fn user_data(&mut self, owner: &BareJid) -> Result<UserData, StoreError>;
-    /// Pending rows of an owner with a position greater than `after`, ascending, at most `limit`.
+    /// Pending rows of an owner with a position greater than `after`, ascending: at most `limit`, and no more than have
+    /// `bytes_max` bytes of stanzas together; one at least, if there is one.
+    fn pending_page(
+        &mut self,
+        owner: &BareJid,
+        after: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<PendingPage, StoreError>;
+    /// The same, however long the stanzas are.
     fn pending(
         &mut self,
         owner: &BareJid,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<StoredRow>, StoreError>;
+    ) -> Result<Vec<StoredRow>, StoreError> {
+        Ok(self.pending_page(owner, after, limit, usize::MAX)?.rows)
+    }
     /// A page of an archive.
     fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError>;
     /// One row by position, if it is this owner's and still archived or pending.

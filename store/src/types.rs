@@ -266,6 +266,17 @@ pub struct UserData {
     pub requests: Vec<SubscriptionRequest>,
     /// Messages pending.
     pub pending: u64,
+    /// Bytes of them: of their stanzas, and maybe of what an engine stores beside each.
+    pub pending_bytes: u64,
+}
+
+/// A page of pending rows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PendingPage {
+    /// Ascending by position.
+    pub rows: Vec<StoredRow>,
+    /// There are no more behind them.
+    pub complete: bool,
 }
 
 /// A stored message.

@@ -25,6 +25,7 @@ macro_rules! conformance {
 conformance! {
     messages_are_pending_until_acknowledged
     pending_is_paged_in_order
+    pending_pages_are_bounded_in_bytes
     archived_rows_stay_after_acknowledgement
     archive_is_paged_both_ways_and_filtered
     nobody_clears_the_marks_of_another
@@ -153,6 +154,44 @@ fn pending_is_paged_in_order(store: &mut dyn Fixture) {
         reader.pending(&jid("a@x.example"), u64::MAX, 5).unwrap(),
         []
     );
+}
+
+fn pending_pages_are_bounded_in_bytes(store: &mut dyn Fixture) {
+    let owner = jid("a@x.example");
+    let long = |n: usize| format!("<m{n}>{}</m{n}>", "x".repeat(n * 1_000));
+    let mut writer = store.engine().writer().unwrap();
+    let writes: Vec<Write> = [1, 2, 3, 40, 5]
+        .into_iter()
+        .map(|n| Write::Append(message("a@x.example", &long(n))))
+        .collect();
+    let positions: Vec<u64> = writer.commit(&writes).unwrap().iter().map(stored).collect();
+    let mut reader = store.engine().reader().unwrap();
+    // After a position, at most so many rows and bytes: which rows come, and whether they are the last.
+    for (after, limit, bytes_max, rows, complete) in [
+        (0, 10, usize::MAX, 0..5, true),
+        (0, 5, usize::MAX, 0..5, true),
+        (0, 4, usize::MAX, 0..4, false),
+        (0, 10, 7_000, 0..3, false),
+        (0, 2, 7_000, 0..2, false),
+        (0, 10, 0, 0..1, false),
+        (positions[2], 10, 7_000, 3..4, false),
+        (positions[3], 10, 0, 4..5, true),
+        (positions[4], 10, 0, 5..5, true),
+    ] {
+        let page = reader
+            .pending_page(&owner, after, limit, bytes_max)
+            .unwrap();
+        let found: Vec<u64> = page.rows.iter().map(|row| row.position).collect();
+        let what = format!("{after} {limit} {bytes_max}");
+        assert_eq!(found, positions[rows], "{what}");
+        assert_eq!(page.complete, complete, "{what}");
+    }
+    let bytes = |reader: &mut dyn Reader| reader.user_data(&owner).unwrap().pending_bytes;
+    assert!((51_000..53_000).contains(&bytes(reader.as_mut())));
+    writer
+        .commit(&[ack("a@x.example", &positions[3..4])])
+        .unwrap();
+    assert!((11_000..13_000).contains(&bytes(reader.as_mut())));
 }
 
 fn archived(owner: &str, peer: &str, time_ms: u64, payload: &str) -> Append {

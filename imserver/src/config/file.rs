@@ -309,6 +309,8 @@ section! {
         element_bytes_before_login_max: u64, Reload;
         /// Bytes of one element after login.
         element_bytes_max: u64, Reload;
+        /// Bytes of everything a connection sends before login.
+        bytes_before_login_max: u64, Reload;
         /// Nesting depth of an element.
         element_depth_max: u64, Reload;
         /// Seconds from Open to login.
@@ -329,6 +331,8 @@ section! {
         group_presence_max: u64, Reload;
         /// Pending messages of one account.
         pending_messages_per_user_max: u64, Reload;
+        /// Bytes of pending messages of one account.
+        pending_bytes_max: u64, Reload;
         /// Entities one session has sent directed presence to.
         directed_presence_max: u64, Reload;
         /// Bytes of a vCard.

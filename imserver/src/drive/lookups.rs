@@ -270,8 +270,9 @@ impl StoreReader {
                     owner,
                     after,
                     limit,
+                    bytes_max,
                 } => reader
-                    .pending(owner, *after, *limit)
+                    .pending_page(owner, *after, *limit, *bytes_max)
                     .map_or_else(failed_read, ReadResult::Pending),
                 Read::Card(owner) => lookups.card(reader.as_mut(), shard, &tag, owner)?,
             };

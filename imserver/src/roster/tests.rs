@@ -347,6 +347,7 @@ fn a_roster_is_bounded_in_bytes() {
         roster: roster.items.clone(),
         requests: Vec::new(),
         pending: 0,
+        pending_bytes: 0,
     });
     assert_eq!(loaded.bytes, roster.bytes);
 }

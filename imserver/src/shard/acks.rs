@@ -126,7 +126,12 @@ impl Shard {
         let positions = std::mem::take(&mut user.acks);
         let slots = user.slots();
         if !positions.is_empty() {
-            user.pending = user.pending.saturating_sub(positions.len() as u64);
+            let taken = positions.iter().filter_map(|p| {
+                let assignment = user.assigned.get_mut(p)?;
+                Some(std::mem::take(&mut assignment.bytes))
+            });
+            let bytes = taken.sum();
+            user.take_pending(positions.len(), bytes);
             let write = self.write(Write::Store(store::Write::Ack {
                 owner: account.clone(),
                 positions: positions.clone(),

@@ -68,6 +68,22 @@ impl Shard {
         self.end_session(slot, None, CloseReason::PolicyViolation);
     }
 
+    /// Counts what a stranger has sent: no length of a single element bounds white space, or log-ins begun again and again. True:
+    /// it was too much, and the connection is closed.
+    pub(super) fn strange_bytes(&mut self, slot: u32, len: usize) -> bool {
+        let max = self.settings.bytes_before_login_max;
+        let session = self.session(slot);
+        if !matches!(session.stage, Stage::Negotiating(_)) {
+            return false;
+        }
+        session.bytes_before_login += len as u64;
+        let too_many = session.bytes_before_login > max;
+        if too_many {
+            self.stream_error(slot, StreamError::PolicyViolation);
+        }
+        too_many
+    }
+
     /// An event of a stream that is not logged in yet.
     pub(super) fn negotiate_event(&mut self, slot: u32, event: StreamEvent) {
         let now = self.now;

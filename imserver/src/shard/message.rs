@@ -139,13 +139,16 @@ impl Shard {
 
     fn store_message(&mut self, stanza: Box<Routed>, account: &BareJid) {
         let archive = self.settings.archive && stanza.retention.archives();
-        let pending_max = self.settings.pending_max;
+        let settings = self.settings.clone();
+        let len = stanza.bytes.len();
         let time_ms = self.now.unix_ms;
         let user = self
             .users
             .get_mut(account)
             .expect("the caller has found it");
-        if user.pending >= pending_max {
+        if user.pending >= settings.pending_max
+            || user.pending_bytes + len as u64 > settings.pending_bytes_max
+        {
             self.bounce(
                 stanza,
                 StanzaError::ResourceConstraint,
@@ -153,7 +156,7 @@ impl Shard {
             );
             return;
         }
-        user.pending += 1;
+        user.add_pending(len);
         user.storing += 1;
         let append = Append {
             owner: account.clone(),
@@ -192,13 +195,13 @@ impl Shard {
             // Taken before a restart: it is pending, and the floods of this account will find it, or it has been delivered.
             Some(Written::Replayed { .. }) => {
                 if let Some(user) = self.users.get_mut(&stanza.to.bare()) {
-                    user.pending = user.pending.saturating_sub(1);
+                    user.take_pending(1, stanza.bytes.len() as u64);
                 }
                 self.done(stanza.token);
             }
             _ => {
                 if let Some(user) = self.users.get_mut(&stanza.to.bare()) {
-                    user.pending = user.pending.saturating_sub(1);
+                    user.take_pending(1, stanza.bytes.len() as u64);
                 }
                 self.bounce(
                     stanza,
@@ -279,6 +282,7 @@ impl Shard {
         self.hold(
             account,
             position,
+            bytes.len(),
             Holder {
                 slot,
                 sent: send,
@@ -297,9 +301,10 @@ impl Shard {
     }
 
     /// The session holds (or is owed) the pending message.
-    fn hold(&mut self, account: &BareJid, position: u64, holder: Holder) {
+    fn hold(&mut self, account: &BareJid, position: u64, len: usize, holder: Holder) {
         let user = self.users.get_mut(account).expect("it has sessions");
         let assignment = user.assigned.entry(position).or_default();
+        assignment.bytes = len as u64;
         match assignment
             .holders
             .iter_mut()
@@ -540,6 +545,10 @@ impl Shard {
             || !session.may_hold_page(settings.unacknowledged_max)
             || session.key.is_none()
             || session.ended_before.is_some();
+        // What does not fit would be read again.
+        let bytes_max = settings
+            .output_window_bytes
+            .saturating_sub(session.outstanding_bytes());
         let Some(bound) = session.bound() else { return };
         if bound.flood != Flood::Wanted || busy || !bound.ready {
             return;
@@ -568,6 +577,7 @@ impl Shard {
                 owner: account,
                 after,
                 limit: FLOOD_PAGE,
+                bytes_max,
             },
         ));
     }
@@ -577,7 +587,7 @@ impl Shard {
         &mut self,
         slot: u32,
         generation: u32,
-        rows: Option<Vec<store::StoredRow>>,
+        page: Option<store::PendingPage>,
     ) {
         if !self.live(slot, generation) {
             return;
@@ -596,18 +606,18 @@ impl Shard {
             return;
         }
         // The store did not answer: the tick tries again.
-        let Some(rows) = rows else { return };
+        let Some(page) = page else { return };
         let account = bound.account.clone();
-        self.take_page(slot, &account, rows);
+        self.take_page(slot, &account, page);
         if self.session(slot).bound().is_some_and(|b| b.catching_up) {
             self.resume_clearing(&account);
         }
         self.forget_cleared(&account);
     }
 
-    fn take_page(&mut self, slot: u32, account: &BareJid, rows: Vec<store::StoredRow>) {
-        let complete = rows.len() < FLOOD_PAGE;
-        for row in rows {
+    fn take_page(&mut self, slot: u32, account: &BareJid, page: store::PendingPage) {
+        let complete = page.complete;
+        for row in page.rows {
             let user = self.users.get_mut(account).expect("it has a session");
             if user.storing > 0 && row.position > user.last_position {
                 // Not given out to those it is for yet: who takes it here would take it from them.
@@ -718,6 +728,7 @@ impl Shard {
             self.hold(
                 account,
                 position,
+                row.payload.len(),
                 Holder {
                     slot,
                     sent: true,

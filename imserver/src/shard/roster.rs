@@ -139,8 +139,8 @@ impl Shard {
                 );
                 self.load_failed(&account);
             }
-            (ReadTag::Flood { slot, generation }, ReadResult::Pending(rows)) => {
-                self.flood_page(slot, generation, Some(rows))
+            (ReadTag::Flood { slot, generation }, ReadResult::Pending(page)) => {
+                self.flood_page(slot, generation, Some(page))
             }
             (ReadTag::Flood { slot, generation }, _) => self.flood_page(slot, generation, None),
             (ReadTag::Iq(n), result) => self.iq_read(n, result),
@@ -159,6 +159,7 @@ impl Shard {
         user.exists = exists;
         if let Some(data) = data {
             user.pending = data.pending;
+            user.pending_bytes = data.pending_bytes;
             let roster = Roster::new(*data);
             user.audience = Some(roster.audience().cloned().collect());
             user.roster = Some(Box::new(roster));

@@ -30,7 +30,10 @@ impl Shard {
             }
             return;
         }
-        session.parser.push(input.bytes);
+        if self.strange_bytes(slot, input.bytes.len()) {
+            return;
+        }
+        self.session(slot).parser.push(input.bytes);
         self.parse(slot);
     }
 

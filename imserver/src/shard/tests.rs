@@ -76,6 +76,7 @@ fn loaded(shard: &mut Shard) {
         roster: Vec::new(),
         requests: Vec::new(),
         pending: 0,
+        pending_bytes: 0,
     };
     let read = ReadResult::User(Some(Box::new(data)));
     shard.handle(NOW, Event::Read(ReadTag::Load(account), read));
@@ -177,4 +178,72 @@ fn a_session_name_is_never_used_again() {
     // As names were made before: smaller, in whatever run.
     let before = SessionId(1 << 32 | u64::from(u32::MAX));
     assert!(before < SessionId::new(2, 0));
+}
+
+/// White space has no length that a limit of one element could bound.
+#[test]
+fn a_stranger_may_send_only_so_much() {
+    let mut shard = shard(Settings {
+        bytes_before_login_max: 10_000,
+        ..Settings::default()
+    });
+    let key = ConnKey {
+        link: LinkId(1),
+        conn: proto::frame::ConnId(1),
+    };
+    let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 5222));
+    let open = proto::frame::Open {
+        kind: proto::frame::ListenerKind::C2s,
+        transport: proto::frame::Transport::Tcp,
+        peer: nowhere,
+        local: nowhere,
+        tls: None,
+        dial: None,
+    };
+    shard.handle(NOW, Event::Opened(key, Box::new(open), Arc::default()));
+    let header = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+                  xmlns:stream='http://etherx.jabber.org/streams'>";
+    let mut closed = |bytes: String| {
+        let input = proto::frame::Input {
+            bytes: bytes.into(),
+            message_end: false,
+        };
+        shard.handle(NOW, Event::Input(key, input));
+        shard.flush(NOW).links.into_iter().find_map(|c| match c {
+            LinkCommand::Frame {
+                frame: proto::frame::Frame::Close(_, close),
+                ..
+            } => Some(String::from_utf8_lossy(&close.last).into_owned()),
+            _ => None,
+        })
+    };
+    assert_eq!(closed(header.to_owned()), None);
+    for _ in 0..9 {
+        assert_eq!(closed(" ".repeat(1_000)), None);
+    }
+    let last = closed(" ".repeat(1_000)).expect("that was too much");
+    assert!(last.contains("<policy-violation"), "{last}");
+}
+
+/// An inbox is bounded in bytes, too, by what was in it when it was loaded and what has come since.
+#[test]
+fn an_inbox_with_too_many_bytes_takes_no_more() {
+    for (there, len, fit) in [(0, 1_000, 10), (9_500, 1_000, 0), (9_000, 1_000, 1)] {
+        let mut shard = shard(Settings {
+            pending_bytes_max: 10_000,
+            ..Settings::default()
+        });
+        for n in 1..=12 {
+            shard.handle(NOW, message(n, len));
+        }
+        let account = BareJid::parse("juliet@localhost").expect("a JID");
+        let data = store::UserData {
+            pending: u64::from(there > 0),
+            pending_bytes: there,
+            ..store::UserData::default()
+        };
+        let read = ReadResult::User(Some(Box::new(data)));
+        shard.handle(NOW, Event::Read(ReadTag::Load(account), read));
+        assert_eq!(outcome(&mut shard).1, fit, "{there}");
+    }
 }

@@ -25,6 +25,8 @@ pub struct Holder {
 pub struct Assignment {
     /// Sessions that hold it unacknowledged.
     pub holders: Vec<Holder>,
+    /// Its bytes, if known, until they are no more among those pending.
+    pub bytes: u64,
     /// A session has acknowledged it.
     pub acked: bool,
     /// Sessions that have.
@@ -144,6 +146,8 @@ pub struct User {
     pub flood_waits: bool,
     /// Pending messages, as far as known.
     pub pending: u64,
+    /// And their bytes.
+    pub pending_bytes: u64,
     /// Last use of the roster or the entity (mono ms).
     pub used_ms: u64,
     /// The account is known to exist.
@@ -168,10 +172,27 @@ impl User {
             storing: 0,
             flood_waits: false,
             pending: 0,
+            pending_bytes: 0,
             used_ms: now_ms,
             exists: false,
             dirty: false,
         }
+    }
+
+    /// A message of this length becomes pending.
+    pub fn add_pending(&mut self, len: usize) {
+        self.pending += 1;
+        self.pending_bytes += len as u64;
+    }
+
+    /// So many messages with so many bytes are pending no more.
+    pub fn take_pending(&mut self, count: usize, bytes: u64) {
+        self.pending = self.pending.saturating_sub(count as u64);
+        self.pending_bytes = match self.pending {
+            // What was not known of each must not add up.
+            0 => 0,
+            _ => self.pending_bytes.saturating_sub(bytes),
+        };
     }
 
     /// Its sessions, and those that have ended but are not done with.

@@ -74,6 +74,17 @@ pub(crate) fn with_message<T>(
     found.transpose().map(Option::flatten)
 }
 
+/// Length of the row at a position, if there is one: the message and some dozens of bytes. Its bytes are not read.
+pub(crate) fn row_bytes(db: &Db, position: u64) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT length(row) FROM log WHERE position = ?";
+    let mut statement = db.conn.prepare_cached(sql).map_err(|e| db.error(e))?;
+    let found: Option<i64> = statement
+        .query_row([position as i64], |row| row.get(0))
+        .optional()
+        .map_err(|e| db.error(e))?;
+    Ok(found.map(|length| length as u64))
+}
+
 /// A row read back for the tail.
 pub(crate) struct ReadRow {
     pub position: u64,

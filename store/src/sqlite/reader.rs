@@ -16,7 +16,9 @@ use super::state::StateReader;
 use super::tail::Found;
 use crate::StoreError;
 use crate::traits::Reader;
-use crate::types::{Account, AccountEntry, ArchiveQuery, Counts, Overlay, StoredRow, UserData};
+use crate::types::{
+    Account, AccountEntry, ArchiveQuery, Counts, Overlay, PendingPage, StoredRow, UserData,
+};
 
 /// Positions taken from the index per query.
 const PAGE: usize = 256;
@@ -229,27 +231,45 @@ impl SqliteReader {
 
     /// Finds positions, then loads their rows. The log is read as of before the search, so that a row
     /// found is there even if it is acknowledged and deleted meanwhile; what is committed meanwhile
-    /// counts as later than this call.
+    /// counts as later than this call. The page holds at most `limit` rows, and as many as fit into `bytes_max`; one at least.
     fn rows(
         &self,
         owner: &BareJid,
+        limit: usize,
+        bytes_max: usize,
         find: impl FnOnce() -> Result<Vec<Found>, StoreError>,
-    ) -> Result<Vec<StoredRow>, StoreError> {
+    ) -> Result<PendingPage, StoreError> {
         self.log.execute("BEGIN")?;
         let rows = log::last_position(&self.log).and_then(|last| {
             let mut found = find()?;
             found.retain(|row| row.position <= last);
-            self.load(owner, &found)
+            self.load(owner, &found, limit, bytes_max)
         });
         self.log.rollback();
         rows
     }
 
-    fn load(&self, owner: &BareJid, found: &[Found]) -> Result<Vec<StoredRow>, StoreError> {
-        let mut rows = Vec::with_capacity(found.len());
+    fn load(
+        &self,
+        owner: &BareJid,
+        found: &[Found],
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<PendingPage, StoreError> {
+        let mut page = PendingPage {
+            rows: Vec::with_capacity(found.len().min(limit)),
+            complete: true,
+        };
+        let mut bytes = 0;
         for Found { position, pending } in found {
             let row = log::with_message(&self.log, *position, |message| {
                 if message.owner != owner.as_str() {
+                    return None;
+                }
+                let first = page.rows.is_empty();
+                bytes += message.payload.len();
+                if page.rows.len() >= limit || (bytes > bytes_max && !first) {
+                    page.complete = false;
                     return None;
                 }
                 Some(StoredRow {
@@ -263,9 +283,24 @@ impl SqliteReader {
                     payload: Bytes::copy_from_slice(message.payload),
                 })
             })?;
-            rows.extend(row.flatten());
+            if !page.complete {
+                break;
+            }
+            page.rows.extend(row.flatten());
         }
-        Ok(rows)
+        Ok(page)
+    }
+
+    /// How many messages are pending, and what their rows take in the log.
+    fn count_pending(&self, owner: &BareJid, data: &mut UserData) -> Result<(), StoreError> {
+        let found = self.pending_positions(owner, 0, usize::MAX)?;
+        data.pending = found.len() as u64;
+        data.pending_bytes = 0;
+        for row in found {
+            // One acknowledged and deleted meanwhile takes nothing.
+            data.pending_bytes += log::row_bytes(&self.log, row.position)?.unwrap_or(0);
+        }
+        Ok(())
     }
 
     /// The row at a position with its marks, if it has any left.
@@ -319,27 +354,32 @@ impl Reader for SqliteReader {
         let Some(mut data) = self.state.user(owner, true)? else {
             return Ok(None);
         };
-        data.pending = self.pending_positions(owner, 0, usize::MAX)?.len() as u64;
+        self.count_pending(owner, &mut data)?;
         Ok(Some(data))
     }
 
     fn user_data(&mut self, owner: &BareJid) -> Result<UserData, StoreError> {
         let mut data = self.state.user(owner, false)?.unwrap_or_default();
-        data.pending = self.pending_positions(owner, 0, usize::MAX)?.len() as u64;
+        self.count_pending(owner, &mut data)?;
         Ok(data)
     }
 
-    fn pending(
+    fn pending_page(
         &mut self,
         owner: &BareJid,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<StoredRow>, StoreError> {
-        self.rows(owner, || self.pending_positions(owner, after, limit))
+        bytes_max: usize,
+    ) -> Result<PendingPage, StoreError> {
+        // One more is looked for, to know whether there are more.
+        let one_more = limit.saturating_add(1);
+        let find = || self.pending_positions(owner, after, one_more);
+        self.rows(owner, limit, bytes_max, find)
     }
 
     fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError> {
-        self.rows(&query.owner, || self.archive_positions(query))
+        let find = || self.archive_positions(query);
+        Ok(self.rows(&query.owner, usize::MAX, usize::MAX, find)?.rows)
     }
 
     fn row(&mut self, owner: &BareJid, position: u64) -> Result<Option<StoredRow>, StoreError> {
@@ -347,7 +387,7 @@ impl Reader for SqliteReader {
             self.find(owner, position)
                 .map(|found| found.into_iter().collect())
         };
-        Ok(self.rows(owner, find)?.pop())
+        Ok(self.rows(owner, 1, usize::MAX, find)?.rows.pop())
     }
 
     fn account(&mut self, jid: &BareJid) -> Result<Option<Account>, StoreError> {

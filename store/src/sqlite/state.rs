@@ -447,6 +447,7 @@ impl StateReader {
                 },
                 requests: self.requests(owner)?,
                 pending: 0,
+                pending_bytes: 0,
             }))
         })
     }

@@ -602,9 +602,10 @@ impl World {
                 owner,
                 after,
                 limit,
+                bytes_max,
             } => server
                 .reader
-                .pending(&owner, after, limit)
+                .pending_page(&owner, after, limit, bytes_max)
                 .map(ReadResult::Pending),
             // Nobody in a simulation asks about people.
             Read::Card(_) => Ok(ReadResult::Card(None)),

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn site(transport: Transport) -> (Site, Endpoint) {
     let plan = Plan {
@@ -60,6 +60,29 @@ fn characters_survive_every_cut() {
         assert_eq!(client.jid.split_once('/').unwrap().1, longest);
         let too_long = Client::login(&endpoint, &offender(), Some(&"é".repeat(512)));
         assert!(too_long.is_err(), "{transport:?}");
+    }
+}
+
+/// BAD_INPUTS 4: white space of somebody who does not log in ends soon.
+#[test]
+fn white_space_before_log_in_is_bounded() {
+    for transport in Transport::ALL {
+        let (_site, endpoint) = site(transport);
+        let mut stranger = Client::open(&endpoint).unwrap();
+        let spaces = " \n\t\r".repeat(4 * 1024);
+        let begun = Instant::now();
+        // Four megabytes; the mux may have closed before all are out.
+        let _ = (0..256).try_for_each(|_| stranger.send(&spaces));
+        let end = stranger.until_closed();
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{transport:?}: that was the end of the time to log in"
+        );
+        if let Ok(Some(condition)) = end {
+            assert_eq!(condition, "policy-violation", "{transport:?}");
+        }
+        let mut witness = Client::login(&endpoint, &bystander(), None).unwrap();
+        witness.ping().unwrap();
     }
 }
 

@@ -126,7 +126,10 @@ impl Office {
             for (tag, _) in effects.reads {
                 let read = match tag {
                     ReadTag::Load(_) => ReadResult::User(Some(Box::new(user()))),
-                    _ => ReadResult::Pending(Vec::new()),
+                    _ => ReadResult::Pending(store::PendingPage {
+                        complete: true,
+                        ..store::PendingPage::default()
+                    }),
                 };
                 self.shard.handle(NOW, Event::Read(tag, read));
             }
@@ -172,6 +175,7 @@ fn user() -> store::UserData {
         roster: Vec::new(),
         requests: Vec::new(),
         pending: 0,
+        pending_bytes: 0,
     }
 }
 
