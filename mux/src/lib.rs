@@ -14,6 +14,7 @@ mod conn;
 mod conns;
 mod embed;
 mod gate;
+pub mod http;
 mod hub;
 mod link;
 mod listen;

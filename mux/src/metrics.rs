@@ -4,14 +4,14 @@
 //! Owns: the counters and one thread. Never: blocks a connection thread; shows anything about a client.
 
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::Waker;
+
+use crate::http::{self, Http};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident, $kind:literal, $full:literal;)*) => {
@@ -121,46 +121,19 @@ pub struct HttpListener {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// One slow reader holds up the next scrape so long at most.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
-/// Enough for any scraper's request head.
-const REQUEST_BYTES_MAX: usize = 8 * 1024;
-
 impl HttpListener {
     /// Binds and starts serving.
     pub fn start(address: SocketAddr, metrics: Arc<Metrics>) -> io::Result<Self> {
-        const LISTENER: Token = Token(0);
-        const WAKER: Token = Token(1);
-        let mut listener = TcpListener::bind(address)?;
-        let address = listener.local_addr()?;
-        let mut poll = Poll::new()?;
-        poll.registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let http = Http::new(std::net::TcpListener::bind(address)?)?;
+        let address = http.address()?;
+        let waker = Arc::new(http.waker()?);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
             .name("mux-metrics".into())
             .spawn(move || {
-                let mut events = Events::with_capacity(8);
-                while !stopped.load(Relaxed) {
-                    if let Err(error) = poll.poll(&mut events, None)
-                        && error.kind() != io::ErrorKind::Interrupted
-                    {
-                        tracing::warn!(%error, "metrics listener stops");
-                        return;
-                    }
-                    while !stopped.load(Relaxed) {
-                        match listener.accept() {
-                            // A scraper that fails harms only itself.
-                            Ok((socket, _)) => {
-                                drop(serve(std::net::TcpStream::from(socket), &metrics))
-                            }
-                            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                            // Out of descriptors or aborted: edge-triggered, so look again in a while.
-                            Err(_) => std::thread::park_timeout(Duration::from_millis(100)),
-                        }
-                    }
+                if let Err(error) = http.run(&stopped, &|head| answer(head, &metrics)) {
+                    tracing::warn!(%error, "metrics listener stops");
                 }
             })?;
         Ok(Self {
@@ -188,50 +161,21 @@ impl Drop for HttpListener {
     }
 }
 
-fn serve(mut socket: std::net::TcpStream, metrics: &Metrics) -> io::Result<()> {
-    socket.set_nonblocking(false)?;
-    socket.set_read_timeout(Some(REQUEST_TIME_MAX))?;
-    socket.set_write_timeout(Some(REQUEST_TIME_MAX))?;
-    let until = std::time::Instant::now() + REQUEST_TIME_MAX;
-    let mut head = Vec::new();
-    let mut piece = [0; 1024];
-    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
-        let n = socket.read(&mut piece)?;
-        if n == 0 || head.len() + n > REQUEST_BYTES_MAX || std::time::Instant::now() > until {
-            return Ok(());
-        }
-        head.extend_from_slice(&piece[..n]);
-    }
-    let (status, body) = answer(&head, metrics);
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
-    let length = body.len();
-    let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    );
-    socket.write_all(text.as_bytes())
-}
-
-fn answer(head: &[u8], metrics: &Metrics) -> (&'static str, String) {
-    let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
-    let mut words = line.split(|b| *b == b' ');
-    let (method, target) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
-    if method != b"GET" {
-        return ("405 Method Not Allowed", "GET only\n".into());
-    }
-    match target.split(|b| *b == b'?').next().unwrap_or_default() {
-        b"/metrics" => ("200 OK", metrics.render()),
-        b"/healthz" if metrics.link_up.load(Relaxed) == 1 => ("200 OK", "ok\n".into()),
-        b"/healthz" => ("503 Service Unavailable", "no link to a server\n".into()),
-        _ => ("404 Not Found", "there is /metrics and /healthz\n".into()),
-    }
+fn answer(head: &[u8], metrics: &Metrics) -> String {
+    let (status, body) = match http::request(head) {
+        (b"GET", b"/metrics") => ("200 OK", metrics.render()),
+        (b"GET", b"/healthz") if metrics.link_up.load(Relaxed) == 1 => ("200 OK", "ok\n".into()),
+        (b"GET", b"/healthz") => ("503 Service Unavailable", "no link to a server\n".into()),
+        (b"GET", _) => ("404 Not Found", "there is /metrics and /healthz\n".into()),
+        _ => ("405 Method Not Allowed", "GET only\n".into()),
+    };
+    http::response(status, &body)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
 
     fn ask(address: SocketAddr, request: &str) -> String {
         let mut socket = std::net::TcpStream::connect(address).expect("connect");

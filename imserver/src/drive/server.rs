@@ -212,7 +212,7 @@ impl Server {
         AdminDoor::start(doors.admin, doors.admin_unix, admin_tls, &backend)?;
         for listener in doors.metrics {
             let source: Arc<dyn health::Source> = backend.clone();
-            spawn("metrics", move || health::serve(&listener, &source))?;
+            spawn("metrics", move || health::serve(listener, &source))?;
         }
         let name = config.name.clone();
         let embedded = config.embedded_mux.clone();
