@@ -13,6 +13,7 @@ mod effective;
 pub mod file;
 mod mail;
 pub mod reader;
+pub mod socket;
 #[cfg(test)]
 mod tests;
 

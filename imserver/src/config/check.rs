@@ -108,7 +108,7 @@ fn checked(
     let embedded = embedded_mux.is_some();
     let admin = AdminConfig {
         listen: addresses(reader, &written.admin.listen),
-        socket: written.admin.socket.as_ref().map(|s| base.join(&s.value)),
+        socket: super::socket::check(reader, base, &written.admin.socket),
         audit_log: match (&written.admin.audit_log, data_dir) {
             (Some(file), _) => base.join(&file.value),
             (None, Some(dir)) => base.join(&dir.value).join("audit.log"),
@@ -418,7 +418,12 @@ fn link(
     admin: &AdminConfig,
 ) -> LinkConfig {
     let listen = addresses(reader, &file.link.listen);
-    let socket = file.link.socket.as_ref().map(|s| base.join(&s.value));
+    let socket = super::socket::check(reader, base, &file.link.socket);
+    if let (Some(written), Some(socket)) = (&file.link.socket, &socket)
+        && admin.socket.as_ref() == Some(socket)
+    {
+        reader.wrong(&written.at, "is that of admin.socket");
+    }
     if file.link.listen.is_none()
         && socket.is_none()
         && !embedded

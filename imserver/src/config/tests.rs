@@ -485,6 +485,53 @@ red = 1
     assert_eq!(found.len(), want.len(), "{}", found.join("\n"));
 }
 
+/// What the link may grant bounds what an operator may allow, or no client could speak after log-in.
+#[test]
+fn an_element_that_the_link_cannot_carry_is_a_mistake() {
+    let site = Site::new();
+    let most = crate::settings::ELEMENT_BYTES_CEILING;
+    let text = |n: usize| format!("{SMALL}[limits]\nelement_bytes_max = {n}\n");
+    let found = site.mistakes(&text(most + 1));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains(&format!(
+        "limits.element_bytes_max: must be from 10240 to {most}"
+    )));
+    let config = site.good(&text(most));
+    let settings = crate::settings::Settings {
+        element_bytes_max: config.limits.element_bytes_max,
+        ..crate::settings::Settings::default()
+    };
+    assert_eq!(settings.input_window(), proto::limits::INPUT_WINDOW_MAX);
+    let documented = format!("At most {most}: what a mux may hold");
+    assert!(example("imserver.toml").contains(&documented));
+}
+
+#[test]
+fn a_socket_takes_the_place_of_no_file() {
+    let site = Site::new();
+    let long = "s".repeat(120);
+    for (keys, says) in [
+        (
+            "[admin]\nsocket = \"policy.toml\"\n".to_owned(),
+            "admin.socket: policy.toml: is there already and is no socket",
+        ),
+        (
+            format!("[admin]\nsocket = \"{long}\"\n"),
+            "is too long for a socket",
+        ),
+    ] {
+        let found = site.mistakes(&format!("{SMALL}{keys}"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(says), "{found:?}");
+    }
+    let found = site.mistakes(&format!("{SMALL}[admin]\nsocket = \"run/link.sock\"\n"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("link.socket: is that of admin.socket"),
+        "{found:?}"
+    );
+}
+
 /// Where it can be checked: GSSAPI is a feature of the build.
 #[test]
 fn gssapi_wants_a_keytab_and_realms_of_domains_served() {

@@ -541,12 +541,51 @@ fn unix(path: Option<&Path>, what: &str) -> anyhow::Result<Option<UnixListener>>
         std::fs::create_dir_all(dir)
             .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
     }
-    // A socket that an earlier run left; another server on the same data is refused by the store before this.
-    let _ = std::fs::remove_file(path);
+    remove_left(path).with_context(|| format!("the {what} socket cannot be opened"))?;
     let listener = UnixListener::bind(path)
         .with_context(|| format!("the {what} socket {} cannot be opened", path.display()))?;
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .with_context(|| format!("the {what} socket {} cannot be protected", path.display()))?;
     Ok(Some(listener))
+}
+
+/// Removes a socket that an earlier run left. Nothing else, and not one on which somebody listens.
+fn remove_left(path: &Path) -> anyhow::Result<()> {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    config::socket::usable(path).map_err(anyhow::Error::msg)?;
+    // One that does not block: an answer that does not come at once is one, too.
+    match mio::net::UnixStream::connect(path) {
+        Err(e) if e.kind() == NotFound => Ok(()),
+        Err(e) if e.kind() == ConnectionRefused => std::fs::remove_file(path)
+            .with_context(|| format!("{} of an earlier run cannot be removed", path.display())),
+        Err(e) => Err(e).with_context(|| format!("{} cannot be asked", path.display())),
+        Ok(_) => bail!(
+            "somebody answers on {}: another server listens there",
+            path.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("link.sock");
+        let first = unix(Some(&path), "link").unwrap().unwrap();
+        let error = format!("{:#}", unix(Some(&path), "link").unwrap_err());
+        assert!(error.contains("somebody answers on"), "{error}");
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+        drop(first);
+        assert!(unix(Some(&path), "link").is_ok());
+
+        let file = dir.path().join("policy.toml");
+        std::fs::write(&file, "rules").unwrap();
+        let error = format!("{:#}", unix(Some(&file), "admin").unwrap_err());
+        assert!(error.contains("is no socket"), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "rules");
+    }
 }

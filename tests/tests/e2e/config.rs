@@ -435,3 +435,44 @@ fn a_wrong_clock_of_a_mux_is_one_sentence() {
     });
     assert!(said.is_some(), "{}", mux.log());
 }
+
+/// The path of a socket that is the path of something else: nothing is deleted, and the check says where.
+#[test]
+fn a_socket_in_the_place_of_a_file_is_one_sentence() {
+    let site = site();
+    site.edit("imserver.toml", "\"run/admin.sock\"", "\"policy.toml\"")
+        .unwrap();
+    let policy = site.path().join("policy.toml");
+    let before = std::fs::read(&policy).unwrap();
+    for check in [true, false] {
+        let mut command = command(&site, "imserver", "imserver.toml");
+        if check {
+            command.arg("--check");
+        }
+        let output = output_of(command);
+        let said = text(&output);
+        assert!(!output.status.success(), "{said}");
+        assert!(
+            said.contains("admin.socket: ")
+                && said.contains("policy.toml: is there already and is no socket"),
+            "{said}"
+        );
+        assert_eq!(std::fs::read(&policy).unwrap(), before);
+    }
+}
+
+/// What the session store cannot read is said, with the name of the file; the server starts all the same.
+#[test]
+fn garbage_in_the_session_store_is_said() {
+    let mut site = site();
+    let dir = site.path().join("data/sessions");
+    std::fs::create_dir_all(&dir).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(site.path().join("data"), mode).unwrap();
+    std::fs::write(dir.join("00000003.seg"), "garbage".repeat(1000)).unwrap();
+    site.start_server().unwrap();
+    let log = site.server().log();
+    let lines: Vec<&str> = log.lines().filter(|l| l.contains("00000003.seg")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains(" WARN "), "{log}");
+}
