@@ -163,6 +163,7 @@ impl Data<'_> {
                 tls: DialTls::Plain,
                 server_name: name(),
             }),
+            19 if self.below(2) == 1 => Frame::Refused(name()),
             19 => Frame::DialFailed(self.below(4).into(), String::new()),
             20 => {
                 let last = if self.below(2) == 1 {

@@ -21,6 +21,7 @@ pub mod health;
 pub mod known;
 pub mod links;
 pub mod lookups;
+mod muffle;
 pub mod overlay;
 pub mod people;
 pub mod questions;

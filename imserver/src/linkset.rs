@@ -132,6 +132,9 @@ pub enum HelloError {
         /// What Hello says.
         hello: String,
     },
+    /// Another process of this name is linked and alive: a copy of its certificate, most likely.
+    #[error("another mux of this name is connected")]
+    Taken(LinkId),
 }
 
 impl Links {
@@ -159,7 +162,19 @@ impl Links {
         }
     }
 
+    /// Links of other boots of this mux that are up, as far as is known: what has come on their transports should be handled
+    /// before [`Links::hello`] decides whether they live.
+    pub fn rivals(&self, hello: &Hello) -> Vec<LinkId> {
+        let rivals = self.links.iter().filter(|(_, l)| {
+            l.name.as_ref() == hello.name && l.side.peer().1 != hello.boot && l.side.is_up()
+        });
+        rivals.map(|(&id, _)| id).collect()
+    }
+
     /// A transport has said Hello. Returns its link: the one it continues, or a new one.
+    ///
+    /// Another boot of the same mux is taken only when the one before it is not alive: of two processes with one name and
+    /// certificate each would else end the other's clients, in turn.
     pub fn hello(
         &mut self,
         now: Instant,
@@ -182,6 +197,13 @@ impl Links {
             link.identity = identity;
             return Ok(self.greeted_again(id));
         }
+        let holder = self
+            .links
+            .iter()
+            .find(|(_, l)| l.name.as_ref() == identity.name && l.side.holds_name(now));
+        if let Some((&id, _)) = holder {
+            return Err(HelloError::Taken(id));
+        }
         // The same mux with another boot: the earlier process is dead, and its connections with it.
         let mut dead: Vec<LinkId> = self
             .links
@@ -194,6 +216,10 @@ impl Links {
         config.mux_lost = self.mux_lost;
         let side = ServerSide::accept(now, config, hello)?;
         for id in dead {
+            let up = self.links.get(&id).is_some_and(|l| l.side.is_up());
+            if up {
+                self.down.push((id, LinkError::Dead));
+            }
             self.lose(id);
         }
         let id = LinkId(self.next);
@@ -336,6 +362,11 @@ impl Links {
     /// Bytes waiting to be written to the transport of a link.
     pub fn unsent_bytes(&self, id: LinkId) -> usize {
         self.links.get(&id).map_or(0, |l| l.side.unsent_bytes())
+    }
+
+    /// What the mux of a link is called.
+    pub fn name(&self, id: LinkId) -> &str {
+        self.links.get(&id).map_or("", |l| &l.name)
     }
 
     /// Links known, up or not.

@@ -28,6 +28,7 @@ pub mod kind {
     pub const ACK: u8 = 0x03;
     pub const PING: u8 = 0x04;
     pub const PONG: u8 = 0x05;
+    pub const REFUSED: u8 = 0x06;
     pub const FIRST_NUMBERED: u8 = 0x10;
     pub const DRAIN: u8 = 0x10;
     pub const OPEN: u8 = 0x11;
@@ -115,6 +116,7 @@ pub fn name(kind: u8) -> &'static str {
     match kind {
         kind::HELLO => "Hello",
         kind::WELCOME => "Welcome",
+        kind::REFUSED => "Refused",
         kind::ACK => "Ack",
         kind::PING => "Ping",
         kind::PONG => "Pong",
@@ -143,6 +145,7 @@ pub fn kind_of(frame: &Frame) -> u8 {
     match frame {
         Frame::Hello(_) => kind::HELLO,
         Frame::Welcome(_) => kind::WELCOME,
+        Frame::Refused(_) => kind::REFUSED,
         Frame::Ack(_) => kind::ACK,
         Frame::Ping(_) => kind::PING,
         Frame::Pong(_) => kind::PONG,
@@ -163,4 +166,16 @@ pub fn kind_of(frame: &Frame) -> u8 {
         Frame::ResumeEnd => kind::RESUME_END,
         Frame::Admin(_) => kind::ADMIN,
     }
+}
+
+/// A reason as DialFailed and Refused may carry it: one line, cut to its limit.
+pub(crate) fn log_text(reason: &str) -> String {
+    let mut text = String::new();
+    for c in reason.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if text.len() + c.len_utf8() > crate::limits::REASON_BYTES_MAX {
+            break;
+        }
+        text.push(c);
+    }
+    text
 }

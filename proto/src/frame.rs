@@ -312,7 +312,7 @@ pub struct Resume {
     pub closed: Option<CloseReason>,
 }
 
-/// Every frame. Hello, Welcome, Ack, Ping, Pong are unnumbered; all others are numbered from 1 in the order sent
+/// Every frame. Hello, Welcome, Refused, Ack, Ping, Pong are unnumbered; all others are numbered from 1 in the order sent
 /// and kept by the sender until an Ack covers them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
@@ -320,6 +320,8 @@ pub enum Frame {
     Hello(Hello),
     /// Accepting end's greeting.
     Welcome(Welcome),
+    /// Instead of Welcome: why the dialler may not link now, for its log. The acceptor closes after it.
+    Refused(String),
     /// Numbered frames of the receiver taken over, in total.
     Ack(u64),
     /// Liveness.

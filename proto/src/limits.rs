@@ -60,7 +60,7 @@ pub const SERVER_END_POINT_BYTES_MAX: usize = 64;
 /// A client certificate in bytes (DER). Certificates of 10^4 names are an attack, not a user.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 
-/// Text of DialFailed in bytes: one log line.
+/// Text of DialFailed and Refused in bytes: one log line.
 pub const REASON_BYTES_MAX: usize = 512;
 
 /// Dials in flight on one link. Remote domains are dialled once and kept; more at once is a flood.
@@ -78,6 +78,10 @@ pub const PING_IDLE: Duration = Duration::from_secs(5);
 /// Nothing heard for this long: the transport is dead. Three pings' worth: a server stalled by its
 /// disk for some seconds is not a dead server.
 pub const LINK_DEAD: Duration = Duration::from_secs(15);
+
+/// A mux that was heard within this time has its name; another process with the same name is refused. Two pings' worth: a
+/// mux that lives is heard at least every `PING_IDLE` and a round trip.
+pub const NAME_HELD: Duration = Duration::from_secs(10);
 
 /// Hello must be answered within this time.
 pub const WELCOME_WAIT: Duration = Duration::from_secs(10);
@@ -123,4 +127,6 @@ const _: () = {
     // Resume: ids, certificate, names and fixed fields.
     assert!(HELD_STORED_MAX * 24 + CERTIFICATE_BYTES_MAX + 2048 <= FRAME_BYTES_MIN as usize);
     assert!(INPUT_WINDOW_INITIAL <= INPUT_WINDOW_MAX);
+    assert!(PING_IDLE.as_secs() < NAME_HELD.as_secs());
+    assert!(NAME_HELD.as_secs() < LINK_DEAD.as_secs());
 };

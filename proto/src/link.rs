@@ -38,6 +38,9 @@ pub enum LinkError {
         /// What the certificate says.
         allowed: Role,
     },
+    /// The other end does not take this link now, and says why.
+    #[error("refused: {0}")]
+    Refused(String),
     /// A frame that this role never sends, or not now.
     #[error("frame {0} in the wrong direction or at the wrong time")]
     Unexpected(&'static str),
@@ -147,6 +150,11 @@ impl Link {
 
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// When the other end was last heard.
+    pub fn last_heard(&self) -> Instant {
+        self.last_heard
     }
 
     /// Numbered frames written so far.
@@ -338,6 +346,10 @@ impl Link {
             self.last_heard = now;
             match frame {
                 Frame::Hello(_) | Frame::Welcome(_) => return Ok(Some(frame)),
+                Frame::Refused(reason) if self.phase == Phase::Greeting => {
+                    return Err(LinkError::Refused(reason));
+                }
+                Frame::Refused(_) => return Err(LinkError::Unexpected("Refused")),
                 _ if self.phase != Phase::Up => {
                     return Err(LinkError::Unexpected(codec::name(codec::kind_of(&frame))));
                 }

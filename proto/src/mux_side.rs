@@ -440,7 +440,7 @@ impl MuxSide {
     /// A Dial failed.
     pub fn dial_failed(&mut self, now: Instant, dial: u64, reason: &str) {
         if self.dials.remove(&dial) {
-            self.push(now, &Frame::DialFailed(dial, log_text(reason)));
+            self.push(now, &Frame::DialFailed(dial, codec::log_text(reason)));
         }
     }
 
@@ -660,16 +660,4 @@ fn input_limit(state: &Conn, share: u64) -> u64 {
     state
         .input_bytes_max
         .min(state.input_bytes + share.saturating_sub(unsettled))
-}
-
-/// A reason as DialFailed may carry it: one line, cut to its limit.
-fn log_text(reason: &str) -> String {
-    let mut text = String::new();
-    for c in reason.chars().map(|c| if c.is_control() { ' ' } else { c }) {
-        if text.len() + c.len_utf8() > limits::REASON_BYTES_MAX {
-            break;
-        }
-        text.push(c);
-    }
-    text
 }

@@ -146,6 +146,14 @@ pub fn version_reply(config: &ServerSideConfig, error: &LinkError) -> Option<Byt
     Some(bytes.freeze())
 }
 
+/// What to write, before closing the transport, to a dialler whose Hello is not taken: `reason` for its log, one line.
+pub fn refusal(reason: &str) -> Bytes {
+    let mut bytes = BytesMut::new();
+    let frame = Frame::Refused(codec::log_text(reason));
+    codec::encode(&frame, &mut bytes).expect("the text was cut to its limit");
+    bytes.freeze()
+}
+
 fn welcome(config: &ServerSideConfig, taken: Option<u64>) -> Welcome {
     Welcome {
         version: limits::PROTOCOL_VERSION,
@@ -368,6 +376,11 @@ impl ServerSide {
     /// A transport is up and greeted.
     pub fn is_up(&self) -> bool {
         self.link.phase() == Phase::Up
+    }
+
+    /// A transport is up, and the other end was heard within `limits::NAME_HELD`: another boot may not take its place.
+    pub fn holds_name(&self, now: Instant) -> bool {
+        self.is_up() && now.duration_since(self.link.last_heard()) < limits::NAME_HELD
     }
 
     /// Output can be sent to this connection: it is known and neither end has sent Close.

@@ -98,7 +98,7 @@ fn bytes_that_are_no_frame_are_refused_exactly() {
     let huge = "f".repeat(2 * 70_000);
     let rows: &[(u8, String, DecodeError)] = &[
         (0x00, "".into(), Kind(0)),
-        (0x06, "".into(), Kind(6)),
+        (0x07, "".into(), Kind(7)),
         (0x20, "".into(), Kind(0x20)),
         (0xff, CONN.into(), Kind(0xff)),
         // Hello
@@ -321,6 +321,13 @@ fn bytes_that_are_no_frame_are_refused_exactly() {
         (
             0x1b,
             format!("{CONN} {}", "78".repeat(REASON_BYTES_MAX + 1)),
+            Limit("REASON_BYTES_MAX"),
+        ),
+        // Refused
+        (0x06, "0a".into(), Text("Refused reason")),
+        (
+            0x06,
+            "78".repeat(REASON_BYTES_MAX + 1),
             Limit("REASON_BYTES_MAX"),
         ),
         // Close

@@ -38,6 +38,10 @@ fn each_misdeed_of_a_server_closes_the_link_and_keeps_the_clients() {
             vec![Frame::Hello(hello(None))],
             LinkError::Unexpected("Hello"),
         ),
+        (
+            vec![Frame::Refused("too late".into())],
+            LinkError::Unexpected("Refused"),
+        ),
         (vec![Frame::Ack(4)], LinkError::Ack),
         (vec![Frame::Ack(2), Frame::Ack(1)], LinkError::Ack),
         // a mux's own frames

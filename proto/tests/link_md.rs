@@ -66,6 +66,10 @@ fn examples() -> Vec<(&'static str, Frame)> {
         ("hello-again", hello(Some(store), Some((server, 3)))),
         ("welcome-anew", welcome(None)),
         ("welcome-goes-on", welcome(Some(12))),
+        (
+            "refused",
+            Frame::Refused("another mux named `m1` is connected".into()),
+        ),
         ("ack", Frame::Ack(12)),
         ("ping", Frame::Ping(1)),
         ("pong", Frame::Pong(1)),
@@ -249,7 +253,10 @@ fn every_frame_and_number_is_described() {
         let numbered = kind >= kind::FIRST_NUMBERED;
         assert_eq!(
             numbered,
-            !matches!(name(kind), "Hello" | "Welcome" | "Ack" | "Ping" | "Pong")
+            !matches!(
+                name(kind),
+                "Hello" | "Welcome" | "Refused" | "Ack" | "Ping" | "Pong"
+            )
         );
     }
     let numbers = [
@@ -283,6 +290,7 @@ fn every_frame_and_number_is_described() {
         ("DIALS_MAX", limits::DIALS_MAX as u64),
         ("COUNT_MAX", limits::COUNT_MAX),
         ("PING_IDLE", limits::PING_IDLE.as_secs()),
+        ("NAME_HELD", limits::NAME_HELD.as_secs()),
         ("LINK_DEAD", limits::LINK_DEAD.as_secs()),
         ("WELCOME_WAIT", limits::WELCOME_WAIT.as_secs()),
     ];

@@ -472,11 +472,39 @@ impl Site {
         Ok(())
     }
 
-    /// Starts the second mux and waits until clients can log in there.
-    pub fn start_second_mux(&mut self) -> Result<()> {
+    /// Writes what a copy of the first mux needs: its name and certificate, and listeners on ports of its own.
+    pub fn init_twin(&mut self) -> Result<()> {
+        let dir = self.dir.path().join("twin");
+        run(Command::new("cp").arg("-a").arg(self.path()).arg(&dir))?;
+        let ports = PortBlock::reserve()?;
+        for base in [5222, 5223, 15234] {
+            let (from, to) = (base + self.ports.offset(), base + ports.offset());
+            edit(
+                &dir.join("mux.toml"),
+                &format!(":{from}\""),
+                &format!(":{to}\""),
+            )
+            .with_context(|| format!("port {base} of the twin"))?;
+        }
+        self.second_mux = Some(SecondMux {
+            process: None,
+            dir,
+            ports,
+        });
+        Ok(())
+    }
+
+    /// Starts the second mux and waits for nothing.
+    pub fn start_second_mux_only(&mut self) -> Result<()> {
         let second = self.second_mux.as_ref().expect("a second mux was set up");
         let process = self.start_process("mux", &second.dir.join("mux.toml"), "second-mux")?;
         self.second_mux.as_mut().expect("as above").process = Some(process);
+        Ok(())
+    }
+
+    /// Starts the second mux and waits until clients can log in there.
+    pub fn start_second_mux(&mut self) -> Result<()> {
+        self.start_second_mux_only()?;
         self.await_endpoint(&self.second_endpoint(Transport::StartTls))
     }
 

@@ -4,6 +4,7 @@
 //! Owns: `Links`, the transports under them.
 //! Never: parses what a client says; waits for a shard.
 
+use super::muffle::{self, Muffle};
 use super::queue::Outbox;
 use super::tls;
 use crate::event::{Event, LinkCommand, LinkId, ShardId};
@@ -14,7 +15,7 @@ use foldhash::HashMap;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use proto::frame::Role;
-use proto::server_side::read_hello;
+use proto::server_side::{read_hello, refusal};
 use rustls::{ServerConfig, ServerConnection};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -107,6 +108,8 @@ struct Transport {
     output: VecDeque<Bytes>,
     output_bytes: usize,
     peer: String,
+    /// Another mux of its name is connected.
+    twin: bool,
 }
 
 /// See the module.
@@ -123,6 +126,12 @@ pub struct LinkLoop {
     asks: Receiver<Ask>,
     shards: Vec<Outbox<Vec<Event>>>,
     scratch: Vec<u8>,
+    /// Refusals of strangers, of whom there may be any number.
+    strangers: Muffle,
+    /// Refusals of muxes because another of the name is connected: they try again every few seconds, for as long as it is.
+    twins: Muffle,
+    /// Refusals of other holders of a certificate of ours.
+    refused: Muffle,
 }
 
 impl std::fmt::Debug for LinkLoop {
@@ -193,6 +202,9 @@ impl LinkLoop {
             asks: config.asks,
             shards: config.shards,
             scratch: vec![0; 256 * 1024],
+            strangers: Muffle::new(muffle::FEW),
+            twins: Muffle::new(muffle::FEW),
+            refused: Muffle::new(muffle::SOME),
         };
         Ok((this, waker))
     }
@@ -232,6 +244,9 @@ impl LinkLoop {
                 self.close_link(link, now);
             }
             self.expire_greetings(now);
+            self.twins.handle_timeout(now, more_refused);
+            self.refused.handle_timeout(now, more_refused);
+            self.strangers.handle_timeout(now, more_strangers);
             self.hand_events();
             let tokens: Vec<usize> = self.transports.keys().copied().collect();
             for token in tokens {
@@ -362,6 +377,7 @@ impl LinkLoop {
             output: VecDeque::new(),
             output_bytes: 0,
             peer,
+            twin: false,
         };
         self.transports.insert(token, transport);
         token
@@ -415,10 +431,18 @@ impl LinkLoop {
             return Ok(());
         };
         let identity = self.identity(token, &hello.name)?;
-        let link = self
-            .links
-            .hello(now, identity, hello)
-            .map_err(|e: HelloError| e.to_string())?;
+        // A process that was killed and started again must not find itself alive: the end of its earlier transport may have come,
+        // and not been read.
+        for rival in self.links.rivals(&hello) {
+            if let Some(old) = self.by_link.get(&rival).copied() {
+                self.ready(old, true, false, now);
+            }
+        }
+        let link = match self.links.hello(now, identity, hello) {
+            Ok(link) => link,
+            Err(HelloError::Taken(holder)) => return Err(self.refuse(token, holder)),
+            Err(e) => return Err(e.to_string()),
+        };
         if let Some(old) = self.by_link.insert(link, token) {
             // The newer transport of the same boot replaces the older one.
             self.transports.remove(&old);
@@ -431,6 +455,26 @@ impl LinkLoop {
         self.links
             .handle_bytes(now, link, &mut t.input)
             .map_err(|e| e.to_string())
+    }
+
+    /// Tells a mux that another of its name is connected. Returns what is wrong, for our log.
+    fn refuse(&mut self, token: usize, holder: LinkId) -> String {
+        let from = self
+            .by_link
+            .get(&holder)
+            .and_then(|token| self.transports.get(token))
+            .map_or("nowhere", |t| t.peer.as_str());
+        let name = self.links.name(holder);
+        let reason = format!(
+            "another mux named `{name}` is connected, from {from}: each mux needs a name and a certificate of its own"
+        );
+        if let Some(t) = self.transports.get_mut(&token) {
+            t.twin = true;
+            t.output.push_back(refusal(&reason));
+            // It has at least a kernel buffer free; if it does not read, it will ask again.
+            let _ = write_some(t);
+        }
+        reason
     }
 
     fn identity(&self, token: usize, hello_name: &str) -> Result<Identity, String> {
@@ -511,7 +555,22 @@ impl LinkLoop {
                     self.links.handle_down(now, link);
                 }
             }
-            None => tracing::warn!(peer = %t.peer, reason, "link refused"),
+            None => {
+                // The handshake asks for a certificate of our CA; before that, it may be anybody.
+                let known = t.tls.is_none_or(|tls| tls.peer_certificates().is_some());
+                let admitted = if t.twin {
+                    self.twins.admits(now, more_refused)
+                } else if known {
+                    self.refused.admits(now, more_refused)
+                } else {
+                    self.strangers.admits(now, more_strangers)
+                };
+                if admitted {
+                    tracing::warn!(peer = %t.peer, reason, "link refused");
+                } else {
+                    tracing::debug!(peer = %t.peer, reason, "link refused");
+                }
+            }
         }
     }
 
@@ -530,6 +589,14 @@ impl LinkLoop {
             self.close(token, now, "said nothing");
         }
     }
+}
+
+fn more_refused(n: u64, seconds: u64) {
+    tracing::warn!("link refused, of muxes: and {n} more in the last {seconds} s");
+}
+
+fn more_strangers(n: u64, seconds: u64) {
+    tracing::warn!("link refused, of strangers: and {n} more in the last {seconds} s");
 }
 
 /// One read from the socket, through TLS if there is any, appended to `input`. As `Read::read`; with TLS a count of 1 may stand

@@ -109,6 +109,10 @@ pub fn decode(buf: &mut BytesMut, frame_bytes_max: u32) -> Result<Option<Frame>,
             let len = r.payload("DialFailed reason", 0, REASON_BYTES_MAX, "REASON_BYTES_MAX")?;
             Frame::DialFailed(dial, r.text("DialFailed reason", len)?)
         }
+        kind::REFUSED => {
+            let len = r.payload("Refused reason", 0, REASON_BYTES_MAX, "REASON_BYTES_MAX")?;
+            Frame::Refused(r.text("Refused reason", len)?)
+        }
         kind::RESUME => Frame::Resume(r.conn()?, r.resume()?),
         other => return Err(DecodeError::Kind(other)),
     };

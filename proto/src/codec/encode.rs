@@ -186,6 +186,7 @@ fn payload(frame: &Frame, out: &mut BytesMut) -> Result<(), EncodeError> {
     match frame {
         Frame::Hello(hello) => put_hello(hello, out)?,
         Frame::Welcome(welcome) => put_welcome(welcome, out)?,
+        Frame::Refused(reason) => put_reason(reason, out)?,
         Frame::Ack(n) | Frame::Ping(n) | Frame::Pong(n) => out.put_u64(*n),
         Frame::Drain | Frame::ResumeEnd => {}
         Frame::Open(conn, open) => {
@@ -216,12 +217,8 @@ fn payload(frame: &Frame, out: &mut BytesMut) -> Result<(), EncodeError> {
         }
         Frame::Dial(dial) => put_dial(dial, out)?,
         Frame::DialFailed(dial, reason) => {
-            limit(
-                reason.len() <= REASON_BYTES_MAX && !reason.chars().any(char::is_control),
-                "REASON_BYTES_MAX",
-            )?;
             out.put_u64(*dial);
-            out.extend_from_slice(reason.as_bytes());
+            put_reason(reason, out)?;
         }
         Frame::Close(conn, close) => {
             limit(close.last.len() <= LAST_BYTES_MAX, "LAST_BYTES_MAX")?;
@@ -292,6 +289,14 @@ fn put_hello(hello: &Hello, out: &mut BytesMut) -> Result<(), EncodeError> {
         out.extend_from_slice(&boot.0);
         out.put_u64(taken);
     }
+    Ok(())
+}
+
+/// One line for a log, up to the end of the frame.
+fn put_reason(reason: &str, out: &mut BytesMut) -> Result<(), EncodeError> {
+    let fits = reason.len() <= REASON_BYTES_MAX && !reason.chars().any(char::is_control);
+    limit(fits, "REASON_BYTES_MAX")?;
+    out.extend_from_slice(reason.as_bytes());
     Ok(())
 }
 

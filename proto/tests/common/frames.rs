@@ -252,6 +252,7 @@ pub fn any_frame() -> impl Strategy<Value = Frame> {
     });
     prop_oneof![
         greeting(),
+        "[ -~]{0,512}".prop_map(Frame::Refused),
         count().prop_map(Frame::Ack),
         any::<u64>().prop_map(Frame::Ping),
         any::<u64>().prop_map(Frame::Pong),

@@ -10,7 +10,7 @@ use imserver::event::{
     Effects, Event, LinkCommand, LinkId, Look, LookResult, LookTag, Now, Read, ReadResult, ReadTag,
     ShardId, Write,
 };
-use imserver::linkset::{Identity, Links};
+use imserver::linkset::{HelloError, Identity, Links};
 use imserver::session::record::Record;
 use imserver::settings::Settings;
 use imserver::shard::{Shard, ShardConfig};
@@ -795,10 +795,15 @@ impl World {
                 domains: None,
                 trust_client_certificates: false,
             };
-            let link = server
-                .links
-                .hello(now, identity, hello)
-                .map_err(|e| e.to_string())?;
+            let link = match server.links.hello(now, identity, hello) {
+                Ok(link) => link,
+                // Its host died with the process before it: nobody has told the server, which waits for a sign of life.
+                Err(HelloError::Taken(_)) => {
+                    self.close_at_server(transport);
+                    return Ok(());
+                }
+                Err(e) => return Err(e.to_string()),
+            };
             let old = server.transports.insert(link, transport);
             server.link_of.insert(link, (mux, boot));
             self.transports[transport].link = Some(link);

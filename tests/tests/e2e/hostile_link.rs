@@ -291,3 +291,20 @@ fn strangers_on_the_link_port_are_closed() {
     witness.ping().unwrap();
     assert!(site.server().is_running());
 }
+
+/// Whoever reaches the link's port can be refused as often as they like; the log has a few lines of it.
+#[test]
+fn strangers_on_the_link_do_not_fill_the_log() {
+    let mut site = Site::init(&Plan::default()).unwrap();
+    site.start_server().unwrap();
+    for _ in 0..100 {
+        let mut stranger = TcpStream::connect(site.address(15230)).unwrap();
+        let patience = Some(std::time::Duration::from_secs(30));
+        stranger.set_read_timeout(patience).unwrap();
+        stranger.write_all(&[b'x'; 64]).unwrap();
+        // Until the server has closed it, with or without an alert.
+        while matches!(std::io::Read::read(&mut stranger, &mut [0; 64]), Ok(n) if n > 0) {}
+    }
+    let log = site.server().log();
+    assert_eq!(log.matches("link refused").count(), 5, "{log}");
+}

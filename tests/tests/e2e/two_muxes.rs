@@ -4,6 +4,7 @@ use isthmus_tests::client::{Account, Client, Endpoint, Sasl, Transport};
 use isthmus_tests::harness::{Plan, Site, run};
 use isthmus_tests::wait;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 #[test]
 fn users_on_different_muxes_chat_over_one_connection_each() {
@@ -147,4 +148,52 @@ fn a_mux_is_held_to_its_domains() {
     let mut client = Client::open(&of("other.example", second)).unwrap();
     let outcome = client.sasl(&person, &Sasl::Best).unwrap();
     assert_eq!(outcome.name, "failure", "{outcome}");
+}
+
+/// Two processes with one name and one certificate: the first keeps its clients and the second is told why it gets none, until
+/// the first is gone; and a mux that was killed is let in again at once.
+#[test]
+fn a_copy_of_a_mux_is_refused_while_the_mux_lives() {
+    let person = Account::new("person");
+    let mut site = Site::init(&Plan::default()).unwrap();
+    site.init_twin().unwrap();
+    site.start_server().unwrap();
+    site.start_mux().unwrap();
+    site.add_accounts(std::slice::from_ref(&person)).unwrap();
+    site.await_clients().unwrap();
+    let mut client = Client::login(&site.endpoint(Transport::Plain), &person, None).unwrap();
+    client.ping().unwrap();
+
+    site.start_second_mux_only().unwrap();
+    wait::until_true(Duration::from_secs(30), "the copy knows why", || {
+        let log = site.second_mux().log();
+        log.contains("another mux named `mux1` is connected, from 127.0.0.1:")
+    });
+    client.ping().unwrap();
+    let log = site.server().log();
+    let refused: Vec<&str> = log.lines().filter(|l| l.contains("link refused")).collect();
+    assert!(refused[0].contains(" WARN "), "{refused:?}");
+    let addresses = refused[0].matches("127.0.0.1:").count();
+    assert_eq!(addresses, 2, "both addresses: {refused:?}");
+    assert_eq!(log.matches("mux linked").count(), 1, "{log}");
+
+    site.kill_mux();
+    let second = site.second_endpoint(Transport::Plain);
+    let mut other = wait::until(Duration::from_secs(30), || {
+        Client::login(&second, &person, Some("other")).ok()
+    })
+    .expect("the copy is let in when the first is gone");
+    other.ping().unwrap();
+    site.second_mux().kill();
+
+    // A name is held for ten seconds by whoever is silent; the dead are not silent, they are gone.
+    let begun = Instant::now();
+    site.start_mux().unwrap();
+    site.await_clients().unwrap();
+    Client::login(&site.endpoint(Transport::Plain), &person, None).unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
 }
