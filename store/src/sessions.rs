@@ -137,6 +137,20 @@ fn parse(bytes: &[u8]) -> Option<Record<'_>> {
     })
 }
 
+/// Bytes that hold no sound record, though not because the end of one was not written.
+fn is_damaged(bytes: &[u8]) -> bool {
+    let Some(length) = bytes.get(4..8) else {
+        return false;
+    };
+    let length = length.try_into().map_or(0, u32::from_le_bytes);
+    let body = if length == DELETED {
+        0
+    } else {
+        length as usize
+    };
+    body > RECORD_BYTES_MAX || bytes.len() >= RECORD_HEADER_BYTES + body
+}
+
 fn push(buffer: &mut Vec<u8>, session: u64, bytes: Option<&[u8]>) {
     buffer.extend_from_slice(&check(session, bytes.unwrap_or(b"deleted")).to_le_bytes());
     buffer.extend_from_slice(
@@ -204,8 +218,15 @@ impl FileSessions {
     fn read_segment(&mut self, number: u32) -> Result<(), StoreError> {
         let path = self.segment_path(number);
         let bytes = std::fs::read(&path).map_err(|e| io(&path, &e))?;
-        let sound = bytes.starts_with(MAGIC) && bytes[8..].starts_with(&self.boot);
-        if !sound {
+        let ours = bytes.starts_with(MAGIC);
+        if !ours || !bytes[8..].starts_with(&self.boot) {
+            // Of another boot of the machine it is to be expected. A file shorter than its header was begun and not written.
+            if !ours && !MAGIC.starts_with(&bytes) {
+                tracing::warn!(
+                    file = %path.display(),
+                    "not a file of the session store: it is removed, and whose sessions were in it must log in again"
+                );
+            }
             return std::fs::remove_file(&path).map_err(|e| io(&path, &e));
         }
         let mut at = HEADER_BYTES as usize;
@@ -217,6 +238,13 @@ impl FileSessions {
             });
             self.place(record.session, place);
             at += record.size;
+        }
+        if is_damaged(&bytes[at..]) {
+            tracing::warn!(
+                file = %path.display(),
+                at,
+                "a record of the session store is damaged: whose sessions stood from there on must log in again"
+            );
         }
         let file = File::options()
             .read(true)
@@ -466,6 +494,19 @@ mod tests {
 
     fn open(dir: &Path) -> FileSessions {
         FileSessions::open_in_boot(dir, "boot-1").unwrap()
+    }
+
+    #[test]
+    fn damage_is_told_from_a_write_that_was_cut_short() {
+        let mut whole = Vec::new();
+        push(&mut whole, 7, Some(b"record"));
+        for len in 0..whole.len() {
+            assert!(!is_damaged(&whole[..len]), "{len}");
+        }
+        assert!(is_damaged(&[0; 64]), "zeros");
+        assert!(is_damaged(b"garbage garbage garbage"));
+        whole[20] ^= 1;
+        assert!(parse(&whole).is_none() && is_damaged(&whole));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Never: lets a mux's certificate in; gives a stranger more than a log-in, or more time than one needs.
 
 use super::admin::Backend;
+use super::muffle::{self, Muffle};
 use super::tls;
 use crate::admin::login::{self, Guesses, Login, Step};
 use crate::admin::{self, Backend as _, Caller, Door};
@@ -57,6 +58,7 @@ impl AdminDoor {
             backend: backend.clone(),
             admins: AtomicUsize::new(0),
             guesses: Mutex::default(),
+            refusals: Mutex::new(Muffle::new(muffle::FEW)),
         });
         for listener in tcp {
             let (shared, tls, strangers) = (shared.clone(), tls.clone(), strangers.clone());
@@ -237,6 +239,24 @@ struct Shared {
     backend: Arc<Backend>,
     admins: AtomicUsize,
     guesses: Mutex<Guesses>,
+    /// Log-ins that were refused: whoever reaches the port can cause them.
+    refusals: Mutex<Muffle>,
+}
+
+impl Shared {
+    /// A line for the log, unless there are too many.
+    fn refused(&self, address: IpAddr, why: &str) {
+        let more = |n, seconds| {
+            tracing::warn!("administrators' log-ins refused: and {n} more in the last {seconds} s");
+        };
+        let admits =
+            |mut refusals: std::sync::MutexGuard<'_, Muffle>| refusals.admits(Instant::now(), more);
+        if self.refusals.lock().is_ok_and(admits) {
+            tracing::warn!(%address, "{why}");
+        } else {
+            tracing::debug!(%address, "{why}");
+        }
+    }
 }
 
 /// A stranger's log-in. `None`: it was refused, and told so.
@@ -284,7 +304,7 @@ fn log_in(
             match step {
                 Step::Reply(json) => side.send(stream, json)?,
                 Step::Refused(json) => {
-                    tracing::warn!(%address, "an administrator's log-in was refused");
+                    door.refused(address, "an administrator's log-in was refused");
                     side.send(stream, json)?;
                     return Ok(None);
                 }
@@ -298,7 +318,8 @@ fn log_in(
                         side.send(stream, json)?;
                         return Ok(Some(account));
                     }
-                    tracing::warn!(%address, account = account.as_str(), "the account has no right of an administrator");
+                    let why = format!("`{account}` has no right of an administrator");
+                    door.refused(address, &why);
                     let text = "the policy gives this account no right of an administrator";
                     let Step::Refused(json) = login::refused(login.last_id(), "forbidden", text)
                     else {

@@ -7,7 +7,7 @@ use super::queue::Outbox;
 use crate::event::{Event, ShardId, Write};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::{SessionStore, StoreError, WriteError, Writer, Written};
 
 /// Writes in one commit: bounds its latency.
@@ -15,6 +15,9 @@ const WRITES_PER_COMMIT: usize = 8_192;
 
 /// How long the queue is empty before housekeeping.
 const IDLE: Duration = Duration::from_millis(50);
+
+/// A disk that is all but full takes some writes and refuses others: it takes them again when it has refused none for so long.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// Writes of one turn of one shard (or of an administrator's worker).
 #[derive(Debug)]
@@ -99,7 +102,7 @@ impl StoreWriter {
     /// Runs until every shard is gone.
     pub fn run(mut self, batches: &Receiver<WriteBatch>) {
         let mut numbers = vec![0u64; self.shards.len()];
-        let mut failing = false;
+        let mut failing = None;
         loop {
             let clear = self.shards.iter_mut().fold(true, |c, s| c & s.retry());
             let mut round = Vec::new();
@@ -131,7 +134,12 @@ impl StoreWriter {
         }
     }
 
-    fn commit(&mut self, round: Vec<WriteBatch>, numbers: &mut [u64], failing: &mut bool) {
+    fn commit(
+        &mut self,
+        round: Vec<WriteBatch>,
+        numbers: &mut [u64],
+        failing: &mut Option<Instant>,
+    ) {
         let mut records = Vec::new();
         let mut writes = Vec::new();
         // For each batch: its shard, and for each of its writes whether it went to the durable store.
@@ -200,19 +208,19 @@ impl StoreWriter {
         &self,
         sessions: &Result<(), StoreError>,
         stored: &Result<Vec<Written>, StoreError>,
-        failing: &mut bool,
+        failing: &mut Option<Instant>,
     ) {
         let error = sessions.as_ref().err().or(stored.as_ref().err());
-        match (error, *failing) {
-            (Some(e), false) => {
-                tracing::error!(error = %e, "the store refuses writes: messages are answered with resource-constraint until it takes them");
-                *failing = true;
+        match state(error.is_some(), Instant::now(), failing) {
+            Some(true) => {
+                let error = error.map(tracing::field::display);
+                tracing::error!(
+                    error,
+                    "the store refuses writes: messages are answered with resource-constraint until it takes them"
+                );
             }
-            (None, true) => {
-                tracing::info!("the store takes writes again");
-                *failing = false;
-            }
-            _ => {}
+            Some(false) => tracing::info!("the store takes writes again"),
+            None => {}
         }
     }
 
@@ -229,5 +237,41 @@ impl StoreWriter {
         if let Err(e) = self.writer.maintain() {
             tracing::warn!(error = %e, "housekeeping of the store failed; it will be tried again");
         }
+    }
+}
+
+/// How the store is now, if that is news. True: it refuses. `failing`: when it last did.
+fn state(refused: bool, now: Instant, failing: &mut Option<Instant>) -> Option<bool> {
+    match (refused, *failing) {
+        (true, before) => {
+            *failing = Some(now);
+            before.is_none().then_some(true)
+        }
+        (false, Some(last)) if now.saturating_duration_since(last) >= STEADY => {
+            *failing = None;
+            Some(false)
+        }
+        (false, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_now_and_then_is_said_once() {
+        let begin = Instant::now();
+        let mut failing = None;
+        let mut at = |s, refused| state(refused, begin + Duration::from_secs(s), &mut failing);
+        assert_eq!(at(0, false), None);
+        assert_eq!(at(1, true), Some(true));
+        for n in 2..100 {
+            assert_eq!(at(n, n % 2 == 1), None);
+        }
+        assert_eq!(at(150, false), None);
+        assert_eq!(at(159, false), Some(false));
+        assert_eq!(at(160, false), None);
+        assert_eq!(at(161, true), Some(true));
     }
 }
