@@ -340,10 +340,11 @@ fn read_config(
     if whole && tables.as_ref().is_some_and(Vec::is_empty) {
         source.mistake(top.span(), "there is no [[listener]]: nobody could connect");
     }
+    let mut taken = HashSet::new();
     let listeners: Vec<_> = tables
         .unwrap_or_default()
         .into_iter()
-        .filter_map(|reader| read_listener(source, reader))
+        .filter_map(|reader| read_listener(source, reader, &mut taken))
         .collect();
     let tables = sections(source, &mut top, "certificate");
     let mut tls_listeners = listeners
@@ -388,7 +389,7 @@ fn read_config(
     if !embedded {
         if let Some(mut reader) = top.table(source, "metrics") {
             match reader.required_string(source, "listen") {
-                Some(listen) => metrics = socket_addr(source, &listen),
+                Some(listen) => metrics = free_addr(source, &listen, &mut taken),
                 None => metrics = None,
             }
             reader.finish(source);
@@ -493,6 +494,19 @@ fn socket_addr(source: &mut Source<'_>, value: &Spanned<String>) -> Option<Socke
     }
 }
 
+/// One to listen on: a port bound twice fails at start with a puzzling "address in use".
+fn free_addr(
+    source: &mut Source<'_>,
+    value: &Spanned<String>,
+    taken: &mut HashSet<SocketAddr>,
+) -> Option<SocketAddr> {
+    let address = socket_addr(source, value)?;
+    if address.port() != 0 && !taken.insert(address) {
+        source.mistake(value.span(), format!("{address} is listened on already"));
+    }
+    Some(address)
+}
+
 fn read_server(
     source: &mut Source<'_>,
     mut reader: Reader<'_, '_>,
@@ -578,7 +592,11 @@ fn is_loopback(host_port: &str) -> bool {
     }
 }
 
-fn read_listener(source: &mut Source<'_>, mut reader: Reader<'_, '_>) -> Option<ListenerConfig> {
+fn read_listener(
+    source: &mut Source<'_>,
+    mut reader: Reader<'_, '_>,
+    taken: &mut HashSet<SocketAddr>,
+) -> Option<ListenerConfig> {
     let kind =
         reader
             .required_string(source, "kind")
@@ -609,7 +627,10 @@ fn read_listener(source: &mut Source<'_>, mut reader: Reader<'_, '_>) -> Option<
                 }
             });
     let listen = match reader.strings(source, "listen") {
-        Some(all) if !all.is_empty() => all.iter().filter_map(|a| socket_addr(source, a)).collect(),
+        Some(all) if !all.is_empty() => all
+            .iter()
+            .filter_map(|a| free_addr(source, a, taken))
+            .collect(),
         Some(_) => {
             source.mistake(reader.span(), "`listener.listen` names no address");
             Vec::new()

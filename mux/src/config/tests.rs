@@ -152,6 +152,11 @@ fn rows_of_single_mistakes() {
             "[tls]\nclient_ca = 3\n[metrics]",
             "must be a list of strings",
         ),
+        (
+            listen,
+            "listen = [\"127.0.0.1:5222\", \"[::1]:5222\", \"127.0.0.1:5222\"]",
+            "127.0.0.1:5222 is listened on already",
+        ),
         (listen, &no_from, "`listener.proxy_from` is missing"),
         (listen, &from_alone, "means nothing without"),
         (listen, &nobody, "names no address"),
