@@ -42,6 +42,20 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// What makes a process live in another time: `+3d`, or `@2001-01-01 00:00:00` (faketime(1), `-f`). Its monotonic clock is right.
+/// Not by the program of that name: it stays as the parent of what it runs, and both leave files in /dev/shm when they are killed.
+pub fn other_time(time: &str) -> Result<Vec<(&'static str, OsString)>> {
+    let library = std::fs::read_dir("/usr/lib")?
+        .filter_map(|entry| Some(entry.ok()?.path().join("faketime/libfaketime.so.1")))
+        .find(|path| path.exists())
+        .context("libfaketime is not there: tests/install.sh installs it")?;
+    Ok(vec![
+        ("LD_PRELOAD", library.into()),
+        ("FAKETIME", time.into()),
+        ("DONT_FAKE_MONOTONIC", "1".into()),
+    ])
+}
+
 /// One running process, killed when dropped.
 pub struct Proc {
     name: String,
@@ -98,6 +112,10 @@ impl Proc {
         let _ = self.guard.wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // What libfaketime leaves of a process that is killed (see `other_time`); the next one of this number would stumble over it.
+        for name in ["faketime_shm_", "sem.faketime_sem_"] {
+            let _ = fs::remove_file(format!("/dev/shm/{name}{}", self.pid()));
+        }
     }
 
     /// Sends SIGTERM and waits for the end; `Err` if it does not come.
@@ -269,12 +287,9 @@ impl Site {
 
     /// Processes started from now on live in another time: `+3d`, as `faketime` writes it. Their monotonic clocks are right.
     pub fn shift_clock(&mut self, offset: &str) -> Result<()> {
-        // faketime itself would stay as the parent of what it runs; so only its words are used.
-        for name in ["LD_PRELOAD", "FAKETIME"] {
-            let said = run(Command::new("faketime").args(["-f", offset, "printenv", name]))?;
-            self.env(name, String::from_utf8(said.stdout)?.trim());
+        for (name, value) in other_time(offset)? {
+            self.env(name, value);
         }
-        self.env("DONT_FAKE_MONOTONIC", "1");
         Ok(())
     }
 

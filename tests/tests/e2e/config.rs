@@ -1,6 +1,6 @@
 //! What an operator got wrong is said at once, clearly, and nothing is started.
 
-use isthmus_tests::harness::{Plan, Proc, Site, binary};
+use isthmus_tests::harness::{Plan, Proc, Site, binary, other_time};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -403,11 +403,8 @@ fn a_wrong_clock_is_one_sentence() {
     let mut site = site();
     site.start_server().unwrap();
     site.kill_server();
-    let mut run = Command::new("faketime");
-    run.arg("2001-01-01 00:00:00")
-        .arg(binary("imserver"))
-        .arg("--config")
-        .arg(site.path().join("imserver.toml"));
+    let mut run = command(&site, "imserver", "imserver.toml");
+    run.envs(other_time("@2001-01-01 00:00:00").unwrap());
     assert_one_sentence(&output_of(run), &["clock"]);
 }
 
@@ -416,16 +413,8 @@ fn a_wrong_clock_is_one_sentence() {
 fn a_wrong_clock_of_a_mux_is_one_sentence() {
     let mut site = site();
     site.start_server().unwrap();
-    // faketime itself stays as the parent of what it runs, and a test that ends would leave that behind: so only its words are used.
-    let word = |name: &str| {
-        let mut said = Command::new("faketime");
-        said.args(["2001-01-01 00:00:00", "printenv", name]);
-        let value = String::from_utf8(output_of(said).stdout).unwrap();
-        (name.to_owned(), value.trim().to_owned())
-    };
     let mut run = command(&site, "mux", "mux.toml");
-    run.envs([word("LD_PRELOAD"), word("FAKETIME")])
-        .env("DONT_FAKE_MONOTONIC", "1");
+    run.envs(other_time("@2001-01-01 00:00:00").unwrap());
     let log = site.scratch("early-mux.log");
     let mut mux = Proc::start("early-mux", &mut run, &log).unwrap();
     let said = isthmus_tests::wait::until(Duration::from_secs(30), || {
