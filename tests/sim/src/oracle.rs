@@ -195,7 +195,8 @@ impl Oracle {
     }
 
     /// Another session of the account held the message and then ended, or takes messages no more: it was routed again when the server
-    /// learned of that, and what was sent later to both had arrived before. (Only by holding back what a live session is sent
+    /// learned of that, and what was sent later to both had arrived before. Or a kill took it from that session: what is addressed to
+    /// another then waits for that one. (Only by holding back what a live session is sent
     /// until all the others have acknowledged theirs could that be in order.)
     fn held_elsewhere(&self, tcp: usize, message: &Message) -> bool {
         let account = self.sessions[tcp].account;
@@ -207,10 +208,16 @@ impl Oracle {
             let said = s.gave_up_us.max(s.left_us);
             let said = said.map(|at| at + 20_000_000 + self.outage_us);
             let let_go = s.ended.map(noticed).max(said);
+            // What is addressed to one resource, and another held for it, is that one's again after a kill.
+            let taken_by_kill = |s: &Session| {
+                let mut kills = self.kills.iter();
+                message.to_client.is_some()
+                    && kills.any(|&k| k >= message.sent_us && s.asked_us.is_some_and(|at| at <= k))
+            };
             t != tcp
                 && s.account == account
                 && s.asked_us.is_some()
-                && let_go.is_some_and(|at| at >= message.sent_us)
+                && (let_go.is_some_and(|at| at >= message.sent_us) || taken_by_kill(s))
         })
     }
 
