@@ -15,7 +15,7 @@ use directory::cache::CacheConfig;
 use directory::cached::Cached;
 use directory::ldap::LdapDirectory;
 use directory::ldap::config::{HostConfig, LdapConfig, Product, Secret, Tls};
-use directory::site::{Overlay, Site};
+use directory::site::Site;
 use isthmus_tests::slapd::{GROUPS, PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd, Tree};
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -23,7 +23,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use xmpp::jid::BareJid;
-use xmpp::scram::{ScramHash, ScramKeys};
 
 /// Members of each group.
 const MEMBERS: usize = 20;
@@ -208,28 +207,6 @@ fn quiet(slapd: &Slapd) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// No account is disabled and no keys are captured.
-#[derive(Debug)]
-struct Nothing;
-
-impl Overlay for Nothing {
-    fn is_disabled(&self, _: &BareJid) -> bool {
-        false
-    }
-
-    fn captured_keys(
-        &self,
-        _: &BareJid,
-        _: ScramHash,
-    ) -> Result<Option<ScramKeys>, directory::DirectoryError> {
-        Ok(None)
-    }
-
-    fn capture(&self, _: &BareJid, _: &str) {}
-
-    fn forget(&self, _: &BareJid) {}
-}
-
 /// What a shard pays for an answer that is at hand, of people of the directory.
 fn at_hand(slapd: &Slapd, accounts: usize) -> anyhow::Result<()> {
     let address = slapd.address();
@@ -247,13 +224,10 @@ fn at_hand(slapd: &Slapd, accounts: usize) -> anyhow::Result<()> {
     };
     let backend = LdapDirectory::new(config).map_err(anyhow::Error::msg)?;
     let cached = Cached::new(backend, CacheConfig::default());
-    let site = Site::new(
-        [(
-            DOMAIN.to_owned(),
-            vec![Arc::new(cached) as Arc<dyn directory::backend::Backend>],
-        )],
-        Arc::new(Nothing),
-    );
+    let site = Site::without_overlay([(
+        DOMAIN.to_owned(),
+        vec![Arc::new(cached) as Arc<dyn directory::backend::Backend>],
+    )]);
     let jids: Vec<BareJid> = (0..accounts)
         .map(|n| BareJid::parse(&format!("{}@{DOMAIN}", localpart(n))))
         .collect::<Result<_, _>>()

@@ -62,6 +62,16 @@ impl Site {
         self.domains.keys()
     }
 
+    /// Each domain with its chain, and nothing known here beside what the directories say.
+    pub fn without_overlay(
+        domains: impl IntoIterator<Item = (String, Vec<Arc<dyn Backend>>)>,
+    ) -> Self {
+        Site {
+            domains: domains.into_iter().collect(),
+            overlay: None,
+        }
+    }
+
     /// The back ends of a domain, in order.
     pub fn chain(&self, domain: &str) -> &[Arc<dyn Backend>] {
         self.domains.get(domain).map_or(&[], Vec::as_slice)

@@ -26,24 +26,6 @@ struct Site {
     sweeps: Mutex<usize>,
 }
 
-#[derive(Debug)]
-struct NoOverlay;
-
-impl directory::site::Overlay for NoOverlay {
-    fn is_disabled(&self, _: &BareJid) -> bool {
-        false
-    }
-    fn captured_keys(
-        &self,
-        _: &BareJid,
-        _: ScramHash,
-    ) -> Result<Option<xmpp::scram::ScramKeys>, directory::DirectoryError> {
-        Ok(None)
-    }
-    fn capture(&self, _: &BareJid, _: &str) {}
-    fn forget(&self, _: &BareJid) {}
-}
-
 /// Who may do everything.
 fn tester() -> Caller {
     Caller {
@@ -177,13 +159,10 @@ impl Backend for Site {
         Ok(mine.count())
     }
     fn site(&self) -> std::sync::Arc<directory::site::Site> {
-        std::sync::Arc::new(directory::site::Site::new(
-            [(
-                "a.example".to_owned(),
-                vec![self.directory.clone() as std::sync::Arc<dyn directory::backend::Backend>],
-            )],
-            std::sync::Arc::new(NoOverlay),
-        ))
+        std::sync::Arc::new(directory::site::Site::without_overlay([(
+            "a.example".to_owned(),
+            vec![self.directory.clone() as std::sync::Arc<dyn directory::backend::Backend>],
+        )]))
     }
     fn population(&self) -> std::sync::Arc<directory::population::Population> {
         std::sync::Arc::default()

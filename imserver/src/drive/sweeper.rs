@@ -393,10 +393,9 @@ mod tests {
     use super::*;
     use crossbeam_channel::bounded;
     use directory::backend::{Abilities, Backend, ExplainStep, Person};
-    use directory::site::Overlay;
     use directory::{DirectoryError, KeysAnswer, PasswordAnswer};
     use xmpp::sasl::LoginName;
-    use xmpp::scram::{ScramHash, ScramKeys};
+    use xmpp::scram::ScramHash;
 
     fn jid(text: &str) -> BareJid {
         BareJid::parse(text).expect("a JID")
@@ -486,27 +485,6 @@ mod tests {
         }
     }
 
-    #[derive(Debug)]
-    struct NoOverlay;
-
-    impl Overlay for NoOverlay {
-        fn is_disabled(&self, _: &BareJid) -> bool {
-            false
-        }
-
-        fn captured_keys(
-            &self,
-            _: &BareJid,
-            _: ScramHash,
-        ) -> Result<Option<ScramKeys>, DirectoryError> {
-            Ok(None)
-        }
-
-        fn capture(&self, _: &BareJid, _: &str) {}
-
-        fn forget(&self, _: &BareJid) {}
-    }
-
     #[test]
     fn who_is_online_and_in_no_sweep_is_asked_about_unless_that_may_be_a_fault() {
         let people = |from: usize, to: usize| -> Vec<BareJid> {
@@ -558,7 +536,7 @@ mod tests {
             knows: people(0, 1),
         };
         let chain: Vec<Arc<dyn Backend>> = vec![Arc::new(ldap), Arc::new(other)];
-        let site = Site::new([("x.example".to_owned(), chain)], Arc::new(NoOverlay));
+        let site = Site::without_overlay([("x.example".to_owned(), chain)]);
         let good: HashSet<Arc<str>> = [Arc::from("corp")].into();
         let mut unswept = |good: &HashSet<Arc<str>>, missing: &[BareJid]| {
             if !good.is_empty() {
