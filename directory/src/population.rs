@@ -37,9 +37,30 @@ pub struct Member {
     pub disabled: bool,
 }
 
+/// Which directories that can be swept the domains have: whoever is asked for groups must know whether these have been read at all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Swept(BTreeMap<String, Vec<Arc<str>>>);
+
+impl Swept {
+    /// Domains, each with the names of its directories.
+    pub fn new(domains: impl IntoIterator<Item = (String, Vec<Arc<str>>)>) -> Self {
+        Self(domains.into_iter().collect())
+    }
+
+    fn of(&self, domain: &str) -> &[Arc<str>] {
+        self.0.get(domain).map_or(&[], Vec::as_slice)
+    }
+
+    fn has(&self, directory: &str) -> bool {
+        self.0.values().flatten().any(|d| **d == *directory)
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Population {
+    /// Those of which there has been a sweep.
+    directories: HashSet<Arc<str>>,
     groups: Vec<Arc<Group>>,
     /// What each group shows, as a number.
     digests: Vec<u64>,
@@ -95,7 +116,10 @@ impl Difference {
 impl Population {
     /// From the last sweep of each directory, by the directory's name. An address in several is the first one's.
     pub fn new(sweeps: &BTreeMap<Arc<str>, Sweep>, before: &Population) -> Self {
-        let mut population = Population::default();
+        let mut population = Population {
+            directories: sweeps.keys().cloned().collect(),
+            ..Population::default()
+        };
         for sweep in sweeps.values() {
             for SweptPerson {
                 jid,
@@ -198,26 +222,41 @@ impl Population {
             .filter_map(|n| self.groups.get(*n as usize))
     }
 
-    /// Whether somebody is in the group a policy names: `name`, or `directory:name`.
-    pub fn is_in(&self, jid: &BareJid, group: &str) -> bool {
-        self.groups_of(jid).any(|g| {
-            *g.name == *group
-                || group
-                    .strip_prefix(&*g.directory)
-                    .and_then(|rest| rest.strip_prefix(':'))
-                    == Some(&*g.name)
-        })
+    /// Whether somebody is in the group a policy names: `name`, or `directory:name`. `None`: a directory of their domain that may have
+    /// it has never been swept.
+    pub fn membership(&self, jid: &BareJid, group: &str, swept: &Swept) -> Option<bool> {
+        let (directory, name) = self.qualified(group, swept);
+        let of = |d: &str| directory.is_none_or(|wanted| *wanted == *d);
+        if self
+            .groups_of(jid)
+            .any(|g| of(&g.directory) && *g.name == *name)
+        {
+            return Some(true);
+        }
+        let mut own = swept.of(jid.domainpart()).iter().filter(|d| of(d));
+        own.all(|d| self.directories.contains(d)).then_some(false)
     }
 
     /// A group by the name a policy or an administrator uses.
     pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
-        self.groups.iter().find(|g| {
-            *g.name == *name
-                || name
-                    .strip_prefix(&*g.directory)
-                    .and_then(|rest| rest.strip_prefix(':'))
-                    == Some(&*g.name)
-        })
+        let (directory, name) = self.qualified(name, &Swept::default());
+        let of = |d: &str| directory.is_none_or(|wanted| *wanted == *d);
+        self.groups
+            .iter()
+            .find(|g| of(&g.directory) && *g.name == *name)
+    }
+
+    /// The directory and the name in it. What stands before the colon is a directory wherever there is one of that name: else whoever
+    /// makes a group `corp:admins` in another directory would have the rights of `admins` in `corp`.
+    fn qualified<'n>(&self, name: &'n str, swept: &Swept) -> (Option<&'n str>, &'n str) {
+        match name.split_once(':') {
+            Some((directory, rest))
+                if self.directories.contains(directory) || swept.has(directory) =>
+            {
+                (Some(directory), rest)
+            }
+            _ => (None, name),
+        }
     }
 
     /// What the groups of an account put into its roster: each contact once, with the titles of the groups they share, sorted
@@ -405,6 +444,54 @@ mod tests {
         ("old", Some("Old"), true),
     ];
 
+    /// Whoever may make groups in one directory has no rights of a group of another.
+    #[test]
+    fn a_name_with_a_directory_is_of_that_directory_alone() {
+        let ann = |name: &str| Sweep {
+            people: Vec::new(),
+            groups: vec![SweptGroup {
+                name: name.into(),
+                title: None,
+                in_rosters: false,
+                members: vec![jid("ann")],
+            }],
+        };
+        let sweeps = BTreeMap::from([
+            (Arc::from("branch"), ann("corp:admins")),
+            (Arc::from("corp"), ann("staff")),
+        ]);
+        let p = Population::new(&sweeps, &Population::default());
+        let is_in = |group: &str| p.membership(&jid("ann"), group, &Swept::default());
+        assert_eq!(is_in("corp:admins"), Some(false));
+        assert_eq!(is_in("branch:corp:admins"), Some(true));
+        assert_eq!(is_in("corp:staff"), Some(true));
+        assert_eq!(is_in("branch:staff"), Some(false));
+        assert!(p.group("corp:admins").is_none() && p.group("branch:corp:admins").is_some());
+    }
+
+    #[test]
+    fn a_directory_that_was_never_swept_has_no_empty_groups() {
+        let domain = jid("ann").domainpart().to_owned();
+        let swept = Swept::new([
+            (domain, vec![Arc::from("corp"), Arc::from("new")]),
+            ("y.example".to_owned(), vec![Arc::from("other")]),
+        ]);
+        let none = Population::default();
+        let only_corp = BTreeMap::from([(Arc::from("corp"), Sweep::default())]);
+        let corp = Population::new(&only_corp, &none);
+        for (population, group, expected) in [
+            (&none, "staff", None),
+            (&corp, "staff", None),
+            (&corp, "corp:staff", Some(false)),
+            (&corp, "new:staff", None),
+            // Nobody of this domain is in a group of that directory.
+            (&none, "other:staff", Some(false)),
+        ] {
+            let found = population.membership(&jid("ann"), group, &swept);
+            assert_eq!(found, expected, "{group}");
+        }
+    }
+
     #[test]
     fn contacts_are_the_enabled_others_of_ones_groups_each_once() {
         let sales: &[&str] = &["bob", "ann", "old", "ann"];
@@ -435,8 +522,11 @@ mod tests {
                 ("cyd@x.example".into(), vec!["all".into()]),
             ]
         );
-        assert!(p.is_in(&jid("ann"), "secret") && p.is_in(&jid("ann"), "corp:secret"));
-        assert!(!p.is_in(&jid("ann"), "other:secret") && !p.is_in(&jid("old"), "all"));
+        let is_in = |who: &str, group: &str| p.membership(&jid(who), group, &Swept::default());
+        assert_eq!(is_in("ann", "secret"), Some(true));
+        assert_eq!(is_in("ann", "corp:secret"), Some(true));
+        assert_eq!(is_in("ann", "other:secret"), Some(false));
+        assert_eq!(is_in("old", "all"), Some(false));
         assert!(p.contacts_of(&jid("nobody")).is_empty());
     }
 

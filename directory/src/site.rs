@@ -11,6 +11,7 @@ use crate::backend::{
     SearchQuery,
 };
 use crate::cache::CacheStats;
+use crate::population::Swept;
 use crate::{DirectoryError, KeysAnswer, PasswordAnswer};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -94,6 +95,14 @@ impl Site {
         }
         all.sort_by_key(|b| b.name().to_owned());
         all
+    }
+
+    /// Which of them can be swept, by domain.
+    pub fn swept(&self) -> Swept {
+        Swept::new(self.domains.iter().map(|(domain, chain)| {
+            let swept = chain.iter().filter(|b| b.abilities().sweep);
+            (domain.clone(), swept.map(|b| Arc::from(b.name())).collect())
+        }))
     }
 
     /// What any of the domain's directories can do.

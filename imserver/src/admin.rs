@@ -61,7 +61,7 @@ pub fn grants<'a>(
     caller: &Caller,
     right: Right,
     policy: &Policy,
-    population: &directory::population::Population,
+    membership: &dyn Fn(&BareJid, &str) -> Option<bool>,
     administrators: impl IntoIterator<Item = (&'a str, &'a [Right])>,
 ) -> bool {
     match &caller.door {
@@ -71,7 +71,7 @@ pub fn grants<'a>(
             .find(|(listed, _)| listed == name)
             .is_none_or(|(_, rights)| rights.contains(&right) || rights.contains(&Right::Admin)),
         Door::Account(jid) => {
-            let has = |right| policy.allows(jid, right, &|group| population.is_in(jid, group));
+            let has = |right| policy.allows(jid, right, &|group| membership(jid, group));
             has(Right::Login) && (has(right) || has(Right::Admin))
         }
     }

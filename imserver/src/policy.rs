@@ -11,9 +11,9 @@
 //! except_groups = ["trainees"]
 //! ```
 //!
-//! In: the text of the file; a right, a full bare JID, and which groups it is in. Out: yes or no, and which line said so.
+//! In: the text of the file; a right, a full bare JID, and which groups it is in. Out: yes, no or not known, and which line said so.
 //! Never: binds a right to a localpart alone (Prosody CVE-2020-8086); allows what no line allows; names a right that
-//! nothing asks for.
+//! nothing asks for; takes a group of which nothing is known for one that the user is not in.
 
 use crate::config::reader::{Mistake, Mistakes};
 use std::path::Path;
@@ -108,9 +108,24 @@ struct Rule {
 }
 
 impl Rule {
-    fn names(&self, user: &BareJid, groups: &dyn Fn(&str) -> bool) -> bool {
-        let any = |list: &[Whom]| list.iter().any(|w| w.is(user, groups));
-        any(&self.whom) && !any(&self.except)
+    /// Whether it is for the user. `None`: that depends on a group of which nothing is known.
+    fn names(&self, user: &BareJid, groups: Groups<'_>) -> Option<bool> {
+        let any = |list: &[Whom]| {
+            let mut answer = Some(false);
+            for whom in list {
+                match whom.is(user, groups) {
+                    Some(true) => return Some(true),
+                    Some(false) => {}
+                    None => answer = None,
+                }
+            }
+            answer
+        };
+        match (any(&self.whom), any(&self.except)) {
+            (Some(false), _) | (_, Some(true)) => Some(false),
+            (Some(true), Some(false)) => Some(true),
+            _ => None,
+        }
     }
 }
 
@@ -120,6 +135,10 @@ pub struct Policy {
     rules: Vec<Rule>,
 }
 
+/// Whether a user is in the group of a name, as rules write it: `name`, or `directory:name`. `None`: the directory has never
+/// been read, so nobody knows.
+pub type Groups<'g> = &'g dyn Fn(&str) -> Option<bool>;
+
 /// What was decided, and by which line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verdict {
@@ -127,6 +146,15 @@ pub struct Verdict {
     pub allowed: bool,
     /// Line of the rule; `None`: no rule named it, so no.
     pub line: Option<usize>,
+    /// The rule of this line names a group of a directory that has never been read, and the answer hangs on it: so no, for now.
+    pub unknown: bool,
+}
+
+impl Verdict {
+    /// Not even an unknown group could make it a yes.
+    pub fn is_certain_no(self) -> bool {
+        !self.allowed && !self.unknown
+    }
 }
 
 impl Policy {
@@ -277,21 +305,38 @@ impl Policy {
         }
     }
 
-    /// Decides. `groups` says whether the user is in the group of a name, as rules write it: `name`, or
-    /// `directory:name`. It is asked only for groups that a rule names before the one that decides.
-    pub fn test(&self, user: &BareJid, right: Right, groups: &dyn Fn(&str) -> bool) -> Verdict {
-        let rule = self
-            .rules
-            .iter()
-            .find(|r| r.rights.contains(&right) && r.names(user, groups));
+    /// Decides. `groups` is asked only for groups that a rule names before the one that decides. A rule of whom nobody knows whether
+    /// it is for the user is never passed over as if it were not: a `deny` for a group holds in an outage too.
+    pub fn test(&self, user: &BareJid, right: Right, groups: Groups<'_>) -> Verdict {
+        let mut doubtful: Vec<&Rule> = Vec::new();
+        let mut decides: Option<&Rule> = None;
+        for rule in self.rules.iter().filter(|r| r.rights.contains(&right)) {
+            match rule.names(user, groups) {
+                Some(true) => {
+                    decides = Some(rule);
+                    break;
+                }
+                Some(false) => {}
+                None => doubtful.push(rule),
+            }
+        }
+        let allowed = decides.is_some_and(|r| r.allow);
+        if let Some(other) = doubtful.iter().find(|r| r.allow != allowed) {
+            return Verdict {
+                allowed: false,
+                line: Some(other.line),
+                unknown: true,
+            };
+        }
         Verdict {
-            allowed: rule.is_some_and(|r| r.allow),
-            line: rule.map(|r| r.line),
+            allowed,
+            line: decides.map(|r| r.line),
+            unknown: false,
         }
     }
 
     /// Whether the user has the right.
-    pub fn allows(&self, user: &BareJid, right: Right, groups: &dyn Fn(&str) -> bool) -> bool {
+    pub fn allows(&self, user: &BareJid, right: Right, groups: Groups<'_>) -> bool {
         self.test(user, right, groups).allowed
     }
 
@@ -324,7 +369,7 @@ impl Rights {
     pub const NONE: Rights = Rights(0);
 
     /// Those that a user has.
-    pub fn of(policy: &Policy, user: &BareJid, groups: &dyn Fn(&str) -> bool) -> Self {
+    pub fn of(policy: &Policy, user: &BareJid, groups: Groups<'_>) -> Self {
         let has = Right::ALL
             .iter()
             .filter(|right| policy.allows(user, **right, groups));
@@ -338,16 +383,16 @@ impl Rights {
 }
 
 /// For who has no directory with groups: in none.
-pub fn no_groups(_: &str) -> bool {
-    false
+pub fn no_groups(_: &str) -> Option<bool> {
+    Some(false)
 }
 
 impl Whom {
-    fn is(&self, user: &BareJid, groups: &dyn Fn(&str) -> bool) -> bool {
+    fn is(&self, user: &BareJid, groups: Groups<'_>) -> Option<bool> {
         match self {
-            Whom::Everyone => true,
-            Whom::Domain(d) => user.domainpart() == d,
-            Whom::User(u) => u == user,
+            Whom::Everyone => Some(true),
+            Whom::Domain(d) => Some(user.domainpart() == d),
+            Whom::User(u) => Some(u == user),
             Whom::Group(name) => groups(name),
         }
     }
@@ -416,7 +461,7 @@ mod tests {
     fn check(text: &str, rows: &[(&str, Right, usize, bool)]) {
         let policy = Policy::parse(text, Path::new("p")).expect("no mistakes");
         for (user, right, line, allowed) in rows {
-            let groups = |group: &str| in_group(user, group);
+            let groups = |group: &str| Some(in_group(user, group));
             let verdict = policy.test(&jid(user), *right, &groups);
             let found = (verdict.line.unwrap_or(0), verdict.allowed);
             assert_eq!(found, (*line, *allowed), "{user} {}", right.name());
@@ -465,6 +510,37 @@ mod tests {
                 ("tom@a.org", Login, 0, false),
             ],
         );
+    }
+
+    #[test]
+    fn a_group_of_which_nothing_is_known_is_neither_empty_nor_full() {
+        let text = "[[rule]]\nallow = \"login\"\nusers = [\"root@a.org\"]\n\
+                    [[rule]]\ndeny = \"login\"\ngroups = [\"suspended\"]\n\
+                    [[rule]]\nallow = \"save-settings\"\neveryone = true\nexcept_groups = [\"trainees\"]\n\
+                    [[rule]]\nallow = \"search\"\ngroups = [\"staff\"]\n\
+                    [[rule]]\nallow = [\"login\", \"search\"]\nusers = [\"ann@a.org\"]\n";
+        let policy = Policy::parse(text, Path::new("p")).expect("no mistakes");
+        let unread = |_: &str| None;
+        for (user, right, line, allowed, unknown) in [
+            // Decided before any group is asked for.
+            ("root@a.org", Login, Some(1), true, false),
+            ("ann@a.org", Login, Some(4), false, true),
+            // Whether or not Tom is suspended, no rule lets him in.
+            ("tom@a.org", Login, None, false, false),
+            ("ann@a.org", SaveSettings, Some(7), false, true),
+            // Ann may search either way.
+            ("ann@a.org", Right::Search, Some(14), true, false),
+            ("tom@a.org", Right::Search, Some(11), false, true),
+            ("tom@a.org", Right::Admin, None, false, false),
+        ] {
+            let verdict = policy.test(&jid(user), right, &unread);
+            let expected = Verdict {
+                allowed,
+                line,
+                unknown,
+            };
+            assert_eq!(verdict, expected, "{user} {}", right.name());
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Settings {
     pub certificate_mapping: crate::certificate::CertificateMapping,
     /// Who may log in.
     pub policy: Arc<crate::policy::Policy>,
+    /// Which directories the domains have whose groups the policy may speak of.
+    pub swept: Arc<directory::population::Swept>,
     /// Connections that have not logged in, of all muxes together.
     pub conns_before_login_max: usize,
     /// Deepest nesting of an element.
@@ -153,6 +155,7 @@ impl Default for Settings {
             }),
             certificate_mapping: Default::default(),
             policy: Arc::new(crate::policy::Policy::open()),
+            swept: Arc::default(),
             conns_before_login_max: 20_000,
             login_failures_logged_max: 120,
             element_depth_max: 64,

@@ -317,16 +317,23 @@ impl Shard {
 
     /// Whether an account of ours has a right.
     fn may(&self, account: &BareJid, right: crate::policy::Right) -> bool {
-        let population = self.groups.view.population();
-        let in_group = |group: &str| population.is_in(account, group);
-        self.settings.policy.allows(account, right, &in_group)
+        self.verdict(account, right).allowed
+    }
+
+    fn verdict(&self, account: &BareJid, right: crate::policy::Right) -> crate::policy::Verdict {
+        let groups = |group: &str| self.membership(account, group);
+        self.settings.policy.test(account, right, &groups)
     }
 
     /// All rights of an account of ours.
     fn rights(&self, account: &BareJid) -> crate::policy::Rights {
+        let groups = |group: &str| self.membership(account, group);
+        crate::policy::Rights::of(&self.settings.policy, account, &groups)
+    }
+
+    fn membership(&self, account: &BareJid, group: &str) -> Option<bool> {
         let population = self.groups.view.population();
-        let in_group = |group: &str| population.is_in(account, group);
-        crate::policy::Rights::of(&self.settings.policy, account, &in_group)
+        population.membership(account, group, &self.settings.swept)
     }
 
     fn home(&self, account: &BareJid) -> ShardId {

@@ -694,6 +694,18 @@ impl Negotiation {
         self.fail_for(Failure::AccountDisabled, LoginFailure::Refused)
     }
 
+    /// Whether the account may log in cannot be said now (policy).
+    pub fn postpone(&mut self) -> Vec<Action> {
+        self.attempt.name = self
+            .account
+            .take()
+            .map(|account| account.as_str().to_owned());
+        self.fail_for(
+            Failure::TemporaryAuthFailure,
+            LoginFailure::Sasl(Failure::TemporaryAuthFailure),
+        )
+    }
+
     fn succeed(&mut self, account: BareJid, last: Option<String>) -> Vec<Action> {
         self.account = Some(account.clone());
         self.state = State::Restart;

@@ -133,6 +133,7 @@ fn decode_population(rest: &mut &[u8], before: Option<&Population>) -> Option<Po
         };
         let same = before.and_then(|p| p.groups.iter().find(|g| ***g == group));
         let group = same.map_or_else(|| Arc::new(group), Arc::clone);
+        population.directories.insert(group.directory.clone());
         population.groups.push(group);
     }
     for _ in 0..take_len(rest)? {

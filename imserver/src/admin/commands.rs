@@ -605,6 +605,9 @@ fn policy_test(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
         };
         return Err(Refusal::new(code, format!("{why} ({line})")));
     }
+    if verdict.unknown {
+        return Err(Refusal::new("unavailable", not_read(verdict)));
+    }
     Ok(Answer::Table {
         columns: vec!["jid", "right", "allowed", "line"],
         rows: vec![vec![
@@ -615,6 +618,14 @@ fn policy_test(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
         ]],
         next: None,
     })
+}
+
+/// Why a verdict is none.
+pub(super) fn not_read(verdict: crate::policy::Verdict) -> String {
+    let line = verdict.line.unwrap_or_default();
+    format!(
+        "it hangs on line {line} of the policy, and the directory with that line's groups has not been read yet"
+    )
 }
 
 fn config_show(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> {

@@ -42,6 +42,9 @@ pub(super) fn test(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Ref
     rows.push(row(
         "policy",
         match (verdict.allowed, verdict.line) {
+            _ if verdict.unknown => {
+                format!("cannot log in now: {}", super::commands::not_read(verdict))
+            }
             (true, Some(line)) => format!("may log in (policy line {line})"),
             (false, Some(line)) => format!("may not log in (policy line {line})"),
             (allowed, None) => format!(

@@ -676,7 +676,7 @@ fn rights_come_from_the_socket_the_certificate_or_the_policy() {
             ('u', Right::AdminUsers),
         ]
         .into_iter()
-        .filter(|(_, right)| grants(&caller, *right, &policy, &Default::default(), listed))
+        .filter(|(_, right)| grants(&caller, *right, &policy, &|_, _| Some(false), listed))
         .map(|(letter, _)| letter)
         .collect();
         assert_eq!(found, rights, "{caller:?}");

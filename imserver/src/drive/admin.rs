@@ -209,6 +209,11 @@ impl Backend {
         }
     }
 
+    fn membership(&self, user: &BareJid, group: &str) -> Option<bool> {
+        let swept = self.lookups.routes().site.swept();
+        self.latest.population().membership(user, group, &swept)
+    }
+
     fn all(&self) -> Vec<usize> {
         self.questions.all()
     }
@@ -356,13 +361,13 @@ impl admin::Backend for Backend {
     fn verdict(&self, user: &BareJid, right: Right) -> Verdict {
         match self.rules.read() {
             Ok(rules) => {
-                let population = self.latest.population();
-                let in_group = |group: &str| population.is_in(user, group);
-                rules.policy.test(user, right, &in_group)
+                let groups = |group: &str| self.membership(user, group);
+                rules.policy.test(user, right, &groups)
             }
             Err(_) => Verdict {
                 allowed: false,
                 line: None,
+                unknown: true,
             },
         }
     }
@@ -419,7 +424,7 @@ impl admin::Backend for Backend {
                 caller,
                 right,
                 &rules.policy,
-                &self.latest.population(),
+                &|user, group| self.membership(user, group),
                 granted,
             )
         })

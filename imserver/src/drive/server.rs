@@ -497,6 +497,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         vcard_bytes_max: l.vcard_bytes_max,
         certificate_mapping: config.auth.certificate_mapping,
         policy: Arc::new(config.policy.clone()),
+        swept: Arc::new(site.swept()),
         people,
         ..Settings::default()
     }

@@ -162,11 +162,15 @@ impl Shard {
                 }
                 Action::Authenticated(account) => {
                     let allowed = self.session(slot).mux.allows(account.domainpart());
-                    if !allowed || !self.may(&account, Right::Login) {
+                    let verdict = self.verdict(&account, Right::Login);
+                    if !allowed || !verdict.allowed {
                         let Stage::Negotiating(negotiation) = &mut self.session(slot).stage else {
                             return;
                         };
-                        let refused = negotiation.refuse();
+                        let refused = match allowed && verdict.unknown {
+                            true => negotiation.postpone(),
+                            false => negotiation.refuse(),
+                        };
                         return self.act(slot, number, refused);
                     }
                     self.status.logins += 1;

@@ -3,7 +3,7 @@
 use crate::clients::{self, Kind};
 use isthmus_tests::client::{Account, Client, Sasl, Transport};
 use isthmus_tests::harness::{Plan, Site, run};
-use isthmus_tests::slapd::{BASE, PEOPLE, Slapd};
+use isthmus_tests::slapd::{BASE, GROUPS, LIMITED, PEOPLE, SERVICE, Slapd, Tree};
 use isthmus_tests::wait;
 use std::time::Duration;
 
@@ -476,4 +476,55 @@ fn scram_works_at_the_second_log_in_where_keys_are_made_of_passwords() {
     // Who is gone cannot log in by keys either.
     slapd.delete("juliet").unwrap();
     wait::until_true(PATIENCE, "she is gone", || by("another", scram[0]).is_err());
+}
+
+/// At the first start nothing is known of groups. Until they have been read a rule that names one decides nothing: whom it denies does
+/// not slip in, and whom it allows is told to come again, not that the account is disabled.
+#[test]
+fn a_rule_for_groups_that_were_never_read_lets_nobody_in_and_says_so() {
+    let slapd = Slapd::load(&Tree {
+        people: 150,
+        groups: 0,
+        more: format!(
+            "dn: cn=suspended,{GROUPS}\nobjectClass: groupOfNames\ncn: suspended\nmember: uid=juliet,{PEOPLE}\n\n"
+        ),
+    })
+    .unwrap();
+    let site = prepared(&slapd);
+    // It finds people for log-ins, and cannot read everybody.
+    site.edit("imserver.toml", SERVICE, LIMITED).unwrap();
+    std::fs::write(
+        site.path().join("policy.toml"),
+        "[[rule]]\nallow = \"login\"\nusers = [\"tybalt@localhost\"]\n\
+         [[rule]]\ndeny = \"login\"\ngroups = [\"suspended\"]\n\
+         [[rule]]\nallow = \"login\"\ngroups = [\"Sales team\"]\n\
+         [[rule]]\nallow = \"login\"\nusers = [\"juliet@localhost\"]\n",
+    )
+    .unwrap();
+    let mut site = started(site);
+    wait::until_true(PATIENCE, "a sweep has failed", || {
+        site.server()
+            .log()
+            .contains("a sweep of a directory failed")
+    });
+    for (user, expected) in [
+        ("juliet", "temporary-auth-failure"),
+        ("romeo", "temporary-auth-failure"),
+        ("tybalt", "success"),
+    ] {
+        let got = outcome(&site, user, &format!("{user}-password"));
+        assert_eq!(got, expected, "{user}");
+    }
+    let told = run(&mut site.imadmin(["policy", "test", "juliet@localhost", "login"]));
+    let told = format!("{:#}", told.map(drop).unwrap_err());
+    assert!(told.contains("has not been read yet"), "{told}");
+
+    site.edit("imserver.toml", LIMITED, SERVICE).unwrap();
+    site.reload().unwrap();
+    until_outcome(&site, "romeo", "success");
+    wait::until_true(PATIENCE, "juliet is suspended", || {
+        let got = outcome(&site, "juliet", "juliet-password");
+        assert_ne!(got, "success");
+        got == "account-disabled"
+    });
 }
