@@ -85,6 +85,12 @@ impl Site {
             .all(|b| b.name() == crate::local::NAME)
     }
 
+    /// Some of the domain's accounts are in the store, or may be. (A domain that is not served has no directories at all.)
+    pub fn keeps_accounts(&self, domain: &str) -> bool {
+        let chain = self.chain(domain);
+        chain.is_empty() || chain.iter().any(|b| b.name() == crate::local::NAME)
+    }
+
     /// Every back end once.
     pub fn backends(&self) -> Vec<&Arc<dyn Backend>> {
         let mut all: Vec<&Arc<dyn Backend>> = Vec::new();

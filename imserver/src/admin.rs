@@ -5,7 +5,8 @@
 //! `{"id": 1, "error": {"code": "not-found", "text": "..."}}`. `next` means: ask again with `after` set to it.
 //!
 //! In: requests of an authenticated administrator. Out: replies. Owns: the table of commands, and the right each needs.
-//! Never: trusts the client to have checked anything; prints a secret; changes what the audit log has no room for.
+//! Never: trusts the client to have checked anything; prints a secret; changes what the audit log has no room for; lets anybody
+//! change an account that has a right of an administrator which they lack (`commands::may_change`).
 
 pub mod adhoc;
 pub mod audit;
@@ -250,7 +251,7 @@ pub fn run(
                 tracing::info!(admin = caller.who(), command = name, args = %shown, "administration");
                 write(audit::Outcome::Begun)?;
             }
-            (command.run)(backend, &Args(args))
+            (command.run)(backend, &Args { caller, map: args })
         }
     };
     let outcome = match &result {
@@ -286,9 +287,12 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// Arguments of one request.
+/// Arguments of one request, and whose it is.
 #[derive(Debug)]
-pub struct Args<'a>(&'a Map<String, Value>);
+pub struct Args<'a> {
+    caller: &'a Caller,
+    map: &'a Map<String, Value>,
+}
 
 impl Args<'_> {
     /// A text that must be there.
@@ -298,7 +302,7 @@ impl Args<'_> {
     }
 
     fn optional_text(&self, name: &str) -> Result<Option<&str>, Refusal> {
-        match self.0.get(name) {
+        match self.map.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(s)) => Ok(Some(s)),
             Some(_) => Err(Refusal::new(
@@ -316,7 +320,7 @@ impl Args<'_> {
             )
         };
         let list = self
-            .0
+            .map
             .get(name)
             .and_then(Value::as_array)
             .ok_or_else(wrong)?;

@@ -400,6 +400,8 @@ pub enum Look {
 pub struct Newcomer {
     /// What they want.
     pub registration: Registration,
+    /// The address has a right of an administrator already: it is as good as taken.
+    pub reserved: bool,
     /// Where they are.
     pub peer: std::net::IpAddr,
     /// How many registrations there may be.

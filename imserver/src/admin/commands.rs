@@ -1,6 +1,6 @@
 //! The commands: a row each, with what it does. To add one: a row, a function, and its words in `admin-cli`.
 
-use super::{Answer, Args, Backend, Refusal, directories, quoted};
+use super::{Answer, Args, Backend, Caller, Refusal, directories, quoted};
 use crate::event::AlertTo;
 use crate::policy::Right;
 use serde_json::{Value, json};
@@ -235,6 +235,49 @@ pub(super) fn account_jid(backend: &dyn Backend, text: &str) -> Result<BareJid, 
     Ok(jid)
 }
 
+/// The same, of one that the caller may change.
+fn changed_jid(backend: &dyn Backend, args: &Args<'_>, text: &str) -> Result<BareJid, Refusal> {
+    let jid = account_jid(backend, text)?;
+    may_change(backend, args.caller, &jid)?;
+    Ok(jid)
+}
+
+/// Whoever sets a password or makes an account can log in as it: nobody may do that, or anything else, to an account with a right
+/// of an administrator that they have not themselves. The rules speak of addresses, so this holds for who does not exist yet.
+pub(super) fn may_change(
+    backend: &dyn Backend,
+    caller: &Caller,
+    jid: &BareJid,
+) -> Result<(), Refusal> {
+    let above = Right::ADMINISTRATORS.into_iter().find(|right| {
+        !backend.grants(caller, *right) && !backend.verdict(jid, *right).is_certain_no()
+    });
+    match above {
+        None => Ok(()),
+        Some(right) => {
+            let text = format!(
+                "the policy gives {} the right {}, which you have not: somebody who has it must do that",
+                jid.as_str(),
+                right.name()
+            );
+            Err(Refusal::new("forbidden", text))
+        }
+    }
+}
+
+/// An address for a new account: of a domain that has accounts in the store at all, or nobody could log in with it.
+fn new_jid(backend: &dyn Backend, args: &Args<'_>, text: &str) -> Result<BareJid, Refusal> {
+    let jid = changed_jid(backend, args, text)?;
+    if !backend.site().keeps_accounts(jid.domainpart()) {
+        let text = format!(
+            "the accounts of {} are in a directory elsewhere, not in the store",
+            quoted(jid.domainpart())
+        );
+        return Err(Refusal::new("bad-request", text));
+    }
+    Ok(jid)
+}
+
 fn keys(backend: &dyn Backend, password: &str) -> Result<Vec<ScramKeys>, Refusal> {
     if password.is_empty() {
         return Err(Refusal::new("bad-request", "the password is empty"));
@@ -266,7 +309,7 @@ fn text(text: impl Into<String>) -> Result<Answer, Refusal> {
 }
 
 fn user_add(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
-    let jid = account_jid(backend, args.text("jid")?)?;
+    let jid = new_jid(backend, args, args.text("jid")?)?;
     let keys = keys(backend, args.text("password")?)?;
     let account = Account {
         jid: jid.clone(),
@@ -285,7 +328,7 @@ fn user_add(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
 }
 
 fn user_passwd(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
-    let jid = account_jid(backend, args.text("jid")?)?;
+    let jid = changed_jid(backend, args, args.text("jid")?)?;
     let keys = keys(backend, args.text("password")?)?;
     one(
         backend,
@@ -298,7 +341,7 @@ fn user_passwd(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
 }
 
 fn user_del(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
-    let jid = account_jid(backend, args.text("jid")?)?;
+    let jid = changed_jid(backend, args, args.text("jid")?)?;
     one(backend, Write::AccountDelete { jid: jid.clone() })?;
     backend.account_removed(&jid);
     loop {
@@ -336,7 +379,7 @@ fn user_import(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
             .map(|part| {
                 scope.spawn(move || {
                     part.iter()
-                        .map(|(n, l)| (*n, import_line(backend, l)))
+                        .map(|(n, l)| (*n, import_line(backend, args, l)))
                         .collect::<Vec<_>>()
                 })
             })
@@ -385,7 +428,7 @@ fn problem(line: u64, refusal: &Refusal) -> Vec<Value> {
     vec![json!(line), json!(text)]
 }
 
-fn import_line(backend: &dyn Backend, line: &str) -> Result<Account, Refusal> {
+fn import_line(backend: &dyn Backend, args: &Args<'_>, line: &str) -> Result<Account, Refusal> {
     let (jid, secret) = line
         .trim_end_matches(['\r', '\n'])
         .split_once([' ', '\t'])
@@ -395,7 +438,7 @@ fn import_line(backend: &dyn Backend, line: &str) -> Result<Account, Refusal> {
                 "expected an address, a space, and a password or SCRAM secrets",
             )
         })?;
-    let jid = account_jid(backend, jid)?;
+    let jid = new_jid(backend, args, jid)?;
     let keys = if secret.starts_with("{SCRAM-")
         || secret.starts_with("SCRAM-SHA-") && secret.contains('$')
     {
@@ -509,7 +552,7 @@ fn session_kick(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusa
         Some((bare, resource)) => (bare, Some(resource)),
         None => (args.text("jid")?, None),
     };
-    let jid = account_jid(backend, bare)?;
+    let jid = changed_jid(backend, args, bare)?;
     match backend.kick(&jid, resource)? {
         0 => Err(Refusal::new("not-found", "there is no such session")),
         n => text(format!(
@@ -520,7 +563,7 @@ fn session_kick(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusa
 }
 
 fn set_disabled(backend: &dyn Backend, args: &Args<'_>, disabled: bool) -> Result<Answer, Refusal> {
-    let jid = account_jid(backend, args.text("jid")?)?;
+    let jid = changed_jid(backend, args, args.text("jid")?)?;
     backend.set_disabled(&jid, disabled)?;
     text(format!(
         "{} {}",

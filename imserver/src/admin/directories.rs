@@ -16,6 +16,13 @@ pub(super) fn test(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Ref
     let login = LoginName::new(jid.localpart().unwrap_or_default(), jid.domainpart());
     let login = login.map_err(refused)?;
     let password = args.optional_text("password")?;
+    if password.is_some() {
+        // Who cannot set it may not guess it here either, where nobody counts.
+        super::commands::may_change(backend, args.caller, &jid)?;
+        if let Ok(Some(person)) = backend.site().resolve(&login) {
+            super::commands::may_change(backend, args.caller, &person.jid)?;
+        }
+    }
     let site = backend.site();
     let row = |what: &str, answer: String| vec![json!(what), json!(answer)];
     let mut rows: Vec<Vec<Value>> = site

@@ -20,6 +20,7 @@ struct Site {
     removed: Mutex<Vec<BareJid>>,
     /// Rights of who is not at the socket.
     rights: Vec<Right>,
+    policy: Policy,
     audited: Mutex<Vec<Value>>,
     audit_is_full: bool,
     directory: std::sync::Arc<directory::LocalDirectory>,
@@ -52,6 +53,7 @@ impl Site {
             sessions: Mutex::default(),
             removed: Mutex::default(),
             rights: Vec::new(),
+            policy: Policy::open(),
             audited: Mutex::default(),
             audit_is_full: false,
             directory: std::sync::Arc::new(directory::LocalDirectory::new(model.reader().unwrap())),
@@ -171,7 +173,8 @@ impl Backend for Site {
         *self.sweeps.lock().unwrap() += 1;
     }
     fn verdict(&self, user: &BareJid, right: Right) -> crate::policy::Verdict {
-        Policy::open().test(user, right, &crate::policy::no_groups)
+        let groups = |group: &str| (group != "unread").then_some(false);
+        self.policy.test(user, right, &groups)
     }
     fn config(&self) -> Result<Vec<crate::config::Effective>, Refusal> {
         let row = |key: &str, line| crate::config::Effective {
@@ -812,4 +815,67 @@ fn the_commands_about_directories() {
         site.ask("cache flush", json!({"jid": "nonsense@"}))["error"]["code"],
         "bad-request"
     );
+}
+
+/// Whoever sets an administrator's password is that administrator.
+#[test]
+fn nobody_changes_an_account_that_has_rights_they_lack() {
+    let mut site = Site::new();
+    for name in ["boss", "reader", "carol", "other", "romeo"] {
+        let jid = format!("{name}@a.example");
+        site.ok("user add", json!({"jid": jid, "password": "old"}));
+    }
+    site.bind(1, "boss@a.example/desk");
+    let text = "[[rule]]\nallow = \"admin\"\nusers = [\"boss@a.example\", \"ghost@a.example\"]\n\
+                [[rule]]\nallow = \"admin-read\"\nusers = [\"reader@a.example\"]\n\
+                [[rule]]\nallow = \"admin-users\"\nusers = [\"carol@a.example\", \"other@a.example\"]\n";
+    site.policy = Policy::parse(text, std::path::Path::new("p")).unwrap();
+    site.rights = vec![Right::AdminUsers];
+    let code = |site: &Site, command: &str, args: &Value| {
+        let request = json!({"id": 7, "command": command, "args": args}).to_string();
+        let reply: Value =
+            serde_json::from_slice(&handle(site, &carol(), request.as_bytes())).unwrap();
+        reply["error"]["code"].as_str().unwrap_or("ok").to_owned()
+    };
+    let commands = [
+        "user passwd",
+        "user disable",
+        "user enable",
+        "session kick",
+        "user add",
+        "directory test",
+        "user del",
+    ];
+    for who in ["boss", "reader", "ghost"] {
+        let before = site.keys(&format!("{who}@a.example"));
+        let args = json!({"jid": format!("{who}@a.example"), "password": "new"});
+        for command in commands {
+            assert_eq!(code(&site, command, &args), "forbidden", "{command} {who}");
+        }
+        assert_eq!(site.keys(&format!("{who}@a.example")), before, "{who}");
+    }
+    let full = json!({"jid": "boss@a.example/desk"});
+    assert_eq!(code(&site, "session kick", &full), "forbidden");
+    // Without a password it tells what the directory knows, and that is allowed.
+    let boss = json!({"jid": "boss@a.example"});
+    assert_eq!(code(&site, "directory test", &boss), "ok");
+    let lines = json!({"lines": [[1, "ghost@a.example pw"], [2, "new@a.example pw"]]});
+    assert_eq!(code(&site, "user import", &lines), "ok");
+    assert!(site.keys("ghost@a.example").is_empty());
+    assert!(!site.keys("new@a.example").is_empty());
+    // Who has no more than they have is theirs to change.
+    for who in ["romeo", "carol", "other"] {
+        let args = json!({"jid": format!("{who}@a.example"), "password": "new"});
+        for command in ["user passwd", "user disable", "user enable", "user del"] {
+            assert_eq!(code(&site, command, &args), "ok", "{command} {who}");
+        }
+    }
+    // Whoever has the right may.
+    site.rights = vec![Right::AdminUsers, Right::AdminRead];
+    let reader = json!({"jid": "reader@a.example", "password": "new"});
+    assert_eq!(code(&site, "user passwd", &reader), "ok");
+    // As long as nobody knows who is in the group, it may be anybody.
+    let text = "[[rule]]\nallow = \"admin\"\ngroups = [\"unread\"]\n";
+    site.policy = Policy::parse(text, std::path::Path::new("p")).unwrap();
+    assert_eq!(code(&site, "user passwd", &reader), "forbidden");
 }

@@ -90,6 +90,9 @@ impl Clerk {
         if !admitted {
             return AccountAnswer::TooMany;
         }
+        if newcomer.reserved {
+            return AccountAnswer::Exists;
+        }
         let answer = account_answer(site.register(&newcomer.registration));
         if answer == AccountAnswer::Done {
             let account = newcomer.registration.jid.as_str();

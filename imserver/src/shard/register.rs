@@ -22,16 +22,26 @@ impl Shard {
                 let session = self.session(slot);
                 let peer = session.open.peer.ip();
                 let allowed = session.mux.allows(domain);
-                if allowed && self.may(&registration.jid, Right::Register) {
+                // The rules may speak of an administrator who is not there (any more): whoever comes first must not be it.
+                let mut high = [Right::Admin, Right::AdminUsers, Right::AdminRead]
+                    .into_iter()
+                    .map(|right| self.verdict(&registration.jid, right))
+                    .filter(|verdict| !verdict.is_certain_no());
+                let reserved = high.next().map(|verdict| verdict.unknown);
+                if reserved == Some(true) {
+                    register::registered(&id, domain, &AccountAnswer::Unavailable)
+                } else if allowed && self.may(&registration.jid, Right::Register) {
                     let newcomer = Newcomer {
                         registration,
+                        reserved: reserved.is_some(),
                         peer,
                         limits: settings.people.register_limits,
                         id,
                     };
                     return self.look(slot, Look::Register(Box::new(newcomer)));
+                } else {
+                    register::registered(&id, domain, &AccountAnswer::NotHere)
                 }
-                register::registered(&id, domain, &AccountAnswer::NotHere)
             }
         };
         if !reply.is_empty() {

@@ -1,7 +1,7 @@
 //! `imadmin` from another host (a network namespace), while every mux is down.
 
 use super::recovery::Namespace;
-use isthmus_tests::client::{Account, Sasl, Transport};
+use isthmus_tests::client::{Account, Client, Sasl, Transport};
 use isthmus_tests::harness::{Plan, Site, binary, edit, run};
 use std::io::Write as _;
 use std::path::Path;
@@ -567,4 +567,64 @@ fn an_administrator_adds_a_user_from_a_client() {
         log.contains(&format!("\"from\":\"{}\"", client.jid)),
         "{log}"
     );
+}
+
+const HIGH: &str = "
+[[rule]]
+allow = \"admin\"
+users = [\"root@localhost\", \"ghost@localhost\"]
+[[rule]]
+allow = \"admin-users\"
+users = [\"carol@localhost\"]
+[[rule]]
+allow = [\"login\", \"save-settings\", \"register\"]
+everyone = true
+";
+
+/// An administrator of accounts does not become one of everything, and neither does a stranger.
+#[test]
+fn nobody_gets_the_rights_of_an_administrator_by_way_of_the_account() {
+    let names = ["root", "carol", "romeo"];
+    let accounts: Vec<Account> = names.iter().map(|n| Account::new(n)).collect();
+    let mut site = Site::start(&Plan::default(), &accounts).unwrap();
+    std::fs::write(site.path().join("policy.toml"), HIGH).unwrap();
+    site.set("imserver.toml", "[[domain]]", "registration", "true")
+        .unwrap();
+    site.reload().unwrap();
+    for args in [
+        &["user", "passwd", "root@localhost", "--password-stdin"][..],
+        &["user", "add", "ghost@localhost", "--password-stdin"],
+        &["user", "disable", "root@localhost"],
+        &["user", "del", "root@localhost"],
+        &["session", "kick", "root@localhost"],
+    ] {
+        let mut command = Command::new(binary("imadmin"));
+        command
+            .arg("--config")
+            .arg(account_config(&site, "carol@localhost"))
+            .args(args)
+            .env("ISTHMUS_ADMIN_PASSWORD", "carol-password")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"stolen-password\n").unwrap();
+        drop(input);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(4), "{args:?}: {said}");
+        assert!(said.contains("the right admin"), "{args:?}: {said}");
+    }
+    let register = |name: &str| {
+        let mut client = Client::open(&site.endpoint(Transport::StartTls)).unwrap();
+        let payload = format!(
+            "<query xmlns='jabber:iq:register'><username>{name}</username><password>stolen-password</password></query>"
+        );
+        let answer = client.request("set", "r", None, &payload).unwrap();
+        let error = answer.child("error");
+        error.and_then(|e| e.elements().next().map(|c| c.name.clone()))
+    };
+    assert_eq!(register("ghost").as_deref(), Some("conflict"));
+    assert_eq!(register("newcomer"), None);
 }
