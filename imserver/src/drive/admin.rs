@@ -11,7 +11,7 @@ use super::questions::{ANSWER, Questions};
 use super::reload::Reloader;
 use super::sweeper::Latest;
 use super::writer::DirectWriter;
-use crate::admin::{self, Caller, Refusal};
+use crate::admin::{self, Caller, Door, Refusal};
 use crate::config::{AdministratorConfig, Config};
 use crate::event::{AdminEvent, AdminReply, AlertTo, Event, SessionId, SessionInfo};
 use crate::linkset::MuxInfo;
@@ -190,22 +190,21 @@ impl Backend {
         Ok(replies.iter().map(ended).sum())
     }
 
-    /// For an account of a directory elsewhere, which is not told.
-    fn set_disabled_here(&self, account: &BareJid, disabled: bool) -> Result<(), Refusal> {
-        let known = self.lookups.routes().site.person(account);
-        match known {
-            Ok(Some(_)) => {}
-            Ok(None) => return Err(Refusal::new("not-found", "there is no such account")),
-            Err(e) => return Err(Refusal::new("unavailable", e.to_string())),
+    /// Whether there is such an account. Somebody in the last sweep is there also while their directory does not answer.
+    fn is_known(&self, account: &BareJid) -> Result<bool, Refusal> {
+        if self.latest.population().member(account).is_some() {
+            return Ok(true);
         }
-        let jid = account.clone();
-        let write = store::Write::OverlayDisabled { jid, disabled };
-        match admin::Backend::write(self, vec![write])?.pop() {
-            Some(Written::Failed(e)) => Err(Refusal::new("unavailable", e.to_string())),
-            _ => {
-                self.overlay.set_disabled(account, disabled);
-                Ok(())
-            }
+        let known = self.lookups.routes().site.person(account);
+        let known = known.map_err(|e| Refusal::new("unavailable", e.to_string()))?;
+        Ok(known.is_some())
+    }
+
+    /// Whoever came in with the password of an account goes on only as long as it may log in. An outage takes nothing away.
+    fn is_in_force(&self, account: &BareJid) -> bool {
+        match self.lookups.routes().site.person(account) {
+            Ok(person) => person.is_some_and(|p| !p.disabled),
+            Err(_) => true,
         }
     }
 
@@ -312,13 +311,30 @@ impl admin::Backend for Backend {
 
     fn set_disabled(&self, account: &BareJid, disabled: bool) -> Result<(), Refusal> {
         let jid = account.clone();
-        let write = store::Write::AccountDisabled { jid, disabled };
-        match self.write(vec![write])?.pop() {
-            Some(Written::Failed(WriteError::NotFound)) => {
-                self.set_disabled_here(account, disabled)?
+        let mut writes = vec![store::Write::AccountDisabled { jid, disabled }];
+        let site = self.lookups.routes().site.clone();
+        // The store may hold an account of this name which is not the one that logs in: one from before there was a directory, say.
+        // So both are written, whichever of them decides.
+        let elsewhere = !site.is_local(account.domainpart());
+        if elsewhere {
+            if !self.is_known(account)? {
+                return Err(Refusal::new("not-found", "there is no such account"));
             }
-            Some(Written::Failed(e)) => return Err(Refusal::new("unavailable", e.to_string())),
-            _ => {}
+            let jid = account.clone();
+            writes.push(store::Write::OverlayDisabled { jid, disabled });
+        }
+        for written in self.write(writes)? {
+            match written {
+                Written::Failed(WriteError::NotFound) if elsewhere => {}
+                Written::Failed(WriteError::NotFound) => {
+                    return Err(Refusal::new("not-found", "there is no such account"));
+                }
+                Written::Failed(e) => return Err(Refusal::new("unavailable", e.to_string())),
+                _ => {}
+            }
+        }
+        if elsewhere {
+            self.overlay.set_disabled(account, disabled);
         }
         if disabled {
             let text = "the account has been disabled";
@@ -415,6 +431,11 @@ impl admin::Backend for Backend {
     }
 
     fn grants(&self, caller: &Caller, right: Right) -> bool {
+        if let Door::Account(account) = &caller.door
+            && !self.is_in_force(account)
+        {
+            return false;
+        }
         self.rules.read().is_ok_and(|rules| {
             let granted = rules
                 .administrators

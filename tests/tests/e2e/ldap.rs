@@ -528,3 +528,41 @@ fn a_rule_for_groups_that_were_never_read_lets_nobody_in_and_says_so() {
         got == "account-disabled"
     });
 }
+
+/// The store may hold an old account of the same name, from before the people were in a directory.
+#[test]
+fn who_is_disabled_here_cannot_log_in_whatever_the_store_holds() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let mut site = prepared(&slapd);
+    let (elsewhere, local) = (r#"directory = ["ldap"]"#, r#"directory = ["local"]"#);
+    site.edit("imserver.toml", elsewhere, local).unwrap();
+    site.start_server().unwrap();
+    site.add_accounts(&[Account::new("romeo")]).unwrap();
+    site.edit("imserver.toml", local, elsewhere).unwrap();
+    site.reload().unwrap();
+    site.await_clients().unwrap();
+    for user in ["romeo", "juliet"] {
+        let (jid, password) = (format!("{user}@localhost"), format!("{user}-password"));
+        let mut client = online(&site, user);
+        run(&mut site.imadmin(["user", "disable", &jid])).unwrap();
+        assert_eq!(
+            client.until_closed().unwrap().as_deref(),
+            Some("not-authorized")
+        );
+        assert_eq!(
+            outcome(&site, user, &password),
+            "account-disabled",
+            "{user}"
+        );
+        run(&mut site.imadmin(["user", "enable", &jid])).unwrap();
+        assert_eq!(outcome(&site, user, &password), "success", "{user}");
+    }
+    // Nobody could log in with another one.
+    let file = site.scratch("more.txt");
+    std::fs::write(&file, "tybalt@localhost password\n").unwrap();
+    let said = site
+        .imadmin_json(["user", "import", file.to_str().unwrap()])
+        .map(|v| v.to_string());
+    let said = said.unwrap_or_else(|e| format!("{e:#}"));
+    assert!(said.contains("in a directory elsewhere"), "{said}");
+}
