@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use xmpp::jid::BareJid;
 use xmpp::sasl::LoginName;
@@ -101,7 +102,7 @@ impl Login {
         now: Instant,
         json: &[u8],
         keys: &dyn Keys,
-        guesses: &mut Guesses,
+        guesses: &Mutex<Guesses>,
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Step {
         let state = std::mem::replace(&mut self.state, State::Over);
@@ -119,7 +120,7 @@ impl Login {
                 match server.finish(message.auth.message.as_bytes()) {
                     Ok(last) => Step::Done(reply(message.id, &last), account),
                     Err(_) => {
-                        guesses.failed(now, &account, self.address);
+                        locked(guesses).failed(now, &account, self.address);
                         wrong(message.id)
                     }
                 }
@@ -133,7 +134,7 @@ impl Login {
         now: Instant,
         message: &Message,
         keys: &dyn Keys,
-        guesses: &mut Guesses,
+        guesses: &Mutex<Guesses>,
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Step {
         if message.auth.mechanism.as_deref() != Some(MECHANISM) {
@@ -150,7 +151,8 @@ impl Login {
         let Some(account) = account else {
             return wrong(message.id);
         };
-        if !guesses.may_try(now, &account, self.address) {
+        // Not held while a directory is asked: a slow one is no other administrator's matter.
+        if !locked(guesses).may_try(now, &account, self.address) {
             let text = "too many failed attempts; wait some minutes, or use a certificate";
             return refused(message.id, "too-many-attempts", text);
         }
@@ -185,6 +187,10 @@ fn reply(id: u64, message: &str) -> Vec<u8> {
 pub fn refused(id: u64, code: &'static str, text: &str) -> Step {
     let refusal = Refusal::new(code, text);
     Step::Refused(json!({"id": id, "error": refusal}).to_string().into_bytes())
+}
+
+fn locked(guesses: &Mutex<Guesses>) -> MutexGuard<'_, Guesses> {
+    guesses.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wrong(id: u64) -> Step {
@@ -276,7 +282,7 @@ mod tests {
         user: &str,
         password: &str,
         exporter: u8,
-        guesses: &mut Guesses,
+        guesses: &Mutex<Guesses>,
         now: Instant,
     ) -> String {
         let accounts = Accounts(FakeKeys::new([7; 32], 4_096));
@@ -323,8 +329,8 @@ mod tests {
             ("x", "pencil", 1, "not-authorized"),
             ("slow@x", "pencil", 1, "unavailable"),
         ] {
-            let mut guesses = Guesses::default();
-            let found = attempt(user, password, exporter, &mut guesses, now);
+            let guesses = Mutex::default();
+            let found = attempt(user, password, exporter, &guesses, now);
             assert_eq!(found, result, "{user} {password} {exporter}");
         }
     }
@@ -333,20 +339,20 @@ mod tests {
     fn guessing_is_bounded_for_accounts_that_are_there_and_for_others() {
         let now = Instant::now();
         for user in ["carol@x", "nobody@x"] {
-            let mut guesses = Guesses::default();
+            let guesses = Mutex::default();
             for _ in 0..FAILURES_MAX {
-                assert_eq!(attempt(user, "pen", 1, &mut guesses, now), "not-authorized");
+                assert_eq!(attempt(user, "pen", 1, &guesses, now), "not-authorized");
             }
             assert_eq!(
-                attempt(user, "pencil", 1, &mut guesses, now),
+                attempt(user, "pencil", 1, &guesses, now),
                 "too-many-attempts"
             );
             // The address is bounded too.
             assert_eq!(
-                attempt("carol@x", "pencil", 1, &mut guesses, now),
+                attempt("carol@x", "pencil", 1, &guesses, now),
                 "too-many-attempts"
             );
-            let later = attempt("carol@x", "pencil", 1, &mut guesses, now + WINDOW);
+            let later = attempt("carol@x", "pencil", 1, &guesses, now + WINDOW);
             assert_eq!(later, "carol@x");
         }
         let mut guesses = Guesses::default();
@@ -362,6 +368,38 @@ mod tests {
         assert!(guesses.0.is_empty());
     }
 
+    /// A directory that is stuck holds up those who are in it, and nobody else.
+    #[test]
+    fn nobody_waits_for_the_directory_of_another() {
+        struct Held<'g>(&'g Mutex<Guesses>, FakeKeys);
+        impl Keys for Held<'_> {
+            fn keys(&self, _: &LoginName, _: ScramHash) -> Result<KeysAnswer, Refusal> {
+                assert!(self.0.try_lock().is_ok(), "others could not log in now");
+                Ok(KeysAnswer::None)
+            }
+            fn fake(&self) -> &FakeKeys {
+                &self.1
+            }
+        }
+        let guesses = Mutex::default();
+        let held = Held(&guesses, FakeKeys::new([7; 32], 4_096));
+        let mut login = Login::new(address(), facts(1));
+        let binding = ClientBinding::Bind(BindingType::TlsExporter, vec![1; 32]);
+        let client = ScramClient::new(HASH, "slow@x", "pencil", None, binding, "nonce");
+        let first =
+            json!({"id": 1, "auth": {"mechanism": MECHANISM, "message": client.first_message()}});
+        let mut random = |out: &mut [u8]| out.fill(9);
+        let first = first.to_string();
+        let step = login.handle(
+            Instant::now(),
+            first.as_bytes(),
+            &held,
+            &guesses,
+            &mut random,
+        );
+        assert!(matches!(step, Step::Reply(_)));
+    }
+
     #[test]
     fn nothing_but_a_log_in_is_answered_before_it() {
         let accounts = Accounts(FakeKeys::new([7; 32], 4_096));
@@ -373,13 +411,13 @@ mod tests {
             "",
         ] {
             let mut login = Login::new(address(), facts(1));
-            let mut guesses = Guesses::default();
+            let guesses = Mutex::default();
             let mut random = |out: &mut [u8]| out.fill(9);
             let step = login.handle(
                 Instant::now(),
                 json.as_bytes(),
                 &accounts,
-                &mut guesses,
+                &guesses,
                 &mut random,
             );
             assert!(matches!(step, Step::Refused(_)), "{json}");

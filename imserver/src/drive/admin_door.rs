@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// Administrators at a time, by the port; and as many again by the socket, which strangers cannot reach.
 const ADMINS_MAX: usize = 16;
+/// Of these, with the password of one account: else somebody who may do next to nothing could keep all others out.
+const ADMINS_PER_ACCOUNT_MAX: usize = 4;
 /// Connections that have neither shown a certificate nor logged in: in all, and of one address.
 const STRANGERS_MAX: usize = 64;
 /// So that no address alone takes them all.
@@ -56,7 +58,7 @@ impl AdminDoor {
         let strangers: Arc<Strangers> = Arc::default();
         let shared = Arc::new(Shared {
             backend: backend.clone(),
-            admins: AtomicUsize::new(0),
+            admins: Seats::default(),
             guesses: Mutex::default(),
             refusals: Mutex::new(Muffle::new(muffle::FEW)),
         });
@@ -224,20 +226,56 @@ fn meet(
         door: door_of,
         from: peer.to_string(),
     };
-    if door.admins.fetch_add(1, Ordering::SeqCst) < ADMINS_MAX {
-        if let Err(reason) = serve(stream, side, &caller, &door.backend) {
-            tracing::warn!(reason, "administrator's link closed");
-        }
-    } else {
-        tracing::warn!(ADMINS_MAX, "too many administrators at a time");
+    let Some(_seat) = Seat::take(&door.admins, &caller.door) else {
+        tracing::warn!(
+            ADMINS_MAX,
+            ADMINS_PER_ACCOUNT_MAX,
+            who = caller.who(),
+            "too many administrators at a time"
+        );
+        return;
+    };
+    if let Err(reason) = serve(stream, side, &caller, &door.backend) {
+        tracing::warn!(reason, "administrator's link closed");
     }
-    door.admins.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// Who is in by the port.
+type Seats = Mutex<Vec<Door>>;
+
+/// The place of one of them, given back when dropped.
+struct Seat<'s>(&'s Seats, Door);
+
+impl<'s> Seat<'s> {
+    fn take(all: &'s Seats, door: &Door) -> Option<Self> {
+        let mut taken = all.lock().ok()?;
+        let own = taken.iter().filter(|d| *d == door).count();
+        let most = match door {
+            Door::Account(_) => ADMINS_PER_ACCOUNT_MAX,
+            Door::Socket | Door::Certificate(_) => ADMINS_MAX,
+        };
+        if taken.len() >= ADMINS_MAX || own >= most {
+            return None;
+        }
+        taken.push(door.clone());
+        Some(Seat(all, door.clone()))
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut taken) = self.0.lock()
+            && let Some(place) = taken.iter().position(|d| *d == self.1)
+        {
+            taken.swap_remove(place);
+        }
+    }
 }
 
 /// What the connections of the TCP door share.
 struct Shared {
     backend: Arc<Backend>,
-    admins: AtomicUsize,
+    admins: Seats,
     guesses: Mutex<Guesses>,
     /// Log-ins that were refused: whoever reaches the port can cause them.
     refusals: Mutex<Muffle>,
@@ -291,16 +329,13 @@ fn log_in(
             return Err("too many bytes for a log-in".into());
         }
         for request in requests {
-            let step = {
-                let mut guesses = door.guesses.lock().map_err(|_| "guesses are broken")?;
-                login.handle(
-                    Instant::now(),
-                    &request,
-                    &*door.backend,
-                    &mut guesses,
-                    &mut random,
-                )
-            };
+            let step = login.handle(
+                Instant::now(),
+                &request,
+                &*door.backend,
+                &door.guesses,
+                &mut random,
+            );
             match step {
                 Step::Reply(json) => side.send(stream, json)?,
                 Step::Refused(json) => {
@@ -522,6 +557,29 @@ mod tests {
         assert!(come("203.0.113.1").is_none(), "all places are taken");
         drop(many);
         assert!(all.0.lock().expect("not poisoned").is_empty());
+    }
+
+    #[test]
+    fn one_account_does_not_keep_other_administrators_out() {
+        let seats = Seats::default();
+        let account = |name: &str| {
+            Door::Account(xmpp::jid::BareJid::parse(&format!("{name}@x")).expect("an address"))
+        };
+        let certificate = Door::Certificate("alice".into());
+        let mut all: Vec<_> = (0..ADMINS_PER_ACCOUNT_MAX)
+            .map(|_| Seat::take(&seats, &account("carol")))
+            .collect();
+        assert!(all.iter().all(Option::is_some));
+        assert!(Seat::take(&seats, &account("carol")).is_none());
+        assert!(Seat::take(&seats, &account("dave")).is_some());
+        all.pop();
+        all.push(Seat::take(&seats, &account("carol")));
+        while let Some(seat) = Seat::take(&seats, &certificate) {
+            all.push(Some(seat));
+        }
+        assert!(all.len() == ADMINS_MAX && all.iter().all(Option::is_some));
+        drop(all);
+        assert!(seats.lock().expect("not poisoned").is_empty());
     }
 
     #[test]
