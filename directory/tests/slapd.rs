@@ -604,6 +604,17 @@ fn accounts_and_passwords_are_written_where_that_is_wanted() {
         right("newcomer")
     );
     slapd.delete("newcomer").unwrap();
+    // Whoever gives the mail address of somebody who logs in with it would lock them out.
+    let thief = Registration {
+        mail: Some("Romeo@corp.example".into()),
+        ..new("thief")
+    };
+    assert!(matches!(d.register(&thief), Ok(Registered::Refused(_))));
+    assert_eq!(d.person(&jid("thief")), Ok(None));
+    assert_eq!(
+        d.check_password(&login("romeo@corp.example"), "romeo-password"),
+        right("romeo")
+    );
     // A name that would be two parts of a distinguished name is one value.
     assert_eq!(d.register(&new("a,ou=x+b")), Ok(Registered::Done));
     assert_eq!(

@@ -1,16 +1,16 @@
 //! What is written into a directory: new entries and other passwords. Off unless the configuration wants it.
 //!
-//! Never: asks twice; leaves an entry behind that has no password; sends a password over a connection without TLS to a server
+//! Never: asks twice; leaves an entry behind that has no password; makes the login name of somebody another's as well; sends a password over a connection without TLS to a server
 //! on another host (the configuration sees to that).
 
 use super::config::{Product, RegisterConfig};
-use super::link::{Fault, Link, code, refused};
+use super::link::{Fault, Link, Query, code, refused};
 use super::pool::Manner;
-use super::{LdapDirectory, dn};
+use super::{LdapDirectory, dn, filter};
 use crate::DirectoryError;
 use crate::backend::{Registered, Registration};
 use ldap3::exop::PasswordModify;
-use ldap3::{LdapResult, Mod};
+use ldap3::{LdapResult, Mod, Scope};
 use std::collections::HashSet;
 use xmpp::jid::BareJid;
 
@@ -21,7 +21,18 @@ impl LdapDirectory {
         };
         let dn = format!("{}={},{}", config.rdn, dn::escape(localpart), config.base);
         let attributes = self.attributes_of(config, new, localpart);
+        let own = [localpart, new.jid.as_str()];
+        let name = self.names_filter(&attributes, |value| own.contains(&value));
+        let others = self.names_filter(&attributes, |value| !own.contains(&value));
         let (registered, _) = self.searching.ask(Manner::Once, |link| {
+            if self.is_found(link, name.as_deref())? {
+                return Ok(Registered::Exists);
+            }
+            if self.is_found(link, others.as_deref())? {
+                return Ok(Registered::Refused(
+                    "somebody else logs in with this name or mail address".to_owned(),
+                ));
+            }
             let added = link.ask(|conn| conn.add(&dn, attributes.clone()))?;
             match added.rc {
                 code::SUCCESS => {}
@@ -46,6 +57,43 @@ impl LdapDirectory {
             );
         }
         Ok(registered)
+    }
+
+    /// Finds whoever logs in with a value that the new entry would have as well: a name of two is nobody's, so a stranger who gives
+    /// somebody else's mail address would lock them out.
+    fn names_filter(
+        &self,
+        attributes: &[(String, HashSet<String>)],
+        which: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        let login = &self.config.login;
+        let is_login = |attribute: &str| login.iter().any(|l| l.eq_ignore_ascii_case(attribute));
+        let values = attributes.iter().filter(|(a, _)| is_login(a));
+        let taken: Vec<String> = values
+            .flat_map(|(_, values)| values)
+            .filter(|value| which(value))
+            .flat_map(|value| login.iter().map(move |l| filter::equals(l, value)))
+            .collect();
+        (!taken.is_empty()).then(|| filter::all([&self.config.user_filter, &filter::any(taken)]))
+    }
+
+    fn is_found(&self, link: &mut Link, filter: Option<&str>) -> Result<bool, Fault> {
+        let Some(filter) = filter else {
+            return Ok(false);
+        };
+        for base in &self.config.bases {
+            let query = Query {
+                base: base.clone(),
+                scope: Scope::Subtree,
+                filter: filter.to_owned(),
+                attributes: vec!["1.1".to_owned()],
+            };
+            let found = link.search(&query, Some(1))?;
+            if found.more || !found.entries.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn attributes_of(
