@@ -86,8 +86,10 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Sessions.
     pub session: SessionConfig,
-    /// Messages stay in the archive after delivery.
+    /// `archive.enabled`.
     pub archive: bool,
+    /// Domains whose people's messages stay in their archives after delivery.
+    pub archive_domains: Vec<String>,
     /// Threads that own entities; 0: one per core.
     pub shards: usize,
     /// Logging.

@@ -236,6 +236,8 @@ pub struct Routed {
     pub retention: crate::routing::Retention,
     /// Where it came from, for replay: session, stanza number, hash of the bytes.
     pub origin: Option<store::Origin>,
+    /// Of a message: other sessions of the recipient may get a copy (XEP-0280).
+    pub copies: bool,
     /// Who waits for it to be settled.
     pub token: Option<Token>,
 }

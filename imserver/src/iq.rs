@@ -7,6 +7,7 @@
 //!
 //! To add an extension: one file in this folder with an [`Extension`], one line in [`EXTENSIONS`].
 
+mod carbons;
 mod commands;
 mod disco;
 mod ping;
@@ -32,6 +33,8 @@ use xmpp::stanza::{Iq, IqType, iq_result_with};
 
 /// Everything that is answered here, in the order of the files.
 pub const EXTENSIONS: &[&Extension] = &[
+    &carbons::ENABLE,
+    &carbons::DISABLE,
     &commands::COMMAND,
     &disco::INFO,
     &disco::ITEMS,
@@ -102,6 +105,8 @@ pub struct Context<'a> {
     pub services: &'a [Service],
     /// Rights of who asks the server. Of who asks an account they are not looked at.
     pub rights: Rights,
+    /// The account has an archive.
+    pub archive: bool,
     /// Largest vCard, bytes.
     pub vcard_bytes_max: usize,
     /// The time, milliseconds since 1970 (UTC).
@@ -152,6 +157,8 @@ pub enum IqOutcome {
     },
     /// A change of the sender's own roster; then [`Request::result`], after the write.
     RosterSet(roster::Set),
+    /// Copies of messages for the sender's session, or none; then [`Request::result`], when the session's record says so.
+    Carbons(bool),
 }
 
 impl IqOutcome {

@@ -5,6 +5,7 @@
 //! threads and sockets.
 
 pub mod admin;
+pub mod carbons;
 pub mod certificate;
 pub mod config;
 pub mod drive;

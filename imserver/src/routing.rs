@@ -384,12 +384,15 @@ impl Retention {
 /// * XEP-0160 §3: normal and chat are stored; groupchat, headline and error are not; nor is what carries chat
 ///   states (XEP-0085) and nothing else. A `<thread/>` beside a chat state is nothing else, too.
 /// * XEP-0334: `no-store` and `no-permanent-store` are obeyed, `store` overrules the lack of content.
+/// * The archive has what a conversation is made of: bodies, encrypted or not, and what belongs to them (receipts, markers,
+///   retractions, reactions), or the other devices of an account would show it otherwise than this one (XEP-0313 §7.1).
 /// * A message without any child is dropped: there is nothing in it.
 pub fn retention(kind: MessageType, element: &Element) -> Retention {
     if !matches!(kind, MessageType::Normal | MessageType::Chat) {
         return Retention::Drop;
     }
     let (mut body, mut content, mut store, mut permanent) = (false, false, None, true);
+    let mut kept = false;
     for child in element.children() {
         match (child.name(), child.ns()) {
             ("body", ns::CLIENT | ns::SERVER) => body = true,
@@ -398,7 +401,10 @@ pub fn retention(kind: MessageType, element: &Element) -> Retention {
             ("no-permanent-store", ns::HINTS) => permanent = false,
             ("store", ns::HINTS) => store = store.or(Some(true)),
             (_, ns::HINTS) => {}
-            _ => content = true,
+            (name, of) => {
+                content = true;
+                kept |= is_conversation(name, of);
+            }
         }
     }
     match store {
@@ -406,9 +412,20 @@ pub fn retention(kind: MessageType, element: &Element) -> Retention {
         Some(false) => Retention::Drop,
         Some(true) => Retention::Store { archive: permanent },
         None if body || content => Retention::Store {
-            archive: permanent && body,
+            archive: permanent && (body || kept),
         },
         None => Retention::Drop,
+    }
+}
+
+/// Part of a conversation without a body. What only asks for such things is none.
+fn is_conversation(name: &str, of: &str) -> bool {
+    match of {
+        ns::RECEIPTS => name == "received",
+        ns::CHAT_MARKERS => name != "markable",
+        ns::RETRACT | ns::REACTIONS | ns::ENCRYPTION => true,
+        ns::FASTEN => name == "apply-to",
+        _ => false,
     }
 }
 

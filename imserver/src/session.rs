@@ -112,6 +112,8 @@ pub struct Bound {
     pub cursor: u64,
     /// Since when it takes messages (unix ms); 0: it does not.
     pub taking_since_unix_ms: u64,
+    /// Since when it gets copies of messages, XEP-0280 (unix ms); 0: it does not.
+    pub carbons_since_unix_ms: u64,
     /// Brought back after a restart, and has not read yet what it was owed when the server was killed.
     pub catching_up: bool,
     /// Positions from here on must be read again, when the page under way has come.
@@ -178,11 +180,36 @@ impl Bound {
         held.sum::<usize>() + Behind::cost(len) <= settings.output_window_bytes
     }
 
-    /// It was taking messages when this one came, and the message was not for another session.
+    /// It gets copies (XEP-0280).
+    pub fn gets_copies(&self) -> bool {
+        self.carbons_since_unix_ms != 0
+    }
+
+    /// It was taking messages when this one came, and the message was for it, or it was to get a copy.
     pub fn was_due(&self, row: &store::StoredRow) -> bool {
-        self.taking_since_unix_ms != 0
-            && row.time_ms >= self.taking_since_unix_ms
-            && crate::routing::recipient(&row.payload).is_some_and(|to| to.resourcepart().is_none())
+        if self.taking_since_unix_ms == 0 || row.time_ms < self.taking_since_unix_ms {
+            return false;
+        }
+        let copied = self.gets_copies() && row.time_ms >= self.carbons_since_unix_ms;
+        if row.outgoing {
+            return copied && !self.has_sent(row);
+        }
+        match crate::routing::recipient(&row.payload) {
+            None => false,
+            Some(to) if to.resourcepart().is_none() || to.as_str() == self.jid.as_str() => true,
+            Some(_) => {
+                copied
+                    && crate::carbons::kept_is_eligible(
+                        &row.payload,
+                        crate::carbons::Copy::Received,
+                    )
+            }
+        }
+    }
+
+    /// The message was sent by this session.
+    pub fn has_sent(&self, row: &store::StoredRow) -> bool {
+        row.outgoing && row.origin.is_some_and(|o| o.session == self.id.0)
     }
 }
 

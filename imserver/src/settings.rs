@@ -71,8 +71,8 @@ pub struct Settings {
     pub loading_queue_bytes_max: usize,
     /// What happens on a resource conflict.
     pub conflict: Conflict,
-    /// Messages are kept in their owners' archives.
-    pub archive: bool,
+    /// Domains whose people's messages are kept in their archives.
+    pub archive_domains: Vec<String>,
     /// A session that has been silent for so long is asked whether it lives.
     pub ping_after: Duration,
     /// A session that was asked and says nothing for so long is ended.
@@ -177,7 +177,7 @@ impl Default for Settings {
             loading_queue_max: 20_000,
             loading_queue_bytes_max: 4 * 1024 * 1024,
             conflict: Conflict::Replace,
-            archive: false,
+            archive_domains: Vec::new(),
             ping_after: Duration::from_secs(300),
             ping_timeout: Duration::from_secs(60),
             mux_lost: Duration::from_secs(30),
@@ -212,6 +212,11 @@ impl Settings {
     /// serve, in whatever form it is written. What is no address may look like one of them to somebody.
     pub fn speaks_for(&self, address: &str) -> bool {
         Jid::parse(address).map_or(true, |jid| self.serves(jid.domainpart()))
+    }
+
+    /// Whether messages of this domain's people are kept in their archives.
+    pub fn archives(&self, domain: &str) -> bool {
+        self.archive_domains.iter().any(|d| d == domain)
     }
 
     /// How large a roster may become.

@@ -10,6 +10,7 @@
 mod acks;
 mod admin;
 mod conn;
+mod copies;
 mod groups;
 mod iq;
 mod login;
@@ -31,6 +32,7 @@ use crate::settings::Settings;
 use bytes::Bytes;
 use foldhash::{HashMap, HashSet};
 use slab::Slab;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -44,11 +46,18 @@ pub fn home(account: &BareJid, shards: u16) -> ShardId {
     ShardId((hash % u64::from(shards)) as u16)
 }
 
+/// Slots of the sessions of one account: nearly always a few.
+type SmallSlots = SmallVec<[u32; 4]>;
+
 /// What waits for a write.
 #[derive(Debug)]
 enum After {
-    /// The write stores this message: deliver it, tell its sender.
-    Message(Box<Routed>),
+    /// The write stores this message, in the archive or not: deliver it, tell its sender.
+    Message(Box<Routed>, bool),
+    /// The write stores what an account has sent: its other sessions get their copies.
+    Sent(Box<copies::Sent>),
+    /// A copy of what is not stored.
+    Copies(Box<Routed>, SessionId),
     /// Follows a stored message to the same account.
     Stanza(Box<Routed>),
     /// So does presence for this account.
@@ -133,6 +142,7 @@ pub struct Shard {
     epoch: u32,
     settings: Arc<Settings>,
     random: Random,
+    ids: store::PositionKey,
     now: Now,
 
     // Boxed: a table that doubles in place of many large values costs more than the values.
@@ -154,6 +164,8 @@ pub struct Shard {
     waiting_iqs: HashMap<u64, WaitingIq>,
     /// Sessions with an IQ request behind their flood, once for each: since when (mono ms), slot, generation.
     requests_behind: VecDeque<(u64, u32, u32)>,
+    /// What accounts have sent and the disk has refused to take: written again by the tick.
+    unsaved: Vec<copies::Sent>,
     next_iq: u64,
     /// Ended sessions whose records are kept for `mux_lost`: due time, name.
     ended: VecDeque<(u64, SessionId)>,
@@ -195,6 +207,8 @@ pub struct ShardConfig {
     pub settings: Arc<Settings>,
     /// The population clients have been told of before. After a kill: the last one of which it is certain that they have been.
     pub population: Arc<directory::population::Population>,
+    /// Turns positions into ids for clients.
+    pub ids: store::PositionKey,
 }
 
 impl Shard {
@@ -207,6 +221,7 @@ impl Shard {
             epoch: config.epoch,
             settings: config.settings,
             random,
+            ids: config.ids,
             now,
             sessions: Slab::new(),
             generations: Vec::new(),
@@ -221,6 +236,7 @@ impl Shard {
             groups,
             waiting_iqs: HashMap::default(),
             requests_behind: VecDeque::new(),
+            unsaved: Vec::new(),
             next_iq: 0,
             ended: VecDeque::new(),
             orphans_until_ms: 0,
@@ -498,7 +514,9 @@ impl Shard {
         let result = answers.of(write);
         let failed = answers.failed(write..=write);
         match what {
-            After::Message(stanza) => self.message_stored(stanza, result),
+            After::Message(stanza, archive) => self.message_stored(stanza, archive, result),
+            After::Sent(sent) => self.sent_stored(sent, result),
+            After::Copies(stanza, by) => self.copy_sent_unstored(&stanza, by),
             After::Stanza(stanza) => self.deliver_unstored(stanza),
             After::Fan(fan, target) => self.fan_out(&fan, &[&target]),
             After::Token(token) => self.done(Some(token)),
@@ -665,6 +683,7 @@ impl Shard {
                 bytes,
                 retention: crate::routing::Retention::Drop,
                 origin: None,
+                copies: false,
                 token: stanza.token,
             };
             self.tell(

@@ -76,3 +76,23 @@ pub const HATS: &str = "urn:xmpp:hats:0";
 pub const HINTS: &str = "urn:xmpp:hints";
 /// Chat states, XEP-0085.
 pub const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
+/// Stanza forwarding, XEP-0297.
+pub const FORWARD: &str = "urn:xmpp:forward:0";
+/// Message delivery receipts, XEP-0184.
+pub const RECEIPTS: &str = "urn:xmpp:receipts";
+/// Chat markers, XEP-0333.
+pub const CHAT_MARKERS: &str = "urn:xmpp:chat-markers:0";
+/// Message correction, XEP-0308.
+pub const CORRECT: &str = "urn:xmpp:message-correct:0";
+/// Message retraction, XEP-0424.
+pub const RETRACT: &str = "urn:xmpp:message-retract:1";
+/// Message reactions, XEP-0444.
+pub const REACTIONS: &str = "urn:xmpp:reactions:0";
+/// Explicit message encryption, XEP-0380.
+pub const ENCRYPTION: &str = "urn:xmpp:eme:0";
+/// Message fastening, XEP-0422, in which older retractions come.
+pub const FASTEN: &str = "urn:xmpp:fasten:0";
+/// What a room says of a user, XEP-0045 §18.2.
+pub const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
+/// Direct invitations to a room, XEP-0249.
+pub const CONFERENCE: &str = "jabber:x:conference";

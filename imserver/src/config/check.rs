@@ -156,7 +156,8 @@ fn checked(
         search,
         limits,
         session,
-        archive: written.archive.enabled.as_ref().is_some_and(|e| e.value),
+        archive: archive_enabled(written),
+        archive_domains: archive_domains(written),
         shards,
         log,
         embedded_mux,
@@ -405,6 +406,21 @@ fn autosubscribe(file: &File) -> Vec<String> {
         .iter()
         .filter(on)
         .filter_map(|s| s.name.as_ref());
+    names
+        .filter_map(|n| crate::policy::domain(&n.value))
+        .collect()
+}
+
+fn archive_enabled(file: &File) -> bool {
+    file.archive.enabled.as_ref().is_some_and(|e| e.value)
+}
+
+/// Domains with an archive, by their own word or by that for all.
+fn archive_domains(file: &File) -> Vec<String> {
+    let all = archive_enabled(file);
+    let on = |s: &&DomainFile| s.archive.as_ref().map_or(all, |a| a.value);
+    let names = file.domain.iter().filter(on);
+    let names = names.filter_map(|s| s.name.as_ref());
     names
         .filter_map(|n| crate::policy::domain(&n.value))
         .collect()

@@ -91,6 +91,8 @@ section! {
         registration: bool, Reload;
         /// Whether requests for subscriptions inside it are approved by the server.
         autosubscribe: bool, Reload;
+        /// Whether messages of its people stay after delivery; as `archive.enabled` says, if not given.
+        archive: bool, Reload;
     }
 }
 

@@ -137,6 +137,7 @@ impl Server {
                 epoch,
                 settings: settings.clone(),
                 population: population.clone(),
+                ids: engine.position_key(),
             };
             let mut shard = Shard::new(shard_config, Box::new(os_random), now);
             notes.extend(shard.restore(now, records.clone()));
@@ -490,7 +491,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
             config::Conflict::Refuse => Conflict::Refuse,
             config::Conflict::Rename => Conflict::Rename,
         },
-        archive: config.archive,
+        archive_domains: config.archive_domains.clone(),
         ping_after: config.session.ping,
         ping_timeout: config.session.ping_answer,
         mux_lost: config.session.mux_lost,

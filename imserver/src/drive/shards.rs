@@ -396,6 +396,7 @@ mod tests {
                 stanza: 1,
                 hash: 0,
             }),
+            copies: false,
             token: None,
         })))
     }

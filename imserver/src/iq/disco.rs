@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use xmpp::element::Child;
 use xmpp::error::StanzaError;
 use xmpp::node::Node;
-use xmpp::ns::{COMMANDS, DISCO_INFO, DISCO_ITEMS};
+use xmpp::ns::{COMMANDS, DISCO_INFO, DISCO_ITEMS, STANZA_ID};
 
 /// XEP-0030 §3.
 pub const INFO: Extension = Extension {
@@ -57,6 +57,10 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     if server && request.context.people.searches(domain) {
         // XEP-0055 §4: only where there is something to search.
         features.insert(xmpp::ns::SEARCH);
+    }
+    if !server && request.context.archive {
+        // XEP-0359 §5: who says the ids.
+        features.insert(STANZA_ID);
     }
     if commands::any(request) {
         features.insert(COMMANDS);

@@ -41,6 +41,7 @@ fn with<T>(xml: &str, to: &str, people: &People, then: impl FnOnce(&Request<'_>)
         context: Context {
             rights: crate::policy::Rights::NONE,
             services: &[],
+            archive: false,
             vcard_bytes_max: 1_000,
             now_unix_ms: 0,
             people,

@@ -55,6 +55,7 @@ impl Asked {
             context: Context {
                 rights: crate::policy::Rights::NONE,
                 services: &[],
+                archive: true,
                 vcard_bytes_max: 200,
                 now_unix_ms: 1_163_959_115_999,
                 people: &PEOPLE,
@@ -334,6 +335,7 @@ fn the_server_announces_what_it_does() {
             "jabber:iq:search",
             "jabber:iq:version",
             "msgoffline",
+            "urn:xmpp:carbons:2",
             "urn:xmpp:ping",
             "urn:xmpp:time",
             "vcard-temp",
@@ -358,6 +360,7 @@ fn the_server_announces_what_it_does() {
             "http://jabber.org/protocol/disco#info",
             "http://jabber.org/protocol/disco#items",
             "urn:xmpp:ping",
+            "urn:xmpp:sid:0",
             "vcard-temp",
         ]
     );
@@ -380,6 +383,8 @@ fn features_and_handlers_agree() {
                 // Announced by the server for accounts themselves.
                 || (e.ns == ns::REGISTER && target == Target::Server)
                 || (e.ns == ns::VCARD && target == Target::Server)
+                // They are of type set.
+                || e.get.is_none()
             {
                 continue;
             }

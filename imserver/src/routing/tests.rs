@@ -555,6 +555,40 @@ fn what_may_be_kept_is_read_off_the_children() {
         (
             "receipt",
             "<message type='chat'><received xmlns='urn:xmpp:receipts' id='1'/></message>".into(),
+            KEEP,
+        ),
+        (
+            "XEP-0333 displayed",
+            "<message><displayed xmlns='urn:xmpp:chat-markers:0' id='1'/></message>".into(),
+            KEEP,
+        ),
+        (
+            "XEP-0333 markable alone",
+            "<message><markable xmlns='urn:xmpp:chat-markers:0'/></message>".into(),
+            PASS,
+        ),
+        (
+            "XEP-0444 reactions",
+            "<message type='chat'><reactions xmlns='urn:xmpp:reactions:0' id='1'/></message>"
+                .into(),
+            KEEP,
+        ),
+        (
+            "XEP-0424 retraction",
+            "<message type='chat'><retract xmlns='urn:xmpp:message-retract:1' id='1'/></message>"
+                .into(),
+            KEEP,
+        ),
+        (
+            "XEP-0424 retraction, not for the archive",
+            "<message><retract xmlns='urn:xmpp:message-retract:1' id='1'/>\
+             <no-permanent-store xmlns='urn:xmpp:hints'/></message>"
+                .into(),
+            PASS,
+        ),
+        (
+            "XEP-0184 request alone",
+            "<message><request xmlns='urn:xmpp:receipts'/></message>".into(),
             PASS,
         ),
         (

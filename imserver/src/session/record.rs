@@ -10,7 +10,7 @@ use proto::frame::NoteKey;
 use xmpp::jid::{FullJid, Jid};
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
-const LAYOUT: u8 = 6;
+const LAYOUT: u8 = 7;
 
 /// A record as it is stored.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct Record {
     pub presence_changed_unix_ms: u64,
     /// Since when it takes messages (unix ms); 0: it does not.
     pub taking_since_unix_ms: u64,
+    /// Since when it gets copies of messages (unix ms); 0: it does not.
+    pub carbons_since_unix_ms: u64,
     /// When the session ended (unix ms); kept for a while so that nobody keeps a ghost.
     pub ended_unix_ms: Option<u64>,
     /// It has ended, and had taken the client's input up to this byte; the largest number if the client ended it. After a restart
@@ -90,6 +92,7 @@ impl Record {
         }
         b.put_u64(self.presence_changed_unix_ms);
         b.put_u64(self.taking_since_unix_ms);
+        b.put_u64(self.carbons_since_unix_ms);
         b.put_u64(self.ended_unix_ms.map_or(0, |t| t.max(1)));
         b.put_u64(self.ended_input);
         b.put_u32(self.acked.len() as u32);
@@ -136,6 +139,7 @@ impl Record {
         };
         let presence_changed_unix_ms = u64_of(&mut b)?;
         let taking_since_unix_ms = u64_of(&mut b)?;
+        let carbons_since_unix_ms = u64_of(&mut b)?;
         let ended = u64_of(&mut b)?;
         let ended_input = u64_of(&mut b)?;
         let count = (b.len() >= 4).then(|| b.get_u32())?;
@@ -161,6 +165,7 @@ impl Record {
             presence,
             presence_changed_unix_ms,
             taking_since_unix_ms,
+            carbons_since_unix_ms,
             ended_unix_ms: (ended != 0).then_some(ended),
             ended_input,
             acked,
@@ -198,6 +203,7 @@ impl Record {
             flood,
             cursor: 0,
             taking_since_unix_ms: self.taking_since_unix_ms,
+            carbons_since_unix_ms: self.carbons_since_unix_ms,
             catching_up: flood == Flood::Wanted,
             reread: None,
             ready: true,
@@ -253,6 +259,7 @@ mod tests {
             }),
             presence_changed_unix_ms: 5,
             taking_since_unix_ms: 4,
+            carbons_since_unix_ms: 3,
             ended_unix_ms: Some(6),
             ended_input: 77,
             acked: vec![8, 12],

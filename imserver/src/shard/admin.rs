@@ -184,6 +184,7 @@ impl Shard {
                 bytes: stanza.to_bytes(ns::CLIENT),
                 retention: Retention::Drop,
                 origin: None,
+                copies: false,
                 token: None,
             };
             self.give_unstored(slot, &stanza);

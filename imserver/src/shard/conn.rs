@@ -297,6 +297,7 @@ impl Shard {
             presence: bound.presence.clone(),
             presence_changed_unix_ms: bound.presence_changed_unix_ms,
             taking_since_unix_ms: bound.taking_since_unix_ms,
+            carbons_since_unix_ms: bound.carbons_since_unix_ms,
             ended_unix_ms: None,
             ended_input: 0,
             acked: session.uncleared_positions(),

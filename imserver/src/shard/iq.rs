@@ -37,7 +37,7 @@ impl Shard {
             from: &from,
             to: to.as_ref(),
             target,
-            context: context(&settings, self.now, secure),
+            context: context(&settings, self.now, secure, &from),
         };
         let mut outcome = iq::dispatch(&request);
         if outcome.saves() && !self.may(&account, Right::SaveSettings) {
@@ -55,6 +55,11 @@ impl Shard {
                 self.session(slot).done(number);
             }
             IqOutcome::Ignore => self.session(slot).done(number),
+            IqOutcome::Carbons(on) => {
+                let failure = request.error(StanzaError::ResourceConstraint, None);
+                let reply = request.result(None);
+                self.switch_carbons(slot, number, on, reply, failure.unwrap_or_default());
+            }
             IqOutcome::RosterGet { ver } if self.has_roster(&account) => {
                 self.roster_get(slot, number, &element, ver.as_deref())
             }
@@ -95,6 +100,7 @@ impl Shard {
                     bytes: element.raw().clone(),
                     retention: Retention::Drop,
                     origin: None,
+                    copies: false,
                     token: Some(self.token(slot, number)),
                 };
                 self.iq_waits(Box::new(stanza), element, wait, target);
@@ -136,7 +142,7 @@ impl Shard {
             target,
             context: Context {
                 rights,
-                ..context(&settings, self.now, false)
+                ..context(&settings, self.now, false, &stanza.to)
             },
         };
         let mut outcome = iq::dispatch(&request);
@@ -152,7 +158,8 @@ impl Shard {
             // Only one's own account is changed, and that goes by `own_iq`.
             IqOutcome::WriteVCard { .. }
             | IqOutcome::RosterGet { .. }
-            | IqOutcome::RosterSet(_) => {
+            | IqOutcome::RosterSet(_)
+            | IqOutcome::Carbons(_) => {
                 self.bounce(stanza, StanzaError::Forbidden, None);
             }
             IqOutcome::Ignore => self.done(stanza.token),
@@ -174,6 +181,7 @@ impl Shard {
             bytes,
             retention: Retention::Drop,
             origin: None,
+            copies: false,
             token: stanza.token,
         };
         self.tell(
@@ -248,7 +256,7 @@ impl Shard {
             from: &waiting.stanza.from,
             to: Some(&waiting.stanza.to),
             target: waiting.target,
-            context: context(&settings, self.now, false),
+            context: context(&settings, self.now, false, &waiting.stanza.to),
         };
         match request.command(outcome) {
             Some(bytes) => self.reply(waiting.stanza, bytes),
@@ -297,7 +305,7 @@ impl Shard {
             from: &waiting.stanza.from,
             to,
             target: waiting.target,
-            context: context(&settings, self.now, false),
+            context: context(&settings, self.now, false, &waiting.stanza.to),
         };
         match iq::resume(&request, &waiting.wait, &found) {
             IqOutcome::Reply(bytes) => self.reply(waiting.stanza, bytes),
@@ -320,10 +328,11 @@ impl Shard {
 }
 
 /// What answers may say besides what is asked.
-fn context(settings: &Settings, now: Now, secure: bool) -> Context<'_> {
+fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> Context<'s> {
     Context {
         rights: Rights::NONE,
         services: &[],
+        archive: settings.archives(asked.domainpart()),
         vcard_bytes_max: settings.vcard_bytes_max,
         now_unix_ms: now.unix_ms,
         people: &settings.people,

@@ -351,6 +351,7 @@ impl Shard {
             flood: Flood::Off,
             cursor: 0,
             taking_since_unix_ms: 0,
+            carbons_since_unix_ms: 0,
             catching_up: false,
             reread: None,
             ready: false,

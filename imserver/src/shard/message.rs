@@ -4,23 +4,33 @@
 //! Never: shows a message before the commit that holds it; gives a session what another holds.
 
 use super::user::{Assignment, Holder, Queued};
-use super::{After, Shard};
+use super::{After, Shard, SmallSlots};
+use crate::carbons::Copy;
 use crate::event::*;
 use crate::routing::{
     self, Decision, IqType, PresenceType, Recipients, Resources, Situation, StanzaKind, To,
 };
 use crate::session::{Behind, Flood, OutKind};
 use bytes::Bytes;
-use smallvec::SmallVec;
 use store::{Append, Written};
 use xmpp::error::StanzaError;
 use xmpp::jid::BareJid;
 
-/// Slots of the sessions of one account: nearly always a few.
-type SmallSlots = SmallVec<[u32; 4]>;
-
 /// Rows read at once for a session that takes its pending messages.
 const FLOOD_PAGE: usize = 100;
+
+/// A committed message on its way to sessions.
+pub(super) struct Giving {
+    pub position: u64,
+    /// Bytes of the row.
+    pub len: usize,
+    /// It goes to several.
+    pub several: bool,
+    /// A flood was quicker, for some.
+    pub known: bool,
+    /// It was sent by the account itself.
+    pub copy: bool,
+}
 
 impl Shard {
     /// A stanza for an entity at home here.
@@ -138,7 +148,7 @@ impl Shard {
     }
 
     fn store_message(&mut self, stanza: Box<Routed>, account: &BareJid) {
-        let archive = self.settings.archive && stanza.retention.archives();
+        let archive = self.archives(account, &stanza.from, stanza.retention);
         let settings = self.settings.clone();
         let len = stanza.bytes.len();
         let time_ms = self.now.unix_ms;
@@ -176,11 +186,16 @@ impl Shard {
         user.last_write = number;
         user.used_ms = self.now.mono_ms;
         self.status.stored += 1;
-        self.after(number, After::Message(stanza));
+        self.after(number, After::Message(stanza, archive));
     }
 
     /// The write of a message has been answered.
-    pub(super) fn message_stored(&mut self, stanza: Box<Routed>, result: Option<&Written>) {
+    pub(super) fn message_stored(
+        &mut self,
+        stanza: Box<Routed>,
+        archive: bool,
+        result: Option<&Written>,
+    ) {
         let account = stanza.to.bare();
         let mut flood_waits = false;
         if let Some(user) = self.users.get_mut(&account) {
@@ -189,7 +204,7 @@ impl Shard {
         }
         match result {
             Some(&Written::Stored { position }) => {
-                self.deliver_stored(&stanza, position);
+                self.deliver_stored(&stanza, position, archive);
                 self.done(stanza.token);
             }
             // Taken before a restart: it is pending, and the floods of this account will find it, or it has been delivered.
@@ -216,7 +231,7 @@ impl Shard {
     }
 
     /// Gives a committed message to the sessions it is for now. Without any it stays pending.
-    fn deliver_stored(&mut self, stanza: &Routed, position: u64) {
+    fn deliver_stored(&mut self, stanza: &Routed, position: u64, archive: bool) {
         let account = stanza.to.bare();
         let Some(user) = self.users.get_mut(&account) else {
             return;
@@ -231,34 +246,41 @@ impl Shard {
         };
         let exact = self.session_of(&stanza.to);
         let targets = self.recipients(&account, to, exact);
-        let several = targets.len() > 1;
+        let copies = match stanza.copies {
+            true => self.copy_targets(&account, None).without(&targets),
+            false => Default::default(),
+        };
+        let bytes = match archive {
+            true => self.with_id(&account, position, &stanza.bytes),
+            false => stanza.bytes.clone(),
+        };
+        let giving = Giving {
+            position,
+            len: stanza.bytes.len(),
+            several: targets.len() + copies.takers.len() > 1,
+            known,
+            copy: false,
+        };
         for slot in targets {
-            self.give_stored(
-                &account,
-                slot,
-                position,
-                &stanza.bytes,
-                several,
-                exact == Some(slot),
-                known,
-            );
+            self.give_stored(&account, slot, bytes.clone(), exact == Some(slot), &giving);
+        }
+        for slot in copies.takers {
+            self.copy_stored(Copy::Received, &account, slot, &bytes, &giving);
+        }
+        for slot in copies.others {
+            self.copy_unstored(Copy::Received, &account, slot, &bytes);
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one step of deliver_stored, cut out for its length"
-    )]
-    fn give_stored(
+    pub(super) fn give_stored(
         &mut self,
         account: &BareJid,
         slot: u32,
-        position: u64,
-        bytes: &Bytes,
-        several: bool,
+        bytes: Bytes,
         exact: bool,
-        known: bool,
+        giving: &Giving,
     ) {
+        let position = giving.position;
         let settings = self.settings.clone();
         let session = self.session(slot);
         let room = session.has_room(bytes.len(), &settings)
@@ -266,7 +288,7 @@ impl Shard {
         let bound = session.bound_mut().expect("targets are bound");
         // A session of full-JID traffic that takes no floods (unavailable, negative priority) is always "live".
         let live = bound.flood == Flood::Live || (exact && bound.flood == Flood::Off);
-        if known && position <= bound.cursor {
+        if giving.known && position <= bound.cursor {
             return;
         }
         let send = live && room;
@@ -279,32 +301,27 @@ impl Shard {
         } else if bound.flood == Flood::Off {
             return;
         }
-        self.hold(
-            account,
-            position,
-            bytes.len(),
-            Holder {
-                slot,
-                sent: send,
-                taken: !several,
-            },
-        );
+        let holder = Holder {
+            slot,
+            sent: send,
+            taken: !giving.several,
+        };
+        self.hold(account, position, giving.len, giving.copy, holder);
         if send {
             let kind = OutKind {
-                stanza: true,
-                stored: Some(position),
-                track: several,
-                ..OutKind::STANZA
+                track: giving.several,
+                ..OutKind::stored(position)
             };
-            self.send(slot, bytes.clone(), kind);
+            self.send(slot, bytes, kind);
         }
     }
 
     /// The session holds (or is owed) the pending message.
-    fn hold(&mut self, account: &BareJid, position: u64, len: usize, holder: Holder) {
+    fn hold(&mut self, account: &BareJid, position: u64, len: usize, copy: bool, holder: Holder) {
         let user = self.users.get_mut(account).expect("it has sessions");
         let assignment = user.assigned.entry(position).or_default();
         assignment.bytes = len as u64;
+        assignment.copy = copy;
         match assignment
             .holders
             .iter_mut()
@@ -353,8 +370,11 @@ impl Shard {
                 {
                     return self.give_request(*slot, stanza);
                 }
-                for slot in slots {
+                for &slot in &slots {
                     self.give_unstored(slot, &stanza);
+                }
+                if stanza.copies {
+                    self.copy_received_unstored(&stanza, &slots);
                 }
                 self.done(stanza.token);
             }
@@ -382,7 +402,6 @@ impl Shard {
             return;
         }
         let settings = self.settings.clone();
-        let since_ms = self.now.mono_ms;
         let generation = self.generation(slot);
         // An answer is not held: who it is for has been told that its question is settled.
         let answer = !stanza.kind.answerable();
@@ -391,27 +410,15 @@ impl Shard {
         // make are none of that.
         let owed =
             answer && (matches!(stanza.kind, StanzaKind::Iq(_)) || stanza.token.is_some_and(own));
-        let session = self.session(slot);
-        let taken = match session.bound_mut().filter(|b| b.floods() && !answer) {
-            // Behind what is stored for this session (RFC 6120 §10.1).
-            Some(bound) => {
-                let room = bound.has_room_behind(stanza.bytes.len(), &settings);
-                if room {
-                    bound.behind_flood.push(Behind {
-                        bytes: stanza.bytes.clone(),
-                        request: None,
-                        since_ms,
-                    });
-                }
-                room
-            }
-            None => {
-                let room = session.has_room(stanza.bytes.len(), &settings);
+        let taken = match answer {
+            true => {
+                let room = self.session(slot).has_room(stanza.bytes.len(), &settings);
                 if room {
                     self.send_stanza(slot, stanza.bytes.clone());
                 }
                 room
             }
+            false => self.give_behind(slot, stanza.bytes.clone()),
         };
         if !taken && owed {
             self.end_session(
@@ -424,6 +431,33 @@ impl Shard {
                 to = stanza.to.as_str(),
                 "a message that is not stored was dropped: the client is behind with its output"
             );
+        }
+    }
+
+    /// Something that is not stored, behind what is stored for this session (RFC 6120 §10.1). False: there is no room.
+    pub(super) fn give_behind(&mut self, slot: u32, bytes: Bytes) -> bool {
+        let settings = self.settings.clone();
+        let since_ms = self.now.mono_ms;
+        let session = self.session(slot);
+        match session.bound_mut().filter(|b| b.floods()) {
+            Some(bound) => {
+                let room = bound.has_room_behind(bytes.len(), &settings);
+                if room {
+                    bound.behind_flood.push(Behind {
+                        bytes,
+                        request: None,
+                        since_ms,
+                    });
+                }
+                room
+            }
+            None => {
+                let room = session.has_room(bytes.len(), &settings);
+                if room {
+                    self.send_stanza(slot, bytes);
+                }
+                room
+            }
         }
     }
 
@@ -717,24 +751,26 @@ impl Shard {
             let mut bound = others.filter_map(|&s| self.sessions.get(s as usize)?.bound());
             !was_due && bound.any(|b| b.catching_up && b.cursor < position && b.was_due(&row))
         };
-        if owed && (assigned || !for_other() && !due_to_other()) {
-            let bytes = routing::with_delay(&row.payload, account.domainpart(), row.time_ms);
+        // What the account has sent is only for those that were to have a copy.
+        let owed = owed && (!row.outgoing || assigned || was_due);
+        if !owed && row.outgoing && !assigned && !due_to_other() {
+            self.nobody_is_owed(account, position, row.payload.len());
+        } else if owed
+            && (assigned || was_due || !for_other() && !due_to_other())
+            && let Some(bytes) = self.row_for(slot, account, &row)
+        {
             let session = self.session(slot);
             if !session.has_room(bytes.len(), &settings)
                 || !session.may_hold_more(settings.unacknowledged_max)
             {
                 return false;
             }
-            self.hold(
-                account,
-                position,
-                row.payload.len(),
-                Holder {
-                    slot,
-                    sent: true,
-                    taken: !several,
-                },
-            );
+            let holder = Holder {
+                slot,
+                sent: true,
+                taken: !several,
+            };
+            self.hold(account, position, row.payload.len(), row.outgoing, holder);
             self.send(
                 slot,
                 bytes,
@@ -777,8 +813,11 @@ impl Shard {
             if assignment.may_clear() && position <= up_to {
                 assignment.clearing = true;
                 clear.push(position);
-            } else if assignment.holders.is_empty() && !assignment.acked {
+            } else if assignment.holders.is_empty() && !assignment.acked && !assignment.copy {
                 lowest.get_or_insert(position);
+            } else if assignment.holders.is_empty() && !assignment.acked && position <= up_to {
+                assignment.clearing = true;
+                clear.push(position);
             }
         }
         user.acks.extend_from_slice(&clear);

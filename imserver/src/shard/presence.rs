@@ -354,6 +354,7 @@ impl Shard {
             to,
             retention: Retention::Drop,
             origin: None,
+            copies: false,
             token: None,
         };
         self.tell(
@@ -664,6 +665,7 @@ impl Shard {
             ),
             retention: Retention::Drop,
             origin: None,
+            copies: false,
             token: None,
         };
         self.tell(self.home(&from.bare()), ShardMsg::Stanza(Box::new(refusal)));

@@ -400,6 +400,7 @@ impl Shard {
             bytes,
             retention: Retention::Drop,
             origin: None,
+            copies: false,
             token,
         }));
     }

@@ -4,6 +4,7 @@
 //! Never: lets a client speak for anybody else; looks into a payload that is not for us.
 
 use super::{After, Shard};
+use crate::carbons::{self, Copy};
 use crate::event::*;
 use crate::routing::{self, IqType, MessageType, Retention, StanzaKind};
 use crate::session::Stage;
@@ -306,6 +307,7 @@ impl Shard {
             bytes,
             retention,
             origin,
+            copies: copied(kind, element, Copy::Received),
             token: Some(Token {
                 shard,
                 slot,
@@ -313,6 +315,7 @@ impl Shard {
                 element: number,
             }),
         };
+        self.keep_sent(slot, &routed, copied(kind, element, Copy::Sent));
         self.route(Box::new(routed));
     }
 
@@ -419,6 +422,10 @@ impl Shard {
         );
         self.end_session_with(slot, Some(Bytes::from(error)), CloseReason::PolicyViolation);
     }
+}
+
+fn copied(kind: StanzaKind, element: &Element, copy: Copy) -> bool {
+    matches!(kind, StanzaKind::Message(t) if carbons::eligible(t, element, copy))
 }
 
 fn sm_failure(condition: &str) -> Bytes {

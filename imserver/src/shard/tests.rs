@@ -19,6 +19,7 @@ fn shard(settings: Settings) -> Shard {
         epoch: 1,
         settings: Arc::new(settings),
         population: Arc::default(),
+        ids: store::PositionKey::new([1; 16]),
     };
     Shard::new(config, Box::new(|out: &mut [u8]| out.fill(7)), NOW)
 }
@@ -42,6 +43,7 @@ fn message(n: u64, bytes_len: usize) -> Event {
             stanza: n,
             hash: n,
         }),
+        copies: false,
         token: Some(Token {
             shard: ShardId(1),
             slot: 0,
@@ -136,6 +138,7 @@ fn a_subscription_that_a_full_queue_cannot_take_is_answered() {
             ..Settings::default()
         }),
         population: Arc::default(),
+        ids: store::PositionKey::new([1; 16]),
     };
     let mut shard = Shard::new(config, Box::new(|out: &mut [u8]| out.fill(7)), NOW);
     let token = Token {

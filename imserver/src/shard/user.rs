@@ -33,6 +33,8 @@ pub struct Assignment {
     pub had: Vec<u32>,
     /// The write that clears the mark is under way: nobody may be sent it again.
     pub clearing: bool,
+    /// It was sent by the account: nobody is owed it but the sessions it was copied to.
+    pub copy: bool,
     /// The mark is cleared on disk; kept while a page that was read before may still bring the message.
     pub cleared: bool,
 }

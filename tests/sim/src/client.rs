@@ -47,6 +47,8 @@ pub(crate) struct Client {
     /// Stream management: wanted, asked for, in force.
     sm: bool,
     pub sm_on: bool,
+    /// Copies of messages (XEP-0280) wanted.
+    carbons: bool,
     sm_asked: bool,
     /// Stanzas received since `<enabled/>`, sent since `<enable/>`.
     sm_in: u32,
@@ -129,6 +131,7 @@ impl World {
             parser: None,
             sm,
             sm_on: false,
+            carbons: !(account + n).is_multiple_of(3),
             sm_asked: false,
             sm_in: 0,
             sm_out: 0,
@@ -157,7 +160,8 @@ impl World {
         c.state = State::Connecting;
         c.tcp = tcp;
         c.life += 1;
-        self.oracle.sessions.push(Session::new(client, c.account));
+        let session = Session::new(client, c.account, self.now_us);
+        self.oracle.sessions.push(session);
     }
 
     fn login_later(&mut self, client: usize) {
@@ -455,6 +459,14 @@ impl World {
         self.stanza(client, &text);
     }
 
+    fn ask_set(&mut self, client: usize, what: &str, child: &str) {
+        let c = &mut self.clients[client];
+        c.next_iq += 1;
+        c.iqs += 1;
+        let text = format!("<iq type='set' id='q{what}{}'>{child}</iq>", c.next_iq);
+        self.stanza(client, &text);
+    }
+
     fn enable_sm(&mut self, client: usize) {
         let c = &mut self.clients[client];
         if !c.sm || c.sm_asked {
@@ -527,6 +539,7 @@ impl World {
             accepted: false,
             rejected: false,
             refused: false,
+            glimpsed: false,
             deliveries: Vec::new(),
         };
         self.oracle
@@ -699,6 +712,11 @@ impl World {
             }
             (id, "result" | "error") if id.starts_with('q') => {
                 c.iqs = c.iqs.saturating_sub(1);
+                if id.starts_with("qc") && kind == "result" {
+                    self.oracle.sessions[c.tcp]
+                        .copies_us
+                        .get_or_insert(self.now_us);
+                }
                 if id.starts_with("qr") && kind == "result" {
                     self.roster(client, element, true);
                 }
@@ -733,6 +751,9 @@ impl World {
         let early = self.rng.permille(700);
         if early {
             self.enable_sm(client);
+        }
+        if self.clients[client].carbons {
+            self.ask_set(client, "c", "<enable xmlns='urn:xmpp:carbons:2'/>");
         }
         self.ask_roster(client);
         let priority = if self.rng.permille(50) && self.active {
@@ -784,6 +805,14 @@ impl World {
     }
 
     fn message(&mut self, client: usize, element: &Element) {
+        if let Some(copy) = element.children().find(|c| c.ns() == "urn:xmpp:carbons:2") {
+            return self.copied(client, element, &copy);
+        }
+        self.message_itself(client, element);
+    }
+
+    /// A message, or one that a copy holds.
+    pub(crate) fn message_itself(&mut self, client: usize, element: &Element) {
         let id = element.attr("id").unwrap_or_default().into_owned();
         let Some(number) = id.strip_prefix('m').and_then(|n| n.parse::<usize>().ok()) else {
             return;

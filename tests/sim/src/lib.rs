@@ -12,6 +12,7 @@
     reason = "`to_mux` says where something goes, not what it becomes"
 )]
 
+mod archive;
 mod breaks;
 mod client;
 mod groups;

@@ -32,6 +32,8 @@ pub(crate) struct Message {
     pub rejected: bool,
     /// The disk has refused it: its error may be lost in a kill, and a restarted server can store what comes again.
     pub refused: bool,
+    /// A session that may not take messages has had a copy.
+    pub glimpsed: bool,
     /// Which connections received it, and when.
     pub deliveries: Vec<(usize, u64)>,
 }
@@ -51,6 +53,7 @@ pub(crate) enum Ended {
 pub(crate) struct Session {
     pub client: usize,
     pub account: usize,
+    pub began_us: u64,
     pub bound_us: Option<u64>,
     /// When it first asked for messages (sent presence), and since when it has known that it gets them.
     pub asked_us: Option<u64>,
@@ -62,6 +65,10 @@ pub(crate) struct Session {
     pub error: Option<String>,
     /// When its mux died, also after its end.
     pub mux_died_us: Option<u64>,
+    /// Since when it has known that it gets copies.
+    pub copies_us: Option<u64>,
+    /// What it has seen of what the other sessions of its account have sent.
+    pub sent_copies: Vec<usize>,
     /// Messages received, in order.
     pub got: Vec<usize>,
     /// How many of them it has acknowledged; without stream management TCP does.
@@ -74,10 +81,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub fn new(client: usize, account: usize) -> Self {
+    pub fn new(client: usize, account: usize, began_us: u64) -> Self {
         Self {
             client,
             account,
+            began_us,
             bound_us: None,
             asked_us: None,
             taking_us: None,
@@ -86,6 +94,8 @@ impl Session {
             ended: None,
             error: None,
             mux_died_us: None,
+            copies_us: None,
+            sent_copies: Vec::new(),
             got: Vec::new(),
             acked: None,
             unheard: false,
@@ -235,7 +245,7 @@ impl Oracle {
     }
 
     /// The server was killed so soon after a presence that it may not have been written down: it comes again, but later.
-    fn lost_presence(&self, since: u64) -> bool {
+    pub fn lost_presence(&self, since: u64) -> bool {
         let write = if self.disk_failed {
             4_000_000
         } else {
@@ -339,6 +349,9 @@ impl World {
             }
             // A second session may have it when it asked for messages before the first one had this.
             let parallel = session.asked_us.is_some_and(|asked| asked <= at);
+            // Or it is the one that the message was sent to, and the other has had a copy.
+            let addressed = message.to_client == Some(client);
+            let parallel = parallel || addressed && session.began_us <= at;
             let keeps = oracle.sessions[other].keeps(number, at, oracle.outage_us);
             if !parallel && keeps && !oracle.unknowable(other) {
                 wrong.push(format!(
@@ -440,6 +453,8 @@ impl World {
         for (number, message) in self.oracle.messages.iter().enumerate() {
             self.check_message(number, message, &mut wrong);
         }
+        self.check_copies(&mut wrong);
+        self.check_archives(&mut wrong);
         wrong.into_iter().for_each(|text| self.fail(text));
         self.check_store();
     }
@@ -487,7 +502,7 @@ impl World {
         // An error may have gone to a session that is no more.
         let may_be_rejected =
             self.oracle.disk_failed || (message.normal && message.to_client.is_some());
-        if !seen && (sender_lives || !may_be_rejected) {
+        if !seen && !message.glimpsed && (sender_lives || !may_be_rejected) {
             wrong.push(format!("m{number} was accepted and is lost"));
             return;
         }

@@ -84,6 +84,7 @@ impl Scenario {
             act_us: rng.between(300, 1_200) * 1_000,
             groups: rng.between(0, 3) as usize,
             regroups: rng.between(0, 6),
+            archive: rng.permille(600),
             ..Plan::default()
         };
         match self {
@@ -153,4 +154,6 @@ pub struct Plan {
     pub disk_slow: u64,
     /// Small windows.
     pub tight: bool,
+    /// The domain has an archive.
+    pub archive: bool,
 }

@@ -105,6 +105,9 @@ impl World {
             ping_timeout: Duration::from_secs(45),
             ..Settings::default()
         };
+        if self.plan.archive {
+            s.archive_domains = s.domains.clone();
+        }
         if self.plan.tight {
             s.output_window_bytes = 12 * 1024;
             s.unacknowledged_max = self.seed as usize % 7 + 3;
@@ -173,6 +176,7 @@ impl World {
                 epoch,
                 settings: settings.clone(),
                 population: population.clone(),
+                ids: self.store.position_key(),
             };
             let mut chance = self.rng.fork();
             let mut shard = Shard::new(

@@ -50,10 +50,11 @@ fn scripts() -> Vec<Script> {
     scansion::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap()
 }
 
-/// With registration on; all scripts register from one address.
+/// With registration and an archive; all scripts register from one address.
 fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
     let mut site = Site::init(plan)?;
     site.set("imserver.toml", "[[domain]]", "registration", "true")?;
+    site.set("imserver.toml", "[[domain]]", "archive", "true")?;
     let key = "registrations_per_address_hour_max";
     site.set("imserver.toml", "[limits]", key, "100")?;
     site.start_server()?;

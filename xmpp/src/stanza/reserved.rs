@@ -71,6 +71,8 @@ const TABLE: &[Row] = &[
     row("hats", ns::HATS, ALL, None, None),
     row("result", ns::MAM, ALL, None, None),
     row("fin", ns::MAM, ALL, None, None),
+    row("result", "urn:xmpp:mam:1", ALL, None, None),
+    row("fin", "urn:xmpp:mam:1", ALL, None, None),
     row("sent", ns::CARBONS, ALL, ALL, ALL),
     row("received", ns::CARBONS, ALL, ALL, ALL),
 ];

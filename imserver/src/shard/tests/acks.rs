@@ -30,6 +30,7 @@ fn record(acked: Vec<u64>) -> Record {
         presence: None,
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,
+        carbons_since_unix_ms: 0,
         ended_unix_ms: None,
         ended_input: 0,
         acked,

@@ -62,6 +62,7 @@ impl Office {
             epoch: 1,
             settings: Arc::new(settings),
             population: population.clone(),
+            ids: store::PositionKey::new([1; 16]),
         };
         let mut shard = Shard::new(config, Box::new(|out: &mut [u8]| out.fill(7)), NOW);
         let records = PEOPLE.iter().enumerate().map(|(n, name)| record(n, name));
@@ -197,6 +198,7 @@ fn record(n: usize, name: &str) -> Record {
         }),
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,
+        carbons_since_unix_ms: 0,
         ended_unix_ms: None,
         ended_input: 0,
         acked: Vec::new(),
