@@ -16,7 +16,7 @@ use proto::frame::{BootId, Frame, Role, StoreId};
 use proto::server_side::{ServerEvent, ServerSide, ServerSideConfig, read_hello};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::CertificateDer;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -30,6 +30,8 @@ const ADMINS_MAX: usize = 16;
 const ADMINS_PER_ACCOUNT_MAX: usize = 4;
 /// Connections that have neither shown a certificate nor logged in: in all, and of one address.
 const STRANGERS_MAX: usize = 64;
+/// Their threads: more, because who was put out while a directory is asked about them ends only then.
+const STRANGER_THREADS_MAX: usize = 256;
 /// So that no address alone takes them all.
 const STRANGERS_PER_ADDRESS_MAX: usize = 8;
 /// How long they have for it: some round trips on a bad line, and a client that computes PBKDF2 slowly.
@@ -73,7 +75,8 @@ impl AdminDoor {
                             std::thread::sleep(Duration::from_millis(100));
                             continue;
                         };
-                        let Some(stranger) = Strangers::admit(&strangers, peer.ip()) else {
+                        let copy = stream.try_clone().ok();
+                        let Some(stranger) = Strangers::admit(&strangers, peer.ip(), copy) else {
                             continue;
                         };
                         let shared = shared.clone();
@@ -134,29 +137,60 @@ fn guest(count: &Arc<AtomicUsize>, run: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Connections of the admin door of whom it is not known who they are, by address.
+/// Connections of the admin door of whom it is not known who they are, the oldest first.
 #[derive(Debug, Default)]
-struct Strangers(Mutex<HashMap<IpAddr, usize>>);
+struct Strangers(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    places: VecDeque<Place>,
+    /// Those put out too, until their threads have seen it.
+    threads: usize,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Place {
+    id: u64,
+    address: IpAddr,
+    /// The same socket, to end it.
+    socket: Option<TcpStream>,
+}
 
 /// The place of one of them, given back when dropped.
 struct Stranger {
     all: Arc<Strangers>,
-    address: IpAddr,
+    id: u64,
 }
 
 impl Strangers {
-    fn admit(all: &Arc<Strangers>, address: IpAddr) -> Option<Stranger> {
+    /// Where all places are taken the oldest goes: it has had its time, and whoever keeps many connections open and says nothing
+    /// must not keep administrators out, who need a moment only.
+    fn admit(all: &Arc<Strangers>, address: IpAddr, socket: Option<TcpStream>) -> Option<Stranger> {
         let address = customer(address);
-        let mut table = all.0.lock().ok()?;
-        let total: usize = table.values().sum();
-        let ours = table.get(&address).copied().unwrap_or(0);
-        if total >= STRANGERS_MAX || ours >= STRANGERS_PER_ADDRESS_MAX {
+        let mut waiting = all.0.lock().ok()?;
+        let ours = waiting.places.iter().filter(|p| p.address == address);
+        if ours.count() >= STRANGERS_PER_ADDRESS_MAX || waiting.threads >= STRANGER_THREADS_MAX {
             return None;
         }
-        table.insert(address, ours + 1);
+        if waiting.places.len() >= STRANGERS_MAX
+            && let Some(oldest) = waiting.places.pop_front()
+            && let Some(socket) = oldest.socket
+        {
+            // One that is gone already needs no end.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+        let id = waiting.next;
+        waiting.next += 1;
+        waiting.threads += 1;
+        waiting.places.push_back(Place {
+            id,
+            address,
+            socket,
+        });
         Some(Stranger {
             all: all.clone(),
-            address,
+            id,
         })
     }
 }
@@ -169,15 +203,20 @@ fn customer(address: IpAddr) -> IpAddr {
     }
 }
 
+impl Stranger {
+    /// It has shown who it is and nobody puts it out any more. False: somebody has.
+    fn leave(self) -> bool {
+        let id = self.id;
+        let waiting = self.all.0.lock();
+        waiting.is_ok_and(|w| w.places.iter().any(|p| p.id == id))
+    }
+}
+
 impl Drop for Stranger {
     fn drop(&mut self) {
-        if let Ok(mut table) = self.all.0.lock()
-            && let Some(n) = table.get_mut(&self.address)
-        {
-            *n -= 1;
-            if *n == 0 {
-                table.remove(&self.address);
-            }
+        if let Ok(mut waiting) = self.all.0.lock() {
+            waiting.threads -= 1;
+            waiting.places.retain(|p| p.id != self.id);
         }
     }
 }
@@ -218,8 +257,7 @@ fn meet(
             }
         },
     };
-    drop(stranger);
-    if stream.sock.settle().is_err() {
+    if !stranger.leave() || stream.sock.settle().is_err() {
         return;
     }
     let caller = Caller {
@@ -533,7 +571,7 @@ mod tests {
     #[test]
     fn strangers_are_bounded_by_address_and_in_total() {
         let all: Arc<Strangers> = Arc::default();
-        let come = |address: &str| Strangers::admit(&all, ip(address));
+        let come = |address: &str| Strangers::admit(&all, ip(address), None);
         let mut one: Vec<_> = (0..STRANGERS_PER_ADDRESS_MAX)
             .map(|n| {
                 come(if n % 2 == 0 {
@@ -554,9 +592,41 @@ mod tests {
             .map(|n| come(&format!("198.51.100.{}", n / STRANGERS_PER_ADDRESS_MAX)))
             .collect();
         assert!(many.iter().all(Option::is_some));
-        assert!(come("203.0.113.1").is_none(), "all places are taken");
+        let mut many = VecDeque::from(many);
+        // All places are taken: the oldest goes, whoever it is.
+        let last = come("203.0.113.1").expect("a place");
+        let out = many.pop_front().flatten().expect("it was let in");
+        assert!(last.leave() && !out.leave());
         drop(many);
-        assert!(all.0.lock().expect("not poisoned").is_empty());
+        let waiting = all.0.lock().expect("not poisoned");
+        assert!(waiting.places.is_empty() && waiting.threads == 0);
+    }
+
+    /// Who was put out and waits for a slow directory still has a thread.
+    #[test]
+    fn the_threads_of_strangers_are_bounded_too() {
+        let all: Arc<Strangers> = Arc::default();
+        let come = |n: usize| {
+            let address = ip(&format!("198.51.{}.{}", n / 200, n % 200));
+            Strangers::admit(&all, address, None)
+        };
+        let many: Vec<_> = (0..STRANGER_THREADS_MAX).map(come).collect();
+        assert!(many.iter().all(Option::is_some) && come(60_000 / 200).is_none());
+    }
+
+    #[test]
+    fn who_is_put_out_is_cut_off() {
+        let all: Arc<Strangers> = Arc::default();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let mut client =
+            TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (socket, _) = listener.accept().expect("a connection");
+        let first = Strangers::admit(&all, ip("192.0.2.1"), Some(socket));
+        let others: Vec<_> = (0..STRANGERS_MAX)
+            .map(|n| Strangers::admit(&all, ip(&format!("198.51.100.{n}")), None))
+            .collect();
+        assert_eq!(client.read(&mut [0]).expect("the end"), 0);
+        drop((first, others));
     }
 
     #[test]
@@ -586,7 +656,7 @@ mod tests {
     fn a_customer_of_ipv6_is_one_stranger() {
         let all: Arc<Strangers> = Arc::default();
         let within: Vec<_> = (0..=STRANGERS_PER_ADDRESS_MAX)
-            .map(|n| Strangers::admit(&all, ip(&format!("2001:db8::{n:x}"))))
+            .map(|n| Strangers::admit(&all, ip(&format!("2001:db8::{n:x}")), None))
             .collect();
         assert!(
             within[..STRANGERS_PER_ADDRESS_MAX]
@@ -594,7 +664,7 @@ mod tests {
                 .all(Option::is_some)
         );
         assert!(within[STRANGERS_PER_ADDRESS_MAX].is_none());
-        assert!(Strangers::admit(&all, ip("2001:db8:0:1::1")).is_some());
+        assert!(Strangers::admit(&all, ip("2001:db8:0:1::1"), None).is_some());
     }
 
     /// Bytes that come slowly do not put the deadline off.

@@ -3,6 +3,7 @@
 use super::recovery::Namespace;
 use isthmus_tests::client::{Account, Client, Sasl, Transport};
 use isthmus_tests::harness::{Plan, Site, binary, edit, run};
+use isthmus_tests::wait;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -627,4 +628,45 @@ fn nobody_gets_the_rights_of_an_administrator_by_way_of_the_account() {
     };
     assert_eq!(register("ghost").as_deref(), Some("conflict"));
     assert_eq!(register("newcomer"), None);
+}
+
+/// Whoever came in with the password of an account is out when the account is disabled, also on a link that is up.
+#[test]
+fn an_administrator_who_is_disabled_goes_no_further() {
+    let accounts = [Account::new("root"), Account::new("carol")];
+    let mut site = Site::start(&Plan::default(), &accounts).unwrap();
+    std::fs::write(site.path().join("policy.toml"), HIGH).unwrap();
+    site.reload().unwrap();
+    let mut command = Command::new(binary("imadmin"));
+    command
+        .arg("--config")
+        .arg(account_config(&site, "carol@localhost"))
+        .args(["user", "import", "-"])
+        .env("ISTHMUS_ADMIN_PASSWORD", "carol-password")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // A file of any length goes in several requests; lines that cannot be loaded cost nothing.
+    input
+        .write_all("nobody@elsewhere x\n".repeat(1_200).as_bytes())
+        .unwrap();
+    input.flush().unwrap();
+    let audit = site.path().join("data/audit.log");
+    wait::until_true(wait::PATIENCE, "the first request", || {
+        let log = std::fs::read_to_string(&audit).unwrap_or_default();
+        let by_carol = |l: &&str| l.contains("account:carol@localhost") && l.contains("\"done\"");
+        log.lines().filter(by_carol).count() >= 2
+    });
+    run(&mut site.imadmin(["user", "disable", "carol@localhost"])).unwrap();
+    input
+        .write_all("late@localhost password\n".repeat(900).as_bytes())
+        .unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    let late = run(&mut site.imadmin(["user", "show", "late@localhost"]));
+    assert!(late.is_err(), "it was done all the same");
 }
