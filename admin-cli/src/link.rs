@@ -103,7 +103,9 @@ impl Connection {
         Ok(this)
     }
 
-    /// SCRAM inside the frames, bound to this TLS session (proto/LINK.md §8).
+    /// SCRAM inside the frames, bound to this TLS session (proto/LINK.md §8). Where the account's directory has no keys for it, the
+    /// server asks for the password itself. It gets it: the certificate it has shown in the handshake is of our own CA and in
+    /// its name, or there would be no connection ([`tls`] trusts nothing else and cannot be told to).
     fn log_in(mut self, user: &str, password: &str, binding: Vec<u8>) -> Result<Self, LinkError> {
         let mut nonce = [0; 18];
         getrandom::fill(&mut nonce).map_err(|e| unreachable(&self.address, e))?;
@@ -116,7 +118,14 @@ impl Connection {
         let last = client
             .handle_challenge(challenge["auth"].as_str().unwrap_or_default())
             .map_err(|e| unreachable(&self.address, e))?;
-        let done = self.exchange(&json!({"auth": {"message": last}}))?;
+        let done = match self.exchange(&json!({"auth": {"message": last}})) {
+            Err(LinkError::Refused { code, .. }) if code == "password-wanted" => {
+                let message = format!("\0{user}\0{password}");
+                self.exchange(&json!({"auth": {"mechanism": "PLAIN", "message": message}}))?;
+                return Ok(self);
+            }
+            done => done?,
+        };
         // It knows the account's secrets, so it is the server.
         client
             .handle_success(done["auth"].as_str().unwrap_or_default())

@@ -18,7 +18,7 @@ use crate::linkset::MuxInfo;
 use crate::policy::{Policy, Right, Verdict};
 use crate::shard::home;
 use crossbeam_channel::{Sender, bounded};
-use directory::KeysAnswer;
+use directory::{KeysAnswer, PasswordAnswer};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
@@ -510,6 +510,18 @@ impl admin::login::Keys for Backend {
 
     fn fake(&self) -> &FakeKeys {
         &self.fake
+    }
+
+    fn checks_passwords(&self, domain: &str) -> bool {
+        !self.lookups.routes().site.is_local(domain)
+    }
+
+    fn check_password(&self, login: &LoginName, password: &str) -> Result<PasswordAnswer, Refusal> {
+        let routes = self.lookups.routes();
+        routes.site.check_password(login, password).map_err(|e| {
+            tracing::warn!(error = %e, "the directory did not answer an administrator's log-in");
+            unavailable("the directory does not answer")
+        })
     }
 }
 

@@ -8,8 +8,8 @@
 use super::admin::Backend;
 use super::muffle::{self, Muffle};
 use super::tls;
-use crate::admin::login::{self, Guesses, Login, Step};
-use crate::admin::{self, Backend as _, Caller, Door};
+use crate::admin::login::{Guesses, Login, Means, Refused, Step};
+use crate::admin::{self, Backend as _, Caller, Door, Refusal, audit};
 use crate::policy::Right;
 use bytes::BytesMut;
 use proto::frame::{BootId, Frame, Role, StoreId};
@@ -23,6 +23,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use xmpp::jid::BareJid;
 
 /// Administrators at a time, by the port; and as many again by the socket, which strangers cannot reach.
 const ADMINS_MAX: usize = 16;
@@ -36,7 +37,7 @@ const STRANGER_THREADS_MAX: usize = 256;
 const STRANGERS_PER_ADDRESS_MAX: usize = 8;
 /// How long they have for it: some round trips on a bad line, and a client that computes PBKDF2 slowly.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Bytes of a log-in: a Hello and two messages of SCRAM are under 4 KiB.
+/// Bytes of a log-in: a Hello, two messages of SCRAM and one of PLAIN are under 8 KiB.
 const LOGIN_BYTES_MAX: usize = 16 * 1024;
 /// How long one may be silent.
 const IDLE: Duration = Duration::from_secs(120);
@@ -320,17 +321,31 @@ struct Shared {
 }
 
 impl Shared {
-    /// A line for the log, unless there are too many.
-    fn refused(&self, address: IpAddr, why: &str) {
+    /// A line for the log and one for the audit log, unless there are too many.
+    fn refused(&self, address: IpAddr, claimed: Option<&BareJid>, refused: &Refused) {
         let more = |n, seconds| {
             tracing::warn!("administrators' log-ins refused: and {n} more in the last {seconds} s");
         };
         let admits =
             |mut refusals: std::sync::MutexGuard<'_, Muffle>| refusals.admits(Instant::now(), more);
-        if self.refusals.lock().is_ok_and(admits) {
-            tracing::warn!(%address, "{why}");
-        } else {
-            tracing::debug!(%address, "{why}");
+        let (account, reason) = (claimed.map(BareJid::as_str), &refused.why);
+        if !self.refusals.lock().is_ok_and(admits) {
+            tracing::debug!(%address, account, reason, "an administrator's log-in was refused");
+            return;
+        }
+        tracing::warn!(%address, account, reason, "an administrator's log-in was refused");
+        if let Some(account) = claimed {
+            let caller = Caller {
+                door: Door::Account(account.clone()),
+                from: address.to_string(),
+            };
+            // Nothing was done that hangs on it; the log has said it, and that the file cannot be written.
+            let _ = self.backend.audit(&audit::Record {
+                caller: &caller,
+                command: "log in",
+                args: &serde_json::Map::new(),
+                outcome: audit::Outcome::Refused(&Refusal::new(refused.code, reason.as_str())),
+            });
         }
     }
 }
@@ -341,7 +356,7 @@ fn log_in(
     side: &mut Side,
     address: IpAddr,
     door: &Shared,
-) -> Result<Option<xmpp::jid::BareJid>, String> {
+) -> Result<Option<BareJid>, String> {
     let exporter = stream
         .conn
         .export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None)
@@ -367,18 +382,16 @@ fn log_in(
             return Err("too many bytes for a log-in".into());
         }
         for request in requests {
-            let step = login.handle(
-                Instant::now(),
-                &request,
-                &*door.backend,
-                &door.guesses,
-                &mut random,
-            );
-            match step {
+            let mut means = Means {
+                keys: &*door.backend,
+                guesses: &door.guesses,
+                random: &mut random,
+            };
+            match login.handle(Instant::now(), &request, &mut means) {
                 Step::Reply(json) => side.send(stream, json)?,
-                Step::Refused(json) => {
-                    door.refused(address, "an administrator's log-in was refused");
-                    side.send(stream, json)?;
+                Step::Refused(refused) => {
+                    door.refused(address, login.claimed(), &refused);
+                    side.send(stream, refused.reply)?;
                     return Ok(None);
                 }
                 Step::Done(json, account) => {
@@ -391,14 +404,10 @@ fn log_in(
                         side.send(stream, json)?;
                         return Ok(Some(account));
                     }
-                    let why = format!("`{account}` has no right of an administrator");
-                    door.refused(address, &why);
                     let text = "the policy gives this account no right of an administrator";
-                    let Step::Refused(json) = login::refused(login.last_id(), "forbidden", text)
-                    else {
-                        return Ok(None);
-                    };
-                    side.send(stream, json)?;
+                    let refused = Refused::new(login.last_id(), "forbidden", text);
+                    door.refused(address, Some(&account), &refused);
+                    side.send(stream, refused.reply)?;
                     return Ok(None);
                 }
             }

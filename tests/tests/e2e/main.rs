@@ -18,6 +18,7 @@ mod hostile_link;
 #[cfg(feature = "full")]
 mod kerberos;
 mod ldap;
+mod ldap_admin;
 mod limits;
 mod load_balancer;
 mod mail_accounts;

@@ -232,7 +232,7 @@ fn account_config(site: &Site, user: &str) -> std::path::PathBuf {
     path
 }
 
-fn by_account(site: &Site, user: &str, password: &str, args: &[&str]) -> (i32, String) {
+pub fn by_account(site: &Site, user: &str, password: &str, args: &[&str]) -> (i32, String) {
     let mut command = Command::new(binary("imadmin"));
     command
         .arg("--config")
