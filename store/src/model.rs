@@ -358,9 +358,22 @@ impl State {
     fn apply_account(&mut self, write: &Write) -> Written {
         let jid = match write {
             Write::AccountPut { account, .. } => &account.jid,
-            Write::AccountKeys { jid, .. }
-            | Write::AccountDisabled { jid, .. }
-            | Write::AccountDelete { jid } => jid,
+            Write::AccountKeys { jid, .. } | Write::AccountDisabled { jid, .. } => jid,
+            Write::AccountDelete { jid } => {
+                let there = [
+                    self.accounts.remove(&account_key(jid)).is_some(),
+                    self.rosters.remove(jid).is_some(),
+                    self.requests.remove(jid).is_some_and(|r| !r.is_empty()),
+                    self.vcards.remove(jid).is_some(),
+                    self.overlays
+                        .remove(jid)
+                        .is_some_and(|o| o != Overlay::default()),
+                ];
+                return match there.contains(&true) {
+                    true => Written::Done,
+                    false => Written::Failed(WriteError::NotFound),
+                };
+            }
             _ => return Written::Done,
         };
         let key = account_key(jid);
@@ -391,12 +404,7 @@ impl State {
                     account.disabled = *disabled;
                 }
             }
-            _ => {
-                self.accounts.remove(&key);
-                self.rosters.remove(jid);
-                self.requests.remove(jid);
-                self.vcards.remove(jid);
-            }
+            _ => {}
         }
         Written::Done
     }

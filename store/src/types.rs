@@ -155,8 +155,9 @@ pub enum Write {
         /// When they were made.
         made_ms: u64,
     },
-    /// Remove an account with its roster, requests and vCard. Its message rows are dropped by the
-    /// caller, in slices, with [`Write::Drop`]. -> `Done` or `Failed(NotFound)`.
+    /// Remove an account with its roster, requests, vCard and what is kept beside a directory elsewhere; also of somebody who has
+    /// only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
+    /// -> `Done`, or `Failed(NotFound)` if there was nothing.
     AccountDelete {
         /// Whose.
         jid: BareJid,

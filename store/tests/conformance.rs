@@ -815,6 +815,33 @@ fn accounts_are_created_changed_and_deleted(store: &mut dyn Fixture) {
         .unwrap();
     let user = reader.user(&jid("a@x.example")).unwrap().unwrap();
     assert_eq!((user.roster_version, user.roster.len()), (0, 0));
+    // What is kept of somebody whose account is elsewhere goes too, once.
+    let left = jid("left@x.example");
+    let kept = [
+        Write::VCard {
+            owner: left.clone(),
+            xml: Some(Bytes::from_static(b"<vCard xmlns='vcard-temp'/>")),
+        },
+        Write::Roster {
+            owner: left.clone(),
+            version: 1,
+            put: Some(item("c@x.example", &[])),
+            remove: None,
+        },
+        Write::OverlayDisabled {
+            jid: left.clone(),
+            disabled: true,
+        },
+    ];
+    let delete = [Write::AccountDelete { jid: left.clone() }];
+    writer.commit(&kept).unwrap();
+    assert_eq!(writer.commit(&delete).unwrap(), [Written::Done]);
+    assert_eq!(reader.vcard(&left).unwrap(), None);
+    assert_eq!(reader.user_data(&left).unwrap(), store::UserData::default());
+    assert!(reader.overlay_disabled().unwrap().is_empty());
+    let nothing = [Written::Failed(WriteError::NotFound)];
+    assert_eq!(writer.commit(&delete).unwrap(), nothing);
+    assert_eq!(reader.counts().unwrap().accounts, 2);
 }
 
 fn accounts_are_listed_in_pages(store: &mut dyn Fixture) {

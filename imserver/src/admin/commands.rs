@@ -342,21 +342,44 @@ fn user_passwd(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
 
 fn user_del(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
     let jid = changed_jid(backend, args, args.text("jid")?)?;
-    one(backend, Write::AccountDelete { jid: jid.clone() })?;
+    let site = backend.site();
+    if let Some(directory) = site.entry_is_in(&jid).map_err(not_known)? {
+        let text = format!(
+            "{} is in the directory {directory}, and is removed there; after that `user del` removes what is kept here. `user disable` keeps them out of here",
+            jid.as_str()
+        );
+        return Err(Refusal::new("bad-request", text));
+    }
+    // Somebody no directory knows any more may have left a contact list, a vCard, messages: for nobody to inherit.
+    let mut removed = match one(backend, Write::AccountDelete { jid: jid.clone() }) {
+        Ok(()) => true,
+        Err(refusal) if refusal.code == "not-found" => false,
+        Err(refusal) => return Err(refusal),
+    };
     backend.account_removed(&jid);
     loop {
         let positions = backend.rows(&jid, DROP_SLICE)?;
         let last = positions.len() < DROP_SLICE;
         if !positions.is_empty() {
+            removed = true;
             backend.write(vec![Write::Drop {
                 owner: jid.clone(),
                 positions,
             }])?;
         }
         if last {
-            return text(format!("{} removed", jid.as_str()));
+            break;
         }
     }
+    match removed {
+        true => text(format!("{} removed", jid.as_str())),
+        false => Err(refusal(&WriteError::NotFound)),
+    }
+}
+
+fn not_known(error: directory::DirectoryError) -> Refusal {
+    let text = format!("whether there is such an account is not known now: {error}");
+    Refusal::new("unavailable", text)
 }
 
 /// Lines `JID PASSWORD`, or `JID {SCRAM-SHA-256}...` with one or more secrets. Bad lines are listed, the rest is loaded.

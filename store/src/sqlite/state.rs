@@ -309,16 +309,15 @@ impl StateWriter {
     fn delete_account(&mut self, jid: &BareJid) -> Result<Written, StoreError> {
         let sql = "DELETE FROM account WHERE domain = ? AND localpart = ?";
         let removed = self.run(sql, (jid.domainpart(), local_of(jid)))?;
-        if removed > 0 {
-            self.accounts_added -= 1;
-            for table in ["roster", "roster_version", "request", "vcard"] {
-                self.run(
-                    &format!("DELETE FROM {table} WHERE owner = ?"),
-                    [jid.as_str()],
-                )?;
-            }
+        self.accounts_added -= removed as i64;
+        let mut all = removed;
+        for table in ["roster", "roster_version", "request", "vcard", "overlay"] {
+            all += self.run(
+                &format!("DELETE FROM {table} WHERE owner = ?"),
+                [jid.as_str()],
+            )?;
         }
-        Ok(found(removed))
+        Ok(found(all))
     }
 
     /// Makes the open transaction durable.
