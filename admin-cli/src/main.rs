@@ -314,7 +314,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
     };
     let answer = all_pages(&mut connection, command, args)?;
     output::print(&answer, json);
-    Ok(())
+    // It has found out what was asked, and that is no.
+    match answer.get("failed").and_then(Value::as_str) {
+        Some(why) => Err(Failure::Refused(why.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// What a command without a server has done.

@@ -99,6 +99,9 @@ pub struct Sweep {
     pub people: Vec<SweptPerson>,
     /// In any order, each name once.
     pub groups: Vec<SweptGroup>,
+    /// The people are known and the groups are not, and why: there are none in `groups`, and that says nothing. Whoever keeps
+    /// sweeps leaves the groups as they were.
+    pub groups_unknown: Option<String>,
 }
 
 /// What a sweep keeps of a person.
@@ -179,6 +182,25 @@ pub struct ExplainStep {
     pub what: String,
     /// What came of it.
     pub answer: String,
+    /// Because of this they cannot log in.
+    pub fails: bool,
+}
+
+impl ExplainStep {
+    /// A step on the way.
+    pub fn new(what: impl Into<String>, answer: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            answer: answer.into(),
+            fails: false,
+        }
+    }
+
+    /// The end of the way, if so.
+    #[must_use]
+    pub fn failing(self, fails: bool) -> Self {
+        Self { fails, ..self }
+    }
 }
 
 /// A directory. See the module.

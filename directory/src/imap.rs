@@ -157,10 +157,7 @@ impl Backend for ImapDirectory {
     }
 
     fn explain(&self, login: &LoginName, password: Option<&str>) -> Vec<ExplainStep> {
-        let step = |what: &str, answer: String| ExplainStep {
-            what: what.into(),
-            answer,
-        };
+        let step = |what: &str, answer: String| ExplainStep::new(what, answer);
         let mut steps: Vec<ExplainStep> = self
             .servers
             .examine()
@@ -183,15 +180,15 @@ impl Backend for ImapDirectory {
         };
         steps.push(step("account", format!("{}: {known}", jid.as_str())));
         if let Some(password) = password {
-            let answer = match self.ask(&jid, password) {
-                Ok((PasswordAnswer::Right(_), server)) => format!("right, says {server}"),
+            let (answer, good) = match self.ask(&jid, password) {
+                Ok((PasswordAnswer::Right(_), server)) => (format!("right, says {server}"), true),
                 Ok((PasswordAnswer::Disabled(_) | PasswordAnswer::Expired(_), server)) => {
-                    format!("no longer good, says {server}")
+                    (format!("no longer good, says {server}"), false)
                 }
-                Ok((PasswordAnswer::Wrong, server)) => format!("wrong, says {server}"),
-                Err(error) => error.to_string(),
+                Ok((PasswordAnswer::Wrong, server)) => (format!("wrong, says {server}"), false),
+                Err(error) => (error.to_string(), false),
             };
-            steps.push(step("password", answer));
+            steps.push(step("password", answer).failing(!good));
         }
         steps
     }

@@ -67,6 +67,8 @@ pub struct LdapDirectory {
     pace: Mutex<Option<Duration>>,
     /// People of the last sweep.
     swept: AtomicUsize,
+    /// Why the last sweep that found people found no groups.
+    groups_refused: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for LdapDirectory {
@@ -99,6 +101,7 @@ impl LdapDirectory {
             notes: Mutex::new(HashSet::new()),
             pace: Mutex::new(None),
             swept: AtomicUsize::new(0),
+            groups_refused: Mutex::new(None),
         })
     }
 
@@ -190,7 +193,15 @@ impl LdapDirectory {
                 )),
             }
         }
+        self.prefer_named(&mut people, login);
         Ok(self.only(people, &format_args!("the login name {login}")))
+    }
+
+    fn prefer_named(&self, people: &mut Vec<(Entry, BareJid)>, login: &LoginName) {
+        let named = |(entry, _): &(Entry, BareJid)| self.config.is_named(entry, login);
+        if people.len() > 1 && people.iter().any(named) {
+            people.retain(named);
+        }
     }
 
     fn by_jid(
@@ -587,6 +598,38 @@ impl LdapDirectory {
             }
         }
         Ok(names)
+    }
+
+    /// A server that gives people and no groups: said once, and again when it is over. It is up.
+    fn remember_groups(&self, refused: Option<&str>) {
+        let mut before = self
+            .groups_refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match (before.as_deref(), refused) {
+            (None, Some(reason)) => tracing::warn!(
+                directory = self.config.name,
+                reason,
+                "the directory gives no groups: they stay as they were, and people log in (see `group_base` and `group_filter`)"
+            ),
+            (Some(_), None) => {
+                tracing::info!(
+                    directory = self.config.name,
+                    "the directory gives groups again"
+                );
+            }
+            _ => {}
+        }
+        *before = refused.map(str::to_owned);
+    }
+
+    /// For an administrator who asks about somebody.
+    fn groups_fault(&self) -> Option<String> {
+        let refused = self.groups_refused.lock();
+        let why = refused.unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(format!(
+            "not known, see `group_base` and `group_filter`: {why}"
+        ))
     }
 
     fn remember_sweep(&self, people: usize) -> Result<(), DirectoryError> {

@@ -42,7 +42,7 @@ pub enum DirectoryError {
     #[error("the account store did not answer: {0}")]
     Store(#[from] StoreError),
     /// A directory could not be reached, did not answer in time, or gave an answer that says nothing.
-    #[error("the directory {directory} did not answer: {reason}")]
+    #[error("the directory {directory} has no answer: {reason}")]
     Unavailable {
         /// Its name in the configuration.
         directory: String,

@@ -324,10 +324,7 @@ impl Backend for LocalDirectory {
     }
 
     fn explain(&self, login: &LoginName, password: Option<&str>) -> Vec<ExplainStep> {
-        let step = |what: &str, answer: String| ExplainStep {
-            what: what.into(),
-            answer,
-        };
+        let step = |what: &str, answer: String| ExplainStep::new(what, answer);
         let account = match self.account(login) {
             Ok(account) => account,
             Err(error) => return vec![step("account", error.to_string())],
@@ -341,19 +338,19 @@ impl Backend for LocalDirectory {
             step("mechanisms", hashes.join(" ")),
         ];
         if account.disabled {
-            steps.push(step("disabled", "by `imadmin user disable`".into()));
+            steps.push(step("disabled", "by `imadmin user disable`".into()).failing(true));
         }
         if let Some(password) = password {
-            let answer = match self.check_password(login, password) {
+            let (answer, good) = match self.check_password(login, password) {
                 Ok(
                     PasswordAnswer::Right(_)
                     | PasswordAnswer::Disabled(_)
                     | PasswordAnswer::Expired(_),
-                ) => "right".into(),
-                Ok(PasswordAnswer::Wrong) => "wrong".into(),
-                Err(error) => error.to_string(),
+                ) => ("right".into(), true),
+                Ok(PasswordAnswer::Wrong) => ("wrong".into(), false),
+                Err(error) => (error.to_string(), false),
             };
-            steps.push(step("password", answer));
+            steps.push(step("password", answer).failing(!good));
         }
         steps
     }

@@ -430,6 +430,7 @@ mod tests {
                     members: members.iter().map(|m| jid(m)).collect(),
                 })
                 .collect(),
+            groups_unknown: None,
         }
     }
 
@@ -455,6 +456,7 @@ mod tests {
                 in_rosters: false,
                 members: vec![jid("ann")],
             }],
+            groups_unknown: None,
         };
         let sweeps = BTreeMap::from([
             (Arc::from("branch"), ann("corp:admins")),

@@ -148,7 +148,20 @@ impl Site {
         Ok(None)
     }
 
-    /// The same, if it can be said at once.
+    /// The directory of the site that has an entry for somebody: one that is not ours to remove. May block.
+    ///
+    /// # Errors
+    /// A directory does not answer: nobody knows whether there is one.
+    pub fn entry_is_in(&self, jid: &BareJid) -> Result<Option<&str>, DirectoryError> {
+        for backend in self.chain(jid.domainpart()) {
+            if backend.person(jid)?.is_some() {
+                return Ok(backend.abilities().sweep.then(|| backend.name()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Somebody by address, if that can be said at once.
     pub fn at_hand(&self, jid: &BareJid) -> Option<Option<Person>> {
         for backend in self.chain(jid.domainpart()) {
             if let Some(person) = backend.at_hand(jid)? {
@@ -376,37 +389,23 @@ impl Site {
         Ok(Registered::NotHere)
     }
 
-    /// How a login name becomes a verdict, back end by back end.
+    /// How a login name becomes a person, back end by back end; the verdict is made of [`Site::resolve`] and of steps that fail.
     pub fn explain(&self, login: &LoginName, password: Option<&str>) -> Vec<ExplainStep> {
         let mut steps = Vec::new();
         for backend in self.chain(login.domain()) {
-            steps.push(ExplainStep {
-                what: "directory".into(),
-                answer: backend.name().to_owned(),
-            });
+            steps.push(ExplainStep::new("directory", backend.name()));
             steps.extend(backend.explain(login, password));
             match backend.resolve(login) {
+                Ok(None) => {}
                 Ok(Some(person)) => {
                     if self.is_disabled(&person.jid) {
-                        steps.push(ExplainStep {
-                            what: "disabled".into(),
-                            answer: "by an administrator of this server (`imadmin user disable`)"
-                                .into(),
-                        });
+                        let by = "by an administrator of this server (`imadmin user disable`)";
+                        steps.push(ExplainStep::new("disabled", by).failing(true));
                     }
                     break;
                 }
-                Ok(None) => {}
-                Err(error) => {
-                    steps.push(ExplainStep {
-                        what: "verdict".into(),
-                        answer: format!(
-                            "{error}: later directories of {} are not asked",
-                            login.domain()
-                        ),
-                    });
-                    break;
-                }
+                // What is asked after this one is not asked now.
+                Err(_) => break,
             }
         }
         steps

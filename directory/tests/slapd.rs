@@ -8,7 +8,7 @@ use directory::ldap::config::{
     GroupsConfig, HostConfig, JidForm, LdapConfig, Product, RegisterConfig, Secret, Tls,
 };
 use directory::{DirectoryError, KeysAnswer, PasswordAnswer, derive_account};
-use isthmus_tests::slapd::{GROUPS, LIMITED, PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd};
+use isthmus_tests::slapd::{BASE, GROUPS, LIMITED, PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd};
 use isthmus_tests::wait::{self, PATIENCE};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -511,6 +511,120 @@ fn what_is_wrong_with_the_set_up_is_said_and_is_never_nobody() {
         ..c
     };
     let _ = open(by_other_number).resolve(&login("romeo"));
+}
+
+/// A client that is told an address logs in with what stands before the @.
+#[test]
+fn who_types_a_mail_address_is_found_by_what_a_client_makes_of_it() {
+    let slapd = Slapd::start(1, 0).unwrap();
+    for (uid, mail) in [
+        ("aarcher", "anna.archer@corp.example"),
+        // The mail address of one is the login name of another.
+        ("jsmith", "juliet@corp.example"),
+        ("elsewhere", "bob@other.example"),
+    ] {
+        slapd
+            .modify(&format!(
+                "dn: uid={uid},{PEOPLE}\nchangetype: add\nobjectClass: inetOrgPerson\nuid: {uid}\ncn: {uid}\nsn: x\nmail: {mail}\nuserPassword: {uid}-password\n"
+            ))
+            .unwrap();
+    }
+    let d = open(LdapConfig {
+        domains: vec!["corp.example".into()],
+        ..config(&slapd)
+    });
+    let at = |name: &str| LoginName::new(name, "corp.example").unwrap();
+    let who = |name: &str| {
+        let person = d.resolve(&at(name)).unwrap();
+        person.map(|p| p.jid.localpart().unwrap_or_default().to_owned())
+    };
+    assert_eq!(who("anna.archer").as_deref(), Some("aarcher"));
+    assert_eq!(who("Anna.Archer").as_deref(), Some("aarcher"));
+    assert_eq!(who("anna.archer@corp.example").as_deref(), Some("aarcher"));
+    assert_eq!(who("juliet").as_deref(), Some("juliet"));
+    assert_eq!(who("bob"), None);
+    assert!(matches!(
+        d.check_password(&at("anna.archer"), "aarcher-password"),
+        Ok(PasswordAnswer::Right(jid)) if jid.as_str() == "aarcher@corp.example"
+    ));
+    let steps = d.explain(&at("juliet"), Some("juliet-password"));
+    let password = steps.iter().find(|s| s.what == "password").unwrap();
+    assert!(!password.fails && password.answer == "right", "{steps:?}");
+}
+
+/// Groups that are not there are no outage of the people.
+#[test]
+fn a_wrong_place_of_groups_leaves_people_alone() {
+    let shared = shared();
+    let slapd = &*shared;
+    let mut c = config(slapd);
+    c.groups = c.groups.map(|g| GroupsConfig {
+        bases: vec![format!("ou=nowhere,{BASE}")],
+        ..g
+    });
+    let d = open(c);
+    for _ in 0..3 {
+        let sweep = d.sweep().unwrap();
+        assert!(sweep.people.len() > 3 && sweep.groups.is_empty());
+        let why = sweep.groups_unknown.unwrap();
+        assert!(
+            why.contains("ou=nowhere") && why.contains("no such entry"),
+            "{why}"
+        );
+        assert_eq!(
+            d.check_password(&login("romeo"), "romeo-password"),
+            right("romeo")
+        );
+    }
+    let steps = d.explain(&login("romeo"), None);
+    let fault = steps.iter().find(|s| s.answer.contains("ou=nowhere"));
+    assert!(
+        fault.is_some_and(|s| s.answer.contains("group_base")),
+        "{steps:?}"
+    );
+}
+
+/// What a server says no to is not called silence, and the key to look at is named.
+#[test]
+fn a_refusal_is_called_one() {
+    let shared = shared();
+    let slapd = &*shared;
+    let here = slapd.address();
+    let wrong_password = LdapConfig {
+        bind_password: Secret("guess".into()),
+        ..config(slapd)
+    };
+    let no_base = LdapConfig {
+        bases: vec![format!("ou=nowhere,{BASE}")],
+        ..config(slapd)
+    };
+    let plain_port = LdapConfig {
+        hosts: vec![host(here, Tls::Direct)],
+        connect_timeout: Duration::from_secs(10),
+        ..config(slapd)
+    };
+    let nobody_there = LdapConfig {
+        hosts: vec![HostConfig {
+            host: "127.0.0.1".into(),
+            port: 1,
+            tls: Tls::None,
+        }],
+        ..config(slapd)
+    };
+    for (config, says) in [
+        (wrong_password, &[" refused: ", "bind_password_file"][..]),
+        (no_base, &[" refused: ", "(or it may not be read)"]),
+        (plain_port, &["did not answer", "ldap://"]),
+        (nobody_there, &["did not answer: Connection refused"]),
+    ] {
+        let d = open(config);
+        for _ in 0..2 {
+            let said = reason(d.resolve(&login("romeo")));
+            for words in says {
+                assert!(said.contains(words), "{said}");
+            }
+        }
+    }
 }
 
 #[test]

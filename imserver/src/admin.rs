@@ -105,6 +105,15 @@ pub enum Answer {
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<String>,
     },
+    /// Rows that lead to a bad end: what was asked for has been found out, and it is no. `imadmin` ends with 1.
+    Failing {
+        /// Names of the columns.
+        columns: Vec<&'static str>,
+        /// The rows.
+        rows: Vec<Vec<Value>>,
+        /// The end in a sentence.
+        failed: String,
+    },
     /// A sentence.
     Text {
         /// The sentence.

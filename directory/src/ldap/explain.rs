@@ -2,6 +2,7 @@
 //!
 //! Never: a password or a key.
 
+use super::entry::Entry;
 use super::link::Query;
 use super::pool::Manner;
 use super::{LdapDirectory, Verdict, people, scram};
@@ -10,66 +11,59 @@ use ldap3::Scope;
 use std::time::{Instant, SystemTime};
 use xmpp::sasl::LoginName;
 
+fn joined(texts: &[String], with: &str) -> String {
+    match texts.is_empty() {
+        true => "none".to_owned(),
+        false => texts.join(with),
+    }
+}
+
 impl LdapDirectory {
+    /// Without a verdict: that is made of what all directories of the domain say.
     pub(super) fn explained(&self, login: &LoginName, password: Option<&str>) -> Vec<ExplainStep> {
-        let mut steps = Vec::new();
-        let mut step = |what: &str, answer: String| {
-            steps.push(ExplainStep {
-                what: what.to_owned(),
-                answer,
-            });
-        };
+        let step = |what: &str, answer: String| ExplainStep::new(what, answer);
         let filter = self.config.login_filter(login);
-        step("login name", login.to_string());
-        step("bases", self.config.bases.join("; "));
-        step("filter", filter.clone());
+        let mut steps = vec![
+            step("login name", login.to_string()),
+            step("bases", self.config.bases.join("; ")),
+            step("filter", filter.clone()),
+        ];
         let began = Instant::now();
         let (entries, host) = match self.find(&filter, &self.login_attributes()) {
             Ok(found) => found,
-            Err(error) => {
-                step("verdict", format!("{error}; logging in fails for now"));
-                return steps;
-            }
+            // Whoever makes the verdict hears of it too.
+            Err(_) => return steps,
         };
-        step(
-            "server",
-            format!(
-                "{}, in {} ms",
-                self.servers.name(host),
-                began.elapsed().as_millis()
-            ),
+        let took = format!(
+            "{}, in {} ms",
+            self.servers.name(host),
+            began.elapsed().as_millis()
         );
+        steps.push(step("server", took));
         let mut fitting = Vec::new();
         for entry in entries {
-            step("entry", entry.dn.clone());
+            steps.push(step("entry", entry.dn.clone()));
             if !self.config.is_of(&entry, login) {
-                step(
-                    "entry",
-                    "another name that the server counts as equal: not this one".to_owned(),
-                );
+                let other = "another name that the server counts as equal: not this one";
+                steps.push(step("entry", other.to_owned()));
                 continue;
             }
-            match self.config.jid_of(&entry, login.domain()) {
+            let address = match self.config.jid_of(&entry, login.domain()) {
                 Ok(jid) => {
-                    step(
-                        "address",
-                        format!("{} (from {})", jid.as_str(), self.config.jid),
-                    );
+                    let text = format!("{} (from {})", jid.as_str(), self.config.jid);
                     fitting.push((entry, jid));
+                    text
                 }
-                Err(why) => step("address", format!("none: {} {why}", self.config.jid)),
-            }
+                Err(why) => format!("none: {} {why}", self.config.jid),
+            };
+            steps.push(step("address", address));
         }
+        self.prefer_named(&mut fitting, login);
         let (entry, jid) = match (fitting.pop(), fitting.len()) {
-            (None, _) => {
-                step("verdict", "nobody here".to_owned());
-                return steps;
-            }
+            (None, _) => return steps,
             (Some(_), 1..) => {
-                step(
-                    "verdict",
-                    "several entries for one login name: nobody".to_owned(),
-                );
+                let several = "several for one login name: it is nobody's".to_owned();
+                steps.push(step("entries", several));
                 return steps;
             }
             (Some(only), 0) => only,
@@ -87,58 +81,58 @@ impl LdapDirectory {
         ];
         for (field, values) in fields {
             let values: Vec<String> = values;
-            let shown = if values.is_empty() {
-                "none".to_owned()
-            } else {
-                values.join(", ")
-            };
-            step(&format!("attribute {field}"), shown);
+            steps.push(step(&format!("attribute {field}"), joined(&values, ", ")));
         }
-        match self.photo_of_dn(&entry.dn) {
-            Ok(photo) => step("attribute photo", photo),
-            Err(error) => step("attribute photo", error.to_string()),
-        }
+        let photo = self
+            .photo_of_dn(&entry.dn)
+            .unwrap_or_else(|error| error.to_string());
+        steps.push(step("attribute photo", photo));
         if let Some(attribute) = &self.config.scram_attribute {
-            let hashes: Vec<&str> = scram::keys(&entry, attribute)
+            let hashes: Vec<String> = scram::keys(&entry, attribute)
                 .iter()
-                .map(|k| k.hash.mechanism())
+                .map(|k| k.hash.mechanism().to_owned())
                 .collect();
-            let shown = if hashes.is_empty() {
-                "none".to_owned()
-            } else {
-                hashes.join(" ")
-            };
-            step(&format!("keys in {attribute}"), shown);
+            steps.push(step(&format!("keys in {attribute}"), joined(&hashes, " ")));
         }
         let disabled = people::disabled(&entry, now).map(|d| d.why);
-        let filtered = self.is_filtered(&entry);
-        match (disabled, filtered) {
-            (Some(why), _) => step("may log in", format!("no: {why}")),
-            (None, Ok(true)) => step("may log in", "no: disabled_filter fits".to_owned()),
-            (None, Ok(false)) => step("may log in", "yes".to_owned()),
-            (None, Err(error)) => step("may log in", error.to_string()),
-        }
+        let (may, no) = match (disabled, self.is_filtered(&entry)) {
+            (Some(why), _) => (format!("no: {why}"), true),
+            (None, Ok(true)) => ("no: disabled_filter fits".to_owned(), true),
+            (None, Ok(false)) => ("yes".to_owned(), false),
+            (None, Err(error)) => (error.to_string(), true),
+        };
+        steps.push(step("enabled in the directory", may).failing(no));
         if let Some(password) = password {
-            let keys = self
-                .config
-                .scram_attribute
-                .as_ref()
-                .and_then(|a| scram::keys(&entry, a).into_iter().next());
-            let answer = match keys {
-                _ if password.is_empty() => "empty: never right".to_owned(),
-                Some(keys) if keys.matches(password) => "right (by SCRAM keys)".to_owned(),
-                Some(_) => "wrong (by SCRAM keys)".to_owned(),
-                None => match self.bind(&entry.dn, password) {
-                    Ok(Verdict::Right) => "right".to_owned(),
-                    Ok(Verdict::RightBut(_, why)) => format!("right, but {why}"),
-                    Ok(Verdict::Wrong) => "wrong, or the account is locked".to_owned(),
-                    Ok(Verdict::Unwilling(text)) => format!("the server does not say: {text:?}"),
-                    Err(error) => error.to_string(),
-                },
-            };
-            step("password", answer);
+            let (answer, good) = self.explained_password(&entry, password);
+            steps.push(step("password", answer).failing(!good));
+        }
+        if let Some(why) = self.groups_fault() {
+            steps.push(step("groups of the directory", why));
         }
         steps
+    }
+
+    /// In words, and whether it is good for a log-in.
+    fn explained_password(&self, entry: &Entry, password: &str) -> (String, bool) {
+        let keys = self
+            .config
+            .scram_attribute
+            .as_ref()
+            .and_then(|a| scram::keys(entry, a).into_iter().next());
+        match keys {
+            _ if password.is_empty() => ("empty: never right".to_owned(), false),
+            Some(keys) if keys.matches(password) => ("right (by SCRAM keys)".to_owned(), true),
+            Some(_) => ("wrong (by SCRAM keys)".to_owned(), false),
+            None => match self.bind(&entry.dn, password) {
+                Ok(Verdict::Right) => ("right".to_owned(), true),
+                Ok(Verdict::RightBut(_, why)) => (format!("right, but {why}"), false),
+                Ok(Verdict::Wrong) => ("wrong, or the account is locked".to_owned(), false),
+                Ok(Verdict::Unwilling(text)) => {
+                    (format!("the server does not say: {text:?}"), false)
+                }
+                Err(error) => (error.to_string(), false),
+            },
+        }
     }
 
     fn photo_of_dn(&self, dn: &str) -> Result<String, crate::DirectoryError> {

@@ -70,10 +70,11 @@ impl Fault {
         }
     }
 
-    /// What happened, in words.
-    pub(super) fn why(&self) -> &str {
+    /// What the server has done, in words: silence is not a refusal.
+    pub(super) fn stated(&self) -> String {
         match self {
-            Fault::Broken { why, .. } | Fault::Refused { why, .. } => why,
+            Fault::Broken { why, .. } => format!("did not answer: {why}"),
+            Fault::Refused { why, .. } => format!("refused: {why}"),
         }
     }
 
@@ -108,11 +109,13 @@ pub(super) fn refused(doing: &str, result: &LdapResult) -> Fault {
         code::REFERRAL => {
             ": it refers to another server, and referrals are not followed; name that server in `uri`"
         }
-        code::NO_SUCH_OBJECT => ": there is no such entry",
+        code::NO_SUCH_OBJECT => ": there is no such entry (or it may not be read)",
         code::CONFIDENTIALITY_REQUIRED | code::STRONGER_AUTH_REQUIRED => {
             ": it wants a protected connection; see `tls`"
         }
-        code::INVALID_CREDENTIALS => ": wrong name or password",
+        code::INVALID_CREDENTIALS => {
+            ": wrong name or password; see `bind_dn` and `bind_password_file`"
+        }
         code::SIZE_LIMIT_EXCEEDED => {
             ": more entries than the server gives; raise its limit for the service account"
         }
@@ -121,6 +124,19 @@ pub(super) fn refused(doing: &str, result: &LdapResult) -> Fault {
     Fault::Refused {
         code: result.rc,
         why: format!("{doing}: {said}{hint}"),
+    }
+}
+
+/// A server that does not do StartTLS.
+fn no_start_tls(result: &LdapResult) -> Fault {
+    match refused("StartTLS", result) {
+        Fault::Refused { code, why } => Fault::Refused {
+            code,
+            why: format!(
+                "{why}: if it has no StartTLS, name it as ldaps:// in `uri`; tls = \"none\" shows every password to whoever sees the network"
+            ),
+        },
+        broken @ Fault::Broken { .. } => broken,
     }
 }
 
@@ -204,7 +220,7 @@ impl Dialer {
                     "the server has closed the connection before TLS; does it want ldaps:// there?",
                 ),
                 LdapError::Timeout { .. } => Fault::late(self.connect_timeout),
-                LdapError::LdapResult { result } => refused("StartTLS", &result),
+                LdapError::LdapResult { result } => no_start_tls(&result),
                 other => Fault::broken(words(&other, to)),
             })
         })?;
@@ -242,8 +258,19 @@ impl Dialer {
         let deadline = began + self.connect_timeout;
         dial::connect(&addresses, deadline, 0).map_err(|unreached| match unreached {
             Unreached::Late => Fault::late(self.connect_timeout),
-            Unreached::Because(why) => Fault::broken(why),
+            // Where the host is given as an address, it is named already.
+            Unreached::Because(why) => Fault::broken(
+                why.strip_prefix(&format!("{}: ", host_and_port(name, *port)))
+                    .unwrap_or(&why),
+            ),
         })
+    }
+}
+
+fn host_and_port(name: &str, port: u16) -> String {
+    match name.parse::<std::net::IpAddr>() {
+        Ok(ip) => std::net::SocketAddr::new(ip, port).to_string(),
+        Err(_) => format!("{name}:{port}"),
     }
 }
 
@@ -258,7 +285,7 @@ fn words(error: &LdapError, to: &HostConfig) -> String {
             .and_then(|inner| inner.downcast_ref::<rustls::Error>())
             .or_else(|| cause.downcast_ref::<rustls::Error>());
         if let Some(tls) = tls {
-            return tls_words(tls, &to.host);
+            return tls_words(tls, to);
         }
         source = cause.source();
     }
@@ -267,7 +294,10 @@ fn words(error: &LdapError, to: &HostConfig) -> String {
             "the server has closed the connection".to_owned()
         }
         LdapError::Io { source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
-            "the server has closed the connection in the TLS handshake".to_owned()
+            format!(
+                "the server has closed the connection in the TLS handshake{}",
+                plain_port(to)
+            )
         }
         LdapError::Io { source, .. } => source.to_string(),
         LdapError::DNSName { .. } => format!("{} is no name a certificate can be for", to.host),
@@ -275,10 +305,21 @@ fn words(error: &LdapError, to: &HostConfig) -> String {
     }
 }
 
-fn tls_words(error: &rustls::Error, host: &str) -> String {
+/// Whoever speaks TLS to a port without it hears nonsense, or nothing.
+fn plain_port(to: &HostConfig) -> &'static str {
+    match to.tls {
+        Tls::Direct => "; does it want ldap:// there (usually port 389; ldaps:// is 636)?",
+        Tls::StartTls | Tls::None => "",
+    }
+}
+
+fn tls_words(error: &rustls::Error, to: &HostConfig) -> String {
     use CertificateError as C;
-    let rustls::Error::InvalidCertificate(why) = error else {
-        return format!("TLS: {error}");
+    let host = &to.host;
+    let why = match error {
+        rustls::Error::InvalidCertificate(why) => why,
+        rustls::Error::InvalidMessage(_) => return format!("TLS: {error}{}", plain_port(to)),
+        _ => return format!("TLS: {error}"),
     };
     match why {
         C::UnknownIssuer => {

@@ -65,13 +65,27 @@ impl LdapConfig {
             if let Some(local) = local {
                 values.push((attribute.as_str(), local.to_owned()));
             }
-            let whole =
-                self.jid_form == JidForm::Address && attribute.eq_ignore_ascii_case(&self.jid);
-            if whole && !name.contains('@') {
+            if self.holds_addresses(attribute) && !name.contains('@') {
                 values.push((attribute.as_str(), format!("{name}@{}", login.domain())));
             }
         }
         values
+    }
+
+    /// Its values are addresses. A client that is told one sends what stands before the @ (RFC 6120 §6.3.8), so that is looked
+    /// for with the domain too.
+    fn holds_addresses(&self, attribute: &str) -> bool {
+        const ADDRESSES: [&str; 2] = ["mail", "userPrincipalName"];
+        ADDRESSES.iter().any(|a| attribute.eq_ignore_ascii_case(a))
+            || self.jid_form == JidForm::Address && attribute.eq_ignore_ascii_case(&self.jid)
+    }
+
+    /// Whether an entry has the very name that was typed, not only one with the domain added to it. If one has it, it is theirs:
+    /// somebody else's mail address takes no login name away.
+    pub(super) fn is_named(&self, entry: &Entry, login: &LoginName) -> bool {
+        let wanted = folded(login.name());
+        let mut texts = self.login.iter().flat_map(|a| entry.texts(a));
+        texts.any(|text| folded(&text) == wanted)
     }
 
     /// Finds whoever logs in with this name.

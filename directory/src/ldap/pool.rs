@@ -19,8 +19,8 @@ const SLOW: Duration = Duration::from_secs(2);
 /// Of the servers of an LDAP directory.
 pub(super) static WORDS: Words = Words {
     thread: "ldap-try",
-    one_fails: "a directory server does not answer; another one is asked",
-    all_fail: "no directory server answers: who is online stays, what is cached serves, other log-ins fail for now",
+    one_fails: "a directory server does not answer, or refuses; another one is asked",
+    all_fail: "no directory server answers our questions: who is online stays, what is cached serves, other log-ins fail for now",
     answers: "the directory server answers again",
 };
 
@@ -101,12 +101,12 @@ impl Pool {
             let dialer = self.dialer.clone();
             let probe = move |host| match dialer.dial(host, true) {
                 Ok(_) => Ok(()),
-                Err(fault) => Err(fault.why().to_owned()),
+                Err(fault) => Err(fault.stated()),
             };
             let host = match servers.choose(began, &tried, probe) {
                 Ok(host) => host,
                 Err(why) => {
-                    last.get_or_insert(why);
+                    last.get_or_insert_with(|| format!("{} {why}", servers.name(0)));
                     break;
                 }
             };
@@ -119,7 +119,7 @@ impl Pool {
             let mut link = match link {
                 Ok(link) => link,
                 Err(fault) => {
-                    servers.failed(host, began, fault.why());
+                    servers.failed(host, began, &fault.stated());
                     last = Some(self.told(host, &fault));
                     tried.push(host);
                     continue;
@@ -152,7 +152,7 @@ impl Pool {
                         }
                         continue;
                     }
-                    servers.failed(host, began, fault.why());
+                    servers.failed(host, began, &fault.stated());
                     tried.push(host);
                 }
                 Err(fault) => {
@@ -162,7 +162,7 @@ impl Pool {
                         locked(&self.idle).push(link);
                         break;
                     }
-                    servers.failed(host, began, fault.why());
+                    servers.failed(host, began, &fault.stated());
                     tried.push(host);
                 }
             }
@@ -175,7 +175,7 @@ impl Pool {
     }
 
     fn told(&self, host: usize, fault: &Fault) -> String {
-        format!("{}: {}", self.servers.name(host), fault.why())
+        format!("{} {}", self.servers.name(host), fault.stated())
     }
 
     /// Ends the connections that nobody uses.

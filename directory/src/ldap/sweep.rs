@@ -26,6 +26,8 @@ struct Haul {
     in_rosters: HashSet<String>,
     referrals: usize,
     notes: Vec<String>,
+    /// The server has refused to give the groups, and why.
+    groups_refused: Option<String>,
 }
 
 impl LdapDirectory {
@@ -36,6 +38,7 @@ impl LdapDirectory {
             .ask(Manner::AgainLong, |link| self.haul(link, until))?;
         self.heard_referrals(haul.referrals);
         let (sweep, notes) = self.sorted(&haul);
+        self.remember_groups(haul.groups_refused.as_deref());
         self.remember_sweep(sweep.people.len())?;
         for note in haul.notes.into_iter().chain(notes) {
             self.note(note);
@@ -44,35 +47,17 @@ impl LdapDirectory {
     }
 
     fn haul(&self, link: &mut Link, until: Instant) -> Result<Haul, Fault> {
-        let page = self.config.page_size;
-        let mut referrals = 0;
-        let mut all = |link: &mut Link, bases: &[String], filter: &str, attributes: Vec<String>| {
-            let mut entries = Vec::new();
-            for base in bases {
-                let query = Query {
-                    base: base.clone(),
-                    scope: Scope::Subtree,
-                    filter: filter.to_owned(),
-                    attributes: attributes.clone(),
-                };
-                let found = link.search_all(&query, page, until)?;
-                referrals += found.referrals;
-                entries.extend(found.entries);
-            }
-            Ok(distinct(entries))
-        };
+        let (bases, filter) = (&self.config.bases, &self.config.user_filter);
+        let attributes = self.config.sweep_attributes();
+        let (people, referrals) = self.all(link, bases, filter, attributes, until)?;
         let mut haul = Haul {
-            people: all(
-                link,
-                &self.config.bases,
-                &self.config.user_filter,
-                self.config.sweep_attributes(),
-            )?,
+            people,
             disabled: self.filtered_entries(link, until)?,
             groups: Vec::new(),
             in_rosters: HashSet::new(),
-            referrals: 0,
+            referrals,
             notes: Vec::new(),
+            groups_refused: None,
         };
         if let Some(config) = &self.config.groups {
             if let Some(attribute) = &config.member_of {
@@ -80,24 +65,68 @@ impl LdapDirectory {
                     complete(link, person, attribute, until)?;
                 }
             }
-            let groups = all(link, &config.bases, &config.filter, attributes(config))?;
-            if let Some(wanted) = &config.in_rosters_filter {
-                let both = filter::all([&config.filter, wanted]);
-                let shown = all(link, &config.bases, &both, vec!["1.1".to_owned()])?;
-                haul.in_rosters = shown.iter().filter_map(|e| dn::canonical(&e.dn)).collect();
-            }
-            let mut urls = 0;
-            for mut group in groups {
-                for attribute in &config.member {
-                    complete(link, &mut group, attribute, until)?;
+            // People are known by now. A server that gives no groups (a wrong base, a right that is missing) still checks passwords.
+            match self.haul_groups(link, config, until, &mut haul) {
+                Err(Fault::Refused { why, .. }) => {
+                    haul.groups.clear();
+                    haul.in_rosters.clear();
+                    haul.groups_refused = Some(why);
                 }
-                let found =
-                    self.found_members(link, config, &group, &mut urls, until, &mut haul.notes)?;
-                haul.groups.push((group, found));
+                other => other?,
             }
         }
-        haul.referrals = referrals;
         Ok(haul)
+    }
+
+    /// Every entry under these bases, and how many referrals there were beside them.
+    fn all(
+        &self,
+        link: &mut Link,
+        bases: &[String],
+        filter: &str,
+        attributes: Vec<String>,
+        until: Instant,
+    ) -> Result<(Vec<Entry>, usize), Fault> {
+        let (mut entries, mut referrals) = (Vec::new(), 0);
+        for base in bases {
+            let query = Query {
+                base: base.clone(),
+                scope: Scope::Subtree,
+                filter: filter.to_owned(),
+                attributes: attributes.clone(),
+            };
+            let found = link.search_all(&query, self.config.page_size, until)?;
+            referrals += found.referrals;
+            entries.extend(found.entries);
+        }
+        Ok((distinct(entries), referrals))
+    }
+
+    fn haul_groups(
+        &self,
+        link: &mut Link,
+        config: &GroupsConfig,
+        until: Instant,
+        haul: &mut Haul,
+    ) -> Result<(), Fault> {
+        let wanted = attributes(config);
+        let (groups, referrals) = self.all(link, &config.bases, &config.filter, wanted, until)?;
+        haul.referrals += referrals;
+        if let Some(wanted) = &config.in_rosters_filter {
+            let both = filter::all([&config.filter, wanted]);
+            let (shown, _) = self.all(link, &config.bases, &both, vec!["1.1".to_owned()], until)?;
+            haul.in_rosters = shown.iter().filter_map(|e| dn::canonical(&e.dn)).collect();
+        }
+        let mut urls = 0;
+        for mut group in groups {
+            for attribute in &config.member {
+                complete(link, &mut group, attribute, until)?;
+            }
+            let found =
+                self.found_members(link, config, &group, &mut urls, until, &mut haul.notes)?;
+            haul.groups.push((group, found));
+        }
+        Ok(())
     }
 
     /// Members that the server finds: by the group's URLs, and in Active Directory's own way.
@@ -215,6 +244,7 @@ impl LdapDirectory {
         let mut sweep = Sweep {
             people: swept,
             groups: Vec::new(),
+            groups_unknown: haul.groups_refused.clone(),
         };
         if let Some(config) = &self.config.groups {
             let groups: Vec<FoundGroup<'_>> = haul
@@ -311,6 +341,7 @@ mod tests {
             in_rosters: HashSet::new(),
             referrals: 0,
             notes: Vec::new(),
+            groups_refused: None,
         }
     }
 

@@ -274,7 +274,7 @@ impl Reply {
     fn of(answer: Answer) -> Self {
         let note = match answer {
             Answer::Text { text } => text,
-            Answer::Table { .. } => String::new(),
+            Answer::Table { .. } | Answer::Failing { .. } => String::new(),
         };
         Self {
             note,
@@ -375,7 +375,7 @@ impl Run<'_> {
 
 fn rows(answer: Answer) -> Vec<Vec<Value>> {
     match answer {
-        Answer::Table { rows, .. } => rows,
+        Answer::Table { rows, .. } | Answer::Failing { rows, .. } => rows,
         Answer::Text { .. } => Vec::new(),
     }
 }

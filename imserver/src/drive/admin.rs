@@ -403,6 +403,7 @@ impl admin::Backend for Backend {
     }
 
     fn account_removed(&self, account: &BareJid) {
+        self.overlay.set_disabled(account, false);
         for s in self.home(account) {
             if self.shards[s]
                 .send_timeout(

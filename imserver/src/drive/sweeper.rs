@@ -133,6 +133,13 @@ impl Sweeper {
                         tracing::info!(directory = &*name, "the directory can be swept again");
                     }
                     only_its_own(&site, &name, &mut sweep);
+                    if sweep.groups_unknown.take().is_some() {
+                        let Some(old) = state.sweeps.get(&name) else {
+                            // Groups that have never been read are not empty: the sweep counts when they are.
+                            continue;
+                        };
+                        sweep.groups.clone_from(&old.groups);
+                    }
                     if !state.sweeps.contains_key(&name) {
                         tracing::info!(
                             directory = &*name,
@@ -418,6 +425,7 @@ mod tests {
                 in_rosters: true,
                 members: vec![jid("ann@x.example"), jid("bob@x.example")],
             }],
+            groups_unknown: None,
         };
         let sweeps = BTreeMap::from([
             (Arc::from("corp"), sweep),

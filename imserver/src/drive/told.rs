@@ -81,6 +81,7 @@ mod tests {
         let sweep = Sweep {
             people: vec![person],
             groups: Vec::new(),
+            groups_unknown: None,
         };
         let sweeps = BTreeMap::from([(Arc::from("corp"), sweep)]);
         Arc::new(Population::new(&sweeps, &Population::default()))

@@ -23,6 +23,7 @@ fn population(people: &str, groups: &[(&str, &str)], before: &Population) -> Arc
     let sweep = Sweep {
         people: people.collect(),
         groups: groups.collect(),
+        groups_unknown: None,
     };
     let sweeps = BTreeMap::from([(Arc::from("corp"), sweep)]);
     Arc::new(Population::new(&sweeps, before))
@@ -199,6 +200,7 @@ fn another_name_shows_to_those_who_see_it() {
                 members: members.map(jid).into(),
             })
             .into(),
+        groups_unknown: None,
     };
     let sweeps = BTreeMap::from([(Arc::from("corp"), renamed)]);
     let after = View::new(Arc::new(Population::new(&sweeps, base.population())), 3);

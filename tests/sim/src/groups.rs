@@ -66,6 +66,7 @@ impl Groups {
         Sweep {
             people: people.collect(),
             groups: groups.collect(),
+            groups_unknown: None,
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Administration where people are in an LDAP directory.
 
-use super::ldap::{prepared, started};
+use super::ldap::{PATIENCE, online, outcome, prepared, started};
 use super::remote_admin::by_account;
-use isthmus_tests::harness::Site;
+use isthmus_tests::harness::{Site, run};
 use isthmus_tests::slapd::Slapd;
+use isthmus_tests::wait;
+use std::io::Write as _;
+use std::process::Stdio;
 
 const ADMINISTRATORS: &str = "
 [[rule]]
@@ -26,7 +29,7 @@ fn people_of_a_directory_administer_with_their_own_password() {
     let slapd = Slapd::start(10, 1).unwrap();
     let site = prepared(&slapd);
     std::fs::write(site.path().join("policy.toml"), ADMINISTRATORS).unwrap();
-    let site = started(site);
+    let mut site = started(site);
     for (user, password, code, says) in [
         ("juliet", "juliet-password", 0, "sessions"),
         ("juliet", "wrong-password", 4, "wrong account or password"),
@@ -74,5 +77,136 @@ fn people_of_a_directory_administer_with_their_own_password() {
     assert!(
         code != 0 && said.contains("directory does not answer"),
         "{code} {said}"
+    );
+}
+
+/// Exit code and everything said, of the administrator with the certificate.
+fn imadmin(site: &Site, args: &[&str], input: &str) -> (i32, String) {
+    let mut child = site
+        .imadmin(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Who reads nothing may be gone already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    (output.status.code().unwrap(), said)
+}
+
+/// The next holder of a name inherits nothing of the one who was removed.
+#[test]
+fn what_somebody_left_behind_is_removed() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let site = started(prepared(&slapd));
+    let mut juliet = online(&site, "juliet");
+    let vcard = "<vCard xmlns='vcard-temp'><DESC>hers alone</DESC></vCard>";
+    juliet.request("set", "v", None, vcard).unwrap();
+    let item = "<query xmlns='jabber:iq:roster'><item jid='friend@elsewhere.example'/></query>";
+    juliet.request("set", "i", None, item).unwrap();
+    drop(juliet);
+    let mut romeo = online(&site, "romeo");
+    wait::until_true(PATIENCE, "she is offline", || {
+        !imadmin(&site, &["session", "list"], "")
+            .1
+            .contains("juliet")
+    });
+    romeo.chat("juliet@localhost", "for her alone").unwrap();
+    romeo.ping().unwrap();
+    let del = ["user", "del", "juliet@localhost"];
+    let (code, said) = imadmin(&site, &del, "");
+    assert!(
+        code == 1 && said.contains("in the directory"),
+        "{code} {said}"
+    );
+    slapd.delete("juliet").unwrap();
+    run(&mut site.imadmin(["cache", "flush"])).unwrap();
+    assert_eq!(imadmin(&site, &del, "").0, 0);
+    let (code, said) = imadmin(&site, &del, "");
+    assert!(
+        code == 1 && said.contains("no such account"),
+        "{code} {said}"
+    );
+    slapd.add("juliet").unwrap();
+    run(&mut site.imadmin(["cache", "flush"])).unwrap();
+    let mut other = online(&site, "juliet");
+    let roster = super::ldap::roster(&mut other).to_string();
+    assert!(!roster.contains("friend@elsewhere.example"), "{roster}");
+    let vcard = other.request("get", "g", None, "<vCard xmlns='vcard-temp'/>");
+    let vcard = vcard.unwrap().to_string();
+    assert!(!vcard.contains("hers alone"), "{vcard}");
+    romeo.chat("juliet@localhost", "for the other").unwrap();
+    assert_eq!(other.next_body().unwrap(), "for the other");
+}
+
+/// Scripts go by the exit code, people by the last line.
+#[test]
+fn directory_test_says_yes_or_no() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let site = started(prepared(&slapd));
+    let ask = |name: &str, password: &str| {
+        let with = ["directory", "test", name, "--password-stdin"];
+        let (args, input) = match password {
+            "" => (&with[..3], String::new()),
+            password => (&with[..], format!("{password}\n")),
+        };
+        imadmin(&site, args, &input)
+    };
+    for (name, password, code, says) in [
+        ("romeo@localhost", "", 0, "no password was tried"),
+        ("romeo", "romeo-password", 0, "logs in with this password"),
+        ("romeo@localhost", "wrong", 1, "password: wrong"),
+        ("nobody@localhost", "", 1, "nobody logs in as"),
+        ("expired@localhost", "", 1, "shadowExpire"),
+        ("romeo@elsewhere.example", "", 1, "is not served here"),
+    ] {
+        let (found, said) = ask(name, password);
+        assert_eq!(found, code, "{name} {password}: {said}");
+        assert!(said.contains(says), "{name} {password}: {said}");
+        assert!(said.matches("verdict").count() <= 1, "{said}");
+    }
+    drop(slapd);
+    let (code, said) = ask("juliet@localhost", "juliet-password");
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("log-ins fail") && said.contains("Connection refused"),
+        "{said}"
+    );
+    assert_eq!(said.matches("verdict").count(), 1, "{said}");
+}
+
+/// People do not pay for a wrong place of groups.
+#[test]
+fn a_wrong_group_base_is_no_outage() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let site = prepared(&slapd);
+    let nowhere = "[\"ou=nowhere,dc=corp,dc=example\"]";
+    site.set("imserver.toml", "[[directory]]", "group_base", nowhere)
+        .unwrap();
+    let mut site = started(site);
+    let mut said = String::new();
+    wait::until_true(PATIENCE, "what is wrong is said", || {
+        said = site.server().log();
+        said.contains("the directory gives no groups")
+    });
+    assert!(
+        said.contains("group_base") && said.contains("ou=nowhere"),
+        "{said}"
+    );
+    wait::until_true(PATIENCE, "some more sweeps", || {
+        assert_eq!(outcome(&site, "romeo", "romeo-password"), "success");
+        slapd.log().matches("ou=nowhere").count() > 5
+    });
+    let (code, said) = imadmin(&site, &["directory", "test", "romeo"], "");
+    assert!(said.contains("group_base"), "{code} {said}");
+    let log = site.server().log();
+    assert!(!log.contains("no directory server answers"), "{log}");
+    assert_eq!(
+        log.matches("the directory gives no groups").count(),
+        1,
+        "{log}"
     );
 }

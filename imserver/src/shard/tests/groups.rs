@@ -31,6 +31,7 @@ fn population(groups: &[(&str, &str)], before: &Population) -> Arc<Population> {
     let sweep = Sweep {
         people: people.into(),
         groups: groups.collect(),
+        groups_unknown: None,
     };
     Arc::new(Population::new(
         &BTreeMap::from([(Arc::from("corp"), sweep)]),
@@ -432,6 +433,7 @@ fn who_is_online_and_not_in_the_directories_is_said() {
             })
             .into(),
         groups: Vec::new(),
+        groups_unknown: None,
     };
     let sweeps = BTreeMap::from([(Arc::from("corp"), sweep)]);
     let new = Arc::new(Population::new(&sweeps, &office.population));
