@@ -51,7 +51,7 @@ pub(super) struct Disabled {
 
 impl LdapConfig {
     /// The texts a login name is looked for as, with the attribute.
-    fn login_values<'a>(&'a self, login: &'a LoginName) -> Vec<(&'a str, String)> {
+    pub(super) fn login_values<'a>(&'a self, login: &'a LoginName) -> Vec<(&'a str, String)> {
         let name = login.name();
         let local = name
             .rsplit_once('@')

@@ -32,7 +32,10 @@ fn by_mail() -> LdapConfig {
 fn login_names_become_filters_with_everything_escaped() {
     let c = config();
     for (name, filter) in [
-        ("romeo", "(&(objectClass=person)(|(uid=romeo)(mail=romeo)))"),
+        (
+            "romeo",
+            "(&(objectClass=person)(|(uid=romeo)(mail=romeo)(mail=romeo@x.example)))",
+        ),
         (
             "romeo@X.example",
             "(&(objectClass=person)(|(uid=romeo@X.example)(uid=romeo)(mail=romeo@X.example)(mail=romeo)))",
@@ -43,11 +46,11 @@ fn login_names_become_filters_with_everything_escaped() {
         ),
         (
             "*)(uid=*",
-            "(&(objectClass=person)(|(uid=\\2a\\29\\28uid=\\2a)(mail=\\2a\\29\\28uid=\\2a)))",
+            "(&(objectClass=person)(|(uid=\\2a\\29\\28uid=\\2a)(mail=\\2a\\29\\28uid=\\2a)(mail=\\2a\\29\\28uid=\\2a@x.example)))",
         ),
         (
             "a\\b",
-            "(&(objectClass=person)(|(uid=a\\5cb)(mail=a\\5cb)))",
+            "(&(objectClass=person)(|(uid=a\\5cb)(mail=a\\5cb)(mail=a\\5cb@x.example)))",
         ),
     ] {
         assert_eq!(c.login_filter(&login(name)), filter, "{name}");

@@ -13,6 +13,7 @@ use ldap3::exop::PasswordModify;
 use ldap3::{LdapResult, Mod, Scope};
 use std::collections::HashSet;
 use xmpp::jid::BareJid;
+use xmpp::sasl::LoginName;
 
 impl LdapDirectory {
     pub(super) fn registered(&self, new: &Registration) -> Result<Registered, DirectoryError> {
@@ -22,8 +23,9 @@ impl LdapDirectory {
         let dn = format!("{}={},{}", config.rdn, dn::escape(localpart), config.base);
         let attributes = self.attributes_of(config, new, localpart);
         let own = [localpart, new.jid.as_str()];
-        let name = self.names_filter(&attributes, |value| own.contains(&value));
-        let others = self.names_filter(&attributes, |value| !own.contains(&value));
+        let domain = new.jid.domainpart();
+        let name = self.names_filter(&attributes, domain, |value| own.contains(&value));
+        let others = self.names_filter(&attributes, domain, |value| !own.contains(&value));
         let (registered, _) = self.searching.ask(Manner::Once, |link| {
             if self.is_found(link, name.as_deref())? {
                 return Ok(Registered::Exists);
@@ -64,6 +66,7 @@ impl LdapDirectory {
     fn names_filter(
         &self,
         attributes: &[(String, HashSet<String>)],
+        domain: &str,
         which: impl Fn(&str) -> bool,
     ) -> Option<String> {
         let login = &self.config.login;
@@ -72,9 +75,26 @@ impl LdapDirectory {
         let taken: Vec<String> = values
             .flat_map(|(_, values)| values)
             .filter(|value| which(value))
-            .flat_map(|value| login.iter().map(move |l| filter::equals(l, value)))
+            .flat_map(|value| self.name_filters(value, domain))
             .collect();
         (!taken.is_empty()).then(|| filter::all([&self.config.user_filter, &filter::any(taken)]))
+    }
+
+    /// Each way in which a log-in with this name would find somebody: with and without the domain.
+    fn name_filters(&self, value: &str, domain: &str) -> Vec<String> {
+        let equals = |(attribute, value): (&str, String)| filter::equals(attribute, &value);
+        match LoginName::new(value, domain) {
+            Ok(name) => self
+                .config
+                .login_values(&name)
+                .into_iter()
+                .map(equals)
+                .collect(),
+            Err(_) => {
+                let login = self.config.login.iter();
+                login.map(|l| filter::equals(l, value)).collect()
+            }
+        }
     }
 
     fn is_found(&self, link: &mut Link, filter: Option<&str>) -> Result<bool, Fault> {
