@@ -1,6 +1,6 @@
 # Everything from a fresh clone: each target installs what it needs (Rust and a C compiler are taken as given).
 
-.PHONY: run build release deps deps-bench lint deny test test-full test-kerberos test-samba build-gssapi sim fuzz bench clean
+.PHONY: run build release deps deps-bench lint deny test test-full test-kerberos test-samba build-gssapi sim fuzz bench bench-archive clean
 
 CARGO ?= cargo
 SIM_FIRST ?= 1
@@ -57,6 +57,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (installs cargo-fuzz if it is not th
 
 bench: deps-bench release ## side by side with ejabberd and Prosody; prints the ratios of one run
 	$(CARGO) run --release -q -p isthmus-bench -- compare
+
+bench-archive: ## a page of an archive out of 1 and 10 million messages; 4 GB of disk, minutes
+	$(CARGO) run --release -q -p isthmus-store --example archive_pages
 
 clean:
 	$(CARGO) clean

@@ -497,11 +497,12 @@ impl Reader for ModelReader {
         Ok(page)
     }
 
-    fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError> {
+    fn archive_page(
+        &mut self,
+        query: &ArchiveQuery,
+        bytes_max: usize,
+    ) -> Result<PendingPage, StoreError> {
         let shared = self.0.lock()?;
-        let Some(rows) = shared.state.rows.get(&query.owner) else {
-            return Ok(Vec::new());
-        };
         let wanted = |(position, row): &(&u64, &Append)| {
             row.archive
                 && query.peer.as_ref().is_none_or(|peer| *peer == row.peer)
@@ -510,24 +511,43 @@ impl Reader for ModelReader {
                 && query.after.is_none_or(|after| **position > after)
                 && query.before.is_none_or(|before| **position < before)
         };
-        let mut found: Vec<StoredRow> = if query.last {
-            rows.iter()
-                .rev()
-                .filter(wanted)
-                .take(query.limit)
-                .map(|(position, row)| stored(*position, row))
-                .collect()
-        } else {
-            rows.iter()
-                .filter(wanted)
-                .take(query.limit)
-                .map(|(position, row)| stored(*position, row))
-                .collect()
-        };
+        let rows = shared.state.rows.get(&query.owner);
+        let mut found: Vec<_> = rows.into_iter().flatten().filter(wanted).collect();
         if query.last {
             found.reverse();
         }
-        Ok(found)
+        let mut page = PendingPage {
+            rows: Vec::new(),
+            complete: true,
+        };
+        let mut bytes = 0;
+        for (position, row) in found {
+            bytes += row.payload.len();
+            if page.rows.len() >= query.limit || (bytes > bytes_max && !page.rows.is_empty()) {
+                page.complete = false;
+                break;
+            }
+            page.rows.push(stored(*position, row));
+        }
+        if query.last {
+            page.rows.reverse();
+        }
+        Ok(page)
+    }
+
+    fn archive_owners(
+        &mut self,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StoreError> {
+        let shared = self.0.lock()?;
+        let owners = shared.state.rows.iter().filter(|(owner, rows)| {
+            after.is_none_or(|after| *owner > after) && rows.values().any(|row| row.archive)
+        });
+        let mut owners: Vec<BareJid> = owners.map(|(owner, _)| owner.clone()).collect();
+        owners.sort();
+        owners.truncate(limit);
+        Ok(owners)
     }
 
     fn row(&mut self, owner: &BareJid, position: u64) -> Result<Option<StoredRow>, StoreError> {

@@ -68,8 +68,24 @@ pub trait Reader: Send {
     ) -> Result<Vec<StoredRow>, StoreError> {
         Ok(self.pending_page(owner, after, limit, usize::MAX)?.rows)
     }
-    /// A page of an archive.
-    fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError>;
+    /// A page of an archive: as many rows as the query wants, and no more than have `bytes_max` bytes of stanzas together; one at
+    /// least, if there is one. If the last ones are asked for, the oldest of them are left out. It takes as long however many
+    /// rows there are.
+    fn archive_page(
+        &mut self,
+        query: &ArchiveQuery,
+        bytes_max: usize,
+    ) -> Result<PendingPage, StoreError>;
+    /// The same, however long the stanzas are.
+    fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError> {
+        Ok(self.archive_page(query, usize::MAX)?.rows)
+    }
+    /// Owners of archived rows that the index knows (all but those whose first is quite new), in an order, after `after`.
+    fn archive_owners(
+        &mut self,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StoreError>;
     /// One row by position, if it is this owner's and still archived or pending.
     fn row(&mut self, owner: &BareJid, position: u64) -> Result<Option<StoredRow>, StoreError>;
     /// An account with its keys.

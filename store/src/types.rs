@@ -271,12 +271,12 @@ pub struct UserData {
     pub pending_bytes: u64,
 }
 
-/// A page of pending rows.
+/// A page of rows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PendingPage {
     /// Ascending by position.
     pub rows: Vec<StoredRow>,
-    /// There are no more behind them.
+    /// There are no more behind them (of the last ones of an archive: before them).
     pub complete: bool,
 }
 

@@ -28,6 +28,8 @@ conformance! {
     pending_pages_are_bounded_in_bytes
     archived_rows_stay_after_acknowledgement
     archive_is_paged_both_ways_and_filtered
+    archive_pages_are_bounded_in_bytes_and_say_whether_there_is_more
+    archive_by_time_does_not_trust_the_clock
     nobody_clears_the_marks_of_another
     dropped_rows_are_gone
     a_replay_is_answered_as_the_first_time
@@ -350,6 +352,77 @@ fn archive_is_paged_both_ways_and_filtered(store: &mut dyn Fixture) {
         }),
         []
     );
+}
+
+fn archive_pages_are_bounded_in_bytes_and_say_whether_there_is_more(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    for n in 0..10 {
+        let row = archived("a@x.example", "p@x.example", n, &format!("<row{n}/>"));
+        append(&mut *writer, row);
+    }
+    for (limit, bytes_max, last, want, complete) in [
+        (10, usize::MAX, false, "0123456789", true),
+        (9, usize::MAX, false, "012345678", false),
+        (9, usize::MAX, true, "123456789", false),
+        (10, usize::MAX, true, "0123456789", true),
+        (10, 21, false, "012", false),
+        (10, 21, true, "789", false),
+        (10, 1, false, "0", false),
+        (10, 1, true, "9", false),
+        (0, usize::MAX, false, "", false),
+    ] {
+        let query = ArchiveQuery {
+            last,
+            ..ArchiveQuery::new(jid("a@x.example"), limit)
+        };
+        let page = reader.archive_page(&query, bytes_max).unwrap();
+        let got: String = payloads(&page.rows)
+            .iter()
+            .map(|p| p.trim_matches(|c: char| !c.is_ascii_digit()))
+            .collect();
+        assert_eq!(
+            (got.as_str(), page.complete),
+            (want, complete),
+            "{limit} {bytes_max} {last}"
+        );
+    }
+    let nothing = ArchiveQuery::new(jid("b@x.example"), 5);
+    assert!(reader.archive_page(&nothing, 1).unwrap().complete);
+}
+
+fn archive_by_time_does_not_trust_the_clock(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    // The clock is a year ahead for a while, and then behind.
+    let times = [100, 200, 31_000_000_000, 31_000_000_001, 50, 300, 300, 400];
+    for time in times {
+        let row = archived("a@x.example", "p@x.example", time, &time.to_string());
+        append(&mut *writer, row);
+    }
+    for (start, end, last, want) in [
+        (Some(200), Some(300), false, vec![200, 300, 300]),
+        (Some(200), Some(300), true, vec![200, 300, 300]),
+        (
+            Some(31_000_000_000),
+            None,
+            false,
+            vec![31_000_000_000, 31_000_000_001],
+        ),
+        (None, Some(100), false, vec![100, 50]),
+        (Some(300), Some(200), false, vec![]),
+        (Some(500), Some(600), true, vec![]),
+    ] {
+        let query = ArchiveQuery {
+            start_ms: start,
+            end_ms: end,
+            last,
+            ..ArchiveQuery::new(jid("a@x.example"), 10)
+        };
+        let rows = reader.archive(&query).unwrap();
+        let got: Vec<u64> = rows.iter().map(|row| row.time_ms).collect();
+        assert_eq!(got, want, "{start:?} {end:?} {last}");
+    }
 }
 
 fn nobody_clears_the_marks_of_another(store: &mut dyn Fixture) {

@@ -9,6 +9,7 @@
 //! pending  position -> owner, archived?      (only rows still pending when they were folded)
 //! archive  owner, peer (0: any), first position -> block of (position, time) differences
 //! dead     first -> last: ranges of log rows to be deleted
+//! times    first position -> last position, least and greatest time of the rows in between
 //! meta     floor: every log row up to here is folded
 //! ```
 
@@ -39,8 +40,33 @@ pub(crate) const INDEX: Database = Database {
             PRIMARY KEY (owner, peer, first)
         ) WITHOUT ROWID;
         CREATE TABLE dead (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
+    ", "
+        CREATE TABLE times (
+            first INTEGER PRIMARY KEY, last INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL
+        );
+        INSERT INTO times SELECT 0, value, 0, 9223372036854775807 FROM meta WHERE key = 'floor' AND value > 0;
     "],
 };
+
+/// Positions that one row of `times` covers, about: what a query by time may have to look through too much.
+const TIMES_SPAN: u64 = 65_536;
+
+/// First and last position of the ranges that have rows of these times, ends included. `None`: there are none.
+pub(crate) fn range_of_times(
+    index: &Db,
+    start: i64,
+    end: i64,
+) -> Result<Option<(u64, u64)>, StoreError> {
+    let sql = "SELECT min(first), max(last) FROM times WHERE high >= ? AND low <= ?";
+    let mut statement = index.conn.prepare_cached(sql).map_err(|e| index.error(e))?;
+    let found: (Option<i64>, Option<i64>) = statement
+        .query_row([start, end], |row| Ok((row.get(0)?, row.get(1)?)))
+        .map_err(|e| index.error(e))?;
+    Ok(match found {
+        (Some(first), Some(last)) => Some((first as u64, last as u64)),
+        _ => None,
+    })
+}
 
 /// Key in meta.
 pub(crate) const FLOOR: &str = "floor";
@@ -240,6 +266,7 @@ impl Indexer {
         self.delete_swept(swept)?;
         let mut pending_count = self.index.meta_number(PENDING_COUNT)? as i64;
         pending_count += self.write_rows(&work.rows)?;
+        self.write_times(from, to, &work.rows)?;
         let mut folded = Folded {
             dead: work.dead.clone(),
             pending_removed: 0,
@@ -298,6 +325,24 @@ impl Indexer {
         }
         blocks::append(&self.index, &mut entries)?;
         Ok(pending)
+    }
+
+    /// Positions `from..=to` have rows of these times.
+    fn write_times(&self, from: u64, to: u64, rows: &[FoldRow]) -> Result<(), StoreError> {
+        let times = || rows.iter().filter(|row| row.archive).map(|row| row.time_ms);
+        let (Some(low), Some(high)) = (times().min(), times().max()) else {
+            return Ok(());
+        };
+        let clamp = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let sql = "UPDATE times SET last = ?1, low = min(low, ?2), high = max(high, ?3)
+                   WHERE first = (SELECT max(first) FROM times) AND first > ?4";
+        let too_old = to.saturating_sub(TIMES_SPAN);
+        let values = (to as i64, clamp(low), clamp(high), too_old as i64);
+        if self.run(sql, values)? == 0 {
+            let values = (from as i64, to as i64, clamp(low), clamp(high));
+            self.run("INSERT INTO times VALUES (?, ?, ?, ?)", values)?;
+        }
+        Ok(())
     }
 
     fn id(&mut self, jid: &BareJid) -> Result<i64, StoreError> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use xmpp::jid::BareJid;
 
 use super::blocks::{self, Item};
-use super::index::{IndexView, PENDING_COUNT, id_of, pending_row};
+use super::index::{self, IndexView, PENDING_COUNT, id_of, pending_row};
 use super::log;
 use super::open::Db;
 use super::record::{ARCHIVE, OUTGOING};
@@ -101,7 +101,8 @@ impl SqliteReader {
     fn archive_positions(&self, query: &ArchiveQuery) -> Result<Vec<Found>, StoreError> {
         self.view.consistent(|floor| {
             let mut found = Vec::new();
-            if !query.last {
+            let indexed = self.within_times(query)?;
+            if let (false, Some(query)) = (query.last, &indexed) {
                 self.indexed_archive(query, &mut found)?;
             }
             {
@@ -126,12 +127,30 @@ impl SqliteReader {
                     found.extend(rows);
                 }
             }
-            if query.last && found.len() < query.limit {
+            if let (true, Some(query)) = (query.last && found.len() < query.limit, &indexed) {
                 self.indexed_archive(query, &mut found)?;
             }
             found.truncate(query.limit);
             Ok(Some(found))
         })
+    }
+
+    /// The query as far as it concerns the index, within the positions where there are rows of the times it wants. `None`: there
+    /// are none. Clocks jump, so positions do not follow times; but ranges of positions know theirs.
+    fn within_times(&self, query: &ArchiveQuery) -> Result<Option<ArchiveQuery>, StoreError> {
+        let mut query = query.clone();
+        if query.start_ms.is_none() && query.end_ms.is_none() {
+            return Ok(Some(query));
+        }
+        let clamp = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let start = clamp(query.start_ms.unwrap_or(0));
+        let end = clamp(query.end_ms.unwrap_or(u64::MAX));
+        let Some((first, last)) = index::range_of_times(&self.view.index, start, end)? else {
+            return Ok(None);
+        };
+        query.after = query.after.max(first.checked_sub(1));
+        query.before = Some(query.before.unwrap_or(u64::MAX).min(last.saturating_add(1)));
+        Ok(Some(query))
     }
 
     /// Walks the blocks of one list, from the side the query asks for, until `found` is long enough.
@@ -377,9 +396,49 @@ impl Reader for SqliteReader {
         self.rows(owner, limit, bytes_max, find)
     }
 
-    fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError> {
-        let find = || self.archive_positions(query);
-        Ok(self.rows(&query.owner, usize::MAX, usize::MAX, find)?.rows)
+    fn archive_page(
+        &mut self,
+        query: &ArchiveQuery,
+        bytes_max: usize,
+    ) -> Result<PendingPage, StoreError> {
+        // One more is looked for, to know whether there are more.
+        let one_more = ArchiveQuery {
+            limit: query.limit.saturating_add(1),
+            ..query.clone()
+        };
+        let find = || {
+            let mut found = self.archive_positions(&one_more)?;
+            if query.last {
+                // What does not fit is left out from the far end.
+                found.reverse();
+            }
+            Ok(found)
+        };
+        let mut page = self.rows(&query.owner, query.limit, bytes_max, find)?;
+        if query.last {
+            page.rows.reverse();
+        }
+        Ok(page)
+    }
+
+    fn archive_owners(
+        &mut self,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StoreError> {
+        let index = &self.view.index;
+        let sql = "SELECT jid FROM jid WHERE jid > ? AND EXISTS
+                   (SELECT 1 FROM archive WHERE owner = jid.id AND peer = 0) ORDER BY jid LIMIT ?";
+        let mut statement = index.conn.prepare_cached(sql).map_err(|e| index.error(e))?;
+        let after = after.map_or("", BareJid::as_str);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map((after, limit), |row| row.get::<_, String>(0));
+        let owners = rows
+            .map_err(|e| index.error(e))?
+            .map(|jid| jid.map(|jid| BareJid::parse(&jid).ok()))
+            .collect::<rusqlite::Result<Vec<_>>>()
+            .map_err(|e| index.error(e))?;
+        Ok(owners.into_iter().flatten().collect())
     }
 
     fn row(&mut self, owner: &BareJid, position: u64) -> Result<Option<StoredRow>, StoreError> {
