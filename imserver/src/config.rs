@@ -88,8 +88,12 @@ pub struct Config {
     pub session: SessionConfig,
     /// `archive.enabled`.
     pub archive: bool,
+    /// `archive.days`.
+    pub archive_days_default: u64,
     /// Domains whose people's messages stay in their archives after delivery.
     pub archive_domains: Vec<String>,
+    /// For how many days, where it is not for ever.
+    pub archive_days: Vec<(String, u64)>,
     /// Threads that own entities; 0: one per core.
     pub shards: usize,
     /// Logging.
@@ -331,6 +335,8 @@ limits! {
     directed_presence_max: 1_000, 10..=100_000;
     /// Bytes of a vCard.
     vcard_bytes_max: 131_072, 1_024..=1_048_576;
+    /// Messages in a page of an archive.
+    archive_page_max: 250, 10..=1_000;
     /// Output bytes a client may leave untaken before it is given only what must not be lost, and that later.
     output_window_bytes: 1_048_576, 65_536..=67_108_864;
     /// Stanzas sent to a session with stream management and not acknowledged.

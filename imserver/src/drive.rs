@@ -27,6 +27,7 @@ pub mod people;
 pub mod questions;
 pub mod queue;
 pub mod reload;
+pub mod retention;
 pub mod server;
 pub mod shards;
 pub mod sweeper;

@@ -336,6 +336,10 @@ pub enum Read {
     },
     /// What there is for somebody's vCard: what their directory knows, and what they have stored.
     Card(BareJid),
+    /// A page of an archive.
+    Archive(Box<crate::archive::Ask>),
+    /// Its first and last rows.
+    ArchiveEnds(BareJid),
 }
 
 /// What it gets.
@@ -347,6 +351,8 @@ pub enum ReadResult {
     Pending(store::PendingPage),
     /// For a vCard. `None`: there is nobody of this address.
     Card(Option<Box<CardFacts>>),
+    /// Of an archive.
+    Archive(crate::archive::Answer),
     /// The store did not answer.
     Failed(String),
 }

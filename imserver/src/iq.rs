@@ -7,6 +7,7 @@
 //!
 //! To add an extension: one file in this folder with an [`Extension`], one line in [`EXTENSIONS`].
 
+pub mod archive;
 mod carbons;
 mod commands;
 mod disco;
@@ -33,6 +34,8 @@ use xmpp::stanza::{Iq, IqType, iq_result_with};
 
 /// Everything that is answered here, in the order of the files.
 pub const EXTENSIONS: &[&Extension] = &[
+    &archive::QUERY,
+    &archive::METADATA,
     &carbons::ENABLE,
     &carbons::DISABLE,
     &commands::COMMAND,
@@ -107,6 +110,8 @@ pub struct Context<'a> {
     pub rights: Rights,
     /// The account has an archive.
     pub archive: bool,
+    /// Rows in a page of an archive.
+    pub archive_page_max: usize,
     /// Largest vCard, bytes.
     pub vcard_bytes_max: usize,
     /// The time, milliseconds since 1970 (UTC).
@@ -191,6 +196,10 @@ pub enum Wait {
     Unregister(BareJid),
     /// What comes of this ad-hoc command.
     Command(Node),
+    /// A page of the sender's archive.
+    Archive(Box<crate::archive::Ask>),
+    /// The ends of the sender's archive.
+    ArchiveEnds(BareJid),
 }
 
 /// What came of it.

@@ -5,6 +5,7 @@
 //! threads and sockets.
 
 pub mod admin;
+pub mod archive;
 pub mod carbons;
 pub mod certificate;
 pub mod config;

@@ -124,6 +124,8 @@ pub struct Bound {
     pub pings: u32,
     /// Presence held back while the output window is full: newest per sender.
     pub held_presence: Vec<(xmpp::jid::Jid, Bytes)>,
+    /// Questions to its archive that wait until it has taken more of what it was sent.
+    pub archive_asks: Vec<u64>,
     /// Stanzas that are not stored, held back until the flood before them is out. Bounded by the output window.
     pub behind_flood: Vec<Behind>,
 }
@@ -253,6 +255,14 @@ pub struct Travel {
     pub session: Session,
 }
 
+/// What a client has read of its archive.
+#[derive(Debug, Clone, Copy)]
+struct ArchiveRead {
+    up_to: u64,
+    element: u64,
+    stanza: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Session {
@@ -295,6 +305,8 @@ pub struct Session {
     pub resumed: bool,
     /// It had ended before the restart: what it had taken, up to this byte of its input, is taken again, then it ends again.
     pub ended_before: Option<u64>,
+    /// It has read its archive up to a position; the answer that says so is behind this element and this stanza of output.
+    archive_read: Option<ArchiveRead>,
     /// In `Shard::dirty`.
     pub dirty: bool,
     /// The client has acknowledged something that is not on disk yet.
@@ -399,6 +411,7 @@ impl Session {
             origins_forgotten: 0,
             resumed: false,
             ended_before: None,
+            archive_read: None,
             dirty: false,
             ack_pending: false,
             acks_unrecorded: false,

@@ -73,6 +73,8 @@ pub struct Settings {
     pub conflict: Conflict,
     /// Domains whose people's messages are kept in their archives.
     pub archive_domains: Vec<String>,
+    /// Messages in a page of an archive.
+    pub archive_page_max: usize,
     /// A session that has been silent for so long is asked whether it lives.
     pub ping_after: Duration,
     /// A session that was asked and says nothing for so long is ended.
@@ -178,6 +180,7 @@ impl Default for Settings {
             loading_queue_bytes_max: 4 * 1024 * 1024,
             conflict: Conflict::Replace,
             archive_domains: Vec::new(),
+            archive_page_max: 250,
             ping_after: Duration::from_secs(300),
             ping_timeout: Duration::from_secs(60),
             mux_lost: Duration::from_secs(30),

@@ -9,6 +9,7 @@
 
 mod acks;
 mod admin;
+mod archive;
 mod conn;
 mod copies;
 mod groups;
@@ -58,6 +59,8 @@ enum After {
     Sent(Box<copies::Sent>),
     /// A copy of what is not stored.
     Copies(Box<Routed>, SessionId),
+    /// A question to an archive may be asked.
+    Archive(u64),
     /// Follows a stored message to the same account.
     Stanza(Box<Routed>),
     /// So does presence for this account.
@@ -517,6 +520,7 @@ impl Shard {
             After::Message(stanza, archive) => self.message_stored(stanza, archive, result),
             After::Sent(sent) => self.sent_stored(sent, result),
             After::Copies(stanza, by) => self.copy_sent_unstored(&stanza, by),
+            After::Archive(n) => self.read_archive(n),
             After::Stanza(stanza) => self.deliver_unstored(stanza),
             After::Fan(fan, target) => self.fan_out(&fan, &[&target]),
             After::Token(token) => self.done(Some(token)),
@@ -606,7 +610,7 @@ impl Shard {
             let Some(session) = self.sessions.get_mut(slot as usize) else {
                 continue;
             };
-            if !session.unacked.is_empty() {
+            if !session.unacked.is_empty() || session.awaits_archive() {
                 session.request_ack(self.now, &mut self.fx.links);
             }
             let over = session.flush(&self.settings, self.credit, &mut self.fx.links);

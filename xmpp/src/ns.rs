@@ -96,3 +96,7 @@ pub const FASTEN: &str = "urn:xmpp:fasten:0";
 pub const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
 /// Direct invitations to a room, XEP-0249.
 pub const CONFERENCE: &str = "jabber:x:conference";
+/// Result set management, XEP-0059.
+pub const RSM: &str = "http://jabber.org/protocol/rsm";
+/// Fields and queries that not every archive has, XEP-0313 §8.
+pub const MAM_EXTENDED: &str = "urn:xmpp:mam:2#extended";

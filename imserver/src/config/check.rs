@@ -158,6 +158,8 @@ fn checked(
         session,
         archive: archive_enabled(written),
         archive_domains: archive_domains(written),
+        archive_days: archive_days(reader, written),
+        archive_days_default: written.archive.days.as_ref().map_or(0, |d| d.value),
         shards,
         log,
         embedded_mux,
@@ -424,6 +426,22 @@ fn archive_domains(file: &File) -> Vec<String> {
     names
         .filter_map(|n| crate::policy::domain(&n.value))
         .collect()
+}
+
+/// Days that archives are kept, of the domains where that is not for ever.
+fn archive_days(reader: &mut Reader, file: &File) -> Vec<(String, u64)> {
+    /// A century.
+    const DAYS_MAX: usize = 36_525;
+    let all = number(reader, &file.archive.days, 0, 0..=DAYS_MAX);
+    let mut out = Vec::new();
+    for section in &file.domain {
+        let days = number(reader, &section.archive_days, all, 0..=DAYS_MAX);
+        let name = section.name.as_ref();
+        if let (Some(name), true) = (name.and_then(|n| crate::policy::domain(&n.value)), days > 0) {
+            out.push((name, days as u64));
+        }
+    }
+    out
 }
 
 fn link(

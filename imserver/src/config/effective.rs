@@ -118,6 +118,7 @@ impl Config {
             ("session.ping_answer_s", seconds(session.ping_answer)),
             ("session.mux_lost_s", seconds(session.mux_lost)),
             ("archive.enabled", self.archive.to_string()),
+            ("archive.days", self.archive_days_default.to_string()),
             ("shards.count", self.shards.to_string()),
             ("log.filter", format!("{:?}", self.log.filter)),
             (

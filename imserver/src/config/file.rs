@@ -93,6 +93,8 @@ section! {
         autosubscribe: bool, Reload;
         /// Whether messages of its people stay after delivery; as `archive.enabled` says, if not given.
         archive: bool, Reload;
+        /// For how many days; 0: for ever; as `archive.days` says, if not given.
+        archive_days: u64, Reload;
     }
 }
 
@@ -339,6 +341,8 @@ section! {
         directed_presence_max: u64, Reload;
         /// Bytes of a vCard.
         vcard_bytes_max: u64, Reload;
+        /// Messages in a page of an archive.
+        archive_page_max: u64, Reload;
         /// Output bytes a client may leave untaken.
         output_window_bytes: u64, Reload;
         /// Stanzas sent to a session with stream management and not acknowledged.
@@ -371,6 +375,8 @@ section! {
     ArchiveFile {
         /// Whether messages stay after delivery.
         enabled: bool, Reload;
+        /// For how many days; 0: for ever.
+        days: u64, Reload;
     }
 }
 

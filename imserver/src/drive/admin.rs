@@ -9,6 +9,7 @@ use super::lookups::Lookups;
 use super::overlay::StoreOverlay;
 use super::questions::{ANSWER, Questions};
 use super::reload::Reloader;
+use super::retention::Retention;
 use super::sweeper::Latest;
 use super::writer::DirectWriter;
 use crate::admin::{self, Caller, Door, Refusal};
@@ -51,6 +52,7 @@ pub struct Backend {
     latest: Latest,
     sweep: Sender<()>,
     fake: FakeKeys,
+    retention: Arc<Retention>,
     /// Set once everything it reloads is there.
     pub reloader: OnceLock<Arc<Reloader>>,
 }
@@ -82,6 +84,8 @@ pub struct Ways {
     pub direct: DirectWriter,
     /// To the shards, where an answer is wanted.
     pub questions: Arc<Questions>,
+    /// What archives keep.
+    pub retention: Arc<Retention>,
 }
 
 impl std::fmt::Debug for Backend {
@@ -131,6 +135,7 @@ impl Backend {
             latest: directories.latest().clone(),
             sweep: directories.sweep().clone(),
             fake,
+            retention: ways.retention,
             reloader: OnceLock::new(),
         })
     }
@@ -146,6 +151,7 @@ impl Backend {
             *rules = Rules::of(config);
         }
         self.audit.reopen(&config.admin.audit_log);
+        self.retention.configure(config);
     }
 
     fn read<T>(
@@ -479,6 +485,9 @@ impl admin::Backend for Backend {
                 })
                 .sum()
         };
+        let kept = self.retention.kept();
+        let kept = kept.iter().map(|(domain, days)| format!("{domain} {days}"));
+        let kept: Vec<String> = kept.collect();
         Ok(vec![
             ("server", json!(self.name)),
             ("version", json!(env!("CARGO_PKG_VERSION"))),
@@ -495,6 +504,8 @@ impl admin::Backend for Backend {
             ("stanzas in", json!(sum(|s| s.stanzas_in))),
             ("stanzas out", json!(sum(|s| s.stanzas_out))),
             ("messages stored", json!(sum(|s| s.stored))),
+            ("archives keep days", json!(kept.join(", "))),
+            ("old messages dropped", json!(self.retention.dropped())),
             ("log-ins", json!(sum(|s| s.logins))),
             ("failed log-ins", json!(sum(|s| s.login_failures))),
         ])

@@ -275,6 +275,10 @@ impl StoreReader {
                     .pending_page(owner, *after, *limit, *bytes_max)
                     .map_or_else(failed_read, ReadResult::Pending),
                 Read::Card(owner) => lookups.card(reader.as_mut(), shard, &tag, owner)?,
+                Read::Archive(ask) => crate::archive::read(reader.as_mut(), ask)
+                    .map_or_else(failed_read, ReadResult::Archive),
+                Read::ArchiveEnds(owner) => crate::archive::ends(reader.as_mut(), owner)
+                    .map_or_else(failed_read, ReadResult::Archive),
             };
             Some((shard, Event::Read(tag, result)))
         });

@@ -13,6 +13,7 @@ use super::lookups::{Lookups, ReadJob, StoreReader};
 use super::questions::Questions;
 use super::queue::{Outbox, queue};
 use super::reload::Reloader;
+use super::retention::Retention;
 use super::shards::{self, Outlets};
 use super::tls;
 use super::told::Told;
@@ -199,7 +200,9 @@ impl Server {
         }
         drop(write_tx);
         let link_thread = spawn("links", move || link_loop.run())?;
+        let retention = Retention::start(&config, engine.reader()?, direct.clone())?;
         let ways = Ways {
+            retention,
             shards: shard_queues.clone(),
             asks: ask_tx.clone(),
             waker: link_waker.clone(),
@@ -492,6 +495,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
             config::Conflict::Rename => Conflict::Rename,
         },
         archive_domains: config.archive_domains.clone(),
+        archive_page_max: l.archive_page_max,
         ping_after: config.session.ping,
         ping_timeout: config.session.ping_answer,
         mux_lost: config.session.mux_lost,

@@ -61,6 +61,7 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     if !server && request.context.archive {
         // XEP-0359 §5: who says the ids.
         features.insert(STANZA_ID);
+        features.extend(super::archive::FEATURES);
     }
     if commands::any(request) {
         features.insert(COMMANDS);

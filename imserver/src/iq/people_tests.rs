@@ -42,6 +42,7 @@ fn with<T>(xml: &str, to: &str, people: &People, then: impl FnOnce(&Request<'_>)
             rights: crate::policy::Rights::NONE,
             services: &[],
             archive: false,
+            archive_page_max: 50,
             vcard_bytes_max: 1_000,
             now_unix_ms: 0,
             people,

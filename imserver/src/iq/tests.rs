@@ -56,6 +56,7 @@ impl Asked {
                 rights: crate::policy::Rights::NONE,
                 services: &[],
                 archive: true,
+                archive_page_max: 50,
                 vcard_bytes_max: 200,
                 now_unix_ms: 1_163_959_115_999,
                 people: &PEOPLE,
@@ -359,6 +360,8 @@ fn the_server_announces_what_it_does() {
         [
             "http://jabber.org/protocol/disco#info",
             "http://jabber.org/protocol/disco#items",
+            "urn:xmpp:mam:2",
+            "urn:xmpp:mam:2#extended",
             "urn:xmpp:ping",
             "urn:xmpp:sid:0",
             "vcard-temp",

@@ -167,6 +167,33 @@ impl Session {
         Some(())
     }
 
+    /// The client has been sent its archive up to this position. (While output is held back nobody knows its numbers.)
+    pub fn has_read_archive(&mut self, up_to: u64) {
+        if !self.holds_back() {
+            let up_to = up_to.max(self.archive_read.map_or(0, |r| r.up_to));
+            self.archive_read = Some(ArchiveRead {
+                up_to,
+                element: self.elements_out,
+                stanza: self.stanzas_out,
+            });
+        }
+    }
+
+    /// Up to where the client has read its archive, and whether it has acknowledged that.
+    pub fn archive_read(&self) -> Option<(u64, bool)> {
+        let read = self.archive_read?;
+        let known = match self.sm {
+            Some(sm) if read.stanza > sm.out_base => sm.acked >= read.stanza,
+            _ => self.drained >= read.element,
+        };
+        Some((read.up_to, known))
+    }
+
+    /// The client is to acknowledge what it has read of its archive.
+    pub fn awaits_archive(&self) -> bool {
+        self.archive_read().is_some_and(|(_, known)| !known)
+    }
+
     /// Gives back what the queues of a busy session keep: about half a KiB each that an idle one has no use for.
     pub fn trim(&mut self) {
         fn empty<T>(queue: &mut VecDeque<T>) {
@@ -327,7 +354,9 @@ impl Session {
     /// Asks the client what it has, if something is out that it has not acknowledged and it has not been asked. The same is
     /// asked again only after a while: a client that acknowledges less than it was sent would be asked without end.
     pub fn request_ack(&mut self, now: Now, out: &mut Vec<LinkCommand>) {
+        let read = self.archive_read.filter(|_| self.awaits_archive());
         let newest = self.unacked.back().map_or(0, |u| u.stanza);
+        let newest = newest.max(read.map_or(0, |r| r.stanza));
         if let Some(sm) = &mut self.sm
             && sm.requested_ms.is_none()
             && (newest > sm.asked_stanzas || now.mono_ms.saturating_sub(sm.asked_ms) > ASK_AGAIN_MS)

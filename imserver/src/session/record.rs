@@ -209,6 +209,7 @@ impl Record {
             ready: true,
             pings: 0,
             held_presence: Vec::new(),
+            archive_asks: Vec::new(),
             behind_flood: Vec::new(),
         };
         (Box::new(bound), sm)

@@ -43,6 +43,7 @@ impl Shard {
             self.release_held_presence(slot);
         }
         self.continue_flood(slot);
+        self.continue_archive(slot);
         if self.session(slot).parser.buffered() > 0 {
             // It may have been full.
             self.parse(slot);

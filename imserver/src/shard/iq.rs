@@ -15,6 +15,9 @@ use xmpp::jid::{BareJid, Jid};
 /// Searches and changes of one account under way: a person waits for the answer before asking again.
 const QUESTIONS_PER_ACCOUNT_MAX: usize = 2;
 
+/// Pages of its archive that one account may wait for: a client asks for a page of each of several conversations at once.
+const ARCHIVE_QUESTIONS_PER_ACCOUNT_MAX: usize = 20;
+
 impl Shard {
     /// An IQ of a session to its own account (no `to`, or its bare JID).
     pub(super) fn own_iq(&mut self, slot: u32, number: u64, element: Element) {
@@ -173,7 +176,7 @@ impl Shard {
 
     /// The answer goes to the sender, and with it the settling.
     #[expect(clippy::boxed_local, reason = "stanzas travel boxed")]
-    fn reply(&mut self, stanza: Box<Routed>, bytes: Bytes) {
+    pub(super) fn reply(&mut self, stanza: Box<Routed>, bytes: Bytes) {
         let reply = Routed {
             kind: StanzaKind::Iq(IqType::Result),
             from: stanza.to,
@@ -192,11 +195,17 @@ impl Shard {
 
     fn iq_waits(&mut self, stanza: Box<Routed>, element: Element, wait: Wait, target: Target) {
         // Cards are asked for by the hundred, of whole rosters; everything else one at a time.
-        let is_card = |wait: &Wait| matches!(wait, Wait::Card(_));
+        let questions_max = |wait: &Wait| match wait {
+            Wait::Card(_) => usize::MAX,
+            Wait::Archive(_) | Wait::ArchiveEnds(_) => ARCHIVE_QUESTIONS_PER_ACCOUNT_MAX,
+            _ => QUESTIONS_PER_ACCOUNT_MAX,
+        };
+        let max = questions_max(&wait);
         let waiting = self.waiting_iqs.values();
-        let same = waiting
-            .filter(|w| !is_card(&w.wait) && w.stanza.from.bare_str() == stanza.from.bare_str());
-        if !is_card(&wait) && same.count() >= QUESTIONS_PER_ACCOUNT_MAX {
+        let same = waiting.filter(|w| {
+            questions_max(&w.wait) == max && w.stanza.from.bare_str() == stanza.from.bare_str()
+        });
+        if max != usize::MAX && same.count() >= max {
             let text = "Wait for the answer before you ask again";
             return self.bounce(stanza, StanzaError::ResourceConstraint, Some(text));
         }
@@ -208,6 +217,13 @@ impl Shard {
                 self.fx.reads.push((ReadTag::Iq(n), read));
                 None
             }
+            Wait::ArchiveEnds(owner) => {
+                let read = Read::ArchiveEnds(owner.clone());
+                self.fx.reads.push((ReadTag::Iq(n), read));
+                None
+            }
+            // As soon as there is room for it.
+            Wait::Archive(_) => None,
             Wait::Search { domain, query } => Some(Look::Search {
                 domain: domain.clone(),
                 query: query.clone(),
@@ -243,6 +259,7 @@ impl Shard {
             target,
         };
         self.waiting_iqs.insert(n, waiting);
+        self.ask_archive(n);
     }
 
     /// What has come of an ad-hoc command.
@@ -268,6 +285,7 @@ impl Shard {
     pub(super) fn iq_read(&mut self, n: u64, result: ReadResult) {
         let found = match result {
             ReadResult::Card(facts) => Found::Card(facts),
+            ReadResult::Archive(answer) => return self.archive_answer(n, answer),
             _ => Found::Unavailable,
         };
         self.iq_found(n, found);
@@ -333,6 +351,7 @@ fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> C
         rights: Rights::NONE,
         services: &[],
         archive: settings.archives(asked.domainpart()),
+        archive_page_max: settings.archive_page_max,
         vcard_bytes_max: settings.vcard_bytes_max,
         now_unix_ms: now.unix_ms,
         people: &settings.people,

@@ -357,6 +357,7 @@ impl Shard {
             ready: false,
             pings: 0,
             held_presence: Vec::new(),
+            archive_asks: Vec::new(),
             behind_flood: Vec::new(),
         };
         let limits = self.limits(true);

@@ -317,7 +317,14 @@ impl Shard {
     }
 
     /// The session holds (or is owed) the pending message.
-    fn hold(&mut self, account: &BareJid, position: u64, len: usize, copy: bool, holder: Holder) {
+    pub(super) fn hold(
+        &mut self,
+        account: &BareJid,
+        position: u64,
+        len: usize,
+        copy: bool,
+        holder: Holder,
+    ) {
         let user = self.users.get_mut(account).expect("it has sessions");
         let assignment = user.assigned.entry(position).or_default();
         assignment.bytes = len as u64;
@@ -578,7 +585,9 @@ impl Shard {
         let busy = session.outstanding_bytes() > settings.output_window_bytes / 2
             || !session.may_hold_page(settings.unacknowledged_max)
             || session.key.is_none()
-            || session.ended_before.is_some();
+            || session.ended_before.is_some()
+            // What it knows from its archive does not come again; whether it does it is still to say.
+            || session.awaits_archive();
         // What does not fit would be read again.
         let bytes_max = settings
             .output_window_bytes
@@ -753,7 +762,8 @@ impl Shard {
         };
         // What the account has sent is only for those that were to have a copy.
         let owed = owed && (!row.outgoing || assigned || was_due);
-        if !owed && row.outgoing && !assigned && !due_to_other() {
+        let read = owed && !assigned && !was_due && self.is_read(slot, &row) && !for_other();
+        if (read || !owed && row.outgoing) && !assigned && !due_to_other() {
             self.nobody_is_owed(account, position, row.payload.len());
         } else if owed
             && (assigned || was_due || !for_other() && !due_to_other())

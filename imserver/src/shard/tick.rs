@@ -96,7 +96,8 @@ impl Shard {
                     return;
                 }
                 let wants_flood = bound.flood == Flood::Wanted;
-                let unacknowledged = session.sm.is_some() && !session.unacked.is_empty();
+                let unacknowledged = session.sm.is_some()
+                    && (!session.unacked.is_empty() || session.awaits_archive());
                 let asked = session.asked_ms.is_some();
                 let timeout = settings.ping_timeout.as_millis() as u64;
                 let dead = session.asked_ms.is_some_and(|t| now.mono_ms - t > timeout)

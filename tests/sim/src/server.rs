@@ -613,6 +613,12 @@ impl World {
                 .map(ReadResult::Pending),
             // Nobody in a simulation asks about people.
             Read::Card(_) => Ok(ReadResult::Card(None)),
+            Read::Archive(ask) => {
+                imserver::archive::read(server.reader.as_mut(), &ask).map(ReadResult::Archive)
+            }
+            Read::ArchiveEnds(owner) => {
+                imserver::archive::ends(server.reader.as_mut(), &owner).map(ReadResult::Archive)
+            }
         };
         let result = result.unwrap_or_else(|e| ReadResult::Failed(e.to_string()));
         self.after(

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod architecture;
+mod archive;
 mod bad_addresses;
 mod bad_inputs;
 mod bad_logins;
