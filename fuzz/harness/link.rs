@@ -107,7 +107,8 @@ impl Data<'_> {
             6 => Frame::Open(self.conn(), self.open()),
             7 | 8 => {
                 let (conn, message_end) = (self.conn(), self.below(2) == 1);
-                let bytes = Bytes::from(vec![b'x'; usize::from(self.byte()) * 100 + 1]);
+                let least = usize::from(!message_end);
+                let bytes = Bytes::from(vec![b'x'; usize::from(self.byte()) * 100 + least]);
                 Frame::Input(conn, Input { bytes, message_end })
             }
             9 | 10 => {
@@ -382,7 +383,7 @@ pub fn server_side(data: &[u8]) {
         }
         while let Some(event) = side.poll_event() {
             if let ServerEvent::Input(_, input) = event {
-                assert!(!input.bytes.is_empty());
+                assert!(!input.bytes.is_empty() || input.message_end);
             }
         }
         assert!(side.conn_count() <= 4 && side.unsent_bytes() <= side.retained_bytes());

@@ -146,9 +146,9 @@ pub struct Open {
 /// Bytes from the client, mux to server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Input {
-    /// The bytes as the transport gave them.
+    /// The bytes as the transport gave them. Empty only with `message_end`.
     pub bytes: Bytes,
-    /// The last byte ends a WebSocket message.
+    /// The last byte so far ends a WebSocket message.
     pub message_end: bool,
 }
 

@@ -331,8 +331,8 @@ impl MuxSide {
         Ok(id)
     }
 
-    /// Bytes read from a client (after TLS, after WebSocket unwrapping), in order. `message_end`: the last of them ends
-    /// a WebSocket message (an empty message is nothing). Returns how many more may be read; at 0 stop reading until
+    /// Bytes read from a client (after TLS, after WebSocket unwrapping), in order. `message_end`: the last of them, or of those
+    /// before if there are none, ends a WebSocket message. (A message without any bytes is nothing: leave it out.) Returns how many more may be read; at 0 stop reading until
     /// `InputRoom`. Every limit ever told stays good; input past it closes the connection (`Forget`, Limit).
     pub fn input(&mut self, now: Instant, conn: ConnId, bytes: &[u8], message_end: bool) -> usize {
         let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
@@ -342,7 +342,7 @@ impl MuxSide {
             self.end(now, conn, CloseReason::Limit);
             return 0;
         }
-        if !bytes.is_empty() {
+        if !bytes.is_empty() || message_end {
             let before = state.weight();
             state.keep_input(&mut self.spare, bytes, message_end);
             self.unsettled_bytes += state.weight() - before;

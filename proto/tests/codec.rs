@@ -198,7 +198,7 @@ fn bytes_that_are_no_frame_are_refused_exactly() {
         (0x12, CONN[..14].into(), Truncated("conn")),
         (0x12, CONN.into(), Truncated("Input flags")),
         (0x12, format!("{CONN} 02 78"), Value("Input flags", 2)),
-        (0x12, format!("{CONN} 01"), Truncated("Input bytes")),
+        (0x12, format!("{CONN} 00"), Truncated("Input bytes")),
         (0x12, format!("{CONN} 01 {huge}"), Limit("PART_BYTES_MAX")),
         (0x13, format!("{CONN} 08 78"), Value("Output flags", 8)),
         (0x13, format!("{CONN} 01"), Truncated("Output bytes")),

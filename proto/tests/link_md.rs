@@ -86,6 +86,16 @@ fn examples() -> Vec<(&'static str, Frame)> {
             ),
         ),
         (
+            "message-end",
+            Frame::Input(
+                conn,
+                Input {
+                    bytes: text(""),
+                    message_end: true,
+                },
+            ),
+        ),
+        (
             "output",
             Frame::Output(
                 conn,

@@ -332,3 +332,67 @@ fn a_connection_amid_starttls_goes_with_its_server() {
     turn(now, &mut mux, &mut second, &mut BytesMut::new(), usize::MAX);
     assert_eq!((mux.conn_count(), second.conn_count()), (0, 0));
 }
+
+/// The end of a message may come after its last byte, also after a server has settled that, or forgotten it.
+#[test]
+fn ends_of_messages_without_bytes() {
+    let mut now = Instant::now();
+    let boot = BootId([1; 16]);
+    let mut mux = MuxSide::new(now, MuxSideConfig::new("m1", boot));
+    let mut mux_in = BytesMut::new();
+    let mut first = server(now, &mut mux, 2, 9);
+    let take = |mux: &mut MuxSide, side: &mut ServerSide, mux_in: &mut BytesMut, now| {
+        for _ in 0..4 {
+            turn(now, mux, side, mux_in, usize::MAX);
+        }
+        let mut heard = Vec::new();
+        while let Some(event) = side.poll_event() {
+            if let ServerEvent::Input(_, input) = event {
+                heard.push((input.bytes, input.message_end));
+            }
+        }
+        heard
+    };
+    let heard = |pieces: &[(&'static str, bool)]| -> Vec<(Bytes, bool)> {
+        let piece = |(text, end): &(&'static str, bool)| (Bytes::from(*text), *end);
+        pieces.iter().map(piece).collect()
+    };
+    take(&mut mux, &mut first, &mut mux_in, now);
+    let conn = mux.open(now, open(ListenerKind::C2s)).unwrap();
+    take(&mut mux, &mut first, &mut mux_in, now);
+    first.send(Frame::Note(conn, NoteKey([3; 16]))).unwrap();
+    mux.input(now, conn, b"<a/>", false);
+    mux.input(now, conn, b"", true);
+    // The same end once more says nothing new.
+    mux.input(now, conn, b"", true);
+    mux.input(now, conn, b"<b/>", false);
+    let all = take(&mut mux, &mut first, &mut mux_in, now);
+    let end = ("", true);
+    assert_eq!(all, heard(&[("<a/>", false), end, end, ("<b/>", false)]));
+
+    // The next server is told each end with its message.
+    drop(first);
+    mux.handle_link_down(now);
+    let mut second = server(now, &mut mux, 4, 9);
+    now += limits::ACK_DELAY;
+    let all = take(&mut mux, &mut second, &mut mux_in, now);
+    assert_eq!(all, heard(&[("<a/>", true), ("<b/>", false)]));
+    let marks = Marks {
+        settled_bytes: 8,
+        input_bytes_max: 1000,
+        ..Marks::default()
+    };
+    second.send(Frame::Marks(conn, marks)).unwrap();
+    take(&mut mux, &mut second, &mut mux_in, now);
+    // All is settled when the end comes: whoever resumes has nothing to do with it.
+    mux.input(now, conn, b"", true);
+    assert_eq!(mux.unsettled_bytes(), 0);
+    let all = take(&mut mux, &mut second, &mut mux_in, now);
+    assert_eq!(all, heard(&[end]));
+    drop(second);
+    mux.handle_link_down(now);
+    let mut third = server(now, &mut mux, 6, 9);
+    mux.input(now, conn, b"<c/>", true);
+    let all = take(&mut mux, &mut third, &mut mux_in, now);
+    assert_eq!(all, heard(&[("<c/>", true)]));
+}

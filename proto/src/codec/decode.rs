@@ -32,7 +32,9 @@ pub fn decode(buf: &mut BytesMut, frame_bytes_max: u32) -> Result<Option<Frame>,
         kind::INPUT => {
             let conn = r.conn()?;
             let flags = r.flags("Input flags", MESSAGE_END)?;
-            let len = r.payload("Input bytes", 1, PART_BYTES_MAX, "PART_BYTES_MAX")?;
+            // Without bytes: the last of those before ended the message.
+            let least = usize::from(flags & MESSAGE_END == 0);
+            let len = r.payload("Input bytes", least, PART_BYTES_MAX, "PART_BYTES_MAX")?;
             let bytes = take(buf, end - len, len);
             return Ok(Some(Frame::Input(
                 conn,

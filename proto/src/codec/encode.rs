@@ -25,7 +25,8 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) -> Result<(), EncodeError> {
         }
         Frame::Input(conn, input) => {
             limit(
-                !input.bytes.is_empty() && input.bytes.len() <= PART_BYTES_MAX,
+                (!input.bytes.is_empty() || input.message_end)
+                    && input.bytes.len() <= PART_BYTES_MAX,
                 "PART_BYTES_MAX",
             )?;
             encode_input(*conn, &input.bytes, input.message_end, out);

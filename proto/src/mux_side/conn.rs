@@ -121,11 +121,15 @@ impl Conn {
     /// Keeps input until it is settled.
     pub fn keep_input(&mut self, spare: &mut Spare, bytes: &[u8], message_end: bool) {
         self.input_bytes += bytes.len() as u64;
+        if self.input_bytes == self.settled_bytes {
+            // An end alone, and all before it is settled: whoever resumes begins there with a new message.
+            return;
+        }
         let active = self
             .active
             .get_or_insert_with(|| spare.pop().unwrap_or_default());
         active.unsettled.extend_from_slice(bytes);
-        if message_end {
+        if message_end && active.message_ends.back() != Some(&self.input_bytes) {
             active.message_ends.push_back(self.input_bytes);
         }
     }
@@ -208,16 +212,13 @@ impl Conn {
         });
         let mut at = self.settled_bytes;
         let mut rest = &active.unsettled[..];
-        for end in active
-            .message_ends
-            .iter()
-            .copied()
-            .chain([self.input_bytes])
-        {
+        for &end in &active.message_ends {
             let (message, after) = rest.split_at((end - at) as usize);
-            let ended = active.message_ends.binary_search(&end).is_ok();
-            push_input(link, conn, message, ended);
+            push_input(link, conn, message, true);
             (rest, at) = (after, end);
+        }
+        if !rest.is_empty() {
+            push_input(link, conn, rest, false);
         }
         if let Some(reason) = self.closed {
             push_close(link, conn, reason);
@@ -227,6 +228,10 @@ impl Conn {
 
 /// Sends input in parts, the last of them marked if it ends a message.
 pub(super) fn push_input(link: &mut Link, conn: ConnId, bytes: &[u8], message_end: bool) {
+    if bytes.is_empty() {
+        // Only an end.
+        return link.push(32, |out| codec::encode_input(conn, bytes, message_end, out));
+    }
     let parts = bytes.chunks(PART_BYTES_MAX);
     let last = parts.len();
     for (number, part) in parts.enumerate() {

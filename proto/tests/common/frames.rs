@@ -262,6 +262,13 @@ pub fn any_frame() -> impl Strategy<Value = Frame> {
             conn,
             Input { bytes, message_end }
         )),
+        conn().prop_map(|conn| Frame::Input(
+            conn,
+            Input {
+                bytes: Bytes::new(),
+                message_end: true
+            }
+        )),
         (conn(), payload(), any::<bool>(), any::<bool>(), stored()).prop_map(
             |(conn, bytes, last, stanza, stored)| Frame::Output(
                 conn,
