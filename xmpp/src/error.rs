@@ -100,25 +100,18 @@ conditions! {
 impl StreamError {
     /// The whole `<stream:error>` element, for a stream whose header declared the prefix `stream`.
     pub fn to_bytes(self, text: Option<&str>) -> Bytes {
-        self.encode("", "", text)
-    }
-
-    /// The same, self-contained, for a WebSocket frame (RFC 7395 §3.5).
-    pub fn to_bytes_framed(self, text: Option<&str>) -> Bytes {
-        self.encode(" xmlns:stream='http://etherx.jabber.org/streams'", "", text)
+        self.encode("", text)
     }
 
     /// `<see-other-host/>` with the address to go to: a domain or address, optionally `:port`
     /// (RFC 6120 §4.9.3.19).
     pub fn see_other_host(host: &str) -> Bytes {
-        StreamError::SeeOtherHost.encode("", host, None)
+        StreamError::SeeOtherHost.encode(host, None)
     }
 
-    fn encode(self, declarations: &str, content: &str, text: Option<&str>) -> Bytes {
+    fn encode(self, content: &str, text: Option<&str>) -> Bytes {
         let mut out = Vec::with_capacity(160);
-        out.extend_from_slice(b"<stream:error");
-        out.extend_from_slice(declarations.as_bytes());
-        out.push(b'>');
+        out.extend_from_slice(b"<stream:error>");
         condition_into(&mut out, self.as_str(), ns::STREAM_ERRORS, content);
         if let Some(text) = text {
             text_into(&mut out, ns::STREAM_ERRORS, text);

@@ -243,6 +243,8 @@ pub struct Negotiation {
     offer: Arc<Offer>,
     state: State,
     tls: Option<TlsFacts>,
+    /// The stream is one of WebSocket messages.
+    framed: bool,
     /// Names of the client's certificate, if it has shown one that was verified.
     certificate: Vec<CertificateName>,
     domain: Option<String>,
@@ -261,6 +263,7 @@ impl Negotiation {
             offer,
             state: State::Header,
             tls,
+            framed: false,
             certificate: Vec::new(),
             domain: None,
             account: None,
@@ -269,6 +272,13 @@ impl Negotiation {
             registrations: 0,
             header_sent: false,
         }
+    }
+
+    /// The stream is one of WebSocket messages (RFC 7395). There is no STARTTLS: TLS is there, or it is the matter of whoever
+    /// stands in front of the mux, which takes such connections from there only.
+    pub fn framed(mut self) -> Self {
+        self.framed = true;
+        self
     }
 
     /// The client has shown a certificate, and somebody who may say so has verified it: it gives these names. Before the
@@ -300,6 +310,7 @@ impl Negotiation {
     /// The header that must come before a stream error when none has been sent.
     pub fn error_header(&self, random: &mut dyn FnMut(&mut [u8])) -> Bytes {
         header_bytes(
+            self.framed,
             self.domain.as_deref().or(self.offer.first_domain()),
             None,
             random,
@@ -338,6 +349,7 @@ impl Negotiation {
             .as_ref()
             .filter(|j| self.offer.mechanisms(j.domainpart()).is_some());
         let reply = header_bytes(
+            self.framed,
             served
                 .map(BareJid::domainpart)
                 .or(self.offer.first_domain()),
@@ -385,7 +397,7 @@ impl Negotiation {
 
     fn login_features(&self) -> Bytes {
         let mut out = String::from("<stream:features>");
-        if self.tls.is_none() {
+        if self.tls.is_none() && !self.framed {
             out.push_str("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'>");
             if !self.offer.plaintext {
                 out.push_str("<required/>");
@@ -423,7 +435,7 @@ impl Negotiation {
     }
 
     fn may_authenticate(&self) -> bool {
-        self.tls.is_some() || self.offer.plaintext
+        self.tls.is_some() || self.framed || self.offer.plaintext
     }
 
     fn binding_types(&self) -> Vec<BindingType> {
@@ -521,7 +533,7 @@ impl Negotiation {
 
     fn starttls(&mut self) -> Vec<Action> {
         // RFC 6120 §5.4.2.2: failure ends the stream.
-        if self.tls.is_some() || !matches!(self.state, State::Features) {
+        if self.tls.is_some() || self.framed || !matches!(self.state, State::Features) {
             return vec![
                 Action::Send(Bytes::from_static(
                     b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
@@ -812,11 +824,21 @@ fn bind_features() -> Bytes {
     )
 }
 
-fn header_bytes(from: Option<&str>, to: Option<&str>, random: &mut dyn FnMut(&mut [u8])) -> Bytes {
+fn header_bytes(
+    framed: bool,
+    from: Option<&str>,
+    to: Option<&str>,
+    random: &mut dyn FnMut(&mut [u8]),
+) -> Bytes {
     let mut id = [0; 16];
     random(&mut id);
     let mut out = Vec::with_capacity(256);
-    out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' xml:lang='en' id='");
+    // RFC 7395 §3.4: the same attributes, in an element of its own.
+    out.extend_from_slice(if framed {
+        b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' version='1.0' xml:lang='en' id='"
+    } else {
+        b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' xml:lang='en' id='"
+    });
     for byte in id {
         out.extend_from_slice(format!("{byte:02x}").as_bytes());
     }
@@ -828,6 +850,6 @@ fn header_bytes(from: Option<&str>, to: Option<&str>, random: &mut dyn FnMut(&mu
             out.push(b'\'');
         }
     }
-    out.push(b'>');
+    out.extend_from_slice(if framed { b"/>" } else { b">" });
     Bytes::from(out)
 }

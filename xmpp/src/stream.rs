@@ -7,6 +7,7 @@
 //! Never: keeps heap while idle, beyond the namespaces; scans a byte twice; lets an element out
 //! that is not well-formed, namespace-clean, within limits and self-contained.
 
+pub mod framing;
 mod header;
 mod limits;
 mod namespaces;

@@ -17,12 +17,27 @@ use xmpp::negotiation::{
 use xmpp::sasl::{CertificateName, Failure, GssapiAnswer, GssapiState, Identity, LoginName, Named};
 use xmpp::scram::client::{ClientBinding, ScramClient};
 use xmpp::scram::{BindingType, FakeKeys, ScramHash, TlsFacts, derive};
-use xmpp::stream::{Limits, StreamParser};
+use xmpp::stream::{Limits, StreamParser, framing};
 
 const HEADER: &str = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='verona.lit' version='1.0'>";
 
 fn random(out: &mut [u8]) {
     out.fill(0x5a);
+}
+
+/// What is said on TCP as a WebSocket message.
+fn message(said: &Bytes) -> Bytes {
+    let text = std::str::from_utf8(said).unwrap();
+    match text.strip_prefix(
+        "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'",
+    ) {
+        Some(rest) => format!(
+            "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing'{}/>",
+            &rest[..rest.len() - 1]
+        )
+        .into(),
+        None => framing::message(said),
+    }
 }
 
 /// What a directory makes of a login name: romeo has a number too, mercutio an account in another domain.
@@ -109,10 +124,24 @@ impl Server {
         }
     }
 
+    /// The same over WebSocket.
+    fn over_websocket(tls: Option<TlsFacts>) -> Self {
+        let mut server = Self::new(false, tls);
+        server.parser = StreamParser::new_framed(Limits::BEFORE_LOGIN);
+        server.negotiation = server.negotiation.framed();
+        server
+    }
+
     /// Gives it bytes; returns what it sends back.
     fn feed(&mut self, text: &str) -> String {
         self.sent.clear();
-        self.parser.push(Bytes::copy_from_slice(text.as_bytes()));
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        if self.parser.namespaces().is_framed() {
+            self.parser.push(message(&bytes));
+            self.parser.end_message();
+        } else {
+            self.parser.push(bytes);
+        }
         while self.closed.is_none() {
             match self.parser.poll() {
                 Ok(Some(event)) => {
@@ -376,6 +405,35 @@ fn starttls_comes_once_and_forgets_what_was_before() {
             .contains("<failure")
     );
     assert_eq!(server.closed, Some(None));
+}
+
+#[test]
+fn over_websocket_there_is_open_and_no_starttls() {
+    for tls in [None, Some(tls())] {
+        let bound = tls.is_some();
+        let mut server = Server::over_websocket(tls);
+        let sent = server.feed(HEADER);
+        assert!(
+            sent.starts_with("<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' version='1.0'")
+        );
+        assert!(
+            sent.contains(" from='verona.lit'/><stream:features>"),
+            "{sent}"
+        );
+        assert!(!sent.contains("starttls"));
+        assert_eq!(sent.contains("-PLUS"), bound);
+        let failure = server.feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+        assert!(failure.contains("<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"));
+        assert!(!server.starttls && server.closed == Some(None));
+    }
+    let mut server = Server::over_websocket(None);
+    server.feed(HEADER);
+    server.feed(&auth("PLAIN", b"\0romeo\0secret"));
+    assert!(server.account.is_some());
+    // RFC 7395 §3.5: the stream begins anew by another <open/>.
+    assert!(server.feed(HEADER).starts_with("<open "));
+    let closed = server.feed("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>");
+    assert_eq!((closed.as_str(), server.closed), ("", Some(None)));
 }
 
 #[test]
@@ -967,8 +1025,9 @@ fn outcome(server: &Server) -> Outcome {
     }
 }
 
-/// A server that has been sent its header over plain TCP (SASL allowed there), after STARTTLS, over direct TLS.
-fn transports() -> [(&'static str, Server); 3] {
+/// A server that has been sent its header over plain TCP (SASL allowed there), after STARTTLS, over direct TLS, over WebSocket
+/// behind somebody else's TLS and with its own.
+fn transports() -> [(&'static str, Server); 5] {
     let mut starttls = Server::new(false, None);
     starttls.feed(HEADER);
     starttls.feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
@@ -978,6 +1037,8 @@ fn transports() -> [(&'static str, Server); 3] {
         ("plain TCP", Server::new(true, None)),
         ("STARTTLS", starttls),
         ("direct TLS", Server::new(false, Some(tls()))),
+        ("WebSocket", Server::over_websocket(None)),
+        ("WebSocket over TLS", Server::over_websocket(Some(tls()))),
     ];
     for (_, server) in &mut all {
         assert!(
@@ -1253,7 +1314,7 @@ fn bad_logins_are_answered_alike_on_every_transport() {
             "somebody else at the restart",
             vec![
                 (GOOD, Some("<success")),
-                (&garbage, Some("<stream:stream ")),
+                (&garbage, Some(" from='verona.lit'")),
             ],
             Closed(StreamError::InvalidFrom),
         ),

@@ -12,6 +12,7 @@ use xmpp::stanza::{
     Direction, Iq, IqType, MessageType, PresenceType, Rewrite, StanzaKind, iq_result, is_reserved,
     presence_priority,
 };
+use xmpp::stream::framing;
 
 fn element(xml: &str) -> Element {
     Element::parse(Bytes::copy_from_slice(xml.as_bytes())).unwrap_or_else(|e| panic!("{xml}: {e}"))
@@ -276,7 +277,7 @@ fn stream_errors_are_elements_of_their_stream() {
         for bytes in [
             condition.to_bytes(None),
             condition.to_bytes(Some("a < b")),
-            condition.to_bytes_framed(None),
+            framing::message(&condition.to_bytes(None)),
         ] {
             let error = Element::parse(bytes).expect("well-formed");
             assert!(error.is("error", ns::STREAMS));

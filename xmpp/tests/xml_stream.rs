@@ -495,6 +495,72 @@ fn a_stream_restarts_and_resumes() {
     assert_eq!(other.consumed(), 11);
 }
 
+/// Several messages may be there before the first is looked at: a session may have had to wait.
+#[test]
+fn websocket_messages_end_where_they_end() {
+    let open = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='example.com' version='1.0'/>";
+    let run = |pieces: &[&str]| {
+        let mut parser = StreamParser::new_framed(WIDE);
+        for piece in pieces {
+            match *piece {
+                "|" => parser.end_message(),
+                text => parser.push(bytes::Bytes::copy_from_slice(text.as_bytes())),
+            }
+        }
+        let mut names = Vec::new();
+        loop {
+            match parser.poll() {
+                Ok(None) => return (names, None, parser.buffered()),
+                Ok(Some(StreamEvent::Element(element))) => names.push(element.name().to_owned()),
+                Ok(Some(StreamEvent::Header(_))) => names.push("open".to_owned()),
+                Ok(Some(StreamEvent::End)) => names.push("close".to_owned()),
+                Err(_) => return (names, parser.error_detail(), 0),
+            }
+        }
+    };
+    let two = Some("two elements in one message");
+    let inside = Some("a message ends inside an element");
+    let rows: &[(&[&str], &[&str], _, usize)] = &[
+        (&["<a/>", "|", "<b/>", "|"], &["a", "b"], None, 0),
+        (&["<a/> ", "|", " ", "|", "|", "<b/>"], &["a", "b"], None, 0),
+        (&["<a/>", "|", "<b/>", "|", "<c>"], &["a", "b"], None, 3),
+        (&["<a/><b/>", "|"], &["a"], two, 0),
+        (&["<a/>", "|", "<b/><c/>"], &["a", "b"], two, 0),
+        (&["<a>", "|", "</a>", "|"], &[], inside, 0),
+        (&["<a/>", "|", "<", "|", "b/>", "|"], &["a"], inside, 0),
+        (
+            &["<a/>", "|", "<!", "|", "[CDATA[x]]>", "|"],
+            &["a"],
+            inside,
+            0,
+        ),
+        (
+            &[
+                "<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>",
+                "|",
+                "<a/>",
+                "|",
+            ],
+            &["close"],
+            None,
+            0,
+        ),
+    ];
+    for (pieces, names, detail, left) in rows {
+        let all: Vec<&str> = [open, "|"].iter().chain(*pieces).copied().collect();
+        let (got, why, buffered) = run(&all);
+        assert_eq!(
+            (&got[1..], why, buffered),
+            (
+                &names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()[..],
+                *detail,
+                *left
+            ),
+            "{pieces:?}"
+        );
+    }
+}
+
 #[test]
 fn websocket_messages_are_one_element_each() {
     let open = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='example.com' version='1.0'/>";
@@ -507,7 +573,11 @@ fn websocket_messages_are_one_element_each() {
                 events.push(event);
             }
         }
-        parser.end_message().map(|()| events)
+        parser.end_message();
+        while let Some(event) = parser.poll()? {
+            events.push(event);
+        }
+        Ok::<_, E>(events)
     };
     let events = send(&mut parser, open).expect("valid");
     let [StreamEvent::Header(header)] = &events[..] else {

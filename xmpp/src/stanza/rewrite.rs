@@ -4,8 +4,8 @@
 //! In: a checked element, new attributes, children to cut, checked bytes to append.
 //! Out: the bytes, in one allocation of the exact size.
 //! Owns: nothing; it borrows until `finish`.
-//! Never: writes `xmlns` for the content namespace, unless asked for WebSocket; changes what is
-//! inside a child.
+//! Never: writes `xmlns` for the content namespace, unless asked (`stream::framing` does it for
+//! WebSocket); changes what is inside a child.
 
 use crate::element::{Child, Element};
 use crate::node::{escape_into, escaped_len};
@@ -113,8 +113,7 @@ impl<'a> Rewrite<'a> {
         self
     }
 
-    /// Declares the content namespace in the top tag, as every WebSocket frame must
-    /// (RFC 7395 §3.3.3).
+    /// Declares the content namespace in the top tag: the stanza is to stand in an element of another one.
     pub fn with_content_ns(mut self, content_ns: &'a str) -> Self {
         self.content_ns = Some(content_ns);
         self

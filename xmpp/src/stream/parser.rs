@@ -8,6 +8,7 @@ use crate::error::StreamError;
 use crate::ns;
 use crate::xml::{self, Fault, Inherited, Step, Tokenizer};
 use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
 
 /// What a stream consists of.
 #[derive(Clone, PartialEq, Debug)]
@@ -113,6 +114,34 @@ impl Buffer {
     }
 }
 
+/// Where messages end that have not been consumed yet, as counts of bytes. Nearly always there is one, or none.
+#[derive(Debug, Default)]
+struct MessageEnds {
+    first: Option<u64>,
+    #[allow(
+        clippy::box_collection,
+        reason = "three words less in each of many idle streams"
+    )]
+    rest: Option<Box<VecDeque<u64>>>,
+}
+
+impl MessageEnds {
+    fn push(&mut self, end: u64) {
+        if self.first.is_none() {
+            self.first = Some(end);
+        } else {
+            self.rest.get_or_insert_default().push_back(end);
+        }
+    }
+
+    fn pop(&mut self) {
+        self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        if self.first.is_none() {
+            self.rest = None;
+        }
+    }
+}
+
 /// The parser of one stream, incremental: push what was read, poll until there is nothing more.
 #[derive(Debug)]
 pub struct StreamParser {
@@ -125,6 +154,8 @@ pub struct StreamParser {
     phase: Phase,
     /// WebSocket: an event came out of the current message.
     message_used: bool,
+    /// WebSocket: ends of messages among the bytes not consumed.
+    ends: MessageEnds,
 }
 
 impl StreamParser {
@@ -138,11 +169,12 @@ impl StreamParser {
             namespaces: StreamNamespaces::new(ContentNs::Client),
             phase: Phase::Declaration,
             message_used: false,
+            ends: MessageEnds::default(),
         }
     }
 
-    /// A parser before the `<open/>` of a WebSocket stream. After the last bytes of each message,
-    /// and after [`StreamParser::poll`] has returned None, call [`StreamParser::end_message`].
+    /// A parser before the `<open/>` of a WebSocket stream. After the last bytes of each message
+    /// call [`StreamParser::end_message`].
     pub fn new_framed(limits: Limits) -> StreamParser {
         StreamParser {
             namespaces: StreamNamespaces::framed(),
@@ -173,30 +205,19 @@ impl StreamParser {
                 self.phase = Phase::Failed(fault);
                 self.buffer = Buffer::default();
                 self.tokenizer = None;
+                self.ends = MessageEnds::default();
                 Err(fault.error)
             }
         }
     }
 
-    /// WebSocket: the bytes pushed so far end a message (RFC 7395 §3.3.3).
-    ///
-    /// Errors: `not-well-formed` if the message was not exactly one element.
-    pub fn end_message(&mut self) -> Result<(), StreamError> {
-        if let Phase::Failed(fault) = self.phase {
-            return Err(fault.error);
+    /// WebSocket: the bytes pushed so far end a message (RFC 7395 §3.3.3). A message that is not exactly one element is
+    /// `not-well-formed`, when it is polled.
+    pub fn end_message(&mut self) {
+        if self.namespaces.is_framed() && !matches!(self.phase, Phase::Failed(_) | Phase::Ended) {
+            self.ends
+                .push(self.consumed + self.buffer.as_slice().len() as u64);
         }
-        self.message_used = false;
-        if self.buffer.as_slice().is_empty() {
-            return Ok(());
-        }
-        let fault = Fault::new(
-            StreamError::NotWellFormed,
-            "a message ends inside an element",
-        );
-        self.phase = Phase::Failed(fault);
-        self.buffer = Buffer::default();
-        self.tokenizer = None;
-        Err(fault.error)
     }
 
     /// Bytes of the stream up to the end of the last event, since the parser was made. White space
@@ -248,10 +269,45 @@ impl StreamParser {
 
     fn poll_inner(&mut self) -> Result<Option<StreamEvent>, Fault> {
         loop {
+            match self.poll_message()? {
+                None if self.message_is_over()? => {}
+                event => return Ok(event),
+            }
+        }
+    }
+
+    /// No event is left in what there is of the current message. True: it has come to its end, and the next one begins.
+    fn message_is_over(&mut self) -> Result<bool, Fault> {
+        if self.ends.first.is_none() || matches!(self.phase, Phase::Ended) {
+            return Ok(false);
+        }
+        if !self.message().is_empty() {
+            return Err(Fault::new(
+                StreamError::NotWellFormed,
+                "a message ends inside an element",
+            ));
+        }
+        self.ends.pop();
+        self.message_used = false;
+        Ok(true)
+    }
+
+    /// What there is of the current message; all there is where there are none.
+    fn message(&self) -> &[u8] {
+        let data = self.buffer.as_slice();
+        match self.ends.first {
+            Some(end) => &data[..(end - self.consumed) as usize],
+            None => data,
+        }
+    }
+
+    fn poll_message(&mut self) -> Result<Option<StreamEvent>, Fault> {
+        loop {
             match self.phase {
                 Phase::Failed(fault) => return Err(fault),
                 Phase::Ended => {
                     self.buffer = Buffer::default();
+                    self.ends = MessageEnds::default();
                     return Ok(None);
                 }
                 Phase::Closing => {
@@ -280,7 +336,7 @@ impl StreamParser {
                             "processing instruction",
                         ));
                     }
-                    (_, b'!') => match self.buffer.as_slice().get(2) {
+                    (_, b'!') => match self.message().get(2) {
                         None => return Ok(None),
                         Some(b'[') => return Err(self.text_between_elements()),
                         Some(_) => {
@@ -320,7 +376,7 @@ impl StreamParser {
     }
 
     fn skip_white_space(&mut self) {
-        let data = self.buffer.as_slice();
+        let data = self.message();
         let n = data
             .iter()
             .position(|&b| !xml::is_space(b))
@@ -332,7 +388,7 @@ impl StreamParser {
 
     /// The byte after the `<` that must come next between elements.
     fn next_markup(&self) -> Result<Option<u8>, Fault> {
-        match *self.buffer.as_slice() {
+        match *self.message() {
             [] | [b'<'] => Ok(None),
             [b'<', kind, ..] => Ok(Some(kind)),
             ref text => {
@@ -359,7 +415,7 @@ impl StreamParser {
         inherited: Inherited<'_>,
     ) -> Result<Option<(usize, Box<Tokenizer>)>, Fault> {
         let mut tokenizer = self.tokenizer.take().unwrap_or_else(Tokenizer::spare);
-        let data = self.buffer.as_slice();
+        let data = self.message();
         let window = data.len().min(self.limits.element_bytes_max as usize);
         match tokenizer.run(&data[..window], &self.limits, inherited)? {
             Step::Done(len) => Ok(Some((len, tokenizer))),
