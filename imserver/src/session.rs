@@ -224,8 +224,9 @@ pub enum Stage {
     Bound(Box<Bound>),
     /// The end: Close is sent when all input is settled.
     Closing {
-        /// Last bytes for the client.
-        last: Bytes,
+        /// What the client gets with it: the error, and the end of the stream. Over WebSocket each part is a message, so that
+        /// only the last of them goes out with Close.
+        last: Vec<Bytes>,
         /// Why.
         reason: CloseReason,
         /// Close has been sent.
@@ -439,6 +440,19 @@ impl Session {
             in_mux: VecDeque::new(),
             acks_in_flight: VecDeque::new(),
             ack_elements: VecDeque::new(),
+        }
+    }
+
+    /// Its stream is one of WebSocket messages (RFC 7395).
+    pub fn is_framed(&self) -> bool {
+        self.parser.namespaces().is_framed()
+    }
+
+    /// Takes bytes of the client.
+    pub fn push_input(&mut self, input: proto::frame::Input) {
+        self.parser.push(input.bytes);
+        if input.message_end {
+            self.parser.end_message();
         }
     }
 
@@ -692,9 +706,17 @@ impl Session {
             if !*sent {
                 *sent = true;
                 let close = Close {
-                    last: std::mem::take(last),
+                    last: last.pop().unwrap_or_default(),
                     reason: *reason,
                 };
+                for bytes in std::mem::take(last) {
+                    let frame = Frame::Output(key.conn, nonza(bytes));
+                    out.push(LinkCommand::Frame {
+                        link: key.link,
+                        frame,
+                        track: false,
+                    });
+                }
                 out.push(LinkCommand::Frame {
                     link: key.link,
                     frame: Frame::Close(key.conn, close),
@@ -757,6 +779,16 @@ impl Session {
     /// It may be sent a page of them.
     pub fn may_hold_page(&self, unacknowledged_max: usize) -> bool {
         self.unacked.len() < unacknowledged_max / 2 && self.in_mux.len() < HELD_STORED_MAX / 2
+    }
+}
+
+/// An element that is nothing but bytes.
+fn nonza(bytes: Bytes) -> Output {
+    Output {
+        bytes,
+        last: true,
+        stanza: false,
+        stored: None,
     }
 }
 

@@ -12,6 +12,7 @@ mod networks;
 mod read;
 #[cfg(test)]
 mod tests;
+mod websocket;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -24,11 +25,16 @@ use toml::Spanned;
 pub use networks::Network;
 pub use read::Mistake;
 use read::{Reader, Source};
+pub use websocket::WebSocketConfig;
 
 /// Default port of the c2s listener (STARTTLS).
 pub const PORT_C2S: u16 = 5222;
 /// Default port of the c2s listener with direct TLS.
 pub const PORT_C2S_TLS: u16 = 5223;
+/// Default port of the WebSocket listener without TLS.
+pub const PORT_WS: u16 = 5280;
+/// Default port of the WebSocket listener with TLS.
+pub const PORT_WSS: u16 = 5443;
 /// Default port of the link.
 pub const PORT_LINK: u16 = 15230;
 /// Default port of the mux's metrics.
@@ -49,6 +55,8 @@ pub struct Config {
     pub certificates: Vec<CertificateConfig>,
     /// TLS towards clients. Reloaded.
     pub tls: TlsConfig,
+    /// WebSocket clients. Reloaded, for new connections.
+    pub websocket: WebSocketConfig,
     /// Options of client sockets. Reloaded, for new connections.
     pub tcp: TcpConfig,
     /// Limits. Reloaded.
@@ -97,6 +105,22 @@ pub enum ListenerTransport {
     Tcp,
     /// TLS from the first byte (XEP-0368).
     Tls,
+    /// WebSocket (RFC 7395), without TLS: for a reverse proxy on this host, or one that the operator vouches for.
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
+}
+
+impl ListenerTransport {
+    /// TLS comes before everything else.
+    pub fn is_direct_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::Wss)
+    }
+
+    /// A WebSocket handshake comes before XMPP.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
 }
 
 /// One listener.
@@ -347,13 +371,11 @@ fn read_config(
         .filter_map(|reader| read_listener(source, reader, &mut taken))
         .collect();
     let tables = sections(source, &mut top, "certificate");
-    let mut tls_listeners = listeners
-        .iter()
-        .filter(|l| l.transport == ListenerTransport::Tls);
+    let mut tls_listeners = listeners.iter().filter(|l| l.transport.is_direct_tls());
     if whole && tables.as_ref().is_some_and(Vec::is_empty) && tls_listeners.next().is_some() {
         source.mistake(
             top.span(),
-            "a listener with transport \"tls\" needs a [[certificate]]",
+            "a listener with transport \"tls\" or \"wss\" needs a [[certificate]]",
         );
     }
     let mut certificates = Vec::new();
@@ -376,6 +398,10 @@ fn read_config(
             "a listener with `request_client_certificate = true` needs `tls.client_ca`: no certificate could pass",
         );
     }
+    let websocket = top
+        .table(source, "websocket")
+        .map(|r| websocket::read(source, r))
+        .unwrap_or_default();
     let tcp = top
         .table(source, "tcp")
         .map(|r| read_tcp(source, r))
@@ -417,6 +443,7 @@ fn read_config(
         listeners,
         certificates,
         tls,
+        websocket,
         tcp,
         limits,
         metrics,
@@ -618,10 +645,12 @@ fn read_listener(
             .and_then(|t| match t.as_ref().as_str() {
                 "tcp" => Some(ListenerTransport::Tcp),
                 "tls" => Some(ListenerTransport::Tls),
+                "ws" => Some(ListenerTransport::Ws),
+                "wss" => Some(ListenerTransport::Wss),
                 other => {
                     source.mistake(
                         t.span(),
-                        format!("`listener.transport` is \"tcp\" or \"tls\", not \"{other}\""),
+                        format!("`listener.transport` is \"tcp\", \"tls\", \"ws\" or \"wss\", not \"{other}\""),
                     );
                     None
                 }
@@ -642,6 +671,11 @@ fn read_listener(
     };
     let proxy_from = read_proxy(source, &mut reader);
     let request_client_certificate = reader.boolean(source, "request_client_certificate", false);
+    let tls_in_front = reader.boolean(source, "tls_in_front", false);
+    if let (Some(kind), Some(transport)) = (kind, transport) {
+        let tls = (tls_in_front, request_client_certificate);
+        websocket::check_listener(source, &reader, kind, transport, &listen, tls);
+    }
     reader.finish(source);
     Some(ListenerConfig {
         kind: kind?,

@@ -6,6 +6,7 @@
 //! ```text
 //!  Connecting (dialled) ──► Handshake (TLS from the first byte) ──► Opening ──► Live ──► Closing ──► gone
 //!                     └───► Opening (plain TCP) ──────────────────►      │
+//!  A WebSocket client has Greeting (its HTTP request) before Opening; whoever gets another answer than the upgrade is Answered.
 //!  Opening: the link has been asked for an id.   Live: has one; STARTTLS happens inside Live.
 //!  Closing: the last bytes are out or waiting; we wait for their acknowledgement, not for input.
 //! ```
@@ -18,6 +19,7 @@ use mio::net::TcpStream;
 use proto::frame::{CloseReason, ConnId, Dial, ListenerKind, Transport};
 
 use crate::tls::Tls;
+use crate::websocket::WebSocket;
 
 /// Where a connection is in the event-loop threads: thread, generation and slot. Also its mio token, so an event
 /// for an earlier connection in the same slot is recognised.
@@ -66,6 +68,10 @@ pub enum Stage {
     Connecting,
     /// TLS from the first byte, not done; the link does not know the connection.
     Handshake,
+    /// A WebSocket listener's: the request is still to come; the link does not know the connection.
+    Greeting,
+    /// Its request was answered in HTTP: to be closed, and the link does not know of it.
+    Answered,
     /// The link has been asked.
     Opening,
     /// The link knows it.
@@ -265,6 +271,8 @@ pub struct Conn {
     pub backlog: Option<Box<Backlog>>,
     /// TLS.
     pub tls: Option<Box<ConnTls>>,
+    /// WebSocket.
+    pub websocket: Option<Box<WebSocket>>,
     /// Only for dialled ones.
     pub dialled: Option<Box<Dialled>>,
     /// First and last item of this turn's output.
@@ -277,6 +285,11 @@ impl Conn {
     /// Bytes waiting for the socket.
     pub fn backlog_len(&self) -> usize {
         self.backlog.as_ref().map_or(0, |b| b.len())
+    }
+
+    /// Only its last bytes are waited for.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Closing | Stage::Answered)
     }
 
     /// Bytes the kernel has taken.

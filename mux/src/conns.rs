@@ -11,12 +11,13 @@ mod dial;
 mod orders;
 mod output;
 mod reading;
+mod websocket;
 
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,13 +26,15 @@ use mio::{Interest, Registry};
 use proto::frame::{CloseReason, ConnId, ListenerKind, Open, TlsFacts, Transport};
 use slab::Slab;
 
-use crate::config::{LimitsConfig, ListenerTransport};
+use crate::config::{LimitsConfig, ListenerTransport, WebSocketConfig};
 use crate::conn::{Admission, Conn, ConnTls, Key, Marks, NONE, Stage};
 use crate::gate::Bucket;
 use crate::listen::Accepted;
 use crate::metrics::{self, Metrics};
 use crate::sys;
 use crate::tls::certs::Certs;
+use crate::websocket::frame::Header;
+use crate::websocket::{WebSocket, handshake, status_of};
 
 /// How often acknowledged bytes are asked for, while an element is outstanding anywhere. A recipient's pending
 /// mark waits so long; an ioctl per active connection costs a quarter microsecond.
@@ -64,8 +67,9 @@ pub enum Opening {
 pub trait Above {
     /// A connection is ready to be opened.
     fn open(&mut self, now: Instant, key: Key, open: Open) -> Opening;
-    /// Bytes of a client. Returns how many more may be read, if that is known here.
-    fn input(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) -> Option<u64>;
+    /// Bytes of a client; `message_end` as `MuxSide::input` has it. Returns how many more may be read, if that is known here.
+    fn input(&mut self, now: Instant, conn: ConnId, bytes: &[u8], message_end: bool)
+    -> Option<u64>;
     /// The connection has read all it may; `total` is how much that was. Returns how many more may be read, if
     /// known here; else, or at 0, [`ConnSet::set_input_limit`] follows.
     fn want_room(&mut self, now: Instant, key: Key, conn: ConnId, total: u64) -> Option<u64>;
@@ -88,12 +92,34 @@ pub trait Above {
 pub struct Shared {
     /// Certificates for clients.
     pub certs: Certs,
+    /// What is said of WebSocket clients now.
+    websocket: RwLock<Arc<WebSocketConfig>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
 
+impl Shared {
+    /// What is said of WebSocket clients now.
+    pub fn websocket(&self) -> Arc<WebSocketConfig> {
+        self.websocket
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The same from now on.
+    pub fn set_websocket(&self, config: WebSocketConfig) {
+        *self
+            .websocket
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+}
+
 /// One piece of this turn's output; items of a connection form a list.
 struct Item {
+    /// Of its WebSocket frame; empty for others.
+    header: Header,
     bytes: Bytes,
     /// The element that ends with it.
     element: u64,
@@ -130,6 +156,7 @@ pub struct ConnSet {
     next_age: Option<Instant>,
     logins: VecDeque<(Instant, Key)>,
     handshake_ends: VecDeque<(Instant, Key)>,
+    pings: VecDeque<(Instant, Key)>,
     handshakes: Handshakes,
     /// Of how many threads with connections this is one: rates are shared out.
     share: usize,
@@ -170,6 +197,7 @@ impl ConnSet {
             next_age: None,
             logins: VecDeque::new(),
             handshake_ends: VecDeque::new(),
+            pings: VecDeque::new(),
             handshakes,
             share,
         }
@@ -192,12 +220,26 @@ impl ConnSet {
         let transport = match accepted.transport {
             ListenerTransport::Tcp => Transport::Tcp,
             ListenerTransport::Tls => Transport::Tls,
+            ListenerTransport::Ws => Transport::WebSocket,
+            ListenerTransport::Wss => Transport::WebSocketTls,
         };
         let slot = self.insert(socket, peer, kind, transport);
         self.slots[slot].counted = true;
         self.slots[slot].request_certificate = accepted.request_certificate;
+        if accepted.transport.is_websocket() {
+            self.slots[slot].websocket = Some(WebSocket::new());
+        }
         let key = self.slots[slot].key;
         match transport {
+            Transport::WebSocket => {
+                self.slots[slot].stage = Stage::Greeting;
+                self.handshake_ends
+                    .push_back((now + self.limits.handshake, key));
+                self.wake_by(now + AGE_TICK);
+                if !self.register(slot) {
+                    self.end(now, slot, CloseReason::SocketError, above);
+                }
+            }
             Transport::Tls | Transport::WebSocketTls => {
                 self.slots[slot].stage = Stage::Handshake;
                 if self.begin_tls(now, slot, true, false) && self.register(slot) {
@@ -205,7 +247,7 @@ impl ConnSet {
                 }
                 self.end(now, slot, CloseReason::TlsError, above);
             }
-            Transport::Tcp | Transport::WebSocket => {
+            Transport::Tcp => {
                 self.open(now, slot, None, above);
                 if let Some(slot) = self.find(key)
                     && !self.register(slot)
@@ -252,6 +294,7 @@ impl ConnSet {
             marks: Marks::default(),
             backlog: None,
             tls: None,
+            websocket: None,
             dialled: None,
             turn: (NONE, NONE),
             linger: None,
@@ -294,8 +337,16 @@ impl ConnSet {
             Opening::Later => {}
             Opening::Refused => {
                 metrics::add(&self.shared.metrics.refused_no_server, 1);
-                self.end(now, slot, CloseReason::Limit, above);
+                self.turn_away(now, slot, above);
             }
+        }
+    }
+
+    /// There is no server for the connection.
+    fn turn_away(&mut self, now: Instant, slot: usize, above: &mut impl Above) {
+        match self.slots[slot].websocket {
+            Some(_) => self.answer(now, slot, &handshake::no_server()),
+            None => self.end(now, slot, CloseReason::Limit, above),
         }
     }
 
@@ -304,9 +355,11 @@ impl ConnSet {
         conn.id = id;
         conn.stage = Stage::Live;
         conn.input_limit = limit;
+        self.switch_protocols(now, slot);
+        let conn = &self.slots[slot];
         if conn.kind == ListenerKind::C2s && conn.counted {
             self.logins.push_back((now + self.limits.login, conn.key));
-            self.next_age.get_or_insert(now + AGE_TICK);
+            self.wake_by(now + AGE_TICK);
         } else if conn.counted && !conn.noted {
             // Servers and components prove themselves by other means; the login limits are for clients.
             self.set_noted(self.slots[slot].key, above);
@@ -334,6 +387,7 @@ impl ConnSet {
         let wanted = crate::tls::certs::Wanted {
             kind: conn.kind,
             direct,
+            http: conn.websocket.is_some(),
             request_certificate,
         };
         let Ok(tls) = crate::tls::Tls::server(configs.server(wanted)) else {
@@ -342,7 +396,7 @@ impl ConnSet {
         conn.tls = Some(ConnTls::new(tls));
         self.handshake_ends
             .push_back((now + self.limits.handshake, conn.key));
-        self.next_age.get_or_insert(now + AGE_TICK);
+        self.wake_by(now + AGE_TICK);
         true
     }
 
@@ -414,6 +468,11 @@ impl ConnSet {
         }
     }
 
+    /// Ages are to be looked at by then.
+    fn wake_by(&mut self, at: Instant) {
+        self.next_age = Some(self.next_age.map_or(at, |earlier| earlier.min(at)));
+    }
+
     fn ages(&mut self, now: Instant, above: &mut impl Above) {
         while let Some(key) = due(&mut self.logins, now) {
             if let Some(slot) = self.find(key)
@@ -434,12 +493,18 @@ impl ConnSet {
                     .is_some_and(|t| t.admission != Admission::Done);
             if late && conn.stage == Stage::Connecting {
                 self.dial_next(now, slot, "timed out", above);
+            } else if conn.stage == Stage::Greeting {
+                self.answer(now, slot, &handshake::too_slow());
             } else if late {
                 self.end(now, slot, CloseReason::TlsError, above);
             }
         }
-        let left = !self.logins.is_empty() || !self.handshake_ends.is_empty();
-        self.next_age = left.then_some(now + AGE_TICK);
+        while let Some(key) = due(&mut self.pings, now) {
+            self.ping(now, key);
+        }
+        let queues = [&self.logins, &self.handshake_ends, &self.pings];
+        let first = queues.iter().filter_map(|q| Some(q.front()?.0)).min();
+        self.next_age = first.map(|at| at.max(now + AGE_TICK));
     }
 
     /// Asks the kernel what clients have acknowledged.
@@ -467,8 +532,10 @@ impl ConnSet {
     fn look(&mut self, now: Instant, slot: usize, above: &mut impl Above) -> bool {
         let left = self.report_drained(now, slot, above);
         let conn = &self.slots[slot];
-        if conn.stage == Stage::Closing {
-            let done = conn.backlog.is_none() && left == 0;
+        if conn.is_closing() {
+            // A WebSocket client has its own Close to say; then it is for us to close first (RFC 6455 §7.1.1).
+            let patient = conn.websocket.as_ref().is_some_and(|w| !w.close_received);
+            let done = conn.backlog.is_none() && left == 0 && !patient;
             if done || conn.linger.is_none_or(|t| t <= now) {
                 let reason = conn.close_after.unwrap_or(CloseReason::Normal);
                 self.end(now, slot, reason, above);
@@ -505,6 +572,7 @@ impl ConnSet {
 
     /// Ends a connection now: last counts, Closed, socket gone.
     fn end(&mut self, now: Instant, slot: usize, reason: CloseReason, above: &mut impl Above) {
+        self.last_frame(slot, status_of(reason));
         if matches!(self.slots[slot].stage, Stage::Live | Stage::Closing) {
             self.report_drained(now, slot, above);
             above.closed(now, self.slots[slot].id, reason);

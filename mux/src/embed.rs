@@ -138,6 +138,7 @@ fn run_threads(
     http: Option<HttpListener>,
 ) -> io::Result<Mux> {
     let addresses = listeners.addresses();
+    shared.set_websocket(config.websocket.clone());
     let metrics = shared.metrics.clone();
     set_expiry(&metrics, &loader);
     let poll = Poll::new()?;
@@ -236,6 +237,9 @@ impl Mux {
         }
         if a.server_lost != b.server_lost || a.unsettled_bytes_max != b.unsettled_bytes_max {
             said.push("server_lost_s and unsettled_bytes_max change only with a restart".into());
+        }
+        if old.websocket != config.websocket {
+            said.push("websocket options changed for new connections".into());
         }
         if old.tcp != config.tcp {
             said.push("tcp options changed for new connections".into());

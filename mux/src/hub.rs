@@ -82,8 +82,14 @@ impl Above for Core {
         }
     }
 
-    fn input(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) -> Option<u64> {
-        Some(self.mux.input(now, conn, bytes, false) as u64)
+    fn input(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        bytes: &[u8],
+        message_end: bool,
+    ) -> Option<u64> {
+        Some(self.mux.input(now, conn, bytes, message_end) as u64)
     }
 
     fn want_room(&mut self, _now: Instant, _key: Key, conn: ConnId, _total: u64) -> Option<u64> {
@@ -707,10 +713,14 @@ impl Hub {
                     };
                     self.order(now, usize::from(key.thread()), order);
                 }
-                Report::Input { conn, len } => {
+                Report::Input {
+                    conn,
+                    len,
+                    message_end,
+                } => {
                     let (these, rest) = bytes.split_at(len);
                     bytes = rest;
-                    self.core.mux.input(now, conn, these, false);
+                    self.core.mux.input(now, conn, these, message_end);
                 }
                 Report::WantRoom { key, conn, total } => {
                     let room = self.core.mux.input_room(conn) as u64;
@@ -750,6 +760,9 @@ impl Hub {
                 }
             }
             self.listeners.look_again();
+        }
+        if self.config.websocket != old.websocket {
+            self.shared.set_websocket(self.config.websocket.clone());
         }
         if self.config.tcp != old.tcp {
             self.listeners.set_tcp(&self.config.tcp);

@@ -1,8 +1,8 @@
 //! The multiplexor: owns client sockets, moves bytes between them and the server's link, knows no XMPP.
 //!
 //! ```text
-//!  socket ─► conns (reading, TLS) ─► hub (MuxSide) ─► link ══ frames ══► imserver
-//!  socket ◄─ conns (output, TLS)  ◄─ hub (MuxSide) ◄─ link ◄═ frames ═══╛
+//!  socket ─► conns (reading, TLS, WebSocket) ─► hub (MuxSide) ─► link ══ frames ══► imserver
+//!  socket ◄─ conns (output, TLS, WebSocket)  ◄─ hub (MuxSide) ◄─ link ◄═ frames ═══╛
 //! ```
 //!
 //! One thread does all of it by default; with more, one drives the link and the others hold connections
@@ -25,6 +25,7 @@ mod proxy;
 mod resolve;
 mod sys;
 mod tls;
+mod websocket;
 
 pub use embed::{Mux, StartError, Stopper, start};
 pub use link::LinkTransport;

@@ -87,6 +87,10 @@ counters! {
     handshakes_failed, "counter", "mux_tls_handshakes_failed_total";
     /// TLS handshakes under way.
     handshaking, "gauge", "mux_tls_handshaking";
+    /// WebSocket handshakes finished.
+    upgrades, "counter", "mux_websocket_upgrades_total";
+    /// Requests at WebSocket listeners answered otherwise: `host-meta`, and what was refused.
+    http_answers, "counter", "mux_websocket_http_answers_total";
     /// 1 while the link is up.
     link_up, "gauge", "mux_link_up";
     /// Times the link came up.

@@ -103,7 +103,11 @@ pub enum Report {
     /// As [`Above::open`].
     Open { key: Key, open: Box<Open> },
     /// As [`Above::input`]; the bytes are the next `len` of the batch.
-    Input { conn: ConnId, len: usize },
+    Input {
+        conn: ConnId,
+        len: usize,
+        message_end: bool,
+    },
     /// As [`Above::want_room`].
     WantRoom { key: Key, conn: ConnId, total: u64 },
     /// As [`Above::secured`].
@@ -138,14 +142,28 @@ impl Above for Reports {
         Opening::Later
     }
 
-    fn input(&mut self, _now: Instant, conn: ConnId, bytes: &[u8]) -> Option<u64> {
+    fn input(
+        &mut self,
+        _now: Instant,
+        conn: ConnId,
+        bytes: &[u8],
+        message_end: bool,
+    ) -> Option<u64> {
         self.bytes.extend_from_slice(bytes);
-        // Reads of one connection in a row are one input.
+        // Reads of one connection in a row are one input, up to the end of a message.
         match self.reports.last_mut() {
-            Some(Report::Input { conn: last, len }) if *last == conn => *len += bytes.len(),
+            Some(Report::Input {
+                conn: last,
+                len,
+                message_end: end @ false,
+            }) if *last == conn => {
+                *len += bytes.len();
+                *end = message_end;
+            }
             _ => self.reports.push(Report::Input {
                 conn,
                 len: bytes.len(),
+                message_end,
             }),
         }
         None

@@ -9,6 +9,7 @@ use xmpp::element::Element;
 use xmpp::error::StanzaError;
 use xmpp::node::Node;
 use xmpp::ns;
+use xmpp::stream::framing;
 
 impl Session {
     /// Sends one element. Never after the end. One that no link carries (a roster with very many contacts of groups) is not counted
@@ -17,7 +18,7 @@ impl Session {
         if matches!(self.stage, Stage::Closing { .. }) || self.mux_closed {
             return;
         }
-        if bytes.len() > OUTPUT_ELEMENT_BYTES_MAX {
+        if bytes.len() > OUTPUT_ELEMENT_BYTES_MAX - framing::ADDED_BYTES {
             let len = bytes.len();
             tracing::debug!(len, "longer than a link carries: not sent");
             if let Some(error) = error_in_place_of(&bytes) {
@@ -31,6 +32,10 @@ impl Session {
             return;
         }
         let Some(key) = self.key else { return };
+        let bytes = match self.is_framed() {
+            true => framing::message(&bytes),
+            false => bytes,
+        };
         self.count_out(bytes.len(), kind, now);
         let frame = Frame::Output(
             key.conn,
@@ -380,9 +385,17 @@ impl Session {
         }
     }
 
-    /// Begins the end: nothing is sent after `last`.
-    pub fn close(&mut self, last: Bytes, reason: CloseReason) {
+    /// Begins the end: nothing is sent after `last`, which is a header that was not sent yet, an error, and the end of the stream.
+    pub fn close(&mut self, last: [Bytes; 3], reason: CloseReason) {
         if !matches!(self.stage, Stage::Closing { .. }) {
+            let last = match self.is_framed() {
+                true => last
+                    .iter()
+                    .filter(|part| !part.is_empty())
+                    .map(framing::message)
+                    .collect(),
+                false => vec![last.concat().into()],
+            };
             self.stage = Stage::Closing {
                 last,
                 reason,

@@ -7,11 +7,12 @@ use super::{After, Shard};
 use crate::event::*;
 use crate::session::record::Record;
 use crate::session::{Flood, Holding, Session, Stage};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use proto::frame::CloseReason;
 use xmpp::element::Element;
 use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
+use xmpp::stream::framing;
 
 /// The end of every stream of ours.
 const STREAM_END: &[u8] = b"</stream:stream>";
@@ -147,19 +148,19 @@ impl Shard {
         }
         let header = self.missing_header(slot, error.is_some());
         let session = self.session(slot);
-        let mut last = BytesMut::new();
-        if !session.mux_closed {
-            last.put_slice(&header);
-            if let Some(error) = error {
-                last.put_slice(&error);
-            }
-            last.put_slice(STREAM_END);
-        }
-        session.close(last.freeze(), reason);
+        let end = match session.is_framed() {
+            true => framing::CLOSE,
+            false => STREAM_END,
+        };
+        let last = match session.mux_closed {
+            true => Default::default(),
+            false => [header, error.unwrap_or_default(), Bytes::from_static(end)],
+        };
+        session.close(last, reason);
         session.forget_waits();
         if session.holds_for.is_some() && session.sm.is_some() {
             // What has come and was not taken yet may acknowledge something too.
-            self.last_words(slot, Bytes::new());
+            self.last_words(slot, None);
         }
         self.settle(slot);
     }

@@ -11,7 +11,7 @@ use crate::presence::Directed;
 use crate::session::{Bound, Flood, OutKind, Session, Stage};
 use crate::settings::{Conflict, Settings};
 use bytes::Bytes;
-use proto::frame::{CloseReason, Frame, NoteKey, Open, StartTls, TlsFacts};
+use proto::frame::{CloseReason, Frame, NoteKey, Open, StartTls, TlsFacts, Transport};
 use xmpp::error::{StanzaError, StreamError};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::negotiation::{self, Action, FailedLogin, LoginFailure, Negotiation};
@@ -26,7 +26,17 @@ impl Shard {
         if let Some(tls) = &open.tls {
             certify(&mut negotiation, tls, &self.settings);
         }
-        let parser = StreamParser::new(self.limits(false));
+        let framed = matches!(
+            open.transport,
+            Transport::WebSocket | Transport::WebSocketTls
+        );
+        let parser = match framed {
+            true => StreamParser::new_framed(self.limits(false)),
+            false => StreamParser::new(self.limits(false)),
+        };
+        if framed {
+            negotiation = negotiation.framed();
+        }
         let mut session = Session::new(key, open, parser, Box::new(negotiation), self.now);
         session.mux = mux;
         let slot = self.insert_session(session);

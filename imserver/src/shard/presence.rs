@@ -21,6 +21,7 @@ use xmpp::error::{StanzaError, StreamError};
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::node::escape_into;
 use xmpp::stanza::{Direction, Rewrite, is_reserved};
+use xmpp::stream::framing;
 
 /// Presence held back for one session while its output window is full: senders, newest stanza each. Of bytes it may be an output
 /// window more.
@@ -491,7 +492,8 @@ impl Shard {
         let now = self.now;
         let settings = self.settings.clone();
         let restarted = self.restarted();
-        let mut per_link: HashMap<LinkId, Vec<FanoutTarget>> = HashMap::default();
+        // For each link those on TCP, and those on WebSocket, who get it with its namespace.
+        let mut per_link: HashMap<(LinkId, bool), Vec<FanoutTarget>> = HashMap::default();
         for &target in targets {
             let Some(user) = self.users.get(target) else {
                 continue;
@@ -515,7 +517,8 @@ impl Shard {
                     && !session.holds_back()
                 {
                     session.count_out(len, OutKind::STANZA, now);
-                    per_link.entry(key.link).or_default().push(FanoutTarget {
+                    let group = (key.link, session.is_framed());
+                    per_link.entry(group).or_default().push(FanoutTarget {
                         conn: key.conn,
                         insert: insert.clone(),
                         stored: None,
@@ -529,9 +532,12 @@ impl Shard {
         }
         let mut links: Vec<_> = per_link.into_iter().collect();
         links.sort_by_key(|(l, _)| *l);
-        for (link, targets) in links {
+        for ((link, framed), targets) in links {
             let frame = Frame::Fanout(Fanout {
-                prefix: fan.prefix.clone(),
+                prefix: match framed {
+                    true => framing::beginning(&fan.prefix),
+                    false => fan.prefix.clone(),
+                },
                 suffix: fan.suffix.clone(),
                 stanza: true,
                 targets,

@@ -27,24 +27,26 @@ impl Shard {
         let session = self.session(slot);
         if matches!(session.stage, Stage::Closing { .. }) {
             if session.holds_for.is_some() && session.sm.is_some() {
-                self.last_words(slot, input.bytes);
+                self.last_words(slot, Some(input));
             }
             return;
         }
         if self.strange_bytes(slot, input.bytes.len()) {
             return;
         }
-        self.session(slot).parser.push(input.bytes);
+        self.session(slot).push_input(input);
         self.parse(slot);
     }
 
     /// An ended session holds messages, and its client may have acknowledged some before it knew: of all that still comes, this
     /// counts. Nothing of it is settled.
-    pub(super) fn last_words(&mut self, slot: u32, bytes: Bytes) {
+    pub(super) fn last_words(&mut self, slot: u32, input: Option<Input>) {
         let mut delivered = Vec::new();
         let session = self.session(slot);
         session.freeze_settled();
-        session.parser.push(bytes);
+        if let Some(input) = input {
+            session.push_input(input);
+        }
         while let Ok(Some(StreamEvent::Element(element))) = session.parser.poll() {
             let h = element.attr("h").and_then(|h| h.parse::<u32>().ok());
             if element.is("a", ns::SM)

@@ -57,6 +57,7 @@ fn the_example_is_whole_and_states_the_defaults() {
     let config = load(&file).unwrap_or_else(|all| panic!("{all:?}"));
     assert_eq!(config.limits, LimitsConfig::default());
     assert_eq!(config.tcp, TcpConfig::default());
+    assert_eq!(config.websocket.ping, WebSocketConfig::default().ping);
     assert_eq!(config.tls.watch, TlsConfig::default().watch);
     let text = std::fs::read_to_string(&file).expect("read");
     for key in [
@@ -77,6 +78,10 @@ fn the_example_is_whole_and_states_the_defaults() {
         "unsettled_bytes_max",
         "server_lost_s",
         "watch_s",
+        "tls_in_front",
+        "origins",
+        "host_meta",
+        "ping_s",
         "client_ca",
         "nodelay",
         "keepalive_s",
@@ -276,5 +281,79 @@ fn unix_and_plain_loopback_servers_need_no_files() {
         );
         let found = mistakes(&text);
         assert!(found.is_empty(), "{found:?}");
+    }
+}
+
+#[test]
+fn a_websocket_listener_without_tls_is_for_this_host() {
+    let ws = |lines: &str| {
+        GOOD.replace(
+            "transport = \"tcp\"\nlisten = [\"0.0.0.0:5222\", \"[::]:5222\"]",
+            lines,
+        )
+    };
+    for good in [
+        "transport = \"ws\"\nlisten = [\"127.0.0.1:5280\", \"[::1]:5280\"]",
+        "transport = \"ws\"\nlisten = [\"10.1.1.1:5280\"]\ntls_in_front = true",
+        "transport = \"wss\"\nlisten = [\"0.0.0.0:5443\"]\nrequest_client_certificate = false",
+    ] {
+        assert_eq!(mistakes(&ws(good)), [""; 0], "{good}");
+    }
+    let rows = [
+        (
+            "transport = \"ws\"\nlisten = [\"127.0.0.1:5280\", \"0.0.0.0:5280\"]",
+            "no loopback address: passwords would cross the network in the clear",
+        ),
+        (
+            "transport = \"ws\"\nlisten = [\"127.0.0.1:0\"]\nrequest_client_certificate = true",
+            "means nothing without TLS",
+        ),
+        (
+            "transport = \"wss\"\nlisten = [\"127.0.0.1:0\"]\ntls_in_front = true",
+            "is for transport \"ws\" only",
+        ),
+        (
+            "transport = \"tcp\"\nlisten = [\"127.0.0.1:0\"]\ntls_in_front = true",
+            "is for transport \"ws\" only",
+        ),
+    ];
+    for (bad, want) in rows {
+        let found = mistakes(&ws(bad));
+        assert!(found.iter().any(|m| m.contains(want)), "{bad}: {found:?}");
+    }
+    let s2s = ws("transport = \"wss\"\nlisten = [\"127.0.0.1:0\"]").replacen("c2s", "s2s", 1);
+    assert!(mistakes(&s2s)[0].contains("is for clients"));
+    let bare = "name = \"m\"\n[[server]]\nname = \"main\"\naddress = \"unix:a\"\n\
+                [[listener]]\nkind = \"c2s\"\ntransport = \"wss\"\nlisten = [\"127.0.0.1:0\"]\n";
+    assert!(mistakes(bare)[0].contains("needs a [[certificate]]"));
+}
+
+#[test]
+fn origins_and_addresses_of_websocket() {
+    let with = |lines: &str| format!("{GOOD}[websocket]\n{lines}\n");
+    let text = with(
+        "origins = [\"https://Chat.example.org\", \"capacitor://localhost\", \"http://[::1]:8080\", \"null\"]\n\
+         host_meta = [\"wss://example.org:5443/xmpp-websocket\", \"ws://localhost/x?a=b\"]\nping_s = 0",
+    );
+    let config = parse(&text, Path::new("/etc/isthmus/mux.toml")).expect("good");
+    let policy = &config.websocket.policy;
+    assert_eq!(policy.origins[0], "https://chat.example.org");
+    assert_eq!((policy.origins.len(), policy.any_origin), (4, false));
+    assert_eq!(policy.host_meta.len(), 2);
+    assert!(config.websocket.ping.is_zero());
+    let all = parse(&with("origins = [\"*\"]"), Path::new("m")).expect("good");
+    assert!(all.websocket.policy.any_origin && all.websocket.policy.origins.is_empty());
+    for bad in [
+        "origins = [\"chat.example.org\"]",
+        "origins = [\"https://chat.example.org/\"]",
+        "origins = [\"*.example.org\"]",
+        "origins = \"*\"",
+        "host_meta = [\"https://example.org/\"]",
+        "host_meta = [\"wss://\"]",
+        "host_meta = [\"wss://a'><b\"]",
+        "ping_s = -1",
+        "pong_s = 1",
+    ] {
+        assert_eq!(mistakes(&with(bad)).len(), 1, "{bad}");
     }
 }

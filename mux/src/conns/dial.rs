@@ -55,7 +55,7 @@ impl ConnSet {
             conn.dialled = Some(Box::new(dialled));
             self.handshake_ends
                 .push_back((now + self.limits.handshake, conn.key));
-            self.next_age.get_or_insert(now + AGE_TICK);
+            self.wake_by(now + AGE_TICK);
             if !self.register(slot) {
                 self.dial_next(now, slot, "cannot be watched", above);
             }
@@ -125,7 +125,7 @@ impl ConnSet {
         metrics::add(&self.shared.metrics.handshaking, 1);
         self.handshake_ends
             .push_back((now + self.limits.handshake, self.slots[slot].key));
-        self.next_age.get_or_insert(now + AGE_TICK);
+        self.wake_by(now + AGE_TICK);
         self.send_raw(now, slot, &first);
         true
     }

@@ -9,6 +9,7 @@ use proto::frame::{CloseReason, ConnId};
 
 use super::{AGE_TICK, Above, ConnSet, Item};
 use crate::conn::{Key, NONE, Stage};
+use crate::websocket::frame::{GOING_AWAY, Header};
 
 impl ConnSet {
     /// The link has given the connection its id, and says up to how many input bytes may be read.
@@ -32,7 +33,7 @@ impl ConnSet {
     /// The link has refused the connection.
     pub fn refused(&mut self, now: Instant, key: Key, above: &mut impl Above) {
         if let Some(slot) = self.find(key) {
-            self.end(now, slot, CloseReason::Limit, above);
+            self.turn_away(now, slot, above);
         }
     }
 
@@ -44,7 +45,12 @@ impl ConnSet {
             return;
         }
         let at = self.items.len() as u32;
+        let header = match conn.websocket {
+            Some(_) => Header::text(bytes.len()),
+            None => Header::default(),
+        };
         self.items.push(Item {
+            header,
             bytes,
             element,
             next: NONE,
@@ -141,6 +147,7 @@ impl ConnSet {
     /// The link does not know the connection any more.
     pub fn forget(&mut self, key: Key, above: &mut impl Above) {
         if let Some(slot) = self.find(key) {
+            self.last_frame(slot, GOING_AWAY);
             self.remove(slot, above);
         }
     }
@@ -168,6 +175,6 @@ impl ConnSet {
                 self.end(now, slot, CloseReason::Shutdown, above);
             }
         }
-        self.next_age.get_or_insert(now + AGE_TICK);
+        self.wake_by(now + AGE_TICK);
     }
 }

@@ -12,6 +12,7 @@ use super::{Above, BUFFER_KEPT, ConnSet, LINGER};
 use crate::conn::{Conn, NONE, Stage};
 use crate::metrics;
 use crate::tls::TlsError;
+use crate::websocket::status_of;
 
 /// Slices of one vectored write.
 const SLICES: usize = 64;
@@ -55,6 +56,8 @@ impl ConnSet {
             }
             if conn.tls.is_some() {
                 self.write_tls(now, slot, first);
+            } else if conn.websocket.is_some() {
+                self.write_frames(now, slot, first);
             } else {
                 self.write_plain(now, slot, first);
             }
@@ -111,6 +114,24 @@ impl ConnSet {
         self.after_write(now, slot);
     }
 
+    /// WebSocket frames without TLS: put together, because headers of their own make poor slices.
+    fn write_frames(&mut self, now: Instant, slot: usize, first: u32) {
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let conn = &mut self.slots[slot];
+        let mut at = first;
+        while at != NONE {
+            let item = &self.items[at as usize];
+            plain.extend_from_slice(item.header.bytes());
+            plain.extend_from_slice(&item.bytes);
+            conn.marks
+                .push(conn.queued + plain.len() as u64, item.element);
+            at = item.next;
+        }
+        self.send_raw(now, slot, &plain);
+        self.plain = plain;
+    }
+
     fn write_tls(&mut self, now: Instant, slot: usize, first: u32) {
         let mut cipher = std::mem::take(&mut self.cipher);
         cipher.clear();
@@ -154,18 +175,39 @@ impl ConnSet {
         let mut at = first;
         while at != NONE {
             let item = &items[at as usize];
-            let mut bytes = &item.bytes[..];
-            while plain.len() + bytes.len() > RECORD_PLAIN {
-                let (now, later) = bytes.split_at(RECORD_PLAIN - plain.len());
-                plain.extend_from_slice(now);
-                bytes = later;
-                record(plain, at)?;
+            for mut bytes in [item.header.bytes(), &item.bytes] {
+                while plain.len() + bytes.len() > RECORD_PLAIN {
+                    let (now, later) = bytes.split_at(RECORD_PLAIN - plain.len());
+                    plain.extend_from_slice(now);
+                    bytes = later;
+                    record(plain, at)?;
+                }
+                plain.extend_from_slice(bytes);
             }
-            plain.extend_from_slice(bytes);
             at = item.next;
         }
         // Never empty: the loop above leaves at least the last byte of the last element.
         record(plain, NONE)
+    }
+
+    /// Writes bytes that are no element, through TLS if there is any, behind what waits.
+    pub(super) fn say(&mut self, now: Instant, slot: usize, bytes: &[u8]) {
+        let mut cipher = std::mem::take(&mut self.cipher);
+        cipher.clear();
+        let sealed = match &mut self.slots[slot].tls {
+            Some(state) => bytes
+                .chunks(RECORD_PLAIN)
+                .try_for_each(|piece| state.tls.encrypt(piece, &mut cipher)),
+            None => {
+                cipher.extend_from_slice(bytes);
+                Ok(())
+            }
+        };
+        match sealed {
+            Ok(()) => self.send_raw(now, slot, &cipher),
+            Err(_) => self.break_off(slot),
+        }
+        self.cipher = cipher;
     }
 
     /// Writes bytes as they are, behind what waits.
@@ -218,7 +260,7 @@ impl ConnSet {
             self.break_off(slot);
         }
         let conn = &mut self.slots[slot];
-        if conn.stage == Stage::Closing && conn.backlog.is_none() && !conn.shut {
+        if conn.is_closing() && conn.backlog.is_none() && !conn.shut {
             conn.shut = true;
             // Fails only if the far end is gone already.
             let _ = conn.socket.shutdown(std::net::Shutdown::Write);
@@ -236,10 +278,17 @@ impl ConnSet {
     }
 
     fn begin_close(&mut self, now: Instant, slot: usize) {
+        let reason = self.slots[slot].close_after.unwrap_or(CloseReason::Normal);
+        self.send_close(now, slot, status_of(reason));
+        self.linger(now, slot, Stage::Closing);
+    }
+
+    /// Nothing is said any more; what was said is waited for.
+    pub(super) fn linger(&mut self, now: Instant, slot: usize, stage: Stage) {
         let mut cipher = std::mem::take(&mut self.cipher);
         cipher.clear();
         let conn = &mut self.slots[slot];
-        conn.stage = Stage::Closing;
+        conn.stage = stage;
         conn.linger = Some(now + LINGER);
         if let Some(state) = &mut conn.tls {
             state.tls.close_notify(&mut cipher);

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use proto::frame::CloseReason;
 
-use super::{Above, ConnSet, PARTIAL_ROOM, READ_BYTES, READS_PER_TURN};
+use super::{Above, ConnSet, PARTIAL_ROOM, READ_BYTES, READS_PER_TURN, websocket};
 use crate::conn::{Admission, Conn, ConnTls, Stage};
 use crate::metrics;
 use crate::tls::TlsEvent;
 
 /// What one read led to.
-enum Got {
+pub(super) enum Got {
     /// More may be there.
     Full,
     /// The socket is empty.
@@ -34,7 +34,7 @@ impl ConnSet {
             if !self.slots[slot].readable {
                 return;
             }
-            let got = if self.slots[slot].stage == Stage::Closing {
+            let got = if self.slots[slot].is_closing() {
                 self.discard(slot)
             } else if self.slots[slot].tls.is_some() {
                 self.read_tls(now, slot, above)
@@ -52,7 +52,7 @@ impl ConnSet {
                 Got::Blocked | Got::Gone => return,
                 Got::End(reason) => {
                     let conn = &self.slots[slot];
-                    let reason = if conn.stage == Stage::Closing {
+                    let reason = if conn.is_closing() {
                         conn.close_after.unwrap_or(reason)
                     } else {
                         reason
@@ -77,6 +77,9 @@ impl ConnSet {
 
     fn read_plain(&mut self, now: Instant, slot: usize, above: &mut impl Above) -> Got {
         let conn = &mut self.slots[slot];
+        if conn.stage == Stage::Greeting {
+            return self.read_greeting(now, slot, above);
+        }
         if conn.stage != Stage::Live {
             return Got::Blocked;
         }
@@ -88,11 +91,28 @@ impl ConnSet {
             Ok(0) => Got::End(CloseReason::Normal),
             Ok(n) => {
                 metrics::add(&self.shared.metrics.bytes_in, n as u64);
-                give(now, conn, &self.scratch[..n], above);
+                let taken = deliver(now, conn, &self.scratch[..n], &mut self.plain, above);
+                debug_assert_eq!(taken, n, "no more was read than there is room for");
+                self.after_frames(now, slot);
                 if n < want { Got::Empty } else { Got::Full }
             }
             Err(e) => on_error(conn, &e),
         }
+    }
+
+    /// A WebSocket client without TLS says what it wants.
+    fn read_greeting(&mut self, now: Instant, slot: usize, above: &mut impl Above) -> Got {
+        let conn = &mut self.slots[slot];
+        let n = match conn.socket.read(&mut self.scratch[..READ_BYTES]) {
+            Ok(0) => return Got::End(CloseReason::Normal),
+            Ok(n) => n,
+            Err(e) => return on_error(conn, &e),
+        };
+        metrics::add(&self.shared.metrics.bytes_in, n as u64);
+        let scratch = std::mem::take(&mut self.scratch);
+        let got = self.greeted(now, slot, &scratch[..n], above);
+        self.scratch = scratch;
+        got
     }
 
     fn read_tls(&mut self, now: Instant, slot: usize, above: &mut impl Above) -> Got {
@@ -104,11 +124,21 @@ impl ConnSet {
             return Got::Blocked;
         };
         let held = std::mem::take(&mut state.held);
-        let left = deliver(now, conn, &held, above);
-        state.held = held[left..].to_vec();
-        if !state.held.is_empty() {
+        if !held.is_empty() {
+            if conn.stage == Stage::Greeting {
+                conn.tls = Some(state);
+                return match self.greeted(now, slot, &held, above) {
+                    // The rest may be in the socket.
+                    Got::Empty => Got::Full,
+                    got => got,
+                };
+            }
+            let taken = deliver(now, conn, &held, &mut self.plain, above);
+            state.held = held[taken..].to_vec();
+            let blocked = !state.held.is_empty();
             conn.tls = Some(state);
-            return Got::Blocked;
+            self.after_frames(now, slot);
+            return if blocked { Got::Blocked } else { Got::Full };
         }
         if state.peer_closed {
             conn.tls = Some(state);
@@ -147,6 +177,7 @@ impl ConnSet {
         let conn = &mut self.slots[slot];
         let mut cipher = std::mem::take(&mut self.cipher);
         cipher.clear();
+        let plain = &mut self.plain;
         let mut secured = None;
         let was_live = conn.stage == Stage::Live;
         // The end of a handshake and the first bytes after it may come in one step, and then the bytes before the word that TLS
@@ -167,7 +198,7 @@ impl ConnSet {
             TlsEvent::Secured(facts) => secured = Some(Some(facts)),
             TlsEvent::Plain(bytes) => {
                 let given = if announced && held.is_empty() {
-                    deliver(now, conn, bytes, above)
+                    deliver(now, conn, bytes, plain, above)
                 } else {
                     0
                 };
@@ -190,6 +221,12 @@ impl ConnSet {
             return Got::End(CloseReason::TlsError);
         }
         if let Some(Some(facts)) = secured {
+            let conn = &mut self.slots[slot];
+            if let Some(greeting) = conn.websocket.as_mut().and_then(|w| w.greeting.as_mut()) {
+                greeting.facts = Some(facts);
+                conn.stage = Stage::Greeting;
+                return Got::Full;
+            }
             let key = self.slots[slot].key;
             self.open(now, slot, Some(facts), above);
             if self.find(key).is_none() {
@@ -197,6 +234,7 @@ impl ConnSet {
                 return Got::Gone;
             }
         }
+        self.after_frames(now, slot);
         if held || peer_closed {
             // Look at what is held, or at the end, before anything more is read.
             return Got::Full;
@@ -206,7 +244,7 @@ impl ConnSet {
 }
 
 /// True if at least one byte may be read.
-fn make_room(now: Instant, conn: &mut Conn, above: &mut impl Above) -> bool {
+pub(super) fn make_room(now: Instant, conn: &mut Conn, above: &mut impl Above) -> bool {
     if conn.room() == 0
         && let Some(more) = above.want_room(now, conn.key, conn.id, conn.input_total)
     {
@@ -216,19 +254,34 @@ fn make_room(now: Instant, conn: &mut Conn, above: &mut impl Above) -> bool {
 }
 
 /// Hands bytes within the room to the link.
-fn give(now: Instant, conn: &mut Conn, bytes: &[u8], above: &mut impl Above) {
+pub(super) fn give(
+    now: Instant,
+    conn: &mut Conn,
+    bytes: &[u8],
+    message_end: bool,
+    above: &mut impl Above,
+) {
     conn.input_total += bytes.len() as u64;
-    if let Some(more) = above.input(now, conn.id, bytes) {
+    if let Some(more) = above.input(now, conn.id, bytes, message_end) {
         conn.input_limit = conn.input_total + more;
     }
 }
 
-/// Hands as many bytes to the link as there is room for; returns how many.
-fn deliver(now: Instant, conn: &mut Conn, bytes: &[u8], above: &mut impl Above) -> usize {
+/// Hands as many bytes to the link as there is room for; returns how many. `scratch` is for frames (see `websocket`).
+fn deliver(
+    now: Instant,
+    conn: &mut Conn,
+    bytes: &[u8],
+    scratch: &mut Vec<u8>,
+    above: &mut impl Above,
+) -> usize {
+    if conn.websocket.is_some() {
+        return websocket::deliver(now, conn, bytes, scratch, above);
+    }
     let mut given = 0;
     while conn.stage == Stage::Live && given < bytes.len() && make_room(now, conn, above) {
         let n = conn.room().min(bytes.len() - given);
-        give(now, conn, &bytes[given..given + n], above);
+        give(now, conn, &bytes[given..given + n], false, above);
         given += n;
     }
     given

@@ -188,6 +188,8 @@ pub struct Wanted {
     pub kind: ListenerKind,
     /// TLS from the first byte: then a wrong ALPN is refused (XEP-0368); absent is fine.
     pub direct: bool,
+    /// HTTP comes first: WebSocket.
+    pub http: bool,
     /// Ask for a client certificate.
     pub request_certificate: bool,
 }
@@ -195,8 +197,8 @@ pub struct Wanted {
 /// Everything TLS needs, made from one state of the files. Tickets are sealed by keys of this set, so a session of an
 /// old certificate is never resumed under a new one (its `tls-server-end-point` would lie).
 pub struct ServerConfigs {
-    /// STARTTLS, c2s direct, s2s direct; each without and with a request for a certificate.
-    server: [Arc<ServerConfig>; 6],
+    /// STARTTLS, c2s direct, s2s direct, HTTP; each without and with a request for a certificate.
+    server: [Arc<ServerConfig>; 8],
     /// Dialled: plain (STARTTLS), s2s direct.
     client: [Arc<ClientConfig>; 2],
 }
@@ -258,6 +260,8 @@ impl ServerConfigs {
         };
         let c2s: Option<&[u8]> = Some(b"xmpp-client");
         let s2s: Option<&[u8]> = Some(b"xmpp-server");
+        // No h2: WebSocket over HTTP/2 (RFC 8441) is another protocol.
+        let http: Option<&[u8]> = Some(b"http/1.1");
         let server = [
             make(None, false)?,
             make(None, true)?,
@@ -265,6 +269,8 @@ impl ServerConfigs {
             make(c2s, true)?,
             make(s2s, false)?,
             make(s2s, true)?,
+            make(http, false)?,
+            make(http, true)?,
         ];
         let client = [client_config(None, roots)?, client_config(s2s, roots)?];
         Ok(Self { server, client })
@@ -273,6 +279,7 @@ impl ServerConfigs {
     /// The configuration for a connection we accepted.
     pub fn server(&self, wanted: Wanted) -> Arc<ServerConfig> {
         let row = match (wanted.direct, wanted.kind) {
+            _ if wanted.http => 6,
             (false, _) | (true, ListenerKind::Component) => 0,
             (true, ListenerKind::C2s) => 2,
             (true, ListenerKind::S2s) => 4,
