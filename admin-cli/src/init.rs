@@ -71,6 +71,8 @@ pub struct CertArgs {
 struct Ports {
     c2s: u16,
     c2s_tls: u16,
+    ws: u16,
+    wss: u16,
     link: u16,
     admin: u16,
     metrics: u16,
@@ -82,6 +84,8 @@ impl Ports {
         Self {
             c2s: 5_222 + offset,
             c2s_tls: 5_223 + offset,
+            ws: 5_280 + offset,
+            wss: 5_443 + offset,
             link: 15_230 + offset,
             admin: 15_232 + offset,
             metrics: 15_233 + offset,
@@ -197,8 +201,8 @@ pub fn init(args: &InitArgs) -> anyhow::Result<String> {
     };
     Ok(format!(
         "{dir} is set up for {domain}. Start:\n  imserver --config {dir}/imserver.toml{mux}\n{people}\n\
-         Clients: port {} (STARTTLS), {} (direct TLS).",
-        ports.c2s, ports.c2s_tls
+         Clients: port {} (STARTTLS), {} (direct TLS), {} (WebSocket over TLS).",
+        ports.c2s, ports.c2s_tls, ports.wss
     ))
 }
 
@@ -340,18 +344,28 @@ fn listen(ip: IpAddr, port: u16) -> String {
 
 /// Listeners and certificate of a mux; `prefix` is the section of an embedded one.
 fn listeners(prefix: &str, ip: IpAddr, domain: &str, ports: &Ports, tls_dir: &str) -> String {
-    let listener = |transport: &str, port: u16| {
+    let listener = |transport: &str, ip: IpAddr, port: u16| {
         format!(
             "[[{prefix}listener]]\nkind = \"c2s\"\ntransport = \"{transport}\"\nlisten = [{}]\n\n",
             listen(ip, port)
         )
     };
+    let loopback = match ip.is_loopback() {
+        true => ip,
+        false => IpAddr::from([127, 0, 0, 1]),
+    };
     format!(
         "# Clients: plain TCP with STARTTLS, and TLS from the first byte.\n{}{}\
+         # Web clients: WebSocket over TLS, and without TLS for a reverse proxy on this host.\n{}{}\
          # Shown to clients. Put the site's own certificate here; it is taken up when the file changes.\n\
-         [[{prefix}certificate]]\ndomains = [\"{domain}\"]\nchain = \"{tls_dir}/{domain}.pem\"\nkey = \"{tls_dir}/{domain}.key\"\n",
-        listener("tcp", ports.c2s),
-        listener("tls", ports.c2s_tls),
+         [[{prefix}certificate]]\ndomains = [\"{domain}\"]\nchain = \"{tls_dir}/{domain}.pem\"\nkey = \"{tls_dir}/{domain}.key\"\n\n\
+         # host_meta: where web clients are sent to (XEP-0156). origins: sites beside {domain} whose pages may connect.\n\
+         [{prefix}websocket]\nhost_meta = [\"wss://{domain}:{}/xmpp-websocket\"]\norigins = []\n",
+        listener("tcp", ip, ports.c2s),
+        listener("tls", ip, ports.c2s_tls),
+        listener("wss", ip, ports.wss),
+        listener("ws", loopback, ports.ws),
+        ports.wss,
     )
 }
 

@@ -448,6 +448,12 @@ impl Session {
         self.parser.namespaces().is_framed()
     }
 
+    /// What is said on it crosses no network in the clear: by TLS, or because the mux takes WebSockets without it only from this
+    /// host, and from whom the operator has said that they have TLS in front.
+    pub fn is_encrypted(&self) -> bool {
+        self.open.tls.is_some() || self.is_framed()
+    }
+
     /// Takes bytes of the client.
     pub fn push_input(&mut self, input: proto::frame::Input) {
         self.parser.push(input.bytes);

@@ -4,6 +4,7 @@
 //! Every wait is for a condition (an element, the end of the stream) and ends after `patience`.
 
 use crate::scram::{Binding, Exchange, Hash};
+use crate::websocket::{self, Frames};
 use crate::xml::{Item, NS_STREAM, StreamReader, Xml, escape};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use base64::Engine as _;
@@ -40,11 +41,30 @@ pub enum Transport {
     StartTls,
     /// TLS from the first byte (XEP-0368).
     DirectTls,
+    /// WebSocket without TLS (RFC 7395), as behind a reverse proxy.
+    WebSocket,
+    /// WebSocket over TLS.
+    WebSocketTls,
 }
 
 impl Transport {
     /// All of them, for tables.
-    pub const ALL: [Transport; 3] = [Transport::Plain, Transport::StartTls, Transport::DirectTls];
+    pub const ALL: [Transport; 5] = [
+        Transport::Plain,
+        Transport::StartTls,
+        Transport::DirectTls,
+        Transport::WebSocket,
+        Transport::WebSocketTls,
+    ];
+
+    /// Messages of WebSocket carry the elements.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Transport::WebSocket | Transport::WebSocketTls)
+    }
+
+    fn is_direct_tls(self) -> bool {
+        matches!(self, Transport::DirectTls | Transport::WebSocketTls)
+    }
 }
 
 /// Where and how to reach a server.
@@ -56,7 +76,11 @@ pub struct Endpoint {
     pub starttls: SocketAddr,
     /// c2s port with direct TLS.
     pub direct: SocketAddr,
-    /// Which of the two, and whether TLS is started.
+    /// WebSocket without TLS.
+    pub ws: SocketAddr,
+    /// WebSocket over TLS.
+    pub wss: SocketAddr,
+    /// Which of them, and whether TLS is started.
     pub transport: Transport,
     /// TLS version to insist on; `None` takes what comes.
     pub tls: Option<&'static rustls::SupportedProtocolVersion>,
@@ -104,6 +128,8 @@ enum Io {
 /// One connection to a server.
 pub struct Client {
     io: Io,
+    /// Of a WebSocket.
+    frames: Option<Frames>,
     endpoint: Endpoint,
     reader: StreamReader,
     unread: VecDeque<Item>,
@@ -139,8 +165,10 @@ impl Client {
     /// Connects TCP, and TLS if that comes first. Sends no stream header.
     pub fn dial(endpoint: &Endpoint) -> Result<Client> {
         let target = match endpoint.transport {
+            Transport::Plain | Transport::StartTls => endpoint.starttls,
             Transport::DirectTls => endpoint.direct,
-            _ => endpoint.starttls,
+            Transport::WebSocket => endpoint.ws,
+            Transport::WebSocketTls => endpoint.wss,
         };
         let tcp =
             connect(target, endpoint.from).with_context(|| format!("connecting to {target}"))?;
@@ -150,6 +178,7 @@ impl Client {
         tcp.set_write_timeout(Some(patience))?;
         let mut client = Client {
             io: Io::Plain(tcp),
+            frames: None,
             endpoint: endpoint.clone(),
             reader: StreamReader::new(),
             unread: VecDeque::new(),
@@ -161,8 +190,16 @@ impl Client {
             handled: 0,
             counting: false,
         };
-        if endpoint.transport == Transport::DirectTls {
+        if endpoint.transport.is_direct_tls() {
             client.start_tls().context("direct TLS")?;
+        }
+        if endpoint.transport.is_websocket() {
+            match &mut client.io {
+                Io::Plain(tcp) => websocket::upgrade(tcp, &endpoint.domain)?,
+                Io::Tls(tls) => websocket::upgrade(tls, &endpoint.domain)?,
+                Io::Gone => bail!("the connection is gone"),
+            }
+            client.frames = Some(Frames::default());
         }
         Ok(client)
     }
@@ -371,8 +408,13 @@ impl Client {
                 PrivateKeyDer::from_pem_file(key)?,
             )?,
         };
-        if self.endpoint.transport == Transport::DirectTls {
-            config.alpn_protocols = vec![b"xmpp-client".to_vec()];
+        match self.endpoint.transport {
+            Transport::DirectTls => config.alpn_protocols = vec![b"xmpp-client".to_vec()],
+            // As browsers have it.
+            Transport::WebSocketTls => {
+                config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+            }
+            _ => {}
         }
         let name = ServerName::try_from(self.endpoint.domain.clone())?;
         let connection = rustls::ClientConnection::new(Arc::new(config), name)?;
@@ -412,13 +454,55 @@ impl Client {
         }
     }
 
-    /// Sends text as it is.
+    /// Sends text as it is; over WebSocket as messages, see [`websocket::messages`].
     pub fn send(&mut self, text: &str) -> Result<()> {
-        self.send_bytes(text.as_bytes())
+        if self.frames.is_none() {
+            return self.write(text.as_bytes());
+        }
+        let messages = websocket::messages(text);
+        let frames: Vec<u8> = messages
+            .iter()
+            .flat_map(|message| websocket::frame(0x81, message.as_bytes()))
+            .collect();
+        self.write(&frames)
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes as they are; over WebSocket as one message.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        match self.frames {
+            None => self.write(bytes),
+            Some(_) => self.write(&websocket::frame(0x81, bytes)),
+        }
+    }
+
+    /// Sends one element a byte at a time; over WebSocket, which has frames to cut, so that each byte of the text is a fragment,
+    /// if `fragments` is true.
+    pub fn send_slowly(&mut self, element: &str, fragments: bool) -> Result<()> {
+        let message = match self.frames {
+            None => element.to_owned(),
+            Some(_) => websocket::messages(element).concat(),
+        };
+        let wire = match (&self.frames, fragments) {
+            (None, _) => message.into_bytes(),
+            (Some(_), false) => websocket::frame(0x81, message.as_bytes()),
+            // The last one is empty.
+            (Some(_), true) => {
+                let bytes = message.bytes().enumerate();
+                let pieces = bytes.map(|(n, byte)| websocket::frame(u8::from(n == 0), &[byte]));
+                let end = websocket::frame(0x80, b"");
+                pieces.chain([end]).flatten().collect()
+            }
+        };
+        wire.iter().try_for_each(|&byte| self.write(&[byte]))
+    }
+
+    /// The status of the server's Close frame, if it is a WebSocket and that came.
+    pub fn close_status(&self) -> Option<u16> {
+        self.frames.as_ref()?.close_status
+    }
+
+    /// Bytes onto the connection, below any framing.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.io {
             Io::Plain(tcp) => tcp.write_all(bytes)?,
             Io::Tls(tls) => {
@@ -437,7 +521,19 @@ impl Client {
         }
         let deadline = Instant::now() + patience;
         loop {
-            match self.reader.poll() {
+            let polled = match &mut self.frames {
+                None => self.reader.poll(),
+                Some(frames) => {
+                    let polled = frames.poll();
+                    let replies = std::mem::take(&mut frames.replies);
+                    if !replies.is_empty() {
+                        // The server may have closed already; then reading says so.
+                        let _ = self.write(&replies);
+                    }
+                    polled
+                }
+            };
+            match polled {
                 Ok(Some(item)) => {
                     self.count(&item);
                     return Ok(item);
@@ -479,7 +575,10 @@ impl Client {
                 Err(NoItem::Closed("end of file".into()))
             }
             Ok(n) => {
-                self.reader.push(&buffer[..n]);
+                match &mut self.frames {
+                    None => self.reader.push(&buffer[..n]),
+                    Some(frames) => frames.push(&buffer[..n]),
+                }
                 Ok(())
             }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {

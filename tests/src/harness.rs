@@ -319,6 +319,8 @@ impl Site {
             domain: self.plan.domain.clone(),
             starttls: self.address(5222),
             direct: self.address(5223),
+            ws: self.address(5280),
+            wss: self.address(5443),
             transport,
             tls: None,
             identity: None,
@@ -334,6 +336,8 @@ impl Site {
         Endpoint {
             starttls: port(5222),
             direct: port(5223),
+            ws: port(5280),
+            wss: port(5443),
             ..self.endpoint(transport)
         }
     }
@@ -474,7 +478,7 @@ impl Site {
         self.allow_mux(name)?;
         let ports = PortBlock::reserve()?;
         let config = dir.join("mux.toml");
-        for base in [5222, 5223, 15234] {
+        for base in [5222, 5223, 5280, 5443, 15234] {
             let (from, to) = (base + self.ports.offset(), base + ports.offset());
             edit(&config, &format!(":{from}\""), &format!(":{to}\""))
                 .with_context(|| format!("port {base} of the second mux"))?;
@@ -492,7 +496,7 @@ impl Site {
         let dir = self.dir.path().join("twin");
         run(Command::new("cp").arg("-a").arg(self.path()).arg(&dir))?;
         let ports = PortBlock::reserve()?;
-        for base in [5222, 5223, 15234] {
+        for base in [5222, 5223, 5280, 5443, 15234] {
             let (from, to) = (base + self.ports.offset(), base + ports.offset());
             edit(
                 &dir.join("mux.toml"),

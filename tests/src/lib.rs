@@ -5,7 +5,7 @@
 //! `imserver` or `mux`, so internals may change without touching a test.
 //!
 //! - [`harness`]: a [`harness::Site`] is one set-up in a temporary directory, with its processes.
-//! - [`client`]: a scripted raw client over plain TCP, STARTTLS and direct TLS.
+//! - [`client`]: a scripted raw client over plain TCP, STARTTLS, direct TLS and WebSocket ([`websocket`]).
 //! - [`scansion`]: reads and runs `scripts/*.scs` (format: `README.md` beside this crate).
 //! - [`dovecot`]: an IMAP server with mailboxes.
 //! - [`slapd`]: an LDAP server with a tree of people and groups.
@@ -26,4 +26,5 @@ pub mod scram;
 pub mod slapd;
 pub mod sys;
 pub mod wait;
+pub mod websocket;
 pub mod xml;

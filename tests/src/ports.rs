@@ -6,7 +6,9 @@ use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 
 /// The default ports of a set-up (issue 2), to which the offset is added.
-const BASES: [u16; 8] = [5222, 5223, 5269, 15230, 15231, 15232, 15233, 15234];
+const BASES: [u16; 10] = [
+    5222, 5223, 5269, 5280, 5443, 15230, 15231, 15232, 15233, 15234,
+];
 /// Offsets are multiples of 100 up to 17,500; all resulting ports lie below the ephemeral range.
 const OFFSETS: u16 = 175;
 
@@ -17,7 +19,7 @@ pub struct PortBlock {
 }
 
 impl PortBlock {
-    /// Reserves an offset whose eight ports are free.
+    /// Reserves an offset whose ports are all free.
     pub fn reserve() -> Result<PortBlock> {
         let dir = std::env::temp_dir().join("isthmus-test-ports");
         std::fs::create_dir_all(&dir)?;

@@ -96,6 +96,9 @@ VirtualHost "{DOMAIN}"
             domain: DOMAIN.into(),
             starttls,
             direct,
+            // Its WebSocket is not used.
+            ws: starttls,
+            wss: direct,
             transport: Transport::Plain,
             tls: None,
             identity: None,

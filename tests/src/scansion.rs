@@ -190,6 +190,8 @@ pub fn transport_of(stage: &str) -> Transport {
     match stage.rsplit('-').next() {
         Some("starttls") => Transport::StartTls,
         Some("direct") => Transport::DirectTls,
+        Some("ws") => Transport::WebSocket,
+        Some("wss") => Transport::WebSocketTls,
         _ => Transport::Plain,
     }
 }

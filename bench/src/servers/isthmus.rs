@@ -16,7 +16,9 @@ use xmpp::jid::BareJid;
 use xmpp::scram::ScramHash;
 
 /// Ports of a set-up, before the offset is added.
-const PORTS: [u16; 8] = [5222, 5223, 5269, 15230, 15231, 15232, 15233, 15234];
+const PORTS: [u16; 10] = [
+    5222, 5223, 5269, 5280, 5443, 15230, 15231, 15232, 15233, 15234,
+];
 /// Rows of one commit when the store is filled before the start.
 const BATCH: u64 = 2_000;
 

@@ -30,7 +30,7 @@ impl Shard {
         // The account, or its domain; the caller has parsed it.
         let to = element.attr("to").and_then(|to| Jid::parse(&to).ok());
         let settings = self.settings.clone();
-        let secure = settings.offer.plaintext || self.session(slot).open.tls.is_some();
+        let secure = settings.offer.plaintext || self.session(slot).is_encrypted();
         let target = Target::Account {
             own: true,
             may_see: true,

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use store::Engine as _;
 use xmpp::element::Element;
 use xmpp::jid::BareJid;
-use xmpp::stream::{Limits, StreamEvent, StreamParser};
+use xmpp::stream::{Limits, StreamEvent, StreamParser, framing};
 
 /// The domain of the simulated server.
 pub(crate) const DOMAIN: &str = "sim.example";
@@ -217,7 +217,10 @@ impl World {
             return;
         }
         c.state = State::Greeting;
-        c.parser = Some(StreamParser::new(Limits::NONE));
+        c.parser = Some(match self.tcps[tcp].websocket {
+            true => StreamParser::new_framed(Limits::NONE),
+            false => StreamParser::new(Limits::NONE),
+        });
         c.sm_on = false;
         c.sm_asked = false;
         (c.sm_in, c.sm_out) = (0, 0);
@@ -554,7 +557,14 @@ impl World {
 
     fn send(&mut self, client: usize, text: &str) {
         let tcp = self.clients[client].tcp;
-        self.client_sends(tcp, Bytes::copy_from_slice(text.as_bytes()));
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        let bytes = match text {
+            _ if !self.tcps[tcp].websocket => bytes,
+            "</stream:stream>" => Bytes::from_static(framing::CLOSE),
+            _ if text.starts_with("</") => bytes,
+            _ => framing::message(&bytes),
+        };
+        self.client_sends(tcp, bytes);
     }
 
     fn stanza(&mut self, client: usize, text: &str) {
@@ -563,11 +573,16 @@ impl World {
     }
 
     fn header(&mut self, client: usize) {
-        self.send(
-            client,
-            "<?xml version='1.0'?><stream:stream to='sim.example' version='1.0' xmlns='jabber:client' \
-             xmlns:stream='http://etherx.jabber.org/streams'>",
-        );
+        let header = match self.tcps[self.clients[client].tcp].websocket {
+            true => {
+                "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='sim.example' version='1.0'/>"
+            }
+            false => {
+                "<?xml version='1.0'?><stream:stream to='sim.example' version='1.0' xmlns='jabber:client' \
+                 xmlns:stream='http://etherx.jabber.org/streams'>"
+            }
+        };
+        self.send(client, header);
     }
 
     pub(crate) fn client_bytes(&mut self, tcp: usize, bytes: Bytes) {
@@ -576,7 +591,11 @@ impl World {
             return;
         }
         match &mut self.clients[client].parser {
-            Some(parser) => parser.push(bytes),
+            Some(parser) => {
+                parser.push(bytes);
+                // One element is one message.
+                parser.end_message();
+            }
             None => return,
         }
         loop {

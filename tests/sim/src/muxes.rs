@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use imserver::event::LinkId;
 use proto::frame::{BootId, CloseReason, ConnId, ListenerKind, Open};
 use proto::mux_side::{MuxEvent, MuxSide, MuxSideConfig};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 /// One mux: its name stays, its process may be replaced.
@@ -61,6 +61,10 @@ pub(crate) struct Tcp {
     /// Bytes the client has sent, and the mux has taken over.
     pub sent: u64,
     pub arrived: u64,
+    /// A WebSocket: the mux tells the server where messages end.
+    pub websocket: bool,
+    /// Where messages end that the mux has not read yet, as counts of bytes.
+    ends: VecDeque<u64>,
     /// What the mux has not read yet.
     inbox: BytesMut,
     fin: Option<CloseReason>,
@@ -486,6 +490,9 @@ impl World {
             mux_died: false,
             sent: 0,
             arrived: 0,
+            // A third of them, whoever it is.
+            websocket: (client + tcp).is_multiple_of(3),
+            ends: VecDeque::new(),
             inbox: BytesMut::new(),
             fin: None,
             to_close: false,
@@ -506,7 +513,10 @@ impl World {
         let (mux, client) = (self.tcps[tcp].mux, self.tcps[tcp].client);
         let open = Open {
             kind: ListenerKind::C2s,
-            transport: proto::frame::Transport::Tcp,
+            transport: match self.tcps[tcp].websocket {
+                true => proto::frame::Transport::WebSocket,
+                false => proto::frame::Transport::Tcp,
+            },
             peer: SocketAddr::from(([192, 0, 2, 1], 1024 + tcp as u16)),
             local: SocketAddr::from(([192, 0, 2, 2], 5222)),
             tls: None,
@@ -549,7 +559,11 @@ impl World {
 
     /// Bytes of a client onto its TCP connection.
     pub(crate) fn client_sends(&mut self, tcp: usize, mut bytes: Bytes) {
-        self.tcps[tcp].sent += bytes.len() as u64;
+        let t = &mut self.tcps[tcp];
+        t.sent += bytes.len() as u64;
+        if t.websocket {
+            t.ends.push_back(t.sent);
+        }
         while !bytes.is_empty() {
             let piece = if self.rng.permille(150) {
                 bytes.split_to(1 + self.rng.index(bytes.len()))
@@ -597,13 +611,26 @@ impl World {
             t.inbox.clear();
         }
         while !t.inbox.is_empty() {
-            let room = side.input_room(conn).min(t.inbox.len());
+            let mut room = side.input_room(conn).min(t.inbox.len());
             if room == 0 {
                 return;
             }
+            let message = t.ends.front().map(|end| (end - t.arrived) as usize);
+            let ends = message.is_some_and(|message| message <= room);
+            if let Some(message) = message {
+                room = room.min(message);
+            }
             let bytes = t.inbox.split_to(room);
-            side.input(now, conn, &bytes, false);
+            // Now and then the last fragment is empty.
+            let alone = ends && t.arrived.is_multiple_of(5);
+            side.input(now, conn, &bytes, ends && !alone);
             t.arrived += bytes.len() as u64;
+            if ends {
+                t.ends.pop_front();
+            }
+            if alone {
+                side.input(now, conn, b"", true);
+            }
         }
         if let Some(reason) = t.fin.take() {
             // What was acknowledged is told before the end.

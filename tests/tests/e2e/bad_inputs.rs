@@ -1,4 +1,4 @@
-//! BAD_INPUTS 1 to 5, over plain TCP, STARTTLS and direct TLS: XML that no stream may carry. The offender gets the right
+//! BAD_INPUTS 1 to 5, over plain TCP, STARTTLS, direct TLS and WebSocket: XML that no stream may carry. The offender gets the right
 //! error and is disconnected, nobody else notices, and the logs do not grow with it.
 
 use anyhow::{Result, bail, ensure};
@@ -499,7 +499,11 @@ fn reach(endpoint: &Endpoint, stage: Stage) -> Result<Client> {
 
 fn offend(endpoint: &Endpoint, row: &Row) -> Result<()> {
     let mut client = reach(endpoint, row.stage)?;
-    let sent = client.send_bytes(&row.bytes);
+    let sent = match std::str::from_utf8(&row.bytes) {
+        // Over WebSocket a header is an element of another name.
+        Ok(text) if row.stage == Stage::Connected => client.send(text),
+        _ => client.send_bytes(&row.bytes),
+    };
     if !row.huge {
         sent?;
     }
@@ -512,7 +516,26 @@ fn offend(endpoint: &Endpoint, row: &Row) -> Result<()> {
     match condition {
         Some(condition) if row.conditions.contains(&condition.as_str()) => Ok(()),
         None if row.huge => Ok(()),
+        other
+            if endpoint.transport.is_websocket() && row.is_refused_as_message(&client, &other) =>
+        {
+            Ok(())
+        }
         other => bail!("expected one of {:?}, got {other:?}", row.conditions),
+    }
+}
+
+impl Row {
+    /// A WebSocket message has an end, and is UTF-8 or none; there is no XML declaration (RFC 7395 §3.3.3).
+    fn is_refused_as_message(&self, client: &Client, condition: &Option<String>) -> bool {
+        match condition.as_deref() {
+            None => {
+                client.close_status() == Some(1007) && std::str::from_utf8(&self.bytes).is_err()
+            }
+            Some("not-well-formed") => true,
+            Some("restricted-xml") => self.bytes.starts_with(b"<?xml"),
+            Some(_) => false,
+        }
     }
 }
 
@@ -574,6 +597,16 @@ fn bad_xml_over_starttls() {
 #[test]
 fn bad_xml_over_direct_tls() {
     check_all(Transport::DirectTls);
+}
+
+#[test]
+fn bad_xml_over_websocket() {
+    check_all(Transport::WebSocket);
+}
+
+#[test]
+fn bad_xml_over_websocket_and_tls() {
+    check_all(Transport::WebSocketTls);
 }
 
 /// BAD_INPUTS 3: characters that some parser uses to join a namespace and a name are part of the namespace here, and come out

@@ -1,4 +1,4 @@
-//! BAD_INPUTS 5, 6, 7 and 23: SASL, STARTTLS and channel binding done wrong, over plain TCP, STARTTLS and direct TLS.
+//! BAD_INPUTS 5, 6, 7 and 23: SASL, STARTTLS and channel binding done wrong, over plain TCP, STARTTLS, direct TLS and WebSocket.
 
 use super::bad_inputs::{bystander, offender};
 use anyhow::{Context as _, Result, ensure};
@@ -264,6 +264,16 @@ fn bad_sasl_over_direct_tls() {
     check_sasl(Transport::DirectTls);
 }
 
+#[test]
+fn bad_sasl_over_websocket() {
+    check_sasl(Transport::WebSocket);
+}
+
+#[test]
+fn bad_sasl_over_websocket_and_tls() {
+    check_sasl(Transport::WebSocketTls);
+}
+
 /// The administrator sees who cannot log in and why, a line each; strangers cannot make it many, and no password is among them.
 #[test]
 fn failures_are_in_the_log_and_cannot_fill_it() {
@@ -390,6 +400,12 @@ fn loops_of_log_in_end_over_direct_tls() {
     check_loops(Transport::DirectTls);
 }
 
+#[test]
+fn loops_of_log_in_end_over_websocket() {
+    check_loops(Transport::WebSocket);
+    check_loops(Transport::WebSocketTls);
+}
+
 /// What only makes sense with TLS: all in one site.
 #[test]
 fn tls_rules_are_kept() {
@@ -479,7 +495,11 @@ fn channel_binding_binds() {
     )
     .unwrap();
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-        for transport in [Transport::StartTls, Transport::DirectTls] {
+        for transport in [
+            Transport::StartTls,
+            Transport::DirectTls,
+            Transport::WebSocketTls,
+        ] {
             let endpoint = Endpoint {
                 tls: Some(version),
                 ..site.endpoint(transport)

@@ -1,4 +1,4 @@
-//! Clients that people use, each in a chat over STARTTLS and over direct TLS.
+//! Clients that people use, each in a chat over STARTTLS and over direct TLS, and who can over WebSocket.
 //!
 //! A client's own script (`clients/`) logs in, greets its partner, waits for an answer and leaves. The
 //! partner is our raw client. What they need is installed by `install.sh`.
@@ -45,6 +45,8 @@ impl Kind {
             }
             Kind::XmppJs => {
                 let mut command = Command::new("node");
+                // Node 20 has the WebSocket of browsers behind this.
+                command.arg("--experimental-websocket");
                 command.arg(clients.join("xmppjs_chat.mjs"));
                 command
             }
@@ -66,6 +68,16 @@ pub fn accounts() -> Vec<Account> {
 
 /// One chat: the client greets, the partner answers.
 pub fn chat_with(kind: Kind, endpoint: &Endpoint) -> Result<()> {
+    chat_through(kind, endpoint, 0, || Ok(()))
+}
+
+/// The same, and so many times something happens, after which the client is still there.
+fn chat_through(
+    kind: Kind,
+    endpoint: &Endpoint,
+    times: usize,
+    mut happens: impl FnMut() -> Result<()>,
+) -> Result<()> {
     let mut partner = Client::login(endpoint, &partner(), None)?;
     let dir = tempfile::tempdir()?;
     let ca = dir.path().join("ca.pem");
@@ -74,6 +86,7 @@ pub fn chat_with(kind: Kind, endpoint: &Endpoint) -> Result<()> {
     partner.patience = Duration::from_secs(60);
     let (port, mode) = match endpoint.transport {
         Transport::DirectTls => (endpoint.direct.port(), "direct"),
+        Transport::WebSocketTls => (endpoint.wss.port(), "wss"),
         _ => (endpoint.starttls.port(), "starttls"),
     };
     let account = kind.account();
@@ -84,6 +97,9 @@ pub fn chat_with(kind: Kind, endpoint: &Endpoint) -> Result<()> {
         .args([&account.password, &partner.jid])
         .arg(&ca)
         .env("NODE_EXTRA_CA_CERTS", &ca);
+    if times > 0 {
+        command.arg((times + 1).to_string());
+    }
     let mut process = Proc::start(kind.name(), &mut command, &dir.path().join("log"))?;
     let greeting = partner
         .element_where("the greeting", |e| {
@@ -96,6 +112,15 @@ pub fn chat_with(kind: Kind, endpoint: &Endpoint) -> Result<()> {
     );
     let from = greeting.attr("from").context("no from")?;
     let answer = format!("answer to {} over {mode}", kind.name());
+    for _ in 0..times {
+        happens()?;
+        partner.chat(from, &answer)?;
+        partner
+            .element_where("that it is still there", |e| {
+                e.body().is_some_and(|b| b.contains("still there"))
+            })
+            .with_context(|| format!("{kind:?} over {mode}: {}", process.log()))?;
+    }
     partner.chat(from, &answer)?;
     let status = wait::until(Duration::from_secs(60), || process.status())
         .with_context(|| format!("{kind:?} over {mode} does not end: {}", process.log()))?;
@@ -130,4 +155,20 @@ fn real_clients_chat_over_starttls() {
 #[test]
 fn real_clients_chat_over_direct_tls() {
     check(Transport::DirectTls);
+}
+
+/// @xmpp/client, as web pages have it: it logs in, chats, and does not notice that the server is killed twice.
+#[test]
+fn a_web_client_chats_through_kills_of_the_server() {
+    let plan = Plan {
+        plaintext: false,
+        ..Plan::default()
+    };
+    let mut site = Site::start(&plan, &accounts()).unwrap();
+    let endpoint = site.endpoint(Transport::WebSocketTls);
+    chat_through(Kind::XmppJs, &endpoint, 2, || {
+        site.kill_server();
+        site.start_server()
+    })
+    .unwrap();
 }

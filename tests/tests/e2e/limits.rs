@@ -136,6 +136,10 @@ fn strangers_leave_no_memory_behind() {
             let last = 1 + (n % 20) as u8;
             let endpoint = Endpoint {
                 from: Some([127, 0, 0, last].into()),
+                transport: match n % 4 {
+                    0 => Transport::WebSocket,
+                    _ => Transport::Plain,
+                },
                 ..endpoint.clone()
             };
             let mut client = Client::dial(&endpoint).unwrap();

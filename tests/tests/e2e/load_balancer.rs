@@ -16,19 +16,23 @@ impl Ports {
     fn at(&self, base: u16) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, base + self.0.offset()))
     }
-    /// The mux's listeners behind HAProxy: for STARTTLS and for direct TLS.
-    fn listeners(&self) -> [SocketAddr; 2] {
-        [self.at(5222), self.at(5223)]
+    /// The mux's listeners behind HAProxy: for STARTTLS, for direct TLS, and for WebSocket without TLS.
+    fn listeners(&self) -> [SocketAddr; 3] {
+        [self.at(5222), self.at(5223), self.at(5280)]
     }
-    /// HAProxy's: version 1 and version 2 to the first, version 2 to the second.
-    fn frontends(&self) -> [SocketAddr; 3] {
-        [self.at(5269), self.at(15230), self.at(15231)]
+    /// HAProxy's: version 1 and version 2 to the first, version 2 to the second, and HTTPS, version 2 to the third.
+    fn frontends(&self) -> [SocketAddr; 4] {
+        [self.at(5269), self.at(15230), self.at(15231), self.at(5443)]
     }
 }
 
 fn haproxy(site: &Site, ports: &Ports) -> Proc {
-    let [tcp, tls] = ports.listeners();
-    let [v1, v2, v2_tls] = ports.frontends();
+    let [tcp, tls, ws] = ports.listeners();
+    let [v1, v2, v2_tls, https] = ports.frontends();
+    let pem = site.scratch("https.pem");
+    let parts = ["pem", "key"].map(|end| site.path().join(format!("tls/localhost.{end}")));
+    fs::write(&pem, parts.map(|p| fs::read_to_string(p).unwrap()).concat()).unwrap();
+    let pem = pem.display();
     // Every TLV this HAProxy can send without TLS of its own; its checks say LOCAL.
     let more = "send-proxy-v2 proxy-v2-options unique-id,authority,crc32c check inter 100";
     let text = format!(
@@ -36,7 +40,9 @@ fn haproxy(site: &Site, ports: &Ports) -> Proc {
          unique-id-format %{{+X}}o\\ %ci:%cp_%Ts_%rt:%pid\n\
          listen v1\n bind {v1}\n server mux {tcp} send-proxy\n\
          listen v2\n bind {v2}\n server mux {tcp} {more}\n\
-         listen v2-tls\n bind {v2_tls}\n server mux {tls} {more}\n"
+         listen v2-tls\n bind {v2_tls}\n server mux {tls} {more}\n\
+         listen https\n mode http\n timeout tunnel 1h\n bind {https} ssl crt {pem} alpn http/1.1\n \
+         server mux {ws} send-proxy-v2\n"
     );
     let file = site.scratch("haproxy.cfg");
     fs::write(&file, text).unwrap();
@@ -50,9 +56,9 @@ fn clients_behind_haproxy_keep_their_addresses() {
     let person = Account::new("person");
     let ports = Ports(PortBlock::reserve().unwrap());
     let mut site = Site::init(&Plan::default()).unwrap();
-    let [tcp, tls] = ports.listeners();
+    let [tcp, tls, ws] = ports.listeners();
     let mut config = fs::read_to_string(site.path().join("mux.toml")).unwrap();
-    for (transport, address) in [("tcp", tcp), ("tls", tls)] {
+    for (transport, address) in [("tcp", tcp), ("tls", tls), ("ws", ws)] {
         config += &format!(
             "\n[[listener]]\nkind = \"c2s\"\ntransport = \"{transport}\"\nlisten = [\"{address}\"]\n\
              proxy_protocol = true\nproxy_from = [\"127.0.0.1\"]\n"
@@ -68,10 +74,11 @@ fn clients_behind_haproxy_keep_their_addresses() {
     site.await_clients().unwrap();
     let _haproxy = haproxy(&site, &ports);
 
-    let [v1, v2, v2_tls] = ports.frontends();
+    let [v1, v2, v2_tls, https] = ports.frontends();
     let through = |starttls, transport, last: u8| Endpoint {
         starttls,
         direct: v2_tls,
+        wss: https,
         from: Some([127, 0, 0, last].into()),
         ..site.endpoint(transport)
     };
@@ -79,6 +86,8 @@ fn clients_behind_haproxy_keep_their_addresses() {
         ("v1", through(v1, Transport::StartTls, 71)),
         ("v2", through(v2, Transport::StartTls, 72)),
         ("tls", through(v2, Transport::DirectTls, 73)),
+        // TLS is HAProxy's, and so is the first half of the handshake.
+        ("https", through(v2, Transport::WebSocketTls, 76)),
     ];
     let mut clients: Vec<Client> = Vec::new();
     for (name, endpoint) in &rows {

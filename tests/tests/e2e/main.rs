@@ -34,3 +34,4 @@ mod remote_admin;
 mod samba;
 mod scripts;
 mod two_muxes;
+mod websocket;

@@ -120,6 +120,31 @@ fn over_direct_tls() {
     );
 }
 
+/// As behind a reverse proxy: the listener has no TLS, and passwords are taken all the same.
+#[test]
+fn over_websocket_without_tls_of_its_own() {
+    play(
+        "mux-ws",
+        Plan {
+            plaintext: false,
+            proxied: true,
+            ..Plan::default()
+        },
+    );
+}
+
+#[test]
+fn over_websocket_and_tls() {
+    play(
+        "mux-wss",
+        Plan {
+            plaintext: false,
+            proxied: true,
+            ..Plan::default()
+        },
+    );
+}
+
 #[test]
 fn with_the_mux_embedded() {
     play(

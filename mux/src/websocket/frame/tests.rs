@@ -1,3 +1,5 @@
+//! Frames, right and wrong, cut in every way.
+
 use super::*;
 
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];

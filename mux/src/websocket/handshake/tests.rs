@@ -1,3 +1,5 @@
+//! Requests that are good, and those that are refused.
+
 use super::*;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
