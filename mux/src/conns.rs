@@ -533,8 +533,8 @@ impl ConnSet {
         let left = self.report_drained(now, slot, above);
         let conn = &self.slots[slot];
         if conn.is_closing() {
-            // A WebSocket client has its own Close to say; then it is for us to close first (RFC 6455 §7.1.1).
-            let patient = conn.websocket.as_ref().is_some_and(|w| !w.close_received);
+            // A WebSocket client has its own Close to say, and closes then, because we have shut our side.
+            let patient = conn.websocket.as_ref().is_some_and(|w| w.awaits_close);
             let done = conn.backlog.is_none() && left == 0 && !patient;
             if done || conn.linger.is_none_or(|t| t <= now) {
                 let reason = conn.close_after.unwrap_or(CloseReason::Normal);

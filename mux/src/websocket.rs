@@ -33,8 +33,8 @@ pub struct WebSocket {
     pub greeting: Option<Box<Greeting>>,
     /// Our Close frame is out.
     pub close_sent: bool,
-    /// The client's came.
-    pub close_received: bool,
+    /// The client's is to be waited for, a while: the end is ours, and in good order.
+    pub awaits_close: bool,
     /// Bytes read that were no payload, before log-in.
     pub overhead: u32,
     /// Frames to answer with, after the input at hand; no heap when empty.

@@ -280,6 +280,9 @@ impl ConnSet {
     fn begin_close(&mut self, now: Instant, slot: usize) {
         let reason = self.slots[slot].close_after.unwrap_or(CloseReason::Normal);
         self.send_close(now, slot, status_of(reason));
+        if let Some(websocket) = &mut self.slots[slot].websocket {
+            websocket.awaits_close = true;
+        }
         self.linger(now, slot, Stage::Closing);
     }
 

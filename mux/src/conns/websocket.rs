@@ -202,7 +202,6 @@ pub(super) fn deliver(
             tracing::debug!(peer = %conn.peer, why = violation.text, "WebSocket");
             websocket.ending = Some((violation.status, CloseReason::PolicyViolation));
         } else if let Some(status) = close {
-            websocket.close_received = true;
             websocket.ending = Some((status, CloseReason::Normal));
         } else if !conn.noted && !websocket.count_overhead(n, payload) {
             tracing::debug!(peer = %conn.peer, "too many frames before log-in");
