@@ -197,7 +197,10 @@ pub fn init(args: &InitArgs) -> anyhow::Result<String> {
         None => format!(
             "  printf 'a password' | imadmin --config {dir}/admin.toml user add alice@{domain} --password-stdin"
         ),
-        Some(_) => "People log in with the password they have in the directory.".to_owned(),
+        Some(_) => format!(
+            "People log in with the password they have in the directory. Whether somebody can, and why not:\n  \
+             imadmin --config {dir}/admin.toml directory test NAME --password-stdin"
+        ),
     };
     Ok(format!(
         "{dir} is set up for {domain}. Start:\n  imserver --config {dir}/imserver.toml{mux}\n{people}\n\
@@ -422,7 +425,7 @@ fn policy_toml(domain: &str) -> String {
     format!(
         "# Who may do what. The first rule that names the right and the user decides; what no rule allows is denied.\n\
          # etc/policy.toml of the distribution lists the rights.\n\
-         # For: users = [\"name@domain\"], domains = [\"domain\"], everyone = true.\n\n\
+         # For: users = [\"name@domain\"], groups = [\"of a directory\"], domains = [\"domain\"], everyone = true.\n\n\
          # [[rule]]\n# deny = \"login\"\n# users = [\"mallory@{domain}\"]\n\n\
          [[rule]]\nallow = [\"login\", \"save-settings\", \"search\", \"register\"]\neveryone = true\n"
     )

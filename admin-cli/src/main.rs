@@ -343,7 +343,8 @@ fn completions(shell: Shell) -> Result<(), Failure> {
 
 /// One page for `imadmin`, and one for each command under it.
 fn man(dir: &Path, json: bool) -> Result<(), Failure> {
-    let written = clap_mangen::generate_to(Cli::command(), dir);
+    let written =
+        std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
     let text = written
         .map(|()| format!("manual pages written to {}", dir.display()))
         .map_err(|e| anyhow::anyhow!("{}: {e}", dir.display()));

@@ -113,6 +113,8 @@ pub struct SweptPerson {
     pub name: Option<String>,
     /// Log-in is refused.
     pub disabled: bool,
+    /// What their entry is known by for good, whatever it is called: another id at the same address is another person.
+    pub id: Option<String>,
 }
 
 /// A group and who is in it, nested groups resolved.
@@ -287,6 +289,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     fn at_hand(&self, jid: &BareJid) -> Option<Option<Person>> {
         let _ = jid;
         None
+    }
+
+    /// Its servers by name, each up or not as the last questions found them.
+    fn servers(&self) -> Vec<(String, bool)> {
+        Vec::new()
     }
 
     /// What its caches have done, by what they keep.

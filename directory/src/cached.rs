@@ -239,6 +239,10 @@ impl<B: Backend> Backend for Cached<B> {
         self.people.fresh(jid).map(owned)
     }
 
+    fn servers(&self) -> Vec<(String, bool)> {
+        self.backend.servers()
+    }
+
     fn cache_stats(&self) -> Vec<(&'static str, CacheStats)> {
         if !self.keeps_people {
             return Vec::new();

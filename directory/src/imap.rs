@@ -156,6 +156,10 @@ impl Backend for ImapDirectory {
         Ok(KeysAnswer::None)
     }
 
+    fn servers(&self) -> Vec<(String, bool)> {
+        self.servers.states()
+    }
+
     fn explain(&self, login: &LoginName, password: Option<&str>) -> Vec<ExplainStep> {
         let step = |what: &str, answer: String| ExplainStep::new(what, answer);
         let mut steps: Vec<ExplainStep> = self

@@ -554,6 +554,10 @@ impl Backend for LdapDirectory {
         self.password_changed(jid, password)
     }
 
+    fn servers(&self) -> Vec<(String, bool)> {
+        self.servers.states()
+    }
+
     fn flush(&self, jid: Option<&BareJid>) {
         if jid.is_none() {
             self.searching.clear();

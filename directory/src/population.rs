@@ -125,6 +125,7 @@ impl Population {
                 jid,
                 name,
                 disabled,
+                ..
             } in &sweep.people
             {
                 let member = || {
@@ -419,6 +420,7 @@ mod tests {
                     jid: jid(name),
                     name: shown.map(str::to_owned),
                     disabled: *disabled,
+                    id: None,
                 })
                 .collect(),
             groups: groups

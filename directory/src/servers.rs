@@ -59,6 +59,13 @@ impl Servers {
         &self.names[server]
     }
 
+    /// Each server by its name in logs, and whether it is up.
+    pub(crate) fn states(&self) -> Vec<(String, bool)> {
+        let health = locked(&self.health);
+        let names = self.names.iter().cloned().enumerate();
+        names.map(|(n, name)| (name, health.is_up(n))).collect()
+    }
+
     /// There is no answer.
     pub(crate) fn unavailable(&self, reason: impl Into<String>) -> DirectoryError {
         DirectoryError::Unavailable {

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod directories;
 pub mod gssapi;
 pub mod health;
+pub mod holders;
 pub mod known;
 pub mod links;
 pub mod lookups;

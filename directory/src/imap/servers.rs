@@ -125,6 +125,11 @@ impl MailServers {
             .unavailable(why.unwrap_or_else(|| "it has no servers".to_owned())))
     }
 
+    /// Each server, and whether it is up.
+    pub(super) fn states(&self) -> Vec<(String, bool)> {
+        self.servers.states()
+    }
+
     /// Whether each server could be asked now: for an administrator.
     pub(super) fn examine(&self) -> Vec<(String, String)> {
         let one = |(server, config): (usize, &ServerConfig)| {

@@ -91,6 +91,8 @@ pub struct AttributeMap {
     pub photo: Vec<String>,
     /// The node their account lives on.
     pub home: Vec<String>,
+    /// What an entry is known by for good.
+    pub id: Vec<String>,
 }
 
 /// Groups.
@@ -213,6 +215,11 @@ impl AttributeMap {
                 &["jpegPhoto"]
             }),
             home: Vec::new(),
+            id: list(if active {
+                &["objectGUID"]
+            } else {
+                &["entryUUID"]
+            }),
         }
     }
 }
@@ -335,6 +342,7 @@ impl LdapConfig {
                 .collect(),
             None => Vec::new(),
         };
-        self.attributes_of(self.attributes.name.iter().chain(&groups))
+        let a = &self.attributes;
+        self.attributes_of(a.name.iter().chain(&a.id).chain(&groups))
     }
 }

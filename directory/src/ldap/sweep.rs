@@ -18,6 +18,9 @@ use xmpp::jid::BareJid;
 /// Most searches that groups may ask for by `memberURL` in one sweep.
 const MEMBER_URLS_MAX: usize = 1_000;
 
+/// Longest id: a UUID has 36 bytes, and so many are kept for everybody.
+const ID_BYTES_MAX: usize = 128;
+
 /// What one sweep has brought in, before it is worked on.
 struct Haul {
     people: Vec<Entry>,
@@ -239,6 +242,7 @@ impl LdapDirectory {
                 jid: jid.clone(),
                 name: person.entry.first(&self.config.attributes.name),
                 disabled,
+                id: id_of(person.entry, &self.config.attributes.id),
             }));
         }
         let mut sweep = Sweep {
@@ -263,6 +267,18 @@ impl LdapDirectory {
         }
         (sweep, notes)
     }
+}
+
+/// The first of these attributes that has a value. A text as it is, other bytes (Active Directory's objectGUID) in hexadecimal.
+fn id_of(entry: &Entry, attributes: &[String]) -> Option<String> {
+    let mut values = attributes.iter().filter_map(|a| entry.values(a).first());
+    let value = values.next().filter(|v| v.len() <= ID_BYTES_MAX)?;
+    let text = std::str::from_utf8(value).ok();
+    let text = text.filter(|t| !t.is_empty() && t.chars().all(|c| c.is_ascii_graphic()));
+    Some(match text {
+        Some(text) => text.to_owned(),
+        None => value.iter().map(|b| format!("{b:02x}")).collect(),
+    })
 }
 
 fn attributes(config: &GroupsConfig) -> Vec<String> {
@@ -387,6 +403,21 @@ mod tests {
         );
         assert_eq!(sweep.groups[0].members.len(), 4, "{:?}", sweep.groups[0]);
         assert_eq!(notes.len(), 3, "{notes:?}");
+    }
+
+    #[test]
+    fn an_id_is_a_text_or_bytes() {
+        let names = ["entryUUID".to_owned(), "objectGUID".to_owned()];
+        for (attribute, value, id) in [
+            ("entryUUID", &b"8c7d-1"[..], Some("8c7d-1")),
+            ("objectGUID", &[0xff, 0x00, 0x41][..], Some("ff0041")),
+            ("objectGUID", &b"A B"[..], Some("412042")),
+            ("uid", &b"romeo"[..], None),
+            ("entryUUID", &[b'x'; ID_BYTES_MAX + 1][..], None),
+        ] {
+            let entry = Entry::new("uid=romeo,dc=x", [(attribute, vec![value.to_vec()])]);
+            assert_eq!(id_of(&entry, &names).as_deref(), id, "{attribute}");
+        }
     }
 
     #[test]

@@ -625,6 +625,9 @@ fn alert(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
         }
     };
     let n = backend.alert(&whom, subject, body)?;
+    if n == 0 {
+        return text("sent to nobody: none of them is online and available");
+    }
     text(format!(
         "sent to {n} resource{}",
         if n == 1 { "" } else { "s" }
@@ -642,6 +645,7 @@ fn policy_test(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
         Refusal::new("bad-request", text)
     })?;
     let verdict = backend.verdict(&jid, right);
+    let mut disabled = false;
     let nobody = match backend.domains().iter().any(|d| d == jid.domainpart()) {
         _ if jid.localpart().is_none() => Some((
             "bad-request",
@@ -652,7 +656,10 @@ fn policy_test(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
             format!("{} is not served here", quoted(jid.domainpart())),
         )),
         true => match backend.site().person(&jid) {
-            Ok(Some(_)) => None,
+            Ok(Some(person)) => {
+                disabled = person.disabled;
+                None
+            }
             Ok(None) => Some(("not-found", format!("there is no account {}", jid.as_str()))),
             Err(e) => Some((
                 "unavailable",
@@ -675,12 +682,14 @@ fn policy_test(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal
         return Err(Refusal::new("unavailable", not_read(verdict)));
     }
     Ok(Answer::Table {
-        columns: vec!["jid", "right", "allowed", "line"],
+        columns: vec!["jid", "right", "allowed", "line", "disabled"],
         rows: vec![vec![
             json!(jid.as_str()),
             json!(right.name()),
             json!(verdict.allowed),
             verdict.line.map_or(Value::Null, |line| json!(line)),
+            // Whatever the policy allows: who is disabled cannot log in to use it.
+            json!(disabled),
         ]],
         next: None,
     })
@@ -712,7 +721,9 @@ fn config_show(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusa
 fn config_reload(backend: &dyn Backend, _args: &Args<'_>) -> Result<Answer, Refusal> {
     let changes = backend.reload()?;
     if changes.is_empty() {
-        return text("nothing has changed");
+        return text(
+            "nothing has changed in the configuration; files that it names (passwords, certificates) were read again",
+        );
     }
     text(changes.join("\n"))
 }

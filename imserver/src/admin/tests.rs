@@ -757,9 +757,12 @@ fn the_commands_about_policy_configuration_and_headlines() {
         );
     }
     let rows = test("login")["ok"]["rows"].clone();
-    assert_eq!(rows, json!([["romeo@a.example", "login", true, 0]]));
+    assert_eq!(rows, json!([["romeo@a.example", "login", true, 0, false]]));
     let rows = test("admin")["ok"]["rows"].clone();
-    assert_eq!(rows, json!([["romeo@a.example", "admin", false, null]]));
+    assert_eq!(
+        rows,
+        json!([["romeo@a.example", "admin", false, null, false]])
+    );
     assert_eq!(test("fly")["error"]["code"], "bad-request");
 
     let rows = site.ok("config show", json!({}))["rows"].clone();

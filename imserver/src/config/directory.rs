@@ -138,6 +138,7 @@ fn ldap(
         (&s.attr_unit, &mut attributes.unit),
         (&s.attr_photo, &mut attributes.photo),
         (&s.attr_home, &mut attributes.home),
+        (&s.attr_id, &mut attributes.id),
     ] {
         if let Some(names) = attribute_list(reader, written) {
             *slot = names;

@@ -237,6 +237,8 @@ section! {
         attr_photo: Strings, Reload;
         /// Of the node their account lives on.
         attr_home: Strings, Reload;
+        /// Of what an entry is known by for good.
+        attr_id: Strings, Reload;
         /// Largest picture.
         photo_bytes_max: u64, Reload;
         /// Who may not log in.

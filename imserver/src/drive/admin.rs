@@ -552,6 +552,25 @@ impl super::health::Source for Backend {
                 let _ = writeln!(out, "isthmus_{} {n}", name.replace([' ', '-'], "_"));
             }
         }
+        let site = self.lookups.routes().site.clone();
+        for backend in site.backends() {
+            for (server, up) in backend.servers() {
+                let (directory, up) = (backend.name(), u8::from(up));
+                let labels = format!("directory={directory:?},server={server:?}");
+                let _ = writeln!(out, "isthmus_directory_server_up{{{labels}}} {up}");
+            }
+        }
+        for (directory, cached, stats) in site.cache_stats() {
+            let labels = format!("directory={directory:?},cached={cached:?}");
+            for (what, n) in [
+                ("hits", stats.hits),
+                ("misses", stats.misses),
+                ("stale", stats.stale),
+                ("failures", stats.failures),
+            ] {
+                let _ = writeln!(out, "isthmus_directory_cache_{what}{{{labels}}} {n}");
+            }
+        }
         out
     }
 

@@ -4,6 +4,7 @@
 //! its caches and connections are worth keeping.
 
 use super::gssapi::Gssapi;
+use super::holders::Holders;
 use super::known::StoreKnown;
 use super::lookups::{Lookups, Routes};
 use super::overlay::StoreOverlay;
@@ -113,7 +114,7 @@ impl Directories {
             shards,
             overlay,
             local,
-            clerk: Clerk::new(writer),
+            clerk: Clerk::new(writer.clone()),
             known,
             elsewhere: Vec::new(),
             cache: config.directory_cache,
@@ -123,6 +124,13 @@ impl Directories {
             sweep,
         };
         directories.configure(config)?;
+        let holders = Holders::new(
+            config.data_dir.join("holders"),
+            engine.reader()?,
+            writer,
+            directories.shards.clone(),
+            directories.overlay.clone(),
+        );
         let sweeper = Sweeper {
             lookups: directories.lookups.clone(),
             shards: directories.shards.clone(),
@@ -132,6 +140,7 @@ impl Directories {
             wake,
             data_dir: config.data_dir.clone(),
             told,
+            holders,
         };
         std::thread::Builder::new()
             .name("sweeper".into())

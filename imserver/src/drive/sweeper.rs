@@ -8,6 +8,7 @@
 //! That is how somebody is found who came and went between two sweeps, or before the first.
 
 use super::clock::Clock;
+use super::holders::Holders;
 use super::lookups::Lookups;
 use super::questions::Questions;
 use super::told::Told;
@@ -17,7 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use directory::backend::{Sweep, SweptGroup, SweptPerson};
 use directory::population::{Difference, Population};
 use directory::site::Site;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,6 +74,8 @@ pub struct Sweeper {
     pub data_dir: PathBuf,
     /// What clients may have been told. Shards have begun with what is certain.
     pub told: Told,
+    /// Whose addresses are whose.
+    pub holders: Holders,
 }
 
 /// What lives from sweep to sweep.
@@ -90,7 +93,7 @@ struct State {
 
 impl Sweeper {
     /// Runs until nobody can wake it any more.
-    pub fn run(self) {
+    pub fn run(mut self) {
         let mut state = State {
             sweeps: load(&self.data_dir.join(FILE)),
             told: self.told.clone(),
@@ -120,10 +123,11 @@ impl Sweeper {
         }
     }
 
-    fn sweep(&self, state: &mut State) {
+    fn sweep(&mut self, state: &mut State) {
         let site = self.lookups.routes().site.clone();
         let mut sweeps = BTreeMap::new();
         let mut good: HashSet<Arc<str>> = HashSet::new();
+        let mut ids: HashMap<Arc<str>, Vec<(BareJid, String)>> = HashMap::new();
         for backend in site.backends().into_iter().filter(|b| b.abilities().sweep) {
             let name: Arc<str> = Arc::from(backend.name());
             let began = Instant::now();
@@ -133,6 +137,10 @@ impl Sweeper {
                         tracing::info!(directory = &*name, "the directory can be swept again");
                     }
                     only_its_own(&site, &name, &mut sweep);
+                    // They are not for shards, and no difference of a population.
+                    let taken = sweep.people.iter_mut();
+                    let taken = taken.filter_map(|p| Some((p.jid.clone(), p.id.take()?)));
+                    ids.insert(name.clone(), taken.collect());
                     if sweep.groups_unknown.take().is_some() {
                         let Some(old) = state.sweeps.get(&name) else {
                             // Groups that have never been read are not empty: the sweep counts when they are.
@@ -176,6 +184,7 @@ impl Sweeper {
             return;
         }
         state.suspicious = false;
+        self.meet(&site, &good, &ids);
         if sweeps != state.sweeps {
             state.sweeps = sweeps;
             let file = self.data_dir.join(FILE);
@@ -192,6 +201,28 @@ impl Sweeper {
             .into_iter()
             .filter(|jid| !self.confirm(&site, jid))
             .collect();
+    }
+
+    /// Of each domain all of whose directories have been swept, whose entry an address is: of the first that has it.
+    fn meet(
+        &mut self,
+        site: &Site,
+        good: &HashSet<Arc<str>>,
+        ids: &HashMap<Arc<str>, Vec<(BareJid, String)>>,
+    ) {
+        let mut first: BTreeMap<&BareJid, &String> = BTreeMap::new();
+        for domain in site.domains().filter(|d| is_swept(site, good, d)) {
+            for found in site.chain(domain).iter().filter_map(|b| ids.get(b.name())) {
+                for (jid, id) in found.iter().filter(|(j, _)| j.domainpart() == domain) {
+                    first.entry(jid).or_insert(id);
+                }
+            }
+        }
+        let ids = first.into_iter().map(|(j, id)| (j.clone(), id.clone()));
+        self.holders.meet(ids.collect(), &|jid| {
+            site.flush(Some(jid));
+            site.entry_is_in(jid).ok().map(|entry| entry.is_some())
+        });
     }
 
     /// Who is online and in no sweep. Only of domains all of whose directories that can be swept have just been.
@@ -333,6 +364,7 @@ fn save(file: &Path, sweeps: &BTreeMap<Arc<str>, Sweep>) -> std::io::Result<()> 
             jid,
             name,
             disabled,
+            ..
         } in &sweep.people
         {
             put(Line::Person(jid.as_str().into(), name.clone(), *disabled))?;
@@ -374,6 +406,7 @@ fn load(file: &Path) -> BTreeMap<Arc<str>, Sweep> {
                     jid: BareJid::parse(&jid).ok()?,
                     name,
                     disabled,
+                    id: None,
                 }),
                 Line::Group(name, title, in_rosters) => sweep.groups.push(SweptGroup {
                     name,
@@ -397,10 +430,13 @@ fn load(file: &Path) -> BTreeMap<Arc<str>, Sweep> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::overlay::StoreOverlay;
+    use super::super::writer::DirectWriter;
     use super::*;
     use crossbeam_channel::bounded;
     use directory::backend::{Abilities, Backend, ExplainStep, Person};
     use directory::{DirectoryError, KeysAnswer, PasswordAnswer};
+    use store::Engine as _;
     use xmpp::sasl::LoginName;
     use xmpp::scram::ScramHash;
 
@@ -418,6 +454,7 @@ mod tests {
                 jid: jid("ann@x.example"),
                 name: Some("Ann \"the\n\u{1F600}\" Example".into()),
                 disabled: true,
+                id: None,
             }],
             groups: vec![SweptGroup {
                 name: "Sales team".into(),
@@ -515,7 +552,18 @@ mod tests {
         });
         let dir = tempfile::tempdir().expect("a directory");
         let told = Told::load(dir.path(), Duration::from_secs(30));
+        let model = store::model::Model::new();
+        let (writer, _) = DirectWriter::new();
+        let overlay = StoreOverlay::new(&model, writer.clone(), 4_096).expect("a reader");
+        let holders = Holders::new(
+            dir.path().join("holders"),
+            model.reader().expect("a reader"),
+            writer,
+            vec![shard.clone()],
+            Arc::new(overlay),
+        );
         let sweeper = Sweeper {
+            holders,
             lookups: Lookups::default(),
             shards: vec![shard.clone()],
             questions: Questions::start(vec![shard], replies).expect("a thread"),

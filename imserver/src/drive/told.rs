@@ -77,6 +77,7 @@ mod tests {
             jid: BareJid::parse(name).expect("a JID"),
             name: None,
             disabled: false,
+            id: None,
         };
         let sweep = Sweep {
             people: vec![person],

@@ -13,6 +13,7 @@ fn population(people: &str, groups: &[(&str, &str)], before: &Population) -> Arc
         jid: jid(p.trim_start_matches('-')),
         name: Some(p.trim_start_matches('-').to_uppercase()),
         disabled: p.starts_with('-'),
+        id: None,
     });
     let groups = groups.iter().map(|(name, members)| SweptGroup {
         name: (*name).to_owned(),
@@ -190,6 +191,7 @@ fn another_name_shows_to_those_who_see_it() {
                     p.to_uppercase()
                 }),
                 disabled: false,
+                id: None,
             })
             .into(),
         groups: [("a", ["ann", "bob"]), ("b", ["cyd", "bob"])]

@@ -52,6 +52,7 @@ impl Groups {
                 jid: bare(account),
                 name: Some(format!("n{name}")),
                 disabled: false,
+                id: None,
             });
         let groups = self
             .members

@@ -142,6 +142,31 @@ fn what_somebody_left_behind_is_removed() {
     assert_eq!(other.next_body().unwrap(), "for the other");
 }
 
+/// What the policy allows is of no use to who is disabled, and an administrator is told.
+#[test]
+fn a_disabled_account_is_called_so() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let site = started(prepared(&slapd));
+    let test = |name: &str| {
+        let (code, said) = imadmin(&site, &["--json", "policy", "test", name, "login"], "");
+        assert_eq!(code, 0, "{said}");
+        let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
+        answer["rows"][0][4].clone()
+    };
+    assert_eq!(test("romeo@localhost"), false);
+    assert_eq!(test("expired@localhost"), true);
+    assert_eq!(
+        imadmin(&site, &["user", "disable", "romeo@localhost"], "").0,
+        0
+    );
+    assert_eq!(test("romeo@localhost"), true);
+    let (code, said) = imadmin(&site, &["alert", "romeo@localhost", "hello"], "");
+    assert!(
+        code == 0 && said.contains("sent to nobody"),
+        "{code} {said}"
+    );
+}
+
 /// Scripts go by the exit code, people by the last line.
 #[test]
 fn directory_test_says_yes_or_no() {
@@ -168,8 +193,19 @@ fn directory_test_says_yes_or_no() {
         assert!(said.contains(says), "{name} {password}: {said}");
         assert!(said.matches("verdict").count() <= 1, "{said}");
     }
+    let metric = |name: &str| {
+        let (_, text) = site.http_get(15233, "/metrics").unwrap();
+        let line = text
+            .lines()
+            .find(|l| l.starts_with(name))
+            .map(str::to_owned);
+        line.unwrap_or_else(|| panic!("no {name} in {text}"))
+    };
+    assert!(metric("isthmus_directory_server_up{").ends_with("} 1"));
+    assert!(metric("isthmus_directory_cache_misses{").contains("directory=\""));
     drop(slapd);
     let (code, said) = ask("juliet@localhost", "juliet-password");
+    assert!(metric("isthmus_directory_server_up{").ends_with("} 0"));
     assert_eq!(code, 1, "{said}");
     assert!(
         said.contains("log-ins fail") && said.contains("Connection refused"),
@@ -209,4 +245,36 @@ fn a_wrong_group_base_is_no_outage() {
         1,
         "{log}"
     );
+}
+
+/// A name that is given to somebody else at once, before anybody has seen that it was free.
+#[test]
+fn another_entry_of_the_same_name_is_another_person() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let mut site = started(prepared(&slapd));
+    let mut romeo = online(&site, "romeo");
+    let item = "<query xmlns='jabber:iq:roster'><item jid='friend@elsewhere.example'/></query>";
+    let mut juliet = online(&site, "juliet");
+    for client in [&mut romeo, &mut juliet] {
+        client.request("set", "i", None, item).unwrap();
+    }
+    let holders = site.path().join("data/holders");
+    wait::until_true(PATIENCE, "who has which name is known", || {
+        std::fs::read_to_string(&holders).is_ok_and(|t| t.contains("juliet@localhost"))
+    });
+    slapd.delete("juliet").unwrap();
+    slapd.add("juliet").unwrap();
+    juliet.patience = PATIENCE;
+    juliet.until_closed().unwrap();
+    wait::until_true(PATIENCE, "it is said", || {
+        site.server()
+            .log()
+            .contains("another entry of the directory than before")
+    });
+    let mut other = online(&site, "juliet");
+    let roster = super::ldap::roster(&mut other).to_string();
+    assert!(!roster.contains("friend@elsewhere.example"), "{roster}");
+    // Nobody else is concerned.
+    let roster = super::ldap::roster(&mut romeo).to_string();
+    assert!(roster.contains("friend@elsewhere.example"), "{roster}");
 }

@@ -450,7 +450,7 @@ fn disabling_alerts_and_reloads() {
     assert_eq!(headline.body().as_deref(), Some("Save your work"));
     assert_eq!(
         text(&["alert", "juliet@localhost", "x"]).1.trim(),
-        "sent to 0 resources"
+        "sent to nobody: none of them is online and available"
     );
     assert_eq!(text(&["alert", "staff", "x"]).0, 1);
 
@@ -484,7 +484,10 @@ fn disabling_alerts_and_reloads() {
     assert!(key("name").contains("imserver.toml:"));
     assert_eq!(
         text(&["config", "reload"]),
-        (0, "nothing has changed\n".into())
+        (
+            0,
+            "nothing has changed in the configuration; files that it names (passwords, certificates) were read again\n".into()
+        )
     );
     site.set("imserver.toml", "[limits]", "login_attempts_max", "5")
         .unwrap();

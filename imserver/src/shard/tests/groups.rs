@@ -21,6 +21,7 @@ fn population(groups: &[(&str, &str)], before: &Population) -> Arc<Population> {
         jid: bare(name),
         name: Some(name.to_uppercase()),
         disabled: false,
+        id: None,
     });
     let groups = groups.iter().map(|(name, members)| SweptGroup {
         name: (*name).to_owned(),
@@ -430,6 +431,7 @@ fn who_is_online_and_not_in_the_directories_is_said() {
                 jid: bare(name),
                 name: None,
                 disabled: name == "bob",
+                id: None,
             })
             .into(),
         groups: Vec::new(),
