@@ -383,7 +383,7 @@ impl Exchange {
             return Err(Failure::NotAuthorized);
         }
         if let Some(authzid) = &self.authzid
-            && BareJid::parse(authzid).ok().as_ref() != Some(&named.account)
+            && !is_own(authzid, &named.account)
         {
             return Err(Failure::InvalidAuthzid);
         }
@@ -403,6 +403,16 @@ fn failure(e: ScramError) -> Failure {
         ScramError::Malformed(_) => Failure::MalformedRequest,
         _ => Failure::NotAuthorized,
     }
+}
+
+/// Whether an authorization identity is the account's own: its bare JID (RFC 6120 §6.3.8).
+/// COMPAT: clients that make it of the same setting as the authentication identity send the localpart alone.
+fn is_own(authzid: &str, account: &BareJid) -> bool {
+    let authzid = match authzid.contains('@') {
+        true => BareJid::parse(authzid),
+        false => BareJid::from_parts(Some(authzid), account.domainpart()),
+    };
+    authzid.ok().as_ref() == Some(account)
 }
 
 /// The content of `<auth/>` and `<response/>` (RFC 6120 §6.4.2): `=` stands for an empty message.

@@ -770,6 +770,20 @@ fn the_directory_says_whose_a_login_name_is_and_the_identity_is_compared_with_th
     for (user, password, authzid, expected) in [
         ("4711", "secret", None, "<success"),
         ("4711", "secret", Some("romeo@verona.lit"), "<success"),
+        // COMPAT: the localpart alone, of whom the account is; nobody else's, and no domain.
+        ("4711", "secret", Some("romeo"), "<success"),
+        ("romeo", "secret", Some("Romeo"), "<success"),
+        ("romeo", "secret", Some("juliet"), "<invalid-authzid/>"),
+        ("romeo", "secret", Some("4711"), "<invalid-authzid/>"),
+        ("romeo", "secret", Some("verona.lit"), "<invalid-authzid/>"),
+        (
+            "romeo",
+            "secret",
+            Some("romeo@mantua.lit"),
+            "<invalid-authzid/>",
+        ),
+        ("romeo", "secret", Some("romeo/x"), "<invalid-authzid/>"),
+        ("romeo", "wrong", Some("romeo"), "<not-authorized/>"),
         ("romeo@verona.lit", "secret", None, "<success"),
         (
             "romeo",
