@@ -272,7 +272,7 @@ fn completions_and_manual_pages_name_every_command() {
     let output = imadmin(dir.path(), &["completions", "cmd"], "");
     assert_eq!(output.status.code(), Some(2));
     let man = dir.path().join("man");
-    std::fs::create_dir(&man).expect("writable");
+    // It makes the directory.
     let at = man.to_str().expect("UTF-8");
     let output = imadmin(dir.path(), &["--json", "man", "--dir", at], "");
     assert!(output.status.success(), "{output:?}");
@@ -286,7 +286,8 @@ fn completions_and_manual_pages_name_every_command() {
     ] {
         assert!(man.join(page).exists(), "{page}");
     }
-    let output = imadmin(dir.path(), &["man", "--dir", "nowhere"], "");
+    std::fs::write(dir.path().join("file"), "").expect("writable");
+    let output = imadmin(dir.path(), &["man", "--dir", "file/man"], "");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
 }
 
