@@ -266,6 +266,10 @@ pub struct SessionConfig {
     pub ping_answer: Duration,
     /// How long the sessions of a lost mux are kept.
     pub mux_lost: Duration,
+    /// How long a session whose connection is lost waits for its client.
+    pub resume: Duration,
+    /// Where clients should connect to resume a session.
+    pub resume_location: Option<String>,
 }
 
 /// `[log]`.

@@ -334,6 +334,15 @@ pub enum Read {
         /// And so many bytes, or one row.
         bytes_max: usize,
     },
+    /// These rows, as far as their stanzas have no more than so many bytes together; one at least.
+    Rows {
+        /// Whose.
+        owner: BareJid,
+        /// In the order wanted.
+        positions: Vec<u64>,
+        /// Bytes of stanzas.
+        bytes_max: usize,
+    },
     /// What there is for somebody's vCard: what their directory knows, and what they have stored.
     Card(BareJid),
     /// A page of an archive.
@@ -349,6 +358,8 @@ pub enum ReadResult {
     User(Option<Box<store::UserData>>),
     /// The page.
     Pending(store::PendingPage),
+    /// The rows, in the order wanted, as far as they went; `None` where there is none.
+    Rows(Vec<(u64, Option<store::StoredRow>)>),
     /// For a vCard. `None`: there is nobody of this address.
     Card(Option<Box<CardFacts>>),
     /// Of an archive.
@@ -364,6 +375,13 @@ pub enum ReadTag {
     Load(BareJid),
     /// A page for a session that takes its pending messages.
     Flood {
+        /// The session's slot.
+        slot: u32,
+        /// And generation.
+        generation: u32,
+    },
+    /// Messages that a session is to be sent once more.
+    Resend {
         /// The session's slot.
         slot: u32,
         /// And generation.
@@ -662,7 +680,7 @@ pub struct SessionInfo {
     pub jid: FullJid,
     /// The client's address.
     pub peer: std::net::SocketAddr,
-    /// `tcp`, `starttls`, `tls`, ...
+    /// `tcp`, `starttls`, `tls`, ...; `away` while a lost connection may be resumed.
     pub transport: &'static str,
     /// Presence priority; `None`: not available.
     pub priority: Option<i8>,
@@ -695,6 +713,8 @@ pub struct ShardStatus {
     pub logins: u64,
     /// Log-ins that failed.
     pub login_failures: u64,
+    /// Streams resumed.
+    pub resumptions: u64,
 }
 
 /// The key and place of a session a restarted server found in the session store, for the link loop's table of notes.

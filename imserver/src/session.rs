@@ -7,6 +7,7 @@
 
 mod output;
 pub mod record;
+pub mod resumption;
 
 use crate::event::{ConnKey, LinkCommand, Now, Routed, SessionId};
 use crate::settings::Settings;
@@ -49,15 +50,31 @@ pub struct Unacked {
     pub position: u64,
 }
 
+impl Unacked {
+    /// Sent on a connection that is no more.
+    pub fn of_before(position: u64) -> Self {
+        Self {
+            element: u64::MAX,
+            stanza: u64::MAX,
+            position,
+        }
+    }
+}
+
 /// Stream management (XEP-0198) of one session.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StreamManagement {
-    /// Settled input stanzas when it was enabled: `h` counts from here.
+    /// Settled input stanzas when it was enabled: `h` counts from here. On a connection that goes on with a stream of before: less
+    /// than zero by what had come there; so both bases wrap.
     pub in_base: u64,
-    /// Output stanzas when it was enabled.
+    /// Output stanzas when it was enabled. It wraps too.
     pub out_base: u64,
-    /// Number of the output element that is `<enabled/>`.
+    /// Output stanzas of this connection when it came into force on it.
+    pub began_out: u64,
+    /// Number of the output element that is `<enabled/>` or `<resumed/>`.
     pub enabled_element: u64,
+    /// That element is `<resumed/>`.
+    pub continued: bool,
     /// Output stanzas the client has acknowledged, counted like `stanzas_out`.
     pub acked: u64,
     /// When we asked with `<r/>` and have had no answer.
@@ -316,6 +333,10 @@ pub struct Session {
     pub acks_unrecorded: bool,
     /// Stream management.
     pub sm: Option<StreamManagement>,
+    /// Its stream can be resumed.
+    pub resumption: Option<Box<resumption::Resumption>>,
+    /// Stanzas that came on connections before this one: origins count on through resumption.
+    pub origin_base: u64,
     /// Output held back: of a session whose mux has not come back yet after a restart; and between `<enable/>` and
     /// `<enabled/>`, because both ends count stanzas from there (XEP-0198 §3), so none may be on its way in between.
     held_back: Option<Vec<(Bytes, OutKind)>>,
@@ -417,6 +438,8 @@ impl Session {
             ack_pending: false,
             acks_unrecorded: false,
             sm: None,
+            resumption: None,
+            origin_base: 0,
             held_back: None,
             held_back_bytes: 0,
             holds_for: None,
@@ -492,7 +515,7 @@ impl Session {
     /// Shortly after a restart: it is still to be resumed, or has just been, and may have been available: its presence was not written,
     /// and will come again. Meanwhile it hears who goes.
     pub fn perhaps_available(&self, restarted: bool) -> bool {
-        self.key.is_none() || restarted && self.resumed
+        self.key.is_none() && !self.is_detached() || restarted && self.resumed
     }
 
     /// Takes over the counts of a Resume. `parser` starts between two elements.
@@ -521,7 +544,12 @@ impl Session {
         });
         let acked = self.uncleared_positions();
         let (uncleared, unacked) = held.partition::<Vec<_>, _>(|u| acked.contains(&u.position));
-        self.uncleared = uncleared;
+        // What was acknowledged on a connection before this one, the mux does not hold.
+        let before = acked
+            .iter()
+            .filter(|p| !uncleared.iter().any(|u| u.position == **p));
+        let before = before.map(|&position| Unacked::of_before(position));
+        self.uncleared = before.chain(uncleared.iter().copied()).collect();
         self.unacked = unacked.into();
         self.forget_stanzas = r
             .held
@@ -529,13 +557,27 @@ impl Session {
             .map_or(r.stanzas, |h| h.stanza.saturating_sub(1));
         self.in_mux = r.held.iter().map(|h| h.stanza).collect();
         // The mux has not taken <enabled/>: nothing is counted yet, and <enable/> will come again.
-        let sm = self.sm.filter(|sm| sm.enabled_element <= r.elements);
+        let sm = self
+            .sm
+            .filter(|sm| sm.continued || sm.enabled_element <= r.elements);
         let lost_sm = std::mem::replace(&mut self.sm, sm).is_some() && sm.is_none();
         let lost_roster = self.forget_lost_roster(r.elements);
         if let Some(sm) = &mut self.sm {
-            sm.acked = sm.acked.max(sm.out_base).min(self.stanzas_out);
+            sm.acked = sm.acked.max(sm.began_out).min(self.stanzas_out);
             sm.requested_ms = None;
             sm.asked_stanzas = 0;
+        }
+        if lost_sm {
+            self.resumption = None;
+        }
+        self.count_lost();
+        self.forget_taken_unsent();
+        if self
+            .resumption
+            .as_ref()
+            .is_some_and(|r| r.resumer.is_some())
+        {
+            self.begin_keeping();
         }
         lost_sm || lost_roster
     }
@@ -592,9 +634,14 @@ impl Session {
         number
     }
 
-    /// Number of the stanza last begun: the first of a session is 1.
+    /// Number of the stanza last begun on this connection: the first is 1.
     pub fn stanza_number(&self) -> u64 {
         self.stanzas_in
+    }
+
+    /// Its number in the whole life of the session.
+    pub fn origin_stanza(&self) -> u64 {
+        self.origin_base + self.stanzas_in
     }
 
     /// Number of the element last begun.
@@ -684,8 +731,13 @@ impl Session {
 
     /// `h` of XEP-0198 §4: settled stanzas since stream management was enabled, modulo 2^32.
     pub fn handled(&self) -> u32 {
+        self.handled_total() as u32
+    }
+
+    /// The same, not cut.
+    pub fn handled_total(&self) -> u64 {
         let base = self.sm.map_or(0, |sm| sm.in_base);
-        (self.settled_stanzas.saturating_sub(base)) as u32
+        self.settled_stanzas.wrapping_sub(base)
     }
 
     fn send_ack(&mut self, now: Now, out: &mut Vec<LinkCommand>) {
@@ -737,16 +789,22 @@ impl Session {
     /// Sends Marks if anything in them has changed.
     pub fn send_marks(&mut self, settings: &Settings, credit: bool, out: &mut Vec<LinkCommand>) {
         let Some(key) = self.key else { return };
+        // Answers that are still in memory here: until they are out, or on record, the mux must keep what they answer.
+        let holds = self.is_away() || self.held_back.as_ref().is_some_and(|h| !h.is_empty());
+        let (settled_bytes, settled_stanzas) = match holds {
+            true => (self.marks.settled_bytes, self.marks.settled_stanzas),
+            false => (self.settled_bytes, self.settled_stanzas),
+        };
         let window = match self.stage {
             Stage::Negotiating(_) => settings.input_window_before_login(),
             _ => settings.input_window(),
         };
         let marks = Marks {
-            settled_bytes: self.settled_bytes,
-            settled_stanzas: self.settled_stanzas,
+            settled_bytes,
+            settled_stanzas,
             forget_stanzas: self.forget_stanzas.max(self.marks.forget_stanzas),
             input_bytes_max: if credit {
-                (self.settled_bytes + window).max(self.marks.input_bytes_max)
+                (settled_bytes + window).max(self.marks.input_bytes_max)
             } else {
                 self.marks.input_bytes_max
             },

@@ -81,6 +81,10 @@ pub struct Settings {
     pub ping_timeout: Duration,
     /// How long sessions of a lost mux are kept.
     pub mux_lost: Duration,
+    /// How long a session whose connection is lost waits for its client to resume it.
+    pub resume: Duration,
+    /// Where clients should connect to resume a session: host, or host:port.
+    pub resume_location: Option<String>,
     /// Longest time an element may be held unsettled before it is answered with a `wait` error.
     pub settle_max: Duration,
     /// vCard size, bytes.
@@ -184,6 +188,8 @@ impl Default for Settings {
             ping_after: Duration::from_secs(300),
             ping_timeout: Duration::from_secs(60),
             mux_lost: Duration::from_secs(30),
+            resume: Duration::from_secs(600),
+            resume_location: None,
             settle_max: Duration::from_secs(5),
             vcard_bytes_max: 256 * 1024,
             people: People::default(),

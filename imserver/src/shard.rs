@@ -19,6 +19,7 @@ mod message;
 mod presence;
 mod recovery;
 mod register;
+mod resumption;
 mod roster;
 mod stream;
 #[cfg(test)]
@@ -88,6 +89,15 @@ enum After {
     Cleared(BareJid, Vec<u64>),
     /// A resumed session may be sent something: its record is right again.
     Resumed { slot: u32, generation: u32 },
+    /// The record says that the session has no connection.
+    Detached { slot: u32, generation: u32 },
+    /// The record says that the session goes on over the connection of `resumer`, which may be told this key.
+    HandedOver {
+        slot: u32,
+        generation: u32,
+        resumer: crate::session::resumption::Resumer,
+        note: proto::frame::NoteKey,
+    },
     /// `<enabled/>` may be said.
     SmEnabled {
         slot: u32,
@@ -559,6 +569,21 @@ impl Shard {
                     self.let_go(slot);
                 }
             }
+            After::Detached { slot, generation } => {
+                if self.live(slot, generation) {
+                    self.detached(slot);
+                }
+            }
+            After::HandedOver {
+                slot,
+                generation,
+                resumer,
+                note,
+            } => {
+                if self.live(slot, generation) {
+                    self.handed_over(slot, resumer, note, failed);
+                }
+            }
             After::SmEnabled {
                 slot,
                 generation,
@@ -610,8 +635,17 @@ impl Shard {
             let Some(session) = self.sessions.get_mut(slot as usize) else {
                 continue;
             };
-            if !session.unacked.is_empty() || session.awaits_archive() {
-                session.request_ack(self.now, &mut self.fx.links);
+            if session.is_changing_connection() {
+                self.go_on(slot);
+            } else if session.goes_stale() {
+                self.write_record(slot);
+            }
+            let Some(session) = self.sessions.get_mut(slot as usize) else {
+                continue;
+            };
+            if !session.unacked.is_empty() || session.keeps_much(false) || session.awaits_archive()
+            {
+                session.request_ack(false, self.now, &mut self.fx.links);
             }
             let over = session.flush(&self.settings, self.credit, &mut self.fx.links);
             let orphaned_end = session.key.is_none()

@@ -88,6 +88,26 @@ pub trait Reader: Send {
     ) -> Result<Vec<BareJid>, StoreError>;
     /// One row by position, if it is this owner's and still archived or pending.
     fn row(&mut self, owner: &BareJid, position: u64) -> Result<Option<StoredRow>, StoreError>;
+    /// Several, in the order wanted: as far as their stanzas have no more than `bytes_max` bytes together, one at least; `None` for
+    /// one that is not there.
+    fn rows_at(
+        &mut self,
+        owner: &BareJid,
+        positions: &[u64],
+        bytes_max: usize,
+    ) -> Result<Vec<(u64, Option<StoredRow>)>, StoreError> {
+        let mut rows = Vec::with_capacity(positions.len());
+        let mut bytes = 0;
+        for &position in positions {
+            let row = self.row(owner, position)?;
+            bytes += row.as_ref().map_or(0, |r| r.payload.len());
+            if bytes > bytes_max && !rows.is_empty() {
+                break;
+            }
+            rows.push((position, row));
+        }
+        Ok(rows)
+    }
     /// An account with its keys.
     fn account(&mut self, jid: &BareJid) -> Result<Option<Account>, StoreError>;
     /// Accounts in the order (domain, localpart) after `after`, at most `limit`; of one domain if given.

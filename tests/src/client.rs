@@ -597,6 +597,8 @@ impl Client {
         if element.is(NS_SM, "enabled") {
             self.counting = true;
             self.handled = 0;
+        } else if element.is(NS_SM, "resumed") {
+            self.counting = true;
         } else if self.counting && element.ns == crate::xml::NS_CLIENT {
             self.handled = self.handled.wrapping_add(1);
         }

@@ -129,6 +129,13 @@ pub enum Action {
         /// The IQ.
         id: String,
     },
+    /// Go on with the session of this SM-ID (XEP-0198 §5); or [`Negotiation::resume_refused`].
+    Resume {
+        /// The SM-ID, as the client says it.
+        previd: String,
+        /// Stanzas it has, modulo 2^32.
+        h: u32,
+    },
     /// A log-in has failed; for the counters, and for the operator.
     Failed(Box<FailedLogin>),
     /// End the stream with this error. Everything else stops.
@@ -151,6 +158,7 @@ impl fmt::Debug for Action {
             Self::Register { domain, .. } => write!(f, "Register({domain}, ..)"),
             Self::Authenticated(account) => write!(f, "Authenticated({account:?})"),
             Self::Bind { resource, id } => write!(f, "Bind({resource:?}, {id:?})"),
+            Self::Resume { h, .. } => write!(f, "Resume(.., {h})"),
             Self::Failed(failed) => write!(f, "Failed({failed:?})"),
             Self::Close(error) => write!(f, "Close({error:?})"),
             Self::End => f.write_str("End"),
@@ -493,16 +501,10 @@ impl Negotiation {
         match (element.ns(), element.name()) {
             (ns::TLS, "starttls") => self.starttls(),
             (ns::SASL, name) => self.sasl(name, element),
-            (ns::SM, "enable" | "resume") if matches!(self.state, State::Bind) => {
-                // XEP-0198 §3: only after binding; §5: there is nothing to resume.
-                let condition = if element.name() == "resume" {
-                    "item-not-found"
-                } else {
-                    "unexpected-request"
-                };
-                vec![Action::Send(Bytes::from(format!(
-                    "<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
-                )))]
+            (ns::SM, "resume") if matches!(self.state, State::Bind) => self.resume(element),
+            // XEP-0198 §3: only after binding.
+            (ns::SM, "enable") if matches!(self.state, State::Bind) => {
+                vec![sm_failed("unexpected-request")]
             }
             (ns::CLIENT, "iq") if matches!(self.state, State::Bind) => self.bind(element),
             (ns::CLIENT, "iq")
@@ -518,6 +520,21 @@ impl Negotiation {
             }
             _ => vec![Action::Close(StreamError::UnsupportedStanzaType)],
         }
+    }
+
+    fn resume(&mut self, element: &Element) -> Vec<Action> {
+        let previd = element.attr("previd").map(|id| id.into_owned());
+        let h = element.attr("h").and_then(|h| h.parse().ok());
+        let (Some(previd), Some(h)) = (previd, h) else {
+            return vec![sm_failed("bad-request")];
+        };
+        self.state = State::Done;
+        vec![Action::Resume { previd, h }]
+    }
+
+    /// The session cannot be resumed: the client may bind a resource.
+    pub fn resume_refused(&mut self) {
+        self.state = State::Bind;
     }
 
     fn register(&mut self, element: &Element) -> Vec<Action> {
@@ -813,6 +830,12 @@ pub fn bind_error(id: &str, condition: StanzaError, text: Option<&str>) -> Bytes
     out.extend_from_slice(&condition.child_bytes(condition.error_type(), text));
     out.extend_from_slice(b"</iq>");
     Bytes::from(out)
+}
+
+fn sm_failed(condition: &str) -> Action {
+    Action::Send(Bytes::from(format!(
+        "<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
+    )))
 }
 
 fn bind_features() -> Bytes {

@@ -243,6 +243,11 @@ impl Server {
                     self.bound = Some((resource, id));
                     continue;
                 }
+                Action::Resume { .. } => {
+                    self.negotiation.resume_refused();
+                    self.sent.push_str("<item-not-found ");
+                    continue;
+                }
                 Action::Register { domain, .. } => {
                     assert_eq!(domain, "verona.lit");
                     self.registrations += 1;

@@ -779,12 +779,30 @@ fn session(reader: &mut Reader, file: &File) -> SessionConfig {
             }
         },
     };
+    let resume_location = s.resume_location.as_ref().map(|written| {
+        let (host, port) = written
+            .value
+            .rsplit_once(':')
+            .unwrap_or((&written.value, "5222"));
+        let host_ok = !host.is_empty()
+            && host.len() <= 255
+            && host
+                .chars()
+                .all(|c| c.is_alphanumeric() || "-._:[]".contains(c));
+        if !host_ok || port.parse::<u16>().is_err() {
+            let text = format!("{:?} is no host or host:port", written.value);
+            reader.wrong(&written.at, text);
+        }
+        written.value.clone()
+    });
     let seconds = |n: usize| Duration::from_secs(n as u64);
     SessionConfig {
         conflict,
         ping: seconds(number(reader, &s.ping_s, 120, 0..=86_400)),
         ping_answer: seconds(number(reader, &s.ping_answer_s, 60, 5..=3_600)),
         mux_lost: seconds(number(reader, &s.mux_lost_s, 30, 1..=3_600)),
+        resume: seconds(number(reader, &s.resume_s, 600, 1..=86_400)),
+        resume_location,
     }
 }
 

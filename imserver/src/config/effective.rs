@@ -117,6 +117,8 @@ impl Config {
             ("session.ping_s", seconds(session.ping)),
             ("session.ping_answer_s", seconds(session.ping_answer)),
             ("session.mux_lost_s", seconds(session.mux_lost)),
+            ("session.resume_s", seconds(session.resume)),
+            ("session.resume_location", none()),
             ("archive.enabled", self.archive.to_string()),
             ("archive.days", self.archive_days_default.to_string()),
             ("shards.count", self.shards.to_string()),

@@ -369,6 +369,10 @@ section! {
         ping_answer_s: u64, Reload;
         /// Seconds the sessions of a lost mux are kept.
         mux_lost_s: u64, Restart;
+        /// Seconds a session whose connection is lost waits for its client.
+        resume_s: u64, Reload;
+        /// Where clients should connect to resume a session.
+        resume_location: String, Reload;
     }
 }
 

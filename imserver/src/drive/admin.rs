@@ -508,6 +508,7 @@ impl admin::Backend for Backend {
             ("old messages dropped", json!(self.retention.dropped())),
             ("log-ins", json!(sum(|s| s.logins))),
             ("failed log-ins", json!(sum(|s| s.login_failures))),
+            ("streams resumed", json!(sum(|s| s.resumptions))),
         ])
     }
 }

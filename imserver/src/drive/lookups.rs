@@ -274,6 +274,13 @@ impl StoreReader {
                 } => reader
                     .pending_page(owner, *after, *limit, *bytes_max)
                     .map_or_else(failed_read, ReadResult::Pending),
+                Read::Rows {
+                    owner,
+                    positions,
+                    bytes_max,
+                } => reader
+                    .rows_at(owner, positions, *bytes_max)
+                    .map_or_else(failed_read, ReadResult::Rows),
                 Read::Card(owner) => lookups.card(reader.as_mut(), shard, &tag, owner)?,
                 Read::Archive(ask) => crate::archive::read(reader.as_mut(), ask)
                     .map_or_else(failed_read, ReadResult::Archive),

@@ -499,6 +499,8 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         ping_after: config.session.ping,
         ping_timeout: config.session.ping_answer,
         mux_lost: config.session.mux_lost,
+        resume: config.session.resume,
+        resume_location: config.session.resume_location.clone(),
         vcard_bytes_max: l.vcard_bytes_max,
         certificate_mapping: config.auth.certificate_mapping,
         policy: Arc::new(config.policy.clone()),

@@ -11,11 +11,14 @@ use xmpp::node::Node;
 use xmpp::ns;
 use xmpp::stream::framing;
 
+/// The end of every stream of ours that is no WebSocket's.
+const STREAM_END: &[u8] = b"</stream:stream>";
+
 impl Session {
     /// Sends one element. Never after the end. One that no link carries (a roster with very many contacts of groups) is not counted
     /// either, or the client's acknowledgement of it would be waited for; if it is an answer, an error goes in its place.
     pub fn send(&mut self, bytes: Bytes, kind: OutKind, now: Now, out: &mut Vec<LinkCommand>) {
-        if matches!(self.stage, Stage::Closing { .. }) || self.mux_closed {
+        if matches!(self.stage, Stage::Closing { .. }) || self.mux_closed && !self.is_away() {
             return;
         }
         if bytes.len() > OUTPUT_ELEMENT_BYTES_MAX - framing::ADDED_BYTES {
@@ -26,17 +29,31 @@ impl Session {
             }
             return;
         }
+        if self.is_away() {
+            self.log(bytes, kind);
+            return;
+        }
         if let Some(held) = &mut self.held_back {
             self.held_back_bytes += bytes.len();
             held.push((bytes, kind));
             return;
         }
+        self.send_now(bytes, kind, now, out);
+    }
+
+    /// The same, past what is held back.
+    pub fn send_now(&mut self, bytes: Bytes, kind: OutKind, now: Now, out: &mut Vec<LinkCommand>) {
         let Some(key) = self.key else { return };
+        // Kept as it would be on any connection.
+        let kept = bytes.clone();
         let bytes = match self.is_framed() {
             true => framing::message(&bytes),
             false => bytes,
         };
         self.count_out(bytes.len(), kind, now);
+        if kind.stanza && kind.stored.is_none() {
+            self.keep(|| resumption::Kept::Whole(kept));
+        }
         let frame = Frame::Output(
             key.conn,
             Output {
@@ -81,6 +98,9 @@ impl Session {
 
     /// There is room for an element of this size: the window is empty, or not full with it.
     pub fn has_room(&self, len: usize, settings: &Settings) -> bool {
+        if self.is_away() {
+            return self.has_room_to_keep(len);
+        }
         let bytes = self.outstanding_bytes + self.held_back_bytes;
         bytes == 0 || bytes + len <= settings.output_window_bytes
     }
@@ -125,7 +145,7 @@ impl Session {
 
     /// What the client's TCP has acknowledged is delivered; under stream management only what was sent before it began.
     fn deliver_drained(&mut self, delivered: &mut Vec<Unacked>) {
-        let stanza_max = self.sm.map_or(u64::MAX, |sm| sm.out_base);
+        let stanza_max = self.sm.map_or(u64::MAX, |sm| sm.began_out);
         while let Some(u) = self
             .unacked
             .front()
@@ -146,8 +166,11 @@ impl Session {
     /// the client has said before, frees nothing (XEP-0198 §4).
     pub fn acknowledged(&mut self, h: u32, delivered: &mut Vec<Unacked>) -> Option<()> {
         let sm = self.sm.as_mut()?;
-        let sent = self.stanzas_out.saturating_sub(sm.out_base);
-        let before = sm.acked.saturating_sub(sm.out_base);
+        let on_wire = self.resumption.as_ref().and_then(|r| r.on_wire());
+        let sent = on_wire
+            .unwrap_or(self.stanzas_out)
+            .wrapping_sub(sm.out_base);
+        let before = sm.acked.wrapping_sub(sm.out_base);
         // h counts modulo 2^32: the smallest number not below what was acknowledged that agrees with it.
         let step = h.wrapping_sub(before as u32);
         let mut total = before + u64::from(step);
@@ -158,7 +181,7 @@ impl Session {
             }
             total = before;
         }
-        sm.acked = sm.out_base + total;
+        sm.acked = sm.out_base.wrapping_add(total);
         sm.requested_ms = None;
         let acked = sm.acked;
         while let Some(u) = self.unacked.front() {
@@ -169,12 +192,13 @@ impl Session {
             self.unacked.pop_front();
         }
         self.shrink_unacked();
+        self.forget_kept(acked);
         Some(())
     }
 
     /// The client has been sent its archive up to this position. (While output is held back nobody knows its numbers.)
     pub fn has_read_archive(&mut self, up_to: u64) {
-        if !self.holds_back() {
+        if !self.holds_back() && !self.is_away() {
             let up_to = up_to.max(self.archive_read.map_or(0, |r| r.up_to));
             self.archive_read = Some(ArchiveRead {
                 up_to,
@@ -188,7 +212,7 @@ impl Session {
     pub fn archive_read(&self) -> Option<(u64, bool)> {
         let read = self.archive_read?;
         let known = match self.sm {
-            Some(sm) if read.stanza > sm.out_base => sm.acked >= read.stanza,
+            Some(sm) if read.stanza > sm.began_out => sm.acked >= read.stanza,
             _ => self.drained >= read.element,
         };
         Some((read.up_to, known))
@@ -223,10 +247,11 @@ impl Session {
     /// Output stanzas (since the connection began) that need no acknowledgement any more: all up to the oldest that is
     /// still unacknowledged, or whose mark is not cleared.
     pub fn acknowledged_stanzas(&self) -> u64 {
+        let on_wire = self.stanzas_on_wire();
         let unacked = self
             .unacked
             .front()
-            .map_or(self.stanzas_out, |u| u.stanza.saturating_sub(1));
+            .map_or(on_wire, |u| u.stanza.saturating_sub(1).min(on_wire));
         self.uncleared
             .iter()
             .map(|u| u.stanza.saturating_sub(1))
@@ -311,8 +336,8 @@ impl Session {
 
     /// Stanzas sent since stream management was enabled.
     pub fn sent_since_sm(&self) -> u64 {
-        self.sm
-            .map_or(0, |sm| self.stanzas_out.saturating_sub(sm.out_base))
+        let sent = self.stanzas_on_wire();
+        self.sm.map_or(0, |sm| sent.wrapping_sub(sm.out_base))
     }
 
     /// Starts stream management at this point.
@@ -321,6 +346,7 @@ impl Session {
         self.sm = Some(StreamManagement {
             in_base: self.stanzas_in,
             out_base: self.stanzas_out,
+            began_out: self.stanzas_out,
             // Nothing is sent in between.
             enabled_element: self.elements_out + 1,
             acked: self.stanzas_out,
@@ -358,9 +384,15 @@ impl Session {
 
     /// Asks the client what it has, if something is out that it has not acknowledged and it has not been asked. The same is
     /// asked again only after a while: a client that acknowledges less than it was sent would be asked without end.
-    pub fn request_ack(&mut self, now: Now, out: &mut Vec<LinkCommand>) {
+    pub fn request_ack(&mut self, silent: bool, now: Now, out: &mut Vec<LinkCommand>) {
+        if self.is_away() {
+            return;
+        }
         let read = self.archive_read.filter(|_| self.awaits_archive());
-        let newest = self.unacked.back().map_or(0, |u| u.stanza);
+        let newest = match self.keeps_much(silent) {
+            true => self.stanzas_out,
+            false => self.unacked.back().map_or(0, |u| u.stanza),
+        };
         let newest = newest.max(read.map_or(0, |r| r.stanza));
         if let Some(sm) = &mut self.sm
             && sm.requested_ms.is_none()
@@ -369,12 +401,13 @@ impl Session {
             sm.requested_ms = Some(now.mono_ms);
             sm.asked_ms = now.mono_ms;
             sm.asked_stanzas = self.stanzas_out;
-            self.send(
-                Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>"),
-                OutKind::NONZA,
-                now,
-                out,
-            );
+            let r = Bytes::from_static(b"<r xmlns='urn:xmpp:sm:3'/>");
+            if self.is_catching_up_stream() {
+                // What is held back behind it waits for the answer.
+                self.send_now(r, OutKind::NONZA, now, out);
+            } else {
+                self.send(r, OutKind::NONZA, now, out);
+            }
         }
     }
 
@@ -385,17 +418,27 @@ impl Session {
         }
     }
 
-    /// Begins the end: nothing is sent after `last`, which is a header that was not sent yet, an error, and the end of the stream.
-    pub fn close(&mut self, last: [Bytes; 3], reason: CloseReason) {
+    /// The last a client hears: a header that was not sent yet, an error, and the end of the stream. Nothing, if its connection is
+    /// gone already.
+    pub fn farewell(&self, header: Bytes, error: Option<Bytes>) -> Vec<Bytes> {
+        if self.mux_closed {
+            return Vec::new();
+        }
+        let parts = |end| [header, error.unwrap_or_default(), Bytes::from_static(end)];
+        match self.is_framed() {
+            true => parts(framing::CLOSE)
+                .iter()
+                .filter(|part| !part.is_empty())
+                .map(framing::message)
+                .collect(),
+            false => vec![parts(STREAM_END).concat().into()],
+        }
+    }
+
+    /// Begins the end: nothing is sent after the farewell.
+    pub fn close(&mut self, header: Bytes, error: Option<Bytes>, reason: CloseReason) {
         if !matches!(self.stage, Stage::Closing { .. }) {
-            let last = match self.is_framed() {
-                true => last
-                    .iter()
-                    .filter(|part| !part.is_empty())
-                    .map(framing::message)
-                    .collect(),
-                false => vec![last.concat().into()],
-            };
+            let last = self.farewell(header, error);
             self.stage = Stage::Closing {
                 last,
                 reason,

@@ -3,10 +3,12 @@
 //! A record is written before the client can know of the session, and again whenever something in it changes. The rest
 //! (counts, facts of the connection, unsettled input, stored stanzas held) comes from the mux by Resume.
 
+use super::resumption::{Away, Content, Detached, Resumption, Unsent};
 use super::{Available, Bound, Flood, StreamManagement};
 use crate::event::SessionId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use proto::frame::NoteKey;
+use std::collections::VecDeque;
 use xmpp::jid::{FullJid, Jid};
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
@@ -29,8 +31,12 @@ pub struct Record {
     pub since_unix_ms: u64,
     /// Namespaces of its stream header.
     pub namespaces: Bytes,
-    /// Stream management: settled input and output stanzas when it was enabled, and the number of the element `<enabled/>`.
-    pub sm: Option<(u64, u64, u64)>,
+    /// Stream management.
+    pub sm: Option<RecordedSm>,
+    /// Stanzas that came on connections before this one.
+    pub origin_base: u64,
+    /// What its client needs to resume it.
+    pub resumption: Option<RecordedResumption>,
     /// Has asked for the roster: the number of the element with the last of the answer.
     pub interested: Option<u64>,
     /// Its presence.
@@ -50,6 +56,40 @@ pub struct Record {
     pub acked: Vec<u64>,
     /// Entities that had directed presence.
     pub directed: Vec<Jid>,
+}
+
+/// Stream management in a record: see [`StreamManagement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordedSm {
+    /// Where `h` counts from.
+    pub in_base: u64,
+    /// Where the client's `h` counts from.
+    pub out_base: u64,
+    /// Output stanzas when it came into force.
+    pub began_out: u64,
+    /// Number of `<enabled/>` or `<resumed/>`.
+    pub enabled_element: u64,
+    /// It is `<resumed/>`.
+    pub continued: bool,
+}
+
+/// Resumption in a record: see [`Resumption`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedResumption {
+    /// Half of the SM-ID.
+    pub key: [u8; 16],
+    /// How long it waits for its client, ms.
+    pub max_ms: u64,
+    /// It has no connection, since then (unix ms); and its counts.
+    pub detached: Option<(u64, Detached)>,
+    /// Without a connection: more has come for it since. It cannot be resumed.
+    pub stale: bool,
+    /// Output stanzas when this was written.
+    pub sent: u64,
+    /// Without a connection: what the client has not acknowledged. With one: what it must be sent once more.
+    pub unsent: VecDeque<Unsent>,
+    /// Presence held back: who, and the newest of each.
+    pub presence: Vec<(Jid, Bytes)>,
 }
 
 impl Record {
@@ -75,10 +115,17 @@ impl Record {
         b.put_u64(self.since_unix_ms);
         put(&mut b, &self.namespaces);
         b.put_u8(u8::from(self.sm.is_some()));
-        if let Some((i, o, e)) = self.sm {
-            b.put_u64(i);
-            b.put_u64(o);
-            b.put_u64(e);
+        if let Some(sm) = &self.sm {
+            b.put_u64(sm.in_base);
+            b.put_u64(sm.out_base);
+            b.put_u64(sm.began_out);
+            b.put_u64(sm.enabled_element);
+            b.put_u8(u8::from(sm.continued));
+        }
+        b.put_u64(self.origin_base);
+        b.put_u8(u8::from(self.resumption.is_some()));
+        if let Some(r) = &self.resumption {
+            r.encode(&mut b);
         }
         b.put_u8(u8::from(self.interested.is_some()));
         if let Some(element) = self.interested {
@@ -112,17 +159,26 @@ impl Record {
             return None;
         }
         let id = SessionId(u64_of(&mut b)?);
-        let mut note = [0; 16];
-        (b.len() >= 16).then(|| b.copy_to_slice(&mut note))?;
+        let note = key(&mut b)?;
         let mux = string(&mut b)?;
         let conn = u64_of(&mut b)?;
         let jid = FullJid::parse(&string(&mut b)?).ok()?;
         let since_unix_ms = u64_of(&mut b)?;
         let namespaces = take(&mut b)?;
-        let sm = if u8_of(&mut b)? == 1 {
-            Some((u64_of(&mut b)?, u64_of(&mut b)?, u64_of(&mut b)?))
-        } else {
-            None
+        let sm = match u8_of(&mut b)? {
+            1 => Some(RecordedSm {
+                in_base: u64_of(&mut b)?,
+                out_base: u64_of(&mut b)?,
+                began_out: u64_of(&mut b)?,
+                enabled_element: u64_of(&mut b)?,
+                continued: u8_of(&mut b)? == 1,
+            }),
+            _ => None,
+        };
+        let origin_base = u64_of(&mut b)?;
+        let resumption = match u8_of(&mut b)? {
+            1 => Some(RecordedResumption::decode(&mut b)?),
+            _ => None,
         };
         let interested = match u8_of(&mut b)? {
             1 => Some(u64_of(&mut b)?),
@@ -161,6 +217,8 @@ impl Record {
             since_unix_ms,
             namespaces,
             sm,
+            origin_base,
+            resumption,
             interested,
             presence,
             presence_changed_unix_ms,
@@ -175,15 +233,15 @@ impl Record {
 
     /// The session it describes, without its connection. It has to be resumed before it takes anything.
     pub fn bound(self) -> (Box<Bound>, Option<StreamManagement>) {
-        let sm = self
-            .sm
-            .map(|(in_base, out_base, enabled_element)| StreamManagement {
-                in_base,
-                out_base,
-                enabled_element,
-                acked: out_base,
-                ..StreamManagement::default()
-            });
+        let sm = self.sm.map(|sm| StreamManagement {
+            in_base: sm.in_base,
+            out_base: sm.out_base,
+            began_out: sm.began_out,
+            enabled_element: sm.enabled_element,
+            continued: sm.continued,
+            acked: sm.began_out,
+            ..StreamManagement::default()
+        });
         let flood = match &self.presence {
             Some(p) if p.priority >= 0 => Flood::Wanted,
             _ => Flood::Off,
@@ -214,6 +272,128 @@ impl Record {
         };
         (Box::new(bound), sm)
     }
+}
+
+impl RecordedSm {
+    /// As it stands now.
+    pub fn of(sm: &StreamManagement) -> Self {
+        Self {
+            in_base: sm.in_base,
+            out_base: sm.out_base,
+            began_out: sm.began_out,
+            enabled_element: sm.enabled_element,
+            continued: sm.continued,
+        }
+    }
+}
+
+impl RecordedResumption {
+    fn encode(&self, b: &mut BytesMut) {
+        b.put_slice(&self.key);
+        b.put_u64(self.max_ms);
+        b.put_u8(u8::from(self.detached.is_some()));
+        if let Some((since_unix_ms, counts)) = &self.detached {
+            b.put_u64(*since_unix_ms);
+            b.put_u64(counts.settled_stanzas);
+            b.put_u64(counts.stanzas_out);
+            b.put_u64(counts.on_wire);
+            b.put_u64(counts.acked);
+            b.put_u64(counts.lost_up_to);
+        }
+        b.put_u8(u8::from(self.stale));
+        b.put_u64(self.sent);
+        b.put_u32(self.presence.len() as u32);
+        for (from, bytes) in &self.presence {
+            put(b, from.as_str().as_bytes());
+            put(b, bytes);
+        }
+        b.put_u32(self.unsent.len() as u32);
+        for unsent in &self.unsent {
+            b.put_u64(unsent.stanza);
+            match &unsent.what {
+                Content::Stored(position) => {
+                    b.put_u8(0);
+                    b.put_u64(*position);
+                }
+                Content::Bytes(bytes) => {
+                    b.put_u8(1);
+                    put(b, bytes);
+                }
+            }
+        }
+    }
+
+    fn decode(b: &mut Bytes) -> Option<Self> {
+        let key = key(b)?;
+        let max_ms = u64_of(b)?;
+        let detached = match u8_of(b)? {
+            1 => Some((
+                u64_of(b)?,
+                Detached {
+                    settled_stanzas: u64_of(b)?,
+                    stanzas_out: u64_of(b)?,
+                    on_wire: u64_of(b)?,
+                    acked: u64_of(b)?,
+                    lost_up_to: u64_of(b)?,
+                },
+            )),
+            _ => None,
+        };
+        let stale = u8_of(b)? == 1;
+        let sent = u64_of(b)?;
+        let count = (b.len() >= 4).then(|| b.get_u32())?;
+        let mut presence = Vec::new();
+        for _ in 0..count {
+            presence.push((Jid::parse(&string(b)?).ok()?, take(b)?));
+        }
+        let count = (b.len() >= 4).then(|| b.get_u32())?;
+        let mut unsent = VecDeque::new();
+        for _ in 0..count {
+            let stanza = u64_of(b)?;
+            let what = match u8_of(b)? {
+                0 => Content::Stored(u64_of(b)?),
+                _ => Content::Bytes(take(b)?),
+            };
+            unsent.push_back(Unsent { stanza, what });
+        }
+        Some(Self {
+            key,
+            max_ms,
+            detached,
+            stale,
+            sent,
+            unsent,
+            presence,
+        })
+    }
+
+    /// How long it has waited for its client, ms. Clocks are set, so not less than nothing, and not more than it may.
+    pub fn waited_ms(&self, unix_ms: u64) -> u64 {
+        let since = self.detached.map_or(unix_ms, |(since, _)| since);
+        unix_ms.saturating_sub(since).min(self.max_ms)
+    }
+
+    /// As a session has it, but for what is unacknowledged.
+    pub fn resumption(&self, now: crate::event::Now) -> Resumption {
+        let left_ms = match self.stale {
+            true => 0,
+            false => self.max_ms - self.waited_ms(now.unix_ms),
+        };
+        let away = self.detached.map(|(since_unix_ms, _)| Away::Detached {
+            due_ms: now.mono_ms + left_ms,
+            since_unix_ms,
+        });
+        let mut resumption = Resumption::new(self.key, self.max_ms, 0);
+        resumption.away = away;
+        resumption.recorded_stale = self.stale;
+        resumption
+    }
+}
+
+fn key(b: &mut Bytes) -> Option<[u8; 16]> {
+    let mut key = [0; 16];
+    (b.len() >= 16).then(|| b.copy_to_slice(&mut key))?;
+    Some(key)
 }
 
 fn put(b: &mut BytesMut, bytes: &[u8]) {
@@ -251,7 +431,44 @@ mod tests {
             jid: FullJid::parse("romeo@montague.lit/orchard").expect("a JID"),
             since_unix_ms: 1,
             namespaces: Bytes::from_static(b"ns"),
-            sm: Some((3, 4, 5)),
+            sm: Some(RecordedSm {
+                in_base: 3,
+                out_base: 4,
+                began_out: 4,
+                enabled_element: 5,
+                continued: true,
+            }),
+            origin_base: 11,
+            resumption: Some(RecordedResumption {
+                key: [7; 16],
+                max_ms: 600_000,
+                detached: Some((
+                    12,
+                    Detached {
+                        settled_stanzas: 1,
+                        stanzas_out: 9,
+                        on_wire: 8,
+                        acked: 6,
+                        lost_up_to: 5,
+                    },
+                )),
+                stale: true,
+                sent: 9,
+                presence: vec![(
+                    Jid::parse("nurse@capulet.lit/x").expect("a JID"),
+                    Bytes::from_static(b"<presence/>"),
+                )],
+                unsent: VecDeque::from([
+                    Unsent {
+                        stanza: 8,
+                        what: Content::Stored(99),
+                    },
+                    Unsent {
+                        stanza: 9,
+                        what: Content::Bytes(Bytes::from_static(b"<iq/>")),
+                    },
+                ]),
+            }),
             interested: Some(9),
             presence: Some(Available {
                 priority: -3,

@@ -62,6 +62,10 @@ impl Shard {
         let Some(slot) = self.slot_of(key) else {
             return;
         };
+        if self.session(slot).resumption.is_some() {
+            // It is safe with its client only.
+            return;
+        }
         let Some(account) = self.account_of(slot) else {
             return;
         };

@@ -197,6 +197,7 @@ impl Shard {
 fn info(session: &Session) -> Option<SessionInfo> {
     let bound = session.bound()?;
     let transport = match (session.open.transport, &session.open.tls) {
+        _ if session.is_detached() => "away",
         (Transport::Tcp, None) => "tcp",
         (Transport::Tcp, Some(_)) => "starttls",
         (Transport::Tls, _) => "tls",

@@ -173,14 +173,15 @@ impl Shard {
                 .users
                 .get(account)
                 .is_some_and(|u| u.sessions.len() > 1);
+            let resumable = self.session(slot).resumption.is_some();
             let holder = Holder {
                 slot,
                 sent: true,
-                taken: !several,
+                taken: !several && !resumable,
             };
             self.hold(account, row.position, row.payload.len(), false, holder);
             kind = OutKind {
-                track: several,
+                track: several && !resumable,
                 ..OutKind::stored(row.position)
             };
         }

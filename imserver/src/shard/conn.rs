@@ -5,17 +5,13 @@
 
 use super::{After, Shard};
 use crate::event::*;
-use crate::session::record::Record;
+use crate::session::record::{Record, RecordedSm};
 use crate::session::{Flood, Holding, Session, Stage};
 use bytes::Bytes;
 use proto::frame::CloseReason;
 use xmpp::element::Element;
 use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
-use xmpp::stream::framing;
-
-/// The end of every stream of ours.
-const STREAM_END: &[u8] = b"</stream:stream>";
 
 impl Shard {
     pub(super) fn token(&self, slot: u32, number: u64) -> Token {
@@ -43,7 +39,7 @@ impl Shard {
         if !bound.held_presence.is_empty() {
             self.release_held_presence(slot);
         }
-        self.continue_flood(slot);
+        self.continue_output(slot);
         self.continue_archive(slot);
         if self.session(slot).parser.buffered() > 0 {
             // It may have been full.
@@ -57,13 +53,14 @@ impl Shard {
             return;
         };
         let session = self.session(slot);
+        let up_to_stanza = session.origin_base + stanzas;
         if let Some(name) = session.name
-            && stanzas > session.origins_forgotten
+            && up_to_stanza > session.origins_forgotten
         {
-            session.origins_forgotten = stanzas;
+            session.origins_forgotten = up_to_stanza;
             self.write(Write::Store(store::Write::ForgetOrigins {
                 session: name.0,
-                up_to_stanza: stanzas,
+                up_to_stanza,
             }));
         }
     }
@@ -75,14 +72,21 @@ impl Shard {
         };
         let session = self.session(slot);
         session.mux_closed = true;
+        if session.is_frozen() {
+            // What has not been taken from it comes again on another.
+            return self.touch(slot);
+        }
+        if session.is_resumable() {
+            // Answers to what is still to be taken are kept.
+            session.begin_keeping();
+        }
         if session.bound().is_some() && (session.paused || session.parser.buffered() > 0) {
             // It sent more than has been taken: that comes first. What it did not read does not hold that up any more.
             session.close_reason = Some(reason);
             self.parse(slot);
             return;
         }
-        self.release_closing(slot);
-        self.end_session(slot, None, reason);
+        self.lose_connection(slot, None, reason);
     }
 
     /// The connection now belongs to this shard.
@@ -148,15 +152,7 @@ impl Shard {
         }
         let header = self.missing_header(slot, error.is_some());
         let session = self.session(slot);
-        let end = match session.is_framed() {
-            true => framing::CLOSE,
-            false => STREAM_END,
-        };
-        let last = match session.mux_closed {
-            true => Default::default(),
-            false => [header, error.unwrap_or_default(), Bytes::from_static(end)],
-        };
-        session.close(last, reason);
+        session.close(header, error, reason);
         session.forget_waits();
         if session.holds_for.is_some() && session.sm.is_some() {
             // What has come and was not taken yet may acknowledge something too.
@@ -170,6 +166,7 @@ impl Shard {
         if self.awaited(slot) {
             self.deny_unrecorded(slot);
         }
+        self.end_resumption(slot);
         self.say_gone(slot);
         // What it has acknowledged is written, and its Close waits for that.
         let account = self.account_of(slot).expect("the caller has seen it");
@@ -292,9 +289,9 @@ impl Shard {
             jid: bound.jid.clone(),
             since_unix_ms: bound.since_unix_ms,
             namespaces: session.parser.namespaces().to_bytes().into(),
-            sm: session
-                .sm
-                .map(|sm| (sm.in_base, sm.out_base, sm.enabled_element)),
+            sm: session.sm.as_ref().map(RecordedSm::of),
+            origin_base: session.origin_base,
+            resumption: session.recorded_resumption(self.now.unix_ms),
             interested: bound.interested,
             presence: bound.presence.clone(),
             presence_changed_unix_ms: bound.presence_changed_unix_ms,
@@ -313,7 +310,8 @@ impl Shard {
             // Brought back to be ended again: whatever its last elements change, another restart must not take it for alive.
             return self.write_ended_record(slot).unwrap_or(self.write_number);
         }
-        let record = self.record(slot);
+        let handed_over = self.record_handed_over(slot);
+        let record = handed_over.unwrap_or_else(|| self.record(slot));
         self.write(Write::Session(record.id, Some(record.encode())))
     }
 

@@ -188,6 +188,9 @@ impl Shard {
                 }
                 Action::Failed(failed) => self.login_failed(slot, &failed),
                 Action::Bind { resource, id } => return self.bind(slot, number, resource, &id),
+                Action::Resume { previd, h } => {
+                    return self.resume_stream(slot, number, &previd, h);
+                }
                 Action::Close(error) => return self.stream_error(slot, error),
                 Action::End => return self.end_session(slot, None, CloseReason::Normal),
             }
@@ -294,7 +297,12 @@ impl Shard {
         };
         let taken = wanted.as_ref().and_then(|jid| self.session_with(jid));
         if let Some(other) = taken {
+            let away = self.session(other).is_away();
             match self.settings.conflict {
+                // A client that comes back without having resumed its session does not want it any more.
+                Conflict::Refuse | Conflict::Rename if away => {
+                    self.end_session(other, None, CloseReason::Replaced)
+                }
                 Conflict::Replace => {
                     self.end_session(other, Some(StreamError::Conflict), CloseReason::Replaced)
                 }
@@ -302,10 +310,14 @@ impl Shard {
                 Conflict::Rename => return Ok(self.made_up(account)),
             }
         } else if count >= self.settings.sessions_per_account_max {
-            return Err((
-                StanzaError::ResourceConstraint,
-                Some("This account has too many sessions"),
-            ));
+            // Who waits for its client makes room for one that is there.
+            let Some(oldest) = self.longest_detached(account) else {
+                return Err((
+                    StanzaError::ResourceConstraint,
+                    Some("This account has too many sessions"),
+                ));
+            };
+            self.end_session(oldest, None, CloseReason::Replaced);
         }
         Ok(wanted.unwrap_or_else(|| self.made_up(account)))
     }

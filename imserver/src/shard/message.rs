@@ -285,6 +285,8 @@ impl Shard {
         let session = self.session(slot);
         let room = session.has_room(bytes.len(), &settings)
             && session.may_hold_more(settings.unacknowledged_max);
+        // Only its client can say that it has the message: its mux may lose the connection, and the session goes on.
+        let resumable = session.resumption.is_some();
         let bound = session.bound_mut().expect("targets are bound");
         // A session of full-JID traffic that takes no floods (unavailable, negative priority) is always "live".
         let live = bound.flood == Flood::Live || (exact && bound.flood == Flood::Off);
@@ -304,12 +306,12 @@ impl Shard {
         let holder = Holder {
             slot,
             sent: send,
-            taken: !giving.several,
+            taken: !giving.several && !resumable,
         };
         self.hold(account, position, giving.len, giving.copy, holder);
         if send {
             let kind = OutKind {
-                track: giving.several,
+                track: giving.several && !resumable,
                 ..OutKind::stored(position)
             };
             self.send(slot, bytes, kind);
@@ -476,7 +478,9 @@ impl Shard {
         let generation = self.generation(slot);
         let session = self.session(slot);
         let room = session.has_room(stanza.bytes.len(), &settings);
-        let Some(bound) = session.bound_mut().filter(|b| b.floods()) else {
+        // For a client that is away it waits as long: who asks wants to know.
+        let away = session.is_away();
+        let Some(bound) = session.bound_mut().filter(|b| away || b.floods()) else {
             if room {
                 self.send_stanza(slot, stanza.bytes.clone());
                 self.done(stanza.token);
@@ -571,10 +575,20 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot as usize) else {
             return;
         };
-        if session.bound().is_some_and(|b| b.flood == Flood::Wanted) {
+        let waits = session.bound().is_some_and(|b| b.flood == Flood::Wanted);
+        if waits || session.is_catching_up_stream() {
             session.send_marks(&settings, credit, &mut self.fx.links);
-            self.continue_flood(slot);
+            self.continue_output(slot);
         }
+    }
+
+    /// There may be room for more of what the session is to be sent: what it had not acknowledged on its connection before, then what
+    /// is pending.
+    pub(super) fn continue_output(&mut self, slot: u32) {
+        if self.session(slot).is_catching_up_stream() {
+            self.resend(slot);
+        }
+        self.continue_flood(slot);
     }
 
     /// Reads the next page, unless a page is under way, other sessions of the account have still to be resumed (what they
@@ -585,6 +599,8 @@ impl Shard {
         let busy = session.outstanding_bytes() > settings.output_window_bytes / 2
             || !session.may_hold_page(settings.unacknowledged_max)
             || session.key.is_none()
+            || session.is_away()
+            || session.is_catching_up_stream()
             || session.ended_before.is_some()
             // What it knows from its archive does not come again; whether it does it is still to say.
             || session.awaits_archive();
@@ -775,17 +791,18 @@ impl Shard {
             {
                 return false;
             }
+            let resumable = session.resumption.is_some();
             let holder = Holder {
                 slot,
                 sent: true,
-                taken: !several,
+                taken: !several && !resumable,
             };
             self.hold(account, position, row.payload.len(), row.outgoing, holder);
             self.send(
                 slot,
                 bytes,
                 OutKind {
-                    track: several,
+                    track: several && !resumable,
                     ..OutKind::stored(position)
                 },
             );

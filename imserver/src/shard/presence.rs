@@ -9,6 +9,7 @@ use crate::event::*;
 use crate::policy::Right;
 use crate::presence::{self, ProbeAnswer, Probed, Said};
 use crate::routing::{PresenceType, Retention, StanzaKind};
+use crate::session::resumption::Kept;
 use crate::session::{Available, Flood, OutKind};
 use crate::subscription::Kind;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -444,11 +445,8 @@ impl Shard {
     pub(super) fn presence_fan_to(&mut self, fan: &Arc<PresenceFan>, targets: &[&BareJid]) {
         let mut ready: Vec<&BareJid> = Vec::with_capacity(targets.len());
         for &target in targets {
-            let Some(user) = self
-                .users
-                .get_mut(target)
-                .filter(|u| !u.sessions.is_empty())
-            else {
+            let durable = self.durable;
+            let Some(user) = self.users.get_mut(target).filter(|u| u.hears(durable)) else {
                 continue;
             };
             // It never overtakes what came before it: a probe's answer, or a message (RFC 6120 §10.1).
@@ -477,7 +475,7 @@ impl Shard {
         if groups.is_empty() {
             return all;
         }
-        let online = |m: &BareJid| self.users.get(m).is_some_and(|u| !u.sessions.is_empty());
+        let online = |m: &BareJid| self.users.get(m).is_some_and(|u| u.hears(self.durable));
         for group in groups {
             let members = group.members.iter().filter(|m| *m != from && online(m));
             all.extend(members.filter(|m| self.groups.view.is_contact(m)));
@@ -515,8 +513,11 @@ impl Shard {
                 if let Some(key) = session.key
                     && session.has_room(len, &settings)
                     && !session.holds_back()
+                    && !session.is_away()
                 {
                     session.count_out(len, OutKind::STANZA, now);
+                    session
+                        .keep(|| Kept::Of(fan.prefix.clone(), insert.clone(), fan.suffix.clone()));
                     let group = (key.link, session.is_framed());
                     per_link.entry(group).or_default().push(FanoutTarget {
                         conn: key.conn,
@@ -559,7 +560,8 @@ impl Shard {
     pub(super) fn give_presence(&mut self, slot: u32, from: &Jid, bytes: Bytes) {
         let settings = self.settings.clone();
         let session = self.session(slot);
-        let room = session.has_room(bytes.len(), &settings);
+        // For a client that is away only the newest counts.
+        let room = session.has_room(bytes.len(), &settings) && !session.is_away();
         let Some(bound) = session.bound_mut() else {
             return;
         };
@@ -567,6 +569,11 @@ impl Shard {
             self.send_stanza(slot, bytes);
             return;
         }
+        session.mark_unrecorded();
+        self.touch(slot);
+        let Some(bound) = self.session(slot).bound_mut() else {
+            return;
+        };
         let held = &mut bound.held_presence;
         let at = held.iter().position(|(f, _)| f == from);
         let others = held.iter().enumerate().filter(|(n, _)| Some(*n) != at);
@@ -596,7 +603,7 @@ impl Shard {
             else {
                 return;
             };
-            if !session.has_room(len, &settings) {
+            if !session.has_room(len, &settings) || session.is_away() {
                 return;
             }
             let (_, bytes) = session

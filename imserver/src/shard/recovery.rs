@@ -41,10 +41,17 @@ impl Shard {
                 self.restore_ended(record);
                 continue;
             }
-            places.push(NotePlace {
-                note: record.note,
-                shard: self.id,
-            });
+            // Without a connection there is no mux that could bring it back.
+            if record
+                .resumption
+                .as_ref()
+                .is_none_or(|r| r.detached.is_none())
+            {
+                places.push(NotePlace {
+                    note: record.note,
+                    shard: self.id,
+                });
+            }
             self.restore_session(record, recent);
         }
         if !self.sessions.is_empty() {
@@ -62,15 +69,22 @@ impl Shard {
         let said = record.presence_changed_unix_ms;
         let say_again = said != 0 && recent(said);
         let acked = record.acked.clone();
+        let (origin_base, resumption) = (record.origin_base, record.resumption.clone());
         let (bound, sm) = record.bound();
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
         let name = bound.id;
         let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
         session.name = Some(name);
+        session.origin_base = origin_base;
         session.restore_uncleared(&acked);
+        let held = session.restore_resumption(resumption, self.now);
+        let detached = session.is_detached();
         let slot = self.insert_session(session);
-        self.notes.insert(note.0, slot);
+        if !detached {
+            self.notes.insert(note.0, slot);
+        }
         self.restore_acked(slot, &account, &acked);
+        self.restore_held(slot, &account, &held);
         let generation = self.generation(slot);
         let user = self.user(&account);
         user.exists = true;
@@ -96,6 +110,7 @@ impl Shard {
             return;
         };
         let acked = record.acked.clone();
+        let origin_base = record.origin_base;
         let (bound, sm) = record.clone().bound();
         let holding = Holding {
             account: bound.account.clone(),
@@ -108,6 +123,7 @@ impl Shard {
         let name = bound.id;
         let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
         session.name = Some(name);
+        session.origin_base = origin_base;
         session.holds_for = Some(Box::new(holding));
         session.restore_uncleared(&acked);
         session.ended_before = Some(input);
@@ -126,6 +142,22 @@ impl Shard {
             let assignment = user.assigned.entry(position).or_default();
             assignment.acked = true;
             assignment.had.push(slot);
+        }
+    }
+
+    /// What the session had been sent, or was to be sent once more, on a connection that is gone.
+    fn restore_held(&mut self, slot: u32, account: &BareJid, positions: &[u64]) {
+        let user = self.user(account);
+        for &position in positions {
+            user.assigned
+                .entry(position)
+                .or_default()
+                .holders
+                .push(Holder {
+                    slot,
+                    sent: true,
+                    taken: false,
+                });
         }
     }
 
@@ -158,14 +190,17 @@ impl Shard {
         session.active_ms = now.mono_ms;
         *session.open = resume.open.clone();
         let held = session.unacked.clone();
+        let taken = session.resumption.is_none();
         let account = self.account_of(slot).expect("checked above");
         let user = self.user(&account);
         for u in held {
             let assignment = user.assigned.entry(u.position).or_default();
+            // One that it was to be sent once more, and has been.
+            assignment.holders.retain(|h| h.slot != slot);
             assignment.holders.push(Holder {
                 slot,
                 sent: true,
-                taken: true,
+                taken,
             });
         }
         if outdated {
@@ -194,9 +229,13 @@ impl Shard {
             .get_mut(slot as usize)
             .expect("checked by the caller");
         // What comes behind <enabled/> goes with it.
-        if !session.enabling() {
-            session.let_go(None, now, &mut self.fx.links);
+        if session.enabling() {
+            return;
         }
+        if session.is_catching_up_stream() {
+            return self.resend(slot);
+        }
+        session.let_go(None, now, &mut self.fx.links);
     }
 
     /// The server was started so shortly ago that sessions of an earlier run may still come back.
@@ -211,7 +250,7 @@ impl Shard {
                 u.sessions.iter().any(|&s| {
                     self.sessions
                         .get(s as usize)
-                        .is_some_and(|s| s.key.is_none())
+                        .is_some_and(|s| s.key.is_none() && !s.is_away())
                 })
             })
     }
@@ -241,7 +280,7 @@ impl Shard {
         let orphans: Vec<u32> = self
             .sessions
             .iter()
-            .filter(|(_, s)| s.key.is_none() && theirs(s))
+            .filter(|(_, s)| s.key.is_none() && !s.is_away() && theirs(s))
             .map(|(slot, _)| slot as u32)
             .collect();
         // In the order of slots, and there may be very many.
@@ -289,8 +328,7 @@ impl Shard {
             if let Some(key) = session.key.take() {
                 self.conns.remove(&key);
             }
-            self.release_closing(slot);
-            self.end_session(slot, None, CloseReason::SocketError);
+            self.lose_connection(slot, None, CloseReason::SocketError);
         }
     }
 

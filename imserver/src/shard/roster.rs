@@ -143,6 +143,10 @@ impl Shard {
                 self.flood_page(slot, generation, Some(page))
             }
             (ReadTag::Flood { slot, generation }, _) => self.flood_page(slot, generation, None),
+            (ReadTag::Resend { slot, generation }, ReadResult::Rows(rows)) => {
+                self.resend_rows(slot, generation, Some(rows))
+            }
+            (ReadTag::Resend { slot, generation }, _) => self.resend_rows(slot, generation, None),
             (ReadTag::Iq(n), result) => self.iq_read(n, result),
             (ReadTag::Load(_), _) => {}
         }

@@ -1,6 +1,6 @@
 //! Elements of a logged-in session: what each is, and where it goes.
 //!
-//! In: events of the stream parser. Out: stanzas on their way, answers of stream management (XEP-0198 without resumption).
+//! In: events of the stream parser. Out: stanzas on their way, answers of stream management (XEP-0198; resumption is `resumption`).
 //! Never: lets a client speak for anybody else; looks into a payload that is not for us.
 
 use super::{After, Shard};
@@ -8,12 +8,14 @@ use crate::carbons::{self, Copy};
 use crate::event::*;
 use crate::routing::{self, IqType, MessageType, Retention, StanzaKind};
 use crate::session::Stage;
+use crate::session::resumption::Resumption;
 use bytes::Bytes;
 use proto::frame::{CloseReason, Input};
 use std::hash::{BuildHasher, Hasher};
 use xmpp::element::Element;
 use xmpp::error::{StanzaError, StreamError};
 use xmpp::jid::Jid;
+use xmpp::node::Node;
 use xmpp::ns;
 use xmpp::stanza::{Direction, Rewrite, is_reserved};
 use xmpp::stream::StreamEvent;
@@ -34,7 +36,12 @@ impl Shard {
         if self.strange_bytes(slot, input.bytes.len()) {
             return;
         }
-        self.session(slot).push_input(input);
+        let session = self.session(slot);
+        if session.is_lost() {
+            // What comes on a connection that is given up comes again on another.
+            return;
+        }
+        session.push_input(input);
         self.parse(slot);
     }
 
@@ -67,6 +74,7 @@ impl Shard {
         while self.live(slot, generation) {
             let session = self.session(slot);
             if session.paused
+                || session.is_frozen()
                 || session.is_full(output_window)
                 || matches!(session.stage, Stage::Closing { .. })
             {
@@ -98,8 +106,7 @@ impl Shard {
                 && let Some(reason) = session.close_reason.take()
             {
                 // The client had gone; now everything it had sent is taken.
-                self.release_closing(slot);
-                self.end_session(slot, None, reason);
+                self.lose_connection(slot, None, reason);
             }
         }
     }
@@ -282,7 +289,7 @@ impl Shard {
         let shard = self.id;
         let settings = self.settings.clone();
         let session = self.session(slot);
-        let stanza_number = session.stanza_number();
+        let stanza_number = session.origin_stanza();
         let bound = session.bound().expect("only bound sessions get here");
         let to = to.unwrap_or_else(|| Jid::Bare(bound.account.clone()));
         // An IQ has one child, which is the question: whoever answers it takes nothing in it for the server's word.
@@ -352,7 +359,7 @@ impl Shard {
                         } else {
                             session.done(number);
                         }
-                        self.continue_flood(slot);
+                        self.continue_output(slot);
                     }
                     (true, None) => self.stream_error(slot, StreamError::BadFormat),
                     (false, _) => self.sm_failed(slot, number, "unexpected-request"),
@@ -374,6 +381,10 @@ impl Shard {
                 }
                 session.enable_sm();
                 session.hold_back();
+                if matches!(element.attr("resume").as_deref(), Some("true" | "1")) {
+                    let max_s = element.attr("max").and_then(|max| max.parse().ok());
+                    self.make_resumable(slot, max_s);
+                }
                 let generation = self.generation(slot);
                 let write = self.write_record(slot);
                 self.after(
@@ -385,7 +396,20 @@ impl Shard {
                     },
                 );
             }
-            "resume" => self.sm_failed(slot, number, "unexpected-request"),
+            "resume" => {
+                let session = self.session(slot);
+                let again = session.resumed
+                    && session.stanza_number() == 0
+                    && session.sm.is_some_and(|sm| sm.continued);
+                if !again {
+                    self.sm_failed(slot, number, "unexpected-request");
+                } else if session.enabling() {
+                    // A restarted server takes a <resume/> again whose answer the mux has not taken.
+                    self.say_resumed(slot, number);
+                } else {
+                    session.done(number);
+                }
+            }
             _ => self.stream_error(slot, StreamError::UnsupportedStanzaType),
         }
     }
@@ -399,9 +423,13 @@ impl Shard {
             .expect("checked by the caller");
         let answer = if failed {
             session.sm = None;
+            session.resumption = None;
             sm_failure("internal-server-error")
         } else {
-            Bytes::from_static(b"<enabled xmlns='urn:xmpp:sm:3'/>")
+            enabled(
+                session.resumption.as_deref(),
+                &self.settings.resume_location,
+            )
         };
         session.let_go(Some(answer), now, &mut self.fx.links);
         session.done(number);
@@ -414,7 +442,7 @@ impl Shard {
     }
 
     /// XEP-0198 §5: the client acknowledges more than it was sent.
-    fn handled_too_high(&mut self, slot: u32, h: u32, sent: u64) {
+    pub(super) fn handled_too_high(&mut self, slot: u32, h: u32, sent: u64) {
         let error = format!(
             "<stream:error><undefined-condition xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>\
              <handled-count-too-high xmlns='urn:xmpp:sm:3' h='{h}' send-count='{}'/>\
@@ -430,7 +458,22 @@ fn copied(kind: StanzaKind, element: &Element, copy: Copy) -> bool {
     matches!(kind, StanzaKind::Message(t) if carbons::eligible(t, element, copy))
 }
 
-fn sm_failure(condition: &str) -> Bytes {
+/// `<enabled/>` (XEP-0198 §3 and §5).
+fn enabled(resumption: Option<&Resumption>, location: &Option<String>) -> Bytes {
+    let mut answer = Node::new("enabled", ns::SM);
+    if let Some(r) = resumption {
+        answer = answer
+            .with_attr("id", super::resumption::id(&r.key))
+            .with_attr("resume", "true")
+            .with_attr("max", (r.max_ms / 1_000).to_string());
+        if let Some(location) = location {
+            answer = answer.with_attr("location", location);
+        }
+    }
+    answer.to_bytes(ns::CLIENT)
+}
+
+pub(super) fn sm_failure(condition: &str) -> Bytes {
     Bytes::from(format!(
         "<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
     ))

@@ -85,7 +85,10 @@ impl Shard {
                 }
             }
             Stage::Bound(bound) => {
-                if session.key.is_none() {
+                if session.is_away() || session.key.is_none() {
+                    // Whoever wants to go on with it may have waited for too long.
+                    self.touch(slot);
+                    self.sweep_detached(slot);
                     return;
                 }
                 if session.ended_before.is_some() {
@@ -96,8 +99,11 @@ impl Shard {
                     return;
                 }
                 let wants_flood = bound.flood == Flood::Wanted;
+                let resends = session.is_catching_up_stream();
                 let unacknowledged = session.sm.is_some()
-                    && (!session.unacked.is_empty() || session.awaits_archive());
+                    && (!session.unacked.is_empty()
+                        || session.keeps_much(silent > SILENT_MS)
+                        || session.awaits_archive());
                 let asked = session.asked_ms.is_some();
                 let timeout = settings.ping_timeout.as_millis() as u64;
                 let dead = session.asked_ms.is_some_and(|t| now.mono_ms - t > timeout)
@@ -107,19 +113,20 @@ impl Shard {
                         .and_then(|sm| sm.requested_ms)
                         .is_some_and(|t| now.mono_ms - t > timeout);
                 if dead {
-                    self.end_session(
-                        slot,
-                        Some(StreamError::ConnectionTimeout),
-                        CloseReason::SlowClient,
-                    );
+                    let error = Some(StreamError::ConnectionTimeout);
+                    self.lose_connection(slot, error, CloseReason::SlowClient);
                     return;
                 }
                 if silent > SILENT_MS {
                     session.trim();
                 }
                 if unacknowledged {
-                    // The end of the turn asks again, if it is time.
-                    self.touch(slot);
+                    let mut links = Vec::new();
+                    session.request_ack(silent > SILENT_MS, now, &mut links);
+                    self.fx.links.append(&mut links);
+                }
+                if resends {
+                    self.resend(slot);
                 }
                 if wants_flood {
                     self.continue_flood(slot);

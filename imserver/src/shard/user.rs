@@ -197,6 +197,12 @@ impl User {
         };
     }
 
+    /// Presence for it is to be heard, now or in its turn. One whose sessions have gone hears it while earlier presence waits: a session
+    /// that comes meanwhile would get that, and never learn that it is over.
+    pub fn hears(&self, durable: u64) -> bool {
+        !self.sessions.is_empty() || self.loading.is_some() || self.last_write > durable
+    }
+
     /// Its sessions, and those that have ended but are not done with.
     pub fn slots(&self) -> Vec<u32> {
         [&self.sessions[..], &self.closing[..]].concat()

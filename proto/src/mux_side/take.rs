@@ -194,9 +194,15 @@ impl MuxSide {
         stanza: bool,
         stored: Option<StoredId>,
     ) {
-        let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
+        let Some(state) = self.conns.get_mut(&conn) else {
             return;
         };
+        if state.is_over() {
+            // Counted all the same: a restarted server has to know that its client lacks something.
+            state.elements += 1;
+            state.stanzas += u64::from(stanza);
+            return;
+        }
         if state.count_element(&mut self.spare, stanza, stored) {
             let element = state.elements;
             self.events.push_back(MuxEvent::Output {
@@ -216,7 +222,7 @@ impl MuxSide {
         let settled_stanzas = marks.settled_stanzas.max(state.settled_stanzas);
         let mut forget_stanzas = marks.forget_stanzas.max(state.forget_stanzas);
         if state.is_over() {
-            // What came after the client had gone was not counted.
+            // What came by other frames after the client had gone was not counted.
             forget_stanzas = forget_stanzas.min(state.stanzas);
         }
         if settled_bytes > state.input_bytes {

@@ -29,8 +29,9 @@ impl World {
             return self.fail(format!("client {client} got a copy of what nobody sent"));
         };
         if copy.name() == "received" {
-            let tcp = self.clients[client].tcp;
-            if self.oracle.sessions[tcp].taking_us.is_some() {
+            let tcp = self.clients[client].session;
+            let since = self.oracle.sessions[tcp].taking_us;
+            if since.is_some_and(|since| !self.oracle.lost_presence(since)) {
                 // As good as the message itself.
                 return self.message_itself(client, &inner);
             }
@@ -43,13 +44,13 @@ impl World {
             number as u64,
             format_args!("client {client} sees that m{number} was sent"),
         );
-        let tcp = self.clients[client].tcp;
+        let tcp = self.clients[client].session;
         let message = &self.oracle.messages[number];
         let session = &self.oracle.sessions[tcp];
-        let sender = &self.oracle.sessions[message.tcp];
+        let sender = &self.oracle.sessions[message.session];
         let wrong = if sender.account != session.account {
             Some("is of another account")
-        } else if message.tcp == tcp {
+        } else if message.session == tcp {
             Some("is its own")
         } else if session.sent_copies.contains(&number) {
             Some("came twice")
@@ -65,7 +66,7 @@ impl World {
     /// Who was there all the time has seen what the others have sent.
     pub(crate) fn check_copies(&self, wrong: &mut Vec<String>) {
         for (number, message) in self.oracle.messages.iter().enumerate() {
-            let sender = self.oracle.sessions[message.tcp].account;
+            let sender = self.oracle.sessions[message.session].account;
             // What one sends to oneself comes as what is received.
             let to_self = message.to_account == Some(sender);
             if !message.accepted || message.rejected || message.refused || to_self {
@@ -75,7 +76,7 @@ impl World {
                 let since = session.taking_us.zip(session.copies_us);
                 let since = since.map(|(taking, copies)| taking.max(copies));
                 let due = session.account == sender
-                    && tcp != message.tcp
+                    && tcp != message.session
                     && session.ended.is_none()
                     && since.is_some_and(|since| {
                         since < message.sent_us && !self.oracle.lost_presence(since)
@@ -108,7 +109,7 @@ impl World {
                     .or_default()
                     .push(account);
                 let message = &self.oracle.messages[number];
-                let before = last.entry(message.tcp).or_default();
+                let before = last.entry(message.session).or_default();
                 if row.outgoing && message.seq < *before && !message.refused {
                     wrong.push(format!(
                         "m{number} is in its sender's archive after a later one"
@@ -118,7 +119,7 @@ impl World {
             }
         }
         for (number, message) in self.oracle.messages.iter().enumerate() {
-            let sender = self.oracle.sessions[message.tcp].account;
+            let sender = self.oracle.sessions[message.session].account;
             let to_self = message.to_account == Some(sender);
             let sure = self.plan.archive
                 && message.accepted

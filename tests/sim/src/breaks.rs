@@ -20,11 +20,13 @@ pub enum Break {
     SettleEarly,
     /// A shard is sometimes not told that groups have changed.
     LoseGroups,
+    /// What a client must be sent once more is sometimes not there.
+    LoseResend,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Break; 8] = [
+    pub const ALL: [Break; 9] = [
         Break::DropAck,
         Break::ForgetHeld,
         Break::EarlyAnswer,
@@ -33,6 +35,7 @@ impl Break {
         Break::LosePresence,
         Break::SettleEarly,
         Break::LoseGroups,
+        Break::LoseResend,
     ];
 
     /// As on the command line.
@@ -46,6 +49,7 @@ impl Break {
             Self::LosePresence => "lose-presence",
             Self::SettleEarly => "settle-early",
             Self::LoseGroups => "lose-groups",
+            Self::LoseResend => "lose-resend",
         }
     }
 

@@ -157,6 +157,11 @@ impl World {
         for tcp in 0..self.tcps.len() {
             if self.tcps[tcp].mux == mux && self.tcps[tcp].boot == boot {
                 self.oracle.sessions[tcp].mux_died_us = Some(self.now_us);
+                let client = &self.clients[self.tcps[tcp].client];
+                if client.tcp == tcp {
+                    let session = self.oracle.roots[tcp];
+                    self.oracle.sessions[session].mux_died_us = Some(self.now_us);
+                }
             }
             if self.tcps[tcp].mux == mux && self.tcps[tcp].boot == boot && self.tcps[tcp].mux_open {
                 self.tcps[tcp].mux_open = false;

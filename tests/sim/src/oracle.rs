@@ -13,7 +13,10 @@ use store::Engine as _;
 #[derive(Debug)]
 pub(crate) struct Message {
     pub client: usize,
+    /// The connection it was sent on, last.
     pub tcp: usize,
+    /// The session it was sent in.
+    pub session: usize,
     /// Where it ends in the bytes of its connection.
     pub end: u64,
     /// Its number for stream management of the sender.
@@ -63,6 +66,8 @@ pub(crate) struct Session {
     pub left_us: Option<u64>,
     pub ended: Option<(Ended, u64)>,
     pub error: Option<String>,
+    /// When its client has asked to go on with it on another connection.
+    pub moves_us: Vec<u64>,
     /// When its mux died, also after its end.
     pub mux_died_us: Option<u64>,
     /// Since when it has known that it gets copies.
@@ -93,6 +98,7 @@ impl Session {
             left_us: None,
             ended: None,
             error: None,
+            moves_us: Vec::new(),
             mux_died_us: None,
             copies_us: None,
             sent_copies: Vec::new(),
@@ -149,8 +155,10 @@ impl Session {
 #[derive(Debug)]
 pub(crate) struct Oracle {
     pub messages: Vec<Message>,
-    /// By number of their connection.
+    /// By number of the connection they began on.
     pub sessions: Vec<Session>,
+    /// Of each connection, the session that it was part of.
+    pub roots: Vec<usize>,
     /// (mux, boot, connection id) -> connection.
     pub conns: BTreeMap<(usize, u32, u64), usize>,
     pub sent_by_tcp: BTreeMap<usize, Vec<usize>>,
@@ -168,6 +176,7 @@ impl Oracle {
         Self {
             messages: Vec::new(),
             sessions: Vec::new(),
+            roots: Vec::new(),
             conns: BTreeMap::new(),
             sent_by_tcp: BTreeMap::new(),
             kills: Vec::new(),
@@ -256,6 +265,15 @@ impl Oracle {
             .any(|&k| k + 500_000 >= since && k <= since + write)
     }
 
+    /// The session goes on on another connection.
+    pub fn go_on(&mut self, session: usize, tcp: usize) {
+        self.roots[tcp] = session;
+        let session = &mut self.sessions[session];
+        session.ended = None;
+        session.mux_died_us = None;
+        session.error = None;
+    }
+
     pub fn end(&mut self, tcp: usize, how: Ended, now: u64) {
         if let Some(session) = self.sessions.get_mut(tcp)
             && session.ended.is_none()
@@ -278,13 +296,10 @@ impl World {
     }
 
     /// The server has acknowledged so many stanzas to their sender.
-    pub(crate) fn accepted_by_sm(&mut self, tcp: usize, h: u32) {
-        let Some(sent) = self.oracle.sent_by_tcp.get(&tcp) else {
-            return;
-        };
-        for &number in sent {
-            let message = &mut self.oracle.messages[number];
-            message.accepted |= message.sm_number.is_some_and(|n| n <= h);
+    pub(crate) fn accepted_by_sm(&mut self, session: usize, h: u32) {
+        for message in &mut self.oracle.messages {
+            let counted = message.session == session && message.sm_number.is_some_and(|n| n <= h);
+            message.accepted |= counted;
         }
     }
 
@@ -320,7 +335,8 @@ impl World {
                 let transport = &self.transports[t];
                 transport.link.is_some() && transport.carries && !mux.cut
             });
-            let session = &mut self.oracle.sessions[earlier];
+            let root = self.oracle.roots[earlier];
+            let session = &mut self.oracle.sessions[root];
             if session.client == client && !heard {
                 session.unheard = true;
             }
@@ -330,7 +346,7 @@ impl World {
     /// A client has received a message.
     pub(crate) fn delivered(&mut self, client: usize, number: usize) {
         let now = self.now_us;
-        let tcp = self.clients[client].tcp;
+        let tcp = self.clients[client].session;
         let account = self.clients[client].account;
         let twins = self.clients.iter().filter(|c| c.account == account).count() > 1;
         let oracle = &mut self.oracle;
@@ -362,7 +378,7 @@ impl World {
         }
         let rerouted = twins && oracle.held_elsewhere(tcp, message);
         let last = session.last.get(&message.client).copied().unwrap_or(0);
-        let last_of_tcp = session.last_of_tcp.get(&message.tcp).copied();
+        let last_of_tcp = session.last_of_tcp.get(&message.session).copied();
         let last_of_tcp = last_of_tcp.unwrap_or(0);
         let ordered = match message.to_client {
             None => true,
@@ -383,7 +399,7 @@ impl World {
         let unanswered = message.normal && message.to_client.is_some() && killed_since();
         let ordered = ordered && !unanswered;
         // Sent to a mux that had no link, by a session that is not the client's any more: only its own order is known then.
-        let expected = match oracle.sessions[message.tcp].unheard {
+        let expected = match oracle.sessions[message.session].unheard {
             true => last_of_tcp,
             false => last,
         };
@@ -393,7 +409,7 @@ impl World {
                 message.client
             ));
         }
-        let (from, from_tcp, seq) = (message.client, message.tcp, message.seq);
+        let (from, from_tcp, seq) = (message.client, message.session, message.seq);
         let session = &mut oracle.sessions[tcp];
         if ordered {
             session.last.insert(from, seq.max(last));
@@ -460,7 +476,7 @@ impl World {
     }
 
     fn check_message(&self, number: usize, message: &Message, wrong: &mut Vec<String>) {
-        let sender_lives = self.oracle.sessions[message.tcp].ended.is_none();
+        let sender_lives = self.oracle.sessions[message.session].ended.is_none();
         let seen = !message.deliveries.is_empty();
         if sender_lives && !message.accepted {
             wrong.push(format!(
@@ -472,17 +488,25 @@ impl World {
         let kept = self.tcps[message.tcp].arrived >= message.end
             && self.oracle.sessions[message.tcp].mux_died_us.is_none();
         // Unless the client came back so soon that its new session replaced the old one first.
-        let replaced = match self.oracle.sessions[message.tcp].ended {
+        let replaced = match self.oracle.sessions[message.session].ended {
             None => false,
             Some((Ended::Closed, _)) => true,
-            Some((_, at)) => self.oracle.sessions[message.tcp + 1..].iter().any(|s| {
+            Some((_, at)) => self.oracle.sessions[message.session + 1..].iter().any(|s| {
                 s.client == message.client
                     && s.bound_us
                         .or(s.ended.map(|(_, e)| e))
                         .is_some_and(|b| b < at + 40_000_000 + self.oracle.outage_us)
             }),
         };
-        if kept && !replaced && !message.accepted && !message.rejected {
+        // Or its client had asked to go on elsewhere and the server was killed just then: the one connection is given up, and the
+        // other not known yet. The client has no acknowledgement.
+        let session = &self.oracle.sessions[message.session];
+        let kills = self.oracle.kills.iter();
+        let mut moves = session.moves_us.iter();
+        let moving = moves.any(|&at| kills.clone().any(|&k| k >= at && k <= at + 12_000_000));
+        // Or the server was killed when all of it was on disk, and the session on record as one without a connection, but its mux had
+        // not been told: whoever resumed it would be.
+        if kept && !replaced && !moving && !seen && !message.accepted && !message.rejected {
             wrong.push(format!(
                 "m{number} reached a mux that lives, and was never accepted"
             ));

@@ -103,6 +103,7 @@ impl World {
             group_presence_max: crate::groups::PRESENCE_MAX,
             ping_after: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(45),
+            resume: Duration::from_secs(10),
             ..Settings::default()
         };
         if self.plan.archive {
@@ -611,6 +612,19 @@ impl World {
                 .reader
                 .pending_page(&owner, after, limit, bytes_max)
                 .map(ReadResult::Pending),
+            Read::Rows {
+                owner,
+                positions,
+                bytes_max,
+            } => server
+                .reader
+                .rows_at(&owner, &positions, bytes_max)
+                .map(|mut rows| {
+                    if self.broken == Some(Break::LoseResend) && self.rng.permille(200) {
+                        rows.iter_mut().for_each(|(_, row)| *row = None);
+                    }
+                    ReadResult::Rows(rows)
+                }),
             // Nobody in a simulation asks about people.
             Read::Card(_) => Ok(ReadResult::Card(None)),
             Read::Archive(ask) => {

@@ -545,9 +545,9 @@ impl World {
         }
         // Vanished clients must be noticed, lost muxes given up.
         let wait = if self.oracle.vanished {
-            110_000_000
+            125_000_000
         } else {
-            45_000_000
+            60_000_000
         };
         let wait = wait + self.oracle.outage_us;
         self.after(wait, Ev::End);

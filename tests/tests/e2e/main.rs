@@ -30,6 +30,7 @@ mod policy;
 mod prosody;
 mod recovery;
 mod remote_admin;
+mod resumption;
 #[cfg(feature = "full")]
 mod samba;
 mod scripts;

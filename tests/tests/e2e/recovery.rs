@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-fn chatters(count: usize) -> Vec<Account> {
+pub(crate) fn chatters(count: usize) -> Vec<Account> {
     (0..count)
         .map(|n| Account::new(&format!("chatter{n}")))
         .collect()
@@ -409,7 +409,11 @@ impl Drop for Namespace {
 }
 
 /// The client is a thread of this process whose sockets live in another network namespace.
-fn login_inside(namespace: &Namespace, site: &Site, account: &Account) -> Result<Client> {
+pub(crate) fn login_inside(
+    namespace: &Namespace,
+    site: &Site,
+    account: &Account,
+) -> Result<Client> {
     let mut endpoint = site.endpoint(Transport::Plain);
     endpoint.starttls.set_ip(namespace.host_address().parse()?);
     let name = namespace.name.clone();

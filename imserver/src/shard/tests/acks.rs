@@ -26,6 +26,8 @@ fn record(acked: Vec<u64>) -> Record {
         since_unix_ms: 1,
         namespaces: Bytes::from_static(b"\x01\0\0\0\0\0\0"),
         sm: None,
+        origin_base: 0,
+        resumption: None,
         interested: None,
         presence: None,
         presence_changed_unix_ms: 0,

@@ -192,6 +192,8 @@ fn record(n: usize, name: &str) -> Record {
         since_unix_ms: 1,
         namespaces: Bytes::from_static(b"\x01\0\0\0\0\0\0"),
         sm: None,
+        origin_base: 0,
+        resumption: None,
         interested: Some(0),
         presence: Some(Available {
             priority: -1,
