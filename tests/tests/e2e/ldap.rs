@@ -194,6 +194,57 @@ fn no_failure_of_the_directory_reaches_who_is_online() {
     assert!(!log.contains("-password"), "{log}");
 }
 
+/// The directory is killed in the middle of a flood of messages between its people, and comes back: every message arrives, once and in
+/// order, nobody is disconnected, and the log has one line at each change.
+#[test]
+fn a_directory_killed_under_load_takes_nothing_from_anybody() {
+    const PAIRS: usize = 20;
+    const MESSAGES: usize = 200;
+    let mut slapd = Slapd::start(2 * PAIRS, 1).unwrap();
+    let mut site = site(&slapd);
+    let user = |n: usize| format!("u{n:05}");
+    let senders: Vec<Client> = (0..PAIRS).map(|n| online(&site, &user(n))).collect();
+    let readers: Vec<Client> = (0..PAIRS)
+        .map(|n| online(&site, &user(PAIRS + n)))
+        .collect();
+    let halfway = std::sync::Barrier::new(PAIRS + 1);
+    std::thread::scope(|scope| {
+        for (n, mut sender) in senders.into_iter().enumerate() {
+            let (halfway, to) = (&halfway, format!("u{:05}@localhost", PAIRS + n));
+            scope.spawn(move || {
+                for m in 0..MESSAGES {
+                    if m == MESSAGES / 2 {
+                        halfway.wait();
+                    }
+                    sender.chat(&to, &m.to_string()).unwrap();
+                    if m % 10 == 0 {
+                        sender.ping().unwrap();
+                    }
+                }
+                sender.ping().unwrap();
+            });
+        }
+        for mut reader in readers {
+            reader.patience = PATIENCE;
+            scope.spawn(move || {
+                for m in 0..MESSAGES {
+                    assert_eq!(reader.next_body().unwrap(), m.to_string());
+                }
+                reader.ping().unwrap();
+            });
+        }
+        halfway.wait();
+        slapd.kill();
+        until_outcome(&site, "juliet", "temporary-auth-failure");
+    });
+    slapd.restart().unwrap();
+    until_outcome(&site, "juliet", "success");
+    let log = site.server().log();
+    let lines = |words: &str| log.lines().filter(|l| l.contains(words)).count();
+    let down = "no directory server answers our questions";
+    assert_eq!((lines(down), lines("answers again")), (1, 1), "{log}");
+}
+
 #[test]
 fn what_changes_in_the_directory_counts_at_once_for_passwords() {
     let slapd = Slapd::start(10, 1).unwrap();
