@@ -258,6 +258,9 @@ users = [\"reader@localhost\"]
 allow = \"admin-users\"
 users = [\"carol@localhost\", \"gone@localhost\"]
 [[rule]]
+allow = \"send-alert\"
+users = [\"crier@localhost\"]
+[[rule]]
 deny = \"login\"
 users = [\"gone@localhost\"]
 [[rule]]
@@ -267,7 +270,7 @@ everyone = true
 
 #[test]
 fn accounts_administer_as_far_as_the_policy_says_and_everything_is_written_down() {
-    let names = ["root", "reader", "carol", "gone", "romeo"];
+    let names = ["root", "reader", "carol", "gone", "crier", "romeo"];
     let accounts: Vec<Account> = names.iter().map(|n| Account::new(n)).collect();
     let mut site = Site::start(&Plan::default(), &accounts).unwrap();
     std::fs::write(site.path().join("policy.toml"), ADMINISTRATORS).unwrap();
@@ -307,6 +310,9 @@ fn accounts_administer_as_far_as_the_policy_says_and_everything_is_written_down(
             "no such session",
         ),
         ("carol", right, &["mux", "list"], 4, "admin or admin-read"),
+        ("crier", right, &["alert", "all", "Fire"], 0, "sent to"),
+        ("crier", right, &["user", "list"], 4, "admin or admin-"),
+        ("carol", right, &["alert", "all", "Fire"], 4, "send-alert"),
         (
             "romeo",
             right,
