@@ -6,6 +6,9 @@ use isthmus_tests::client::{Account, Client, Endpoint, Sasl, Transport};
 use isthmus_tests::harness::{Plan, Site};
 use isthmus_tests::wait;
 use isthmus_tests::xml::Xml;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const NS_SM: &str = "urn:xmpp:sm:3";
@@ -243,4 +246,47 @@ fn of_two_at_once_one_goes_on() {
         winner.send("</stream:stream>").unwrap();
         winner.until_closed().unwrap();
     }
+}
+
+/// A real client whose connection is cut again and again: it resumes on either mux, also over a kill of the server, and has every
+/// message once and in order.
+#[test]
+fn slixmpp_resumes_its_stream_every_time() {
+    let people = chatters(2);
+    let mut site = two_muxes(&people);
+    let (first, second) = (
+        site.endpoint(Transport::StartTls),
+        site.second_endpoint(Transport::StartTls),
+    );
+    let other = Client::login(&first, &people[0], None).unwrap();
+    let ca = site.scratch("ca.pem");
+    std::fs::write(&ca, other.certificate_pem().unwrap()).unwrap();
+    drop(other);
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut slixmpp = Command::new(here.join(".venv/bin/python"))
+        .arg(here.join("clients/slixmpp_resume.py"))
+        .args(["localhost", &first.starttls.port().to_string()])
+        .args(["chatter0@localhost", "chatter1@localhost", "-password"])
+        .arg(second.starttls.port().to_string())
+        .arg(&ca)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut orders = slixmpp.stdin.take().unwrap();
+    let mut lines = BufReader::new(slixmpp.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!(next(), "READY");
+    for round in 1..=4 {
+        writeln!(orders, "cut").unwrap();
+        assert_eq!(next(), format!("BACK {round}"));
+        if round == 2 {
+            site.kill_server();
+            site.start_server().unwrap();
+        }
+    }
+    drop(orders);
+    let said = next();
+    assert!(said.starts_with("GOT True BEGUN 1 RESUMED 4 "), "{said}");
+    assert!(slixmpp.wait().unwrap().success());
 }
