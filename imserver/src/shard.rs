@@ -12,6 +12,7 @@ mod admin;
 mod archive;
 mod conn;
 mod copies;
+mod flood;
 mod groups;
 mod iq;
 mod login;

@@ -1,0 +1,249 @@
+//! What clients do while they are logged in: chat, change presence, ask, leave.
+//!
+//! In: chance. Out: stanzas, and what the oracle must know of them.
+
+use super::{State, bare, full_jid};
+use crate::oracle::Message;
+use crate::world::{Ev, World};
+use std::fmt::Write as _;
+use xmpp::element::Element;
+
+impl World {
+    pub(super) fn act_later(&mut self, client: usize) {
+        let life = self.clients[client].life;
+        let delay = self.rng.delay(self.plan.act_us);
+        self.after(delay, Ev::Act { client, life });
+    }
+
+    pub(crate) fn act(&mut self, client: usize, life: u32) {
+        let c = &self.clients[client];
+        if c.life != life || c.state != State::Online || !self.active {
+            return;
+        }
+        if self.rng.permille(self.plan.vanish_permille) {
+            return self.vanish(client);
+        }
+        match self.rng.below(100) {
+            0..70 => {
+                for _ in 0..self.rng.between(1, 3) {
+                    self.send_message(client);
+                }
+                if self.clients[client].sm_asked && self.rng.permille(400) {
+                    self.send(client, "<r xmlns='urn:xmpp:sm:3'/>");
+                }
+            }
+            70..80 => self.change_presence(client),
+            80..84 => self.ask(client, "<ping xmlns='urn:xmpp:ping'/>"),
+            84..86 => self.ask_roster(client),
+            86..90 => self.enable_sm(client),
+            90..96 => return self.leave(client),
+            _ => return self.drop_line(client),
+        }
+        self.act_later(client);
+    }
+
+    pub(super) fn change_presence(&mut self, client: usize) {
+        if self.clients[client].presence.is_some() && self.rng.permille(200) {
+            self.trace.line(
+                self.now_us,
+                client as u64,
+                format_args!("client {client} says it is unavailable"),
+            );
+            self.stanza(client, "<presence type='unavailable'/>");
+            let c = &mut self.clients[client];
+            c.presence = None;
+            c.belief.clear();
+            let session = c.session;
+            self.oracle.sessions[session].stop_taking(self.now_us);
+        } else {
+            let priority = if self.rng.permille(150) {
+                -1
+            } else {
+                self.rng.below(3) as i8
+            };
+            self.say_available(client, priority);
+        }
+    }
+
+    pub(super) fn say_available(&mut self, client: usize, priority: i8) {
+        let token = self.rng.draw() >> 32;
+        self.trace.line(
+            self.now_us,
+            token,
+            format_args!("client {client} says t{token}, priority {priority}"),
+        );
+        let text = format!(
+            "<presence><status>t{token}</status><priority>{priority}</priority></presence>"
+        );
+        self.stanza(client, &text);
+        let now = self.now_us;
+        let c = &mut self.clients[client];
+        c.presence = Some(token);
+        c.priority = priority;
+        let session = &mut self.oracle.sessions[c.session];
+        if priority >= 0 {
+            session.asked_us.get_or_insert(now);
+        } else {
+            session.stop_taking(now);
+        }
+    }
+
+    /// Mostly with the version it has.
+    pub(super) fn ask_roster(&mut self, client: usize) {
+        let with_version = self.rng.permille(700);
+        let c = &mut self.clients[client];
+        if !with_version {
+            c.roster_version = None;
+        }
+        let ver = c.roster_version.as_ref();
+        let ver = ver.map(|v| format!(" ver='{v}'")).unwrap_or_default();
+        self.ask(client, &format!("<query xmlns='jabber:iq:roster'{ver}/>"));
+    }
+
+    /// A whole roster, nothing new, or a push.
+    pub(super) fn roster(&mut self, client: usize, element: &Element, whole: bool) {
+        let c = &mut self.clients[client];
+        c.roster_known |= whole;
+        let Some(query) = element.child("query", "jabber:iq:roster") else {
+            return;
+        };
+        let query = query.tree();
+        if whole {
+            c.roster.clear();
+        }
+        for item in query.children() {
+            let attr = |name: &str| item.attr(name).unwrap_or("-").to_owned();
+            let (jid, subscription) = (attr("jid"), attr("subscription"));
+            if subscription == "remove" {
+                c.roster.remove(&jid);
+            } else {
+                let mut groups: Vec<_> = item.children().map(|g| g.text().into_owned()).collect();
+                groups.sort();
+                let line = format!("{} {subscription} [{}]", attr("name"), groups.join(","));
+                c.roster.insert(jid, line);
+            }
+        }
+        c.roster_version = query.attr("ver").map(str::to_owned);
+    }
+
+    pub(super) fn ask(&mut self, client: usize, child: &str) {
+        let roster = if child.contains("roster") { "r" } else { "" };
+        let c = &mut self.clients[client];
+        c.next_iq += 1;
+        c.iqs += 1;
+        let to = if child.contains("ping") {
+            " to='sim.example'"
+        } else {
+            ""
+        };
+        let text = format!(
+            "<iq type='get' id='q{roster}{}'{to}>{child}</iq>",
+            c.next_iq
+        );
+        self.trace.line(
+            self.now_us,
+            client as u64,
+            format_args!(
+                "client {client} asks q{roster}{}",
+                self.clients[client].next_iq
+            ),
+        );
+        self.stanza(client, &text);
+    }
+
+    pub(super) fn ask_set(&mut self, client: usize, what: &str, child: &str) {
+        let c = &mut self.clients[client];
+        c.next_iq += 1;
+        c.iqs += 1;
+        let text = format!("<iq type='set' id='q{what}{}'>{child}</iq>", c.next_iq);
+        self.stanza(client, &text);
+    }
+
+    pub(super) fn enable_sm(&mut self, client: usize) {
+        let c = &mut self.clients[client];
+        if !c.sm || c.sm_asked {
+            return;
+        }
+        c.sm_asked = true;
+        c.sm_out = 0;
+        let resume = if c.resumes { " resume='true'" } else { "" };
+        self.send(client, &format!("<enable xmlns='urn:xmpp:sm:3'{resume}/>"));
+    }
+
+    pub(super) fn send_message(&mut self, client: usize) {
+        let accounts = self.plan.accounts;
+        let own = self.clients[client].account;
+        let nobody = self.rng.permille(15);
+        let mut to_account = self.rng.index(accounts);
+        if to_account == own && !self.rng.permille(100) {
+            to_account = (to_account + 1) % accounts;
+        }
+        let candidates: Vec<usize> = (0..self.clients.len())
+            .filter(|&c| self.clients[c].account == to_account)
+            .collect();
+        let full = self
+            .rng
+            .permille(200)
+            .then(|| candidates[self.rng.index(candidates.len())]);
+        let normal = self.rng.permille(150);
+        let number = self.oracle.messages.len();
+        let mut text = String::from("<message to='");
+        match (nobody, full) {
+            (true, _) => text.push_str("nobody@sim.example"),
+            (false, None) => text.push_str(bare(to_account).as_str()),
+            (false, Some(c)) => text.push_str(&full_jid(&self.clients[c])),
+        }
+        if !normal {
+            text.push_str("' type='chat");
+        }
+        // Writing to a string does not fail.
+        let _ = write!(text, "' id='m{number}'><body>m{number}</body>");
+        if self.plan.tight && self.rng.permille(300) {
+            text.push_str("<x xmlns='pad'>");
+            text.extend(std::iter::repeat_n('x', self.rng.index(2_500)));
+            text.push_str("</x>");
+        }
+        text.push_str("</message>");
+        self.trace.line(
+            self.now_us,
+            number as u64,
+            format_args!(
+                "client {client} sends m{number} to account {to_account}{}{}",
+                if nobody { " (nobody)" } else { "" },
+                match full {
+                    Some(c) => format!(", client {c}"),
+                    None => String::new(),
+                }
+            ),
+        );
+        self.stanza(client, &text);
+        let c = &mut self.clients[client];
+        if let Some(unacked) = c.unacked.back_mut() {
+            unacked.2 = Some(number);
+        }
+        c.seq += 1;
+        let message = Message {
+            client,
+            tcp: c.tcp,
+            session: c.session,
+            end: self.tcps[c.tcp].sent,
+            sm_number: c.sm_asked.then_some(c.sm_out),
+            to_account: (!nobody).then_some(to_account),
+            to_client: full.filter(|_| !nobody),
+            normal,
+            seq: c.seq,
+            sent_us: self.now_us,
+            accepted: false,
+            rejected: false,
+            refused: false,
+            glimpsed: false,
+            deliveries: Vec::new(),
+        };
+        self.oracle
+            .sent_by_tcp
+            .entry(c.tcp)
+            .or_default()
+            .push(number);
+        self.oracle.messages.push(message);
+    }
+}
