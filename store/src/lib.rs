@@ -22,7 +22,7 @@ pub use error::StoreError;
 pub use position::PositionKey;
 pub use traits::{Engine, Reader, SessionStore, Writer};
 pub use types::{
-    Account, AccountEntry, Append, ArchiveQuery, Counts, Origin, Overlay, PendingPage, PutMode,
-    RosterItem, StoreId, StoredRow, Subscription, SubscriptionRequest, UserData, Write, WriteError,
-    Written,
+    Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Origin, Overlay,
+    PendingPage, PutMode, RosterItem, StoreId, StoredRow, Subscription, SubscriptionRequest,
+    UserData, Write, WriteError, Written,
 };

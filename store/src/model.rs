@@ -16,8 +16,9 @@ use crate::StoreError;
 use crate::position::PositionKey;
 use crate::traits::{Engine, Reader, SessionStore, Writer};
 use crate::types::{
-    Account, AccountEntry, Append, ArchiveQuery, Counts, Overlay, PendingPage, PutMode, RosterItem,
-    StoreId, StoredRow, SubscriptionRequest, UserData, Write, WriteError, Written,
+    Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Overlay,
+    PendingPage, PutMode, RosterItem, StoreId, StoredRow, SubscriptionRequest, UserData, Write,
+    WriteError, Written,
 };
 
 /// A store in memory. Clones of the handle share the store; [`snapshot`](Model::snapshot) does not.
@@ -58,6 +59,8 @@ struct State {
     requests: BTreeMap<BareJid, BTreeMap<BareJid, Bytes>>,
     vcards: BTreeMap<BareJid, Bytes>,
     overlays: BTreeMap<BareJid, Overlay>,
+    activity: BTreeMap<BareJid, Activity>,
+    site_values: BTreeMap<&'static str, Bytes>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -303,6 +306,22 @@ impl State {
                 overlay.keys.clone_from(keys);
                 overlay.made_ms = if keys.is_empty() { 0 } else { *made_ms };
             }
+            Write::Activity { owner, facts } => {
+                let known = self.activity.entry(owner.clone()).or_default();
+                for (new, old) in [
+                    (facts.login_ms, &mut known.login_ms),
+                    (facts.logout_ms, &mut known.logout_ms),
+                    (facts.greeted_ms, &mut known.greeted_ms),
+                    (facts.motd, &mut known.motd),
+                ] {
+                    if new != 0 {
+                        *old = new;
+                    }
+                }
+            }
+            Write::SiteValue { key, value } => {
+                self.site_values.insert(key, value.clone());
+            }
         }
         Written::Done
     }
@@ -355,6 +374,31 @@ impl State {
         }
     }
 
+    /// Accounts in the order (domain, localpart).
+    fn entries(
+        &self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+        wanted: impl Fn(&Account) -> bool,
+    ) -> Vec<AccountEntry> {
+        let after = after.map(account_key);
+        let accounts = self.accounts.iter().filter(|(key, account)| {
+            domain.is_none_or(|domain| domain == key.0)
+                && after.as_ref().is_none_or(|after| *key > after)
+                && wanted(account)
+        });
+        let entry = |account: &Account| AccountEntry {
+            jid: account.jid.clone(),
+            disabled: account.disabled,
+            created_ms: account.created_ms,
+        };
+        accounts
+            .take(limit)
+            .map(|(_, account)| entry(account))
+            .collect()
+    }
+
     fn apply_account(&mut self, write: &Write) -> Written {
         let jid = match write {
             Write::AccountPut { account, .. } => &account.jid,
@@ -365,6 +409,7 @@ impl State {
                     self.rosters.remove(jid).is_some(),
                     self.requests.remove(jid).is_some_and(|r| !r.is_empty()),
                     self.vcards.remove(jid).is_some(),
+                    self.activity.remove(jid).is_some(),
                     self.overlays
                         .remove(jid)
                         .is_some_and(|o| o != Overlay::default()),
@@ -465,6 +510,7 @@ impl Reader for ModelReader {
                 .collect(),
             pending: pending().count() as u64,
             pending_bytes: pending().map(|row| row.payload.len() as u64).sum(),
+            activity: state.activity.get(owner).copied().unwrap_or_default(),
         })
     }
 
@@ -576,22 +622,44 @@ impl Reader for ModelReader {
         after: Option<&BareJid>,
         limit: usize,
     ) -> Result<Vec<AccountEntry>, StoreError> {
+        let all = |_: &Account| true;
+        Ok(self.0.lock()?.state.entries(domain, after, limit, all))
+    }
+
+    fn disabled_accounts(
+        &mut self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<AccountEntry>, StoreError> {
+        let disabled = |account: &Account| account.disabled;
+        Ok(self.0.lock()?.state.entries(domain, after, limit, disabled))
+    }
+
+    fn account_counts(&mut self, domain: &str) -> Result<AccountCounts, StoreError> {
         let shared = self.0.lock()?;
-        let after = after.map(account_key);
-        let accounts = shared.state.accounts.iter();
-        let wanted = accounts.filter(|(key, _)| {
-            domain.is_none_or(|domain| domain == key.0)
-                && after.as_ref().is_none_or(|after| *key > after)
-        });
-        let entry = |account: &Account| AccountEntry {
-            jid: account.jid.clone(),
-            disabled: account.disabled,
-            created_ms: account.created_ms,
+        let of_domain = || {
+            let accounts = shared.state.accounts.iter();
+            accounts.filter(|(key, _)| key.0 == domain)
         };
-        Ok(wanted
-            .take(limit)
-            .map(|(_, account)| entry(account))
-            .collect())
+        Ok(AccountCounts {
+            accounts: of_domain().count() as u64,
+            disabled: of_domain().filter(|(_, account)| account.disabled).count() as u64,
+        })
+    }
+
+    fn activity(&mut self, owner: &BareJid) -> Result<Activity, StoreError> {
+        let shared = self.0.lock()?;
+        Ok(shared
+            .state
+            .activity
+            .get(owner)
+            .copied()
+            .unwrap_or_default())
+    }
+
+    fn site_value(&mut self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.0.lock()?.state.site_values.get(key).cloned())
     }
 
     fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {

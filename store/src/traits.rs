@@ -6,8 +6,8 @@ use xmpp::jid::BareJid;
 use crate::StoreError;
 use crate::position::PositionKey;
 use crate::types::{
-    Account, AccountEntry, ArchiveQuery, Counts, Overlay, PendingPage, StoreId, StoredRow,
-    UserData, Write, Written,
+    Account, AccountCounts, AccountEntry, Activity, ArchiveQuery, Counts, Overlay, PendingPage,
+    StoreId, StoredRow, UserData, Write, Written,
 };
 
 /// An open store. Shared by the threads that need a reader.
@@ -117,6 +117,19 @@ pub trait Reader: Send {
         after: Option<&BareJid>,
         limit: usize,
     ) -> Result<Vec<AccountEntry>, StoreError>;
+    /// The same of those whose log-in is refused.
+    fn disabled_accounts(
+        &mut self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<AccountEntry>, StoreError>;
+    /// How many there are. Looks at each.
+    fn account_counts(&mut self, domain: &str) -> Result<AccountCounts, StoreError>;
+    /// When somebody was here, whoever's directory the account is in.
+    fn activity(&mut self, owner: &BareJid) -> Result<Activity, StoreError>;
+    /// A value that is the whole site's.
+    fn site_value(&mut self, key: &str) -> Result<Option<Bytes>, StoreError>;
     /// The vCard.
     fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError>;
     /// What is kept of somebody whose account is elsewhere; of most people nothing.

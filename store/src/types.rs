@@ -155,12 +155,27 @@ pub enum Write {
         /// When they were made.
         made_ms: u64,
     },
-    /// Remove an account with its roster, requests, vCard and what is kept beside a directory elsewhere; also of somebody who has
-    /// only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
+    /// Remove an account with its roster, requests, vCard, activity and what is kept beside a directory elsewhere; also of somebody
+    /// who has only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
     /// -> `Done`, or `Failed(NotFound)` if there was nothing.
     AccountDelete {
         /// Whose.
         jid: BareJid,
+    },
+    /// Somebody has come, gone, or been told something. A batch whose other writes need no disk does not wait for one because of
+    /// this: it survives the process, and maybe not the machine. -> `Done`
+    Activity {
+        /// Who.
+        owner: BareJid,
+        /// What is new; what is 0 stays as it was.
+        facts: Activity,
+    },
+    /// Set a value that is the whole site's. -> `Done`
+    SiteValue {
+        /// Its name.
+        key: &'static str,
+        /// Opaque to the store.
+        value: Bytes,
     },
 }
 
@@ -269,6 +284,21 @@ pub struct UserData {
     pub pending: u64,
     /// Bytes of them: of their stanzas, and maybe of what an engine stores beside each.
     pub pending_bytes: u64,
+    /// When they were here.
+    pub activity: Activity,
+}
+
+/// What is remembered of somebody's comings and goings, whoever's directory the account is in. 0: not known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Activity {
+    /// When a session of theirs last began.
+    pub login_ms: u64,
+    /// When one last ended.
+    pub logout_ms: u64,
+    /// When they were first available here.
+    pub greeted_ms: u64,
+    /// Number of the last message of the day that they were told.
+    pub motd: u64,
 }
 
 /// A page of rows.
@@ -372,6 +402,15 @@ pub struct AccountEntry {
     pub disabled: bool,
     /// When it was made.
     pub created_ms: u64,
+}
+
+/// Accounts of one domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AccountCounts {
+    /// All of them.
+    pub accounts: u64,
+    /// Those whose log-in is refused.
+    pub disabled: u64,
 }
 
 /// Cheap totals for `imadmin status`.

@@ -47,6 +47,9 @@ conformance! {
     session_records_survive_a_kill
     the_writer_is_given_out_once
     overlays_are_kept_without_an_account
+    activity_is_kept_of_anybody_until_the_account_goes
+    values_of_the_site_are_kept
+    disabled_accounts_are_counted_and_listed
     counts_follow
     an_empty_batch_does_nothing
 }
@@ -1098,6 +1101,117 @@ fn overlays_are_kept_without_an_account(store: &mut dyn Fixture) {
         assert_eq!(reader.overlay(jid).unwrap(), store::Overlay::default());
     }
     assert!(reader.overlay_disabled().unwrap().is_empty());
+}
+
+fn activity_is_kept_of_anybody_until_the_account_goes(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let (ann, bob) = (jid("ann@x.example"), jid("bob@x.example"));
+    let facts = |login_ms, logout_ms, greeted_ms, motd| store::Activity {
+        login_ms,
+        logout_ms,
+        greeted_ms,
+        motd,
+    };
+    let activity = |owner: &BareJid, facts| Write::Activity {
+        owner: owner.clone(),
+        facts,
+    };
+    writer
+        .commit(&[put(account("ann@x.example"), PutMode::Create)])
+        .unwrap();
+    // What is 0 stays, in a batch with other writes or alone; a clock may go back.
+    writer
+        .commit(&[activity(&ann, facts(70, 0, 71, 0))])
+        .unwrap();
+    let card = Write::VCard {
+        owner: ann.clone(),
+        xml: Some(Bytes::from_static(b"<vCard/>")),
+    };
+    writer
+        .commit(&[activity(&ann, facts(0, 80, 0, 3)), card])
+        .unwrap();
+    writer
+        .commit(&[
+            activity(&ann, facts(60, 0, 0, 0)),
+            activity(&bob, facts(1, 0, 0, 0)),
+        ])
+        .unwrap();
+    drop(writer);
+    store.restart();
+    let mut reader = store.engine().reader().unwrap();
+    assert_eq!(reader.activity(&ann).unwrap(), facts(60, 80, 71, 3));
+    let user = reader.user(&ann).unwrap().unwrap();
+    assert_eq!(user.activity, facts(60, 80, 71, 3));
+    // Bob's account is elsewhere.
+    assert_eq!(reader.user(&bob).unwrap(), None);
+    assert_eq!(reader.user_data(&bob).unwrap().activity, facts(1, 0, 0, 0));
+    assert_eq!(
+        reader.activity(&jid("nobody@x.example")).unwrap(),
+        store::Activity::default()
+    );
+    let mut writer = store.engine().writer().unwrap();
+    writer
+        .commit(&[Write::AccountDelete { jid: ann.clone() }])
+        .unwrap();
+    assert_eq!(reader.activity(&ann).unwrap(), store::Activity::default());
+}
+
+fn values_of_the_site_are_kept(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let set = |key, value: &'static [u8]| Write::SiteValue {
+        key,
+        value: Bytes::from_static(value),
+    };
+    writer
+        .commit(&[set("one", b"a"), set("two", b"b"), set("one", b"")])
+        .unwrap();
+    drop(writer);
+    store.restart();
+    let mut reader = store.engine().reader().unwrap();
+    let mut value = |key| reader.site_value(key).unwrap();
+    assert_eq!(value("one").as_deref(), Some(&b""[..]));
+    assert_eq!(value("two").as_deref(), Some(&b"b"[..]));
+    assert_eq!(value("three"), None);
+}
+
+fn disabled_accounts_are_counted_and_listed(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut writes = Vec::new();
+    for domain in ["y.example", "x.example"] {
+        writes.extend((0..9).map(|n| put(account(&format!("u{n}@{domain}")), PutMode::Create)));
+    }
+    for who in ["u3@y.example", "u1@y.example", "u8@x.example"] {
+        writes.push(Write::AccountDisabled {
+            jid: jid(who),
+            disabled: true,
+        });
+    }
+    writer.commit(&writes).unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    let mut list = |domain, after: Option<&str>, limit| -> Vec<String> {
+        let after = after.map(jid);
+        let page = reader.disabled_accounts(domain, after.as_ref(), limit);
+        let entries = page.unwrap().into_iter();
+        entries
+            .map(|entry| {
+                assert!(entry.disabled);
+                entry.jid.as_str().to_owned()
+            })
+            .collect()
+    };
+    assert_eq!(
+        list(None, None, 9),
+        ["u8@x.example", "u1@y.example", "u3@y.example"]
+    );
+    assert_eq!(list(None, None, 1), ["u8@x.example"]);
+    assert_eq!(
+        list(Some("y.example"), Some("u1@y.example"), 9),
+        ["u3@y.example"]
+    );
+    let counts = |accounts, disabled| store::AccountCounts { accounts, disabled };
+    assert_eq!(reader.account_counts("y.example").unwrap(), counts(9, 2));
+    assert_eq!(reader.account_counts("x.example").unwrap(), counts(9, 1));
+    assert_eq!(reader.account_counts("z.example").unwrap(), counts(0, 0));
 }
 
 fn counts_follow(store: &mut dyn Fixture) {

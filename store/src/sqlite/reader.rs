@@ -17,7 +17,8 @@ use super::tail::Found;
 use crate::StoreError;
 use crate::traits::Reader;
 use crate::types::{
-    Account, AccountEntry, ArchiveQuery, Counts, Overlay, PendingPage, StoredRow, UserData,
+    Account, AccountCounts, AccountEntry, Activity, ArchiveQuery, Counts, Overlay, PendingPage,
+    StoredRow, UserData,
 };
 
 /// Positions taken from the index per query.
@@ -459,7 +460,28 @@ impl Reader for SqliteReader {
         after: Option<&BareJid>,
         limit: usize,
     ) -> Result<Vec<AccountEntry>, StoreError> {
-        self.state.accounts(domain, after, limit)
+        self.state.accounts(domain, after, limit, false)
+    }
+
+    fn disabled_accounts(
+        &mut self,
+        domain: Option<&str>,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<AccountEntry>, StoreError> {
+        self.state.accounts(domain, after, limit, true)
+    }
+
+    fn account_counts(&mut self, domain: &str) -> Result<AccountCounts, StoreError> {
+        self.state.account_counts(domain)
+    }
+
+    fn activity(&mut self, owner: &BareJid) -> Result<Activity, StoreError> {
+        self.state.activity(owner)
+    }
+
+    fn site_value(&mut self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.state.site_value(key)
     }
 
     fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {

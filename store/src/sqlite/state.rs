@@ -1,5 +1,5 @@
-//! `state.db`: accounts, rosters, subscription requests, vCards, what is kept of accounts elsewhere, and the identity of the
-//! store.
+//! `state.db`: accounts, rosters, subscription requests, vCards, what is kept of accounts elsewhere, who was here when, values
+//! of the whole site, and the identity of the store.
 //!
 //! Written by the writer's own transaction when a batch holds such writes, never otherwise.
 
@@ -12,8 +12,8 @@ use super::open::{Database, Db};
 use super::record::{Cursor, put_number};
 use crate::StoreError;
 use crate::types::{
-    Account, AccountEntry, Overlay, PutMode, RosterItem, Subscription, SubscriptionRequest,
-    UserData, Write, WriteError, Written,
+    Account, AccountCounts, AccountEntry, Activity, Overlay, PutMode, RosterItem, Subscription,
+    SubscriptionRequest, UserData, Write, WriteError, Written,
 };
 
 /// The file and its schema.
@@ -40,6 +40,13 @@ pub(crate) const STATE: Database = Database {
         CREATE TABLE overlay (
             owner TEXT PRIMARY KEY, disabled INTEGER NOT NULL, keys BLOB NOT NULL, made_ms INTEGER NOT NULL
         ) WITHOUT ROWID;
+    ", "
+        CREATE TABLE activity (
+            owner TEXT PRIMARY KEY, login_ms INTEGER NOT NULL, logout_ms INTEGER NOT NULL, greeted_ms INTEGER NOT NULL,
+            motd INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TABLE site_value (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+        CREATE INDEX account_disabled ON account (domain, localpart) WHERE disabled;
     "],
 };
 
@@ -150,6 +157,8 @@ fn local_of(jid: &BareJid) -> &str {
 pub(crate) struct StateWriter {
     db: Db,
     open: bool,
+    /// A commit waits for the disk.
+    synced: bool,
     accounts_added: i64,
     /// A test wants the next commits refused.
     #[cfg(test)]
@@ -162,6 +171,7 @@ impl StateWriter {
         StateWriter {
             db,
             open: false,
+            synced: true,
             accounts_added: 0,
             #[cfg(test)]
             refuse_commit: false,
@@ -171,6 +181,16 @@ impl StateWriter {
     /// A write is in the open transaction.
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Whether the next commits wait for the disk. Those that do bring what did not before them with them: it is one WAL.
+    pub fn sync(&mut self, yes: bool) -> Result<(), StoreError> {
+        if self.synced != yes {
+            let level = if yes { "FULL" } else { "NORMAL" };
+            self.db.execute(&format!("PRAGMA synchronous={level}"))?;
+            self.synced = yes;
+        }
+        Ok(())
     }
 
     fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
@@ -261,6 +281,25 @@ impl StateWriter {
                 self.run(sql, (jid.as_str(), encode_keys(keys), made_ms))?;
                 self.forget_empty_overlay(jid)?;
             }
+            Write::Activity { owner, facts } => {
+                let sql = "INSERT INTO activity VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+                     login_ms = iif(excluded.login_ms, excluded.login_ms, login_ms),
+                     logout_ms = iif(excluded.logout_ms, excluded.logout_ms, logout_ms),
+                     greeted_ms = iif(excluded.greeted_ms, excluded.greeted_ms, greeted_ms),
+                     motd = iif(excluded.motd, excluded.motd, motd)";
+                let times = [
+                    facts.login_ms,
+                    facts.logout_ms,
+                    facts.greeted_ms,
+                    facts.motd,
+                ];
+                let [login, logout, greeted, motd] = times.map(|n| n as i64);
+                self.run(sql, (owner.as_str(), login, logout, greeted, motd))?;
+            }
+            Write::SiteValue { key, value } => {
+                let sql = "INSERT OR REPLACE INTO site_value VALUES (?, ?)";
+                self.run(sql, (*key, &value[..]))?;
+            }
             _ => {}
         }
         Ok(Written::Done)
@@ -311,7 +350,14 @@ impl StateWriter {
         let removed = self.run(sql, (jid.domainpart(), local_of(jid)))?;
         self.accounts_added -= removed as i64;
         let mut all = removed;
-        for table in ["roster", "roster_version", "request", "vcard", "overlay"] {
+        for table in [
+            "roster",
+            "roster_version",
+            "request",
+            "vcard",
+            "overlay",
+            "activity",
+        ] {
             all += self.run(
                 &format!("DELETE FROM {table} WHERE owner = ?"),
                 [jid.as_str()],
@@ -447,6 +493,7 @@ impl StateReader {
                 requests: self.requests(owner)?,
                 pending: 0,
                 pending_bytes: 0,
+                activity: self.activity(owner)?,
             }))
         })
     }
@@ -530,11 +577,43 @@ impl StateReader {
         }))
     }
 
+    pub fn activity(&self, owner: &BareJid) -> Result<Activity, StoreError> {
+        let sql = "SELECT login_ms, logout_ms, greeted_ms, motd FROM activity WHERE owner = ?";
+        let facts = self.one(sql, [owner.as_str()], |row| {
+            let number = |at| row.get::<_, i64>(at).map(|n| n as u64);
+            Ok(Activity {
+                login_ms: number(0)?,
+                logout_ms: number(1)?,
+                greeted_ms: number(2)?,
+                motd: number(3)?,
+            })
+        })?;
+        Ok(facts.unwrap_or_default())
+    }
+
+    pub fn site_value(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        let sql = "SELECT value FROM site_value WHERE key = ?";
+        let value = self.one(sql, [key], |row| row.get::<_, Vec<u8>>(0))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    pub fn account_counts(&self, domain: &str) -> Result<AccountCounts, StoreError> {
+        let count = |sql| {
+            let number = self.one(sql, [domain], |row| row.get::<_, i64>(0))?;
+            Ok(number.unwrap_or(0) as u64)
+        };
+        Ok(AccountCounts {
+            accounts: count("SELECT count(*) FROM account WHERE domain = ?")?,
+            disabled: count("SELECT count(*) FROM account WHERE domain = ? AND disabled")?,
+        })
+    }
+
     pub fn accounts(
         &self,
         domain: Option<&str>,
         after: Option<&BareJid>,
         limit: usize,
+        only_disabled: bool,
     ) -> Result<Vec<AccountEntry>, StoreError> {
         let mut from = after.map_or(("", ""), |jid| (jid.domainpart(), local_of(jid)));
         let last_domain = domain.unwrap_or("\u{10ffff}");
@@ -543,8 +622,17 @@ impl StateReader {
             // are never empty.
             from = (domain, "");
         }
-        let sql = "SELECT domain, localpart, disabled, created_ms FROM account
-                   WHERE (domain, localpart) > (?, ?) AND domain <= ? ORDER BY domain, localpart LIMIT ?";
+        let sql = match only_disabled {
+            false => {
+                "SELECT domain, localpart, disabled, created_ms FROM account
+                 WHERE (domain, localpart) > (?, ?) AND domain <= ? ORDER BY domain, localpart LIMIT ?"
+            }
+            true => {
+                "SELECT domain, localpart, disabled, created_ms FROM account
+                 WHERE (domain, localpart) > (?, ?) AND domain <= ? AND disabled
+                 ORDER BY domain, localpart LIMIT ?"
+            }
+        };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self.all(sql, (from.0, from.1, last_domain, limit), |row| {
             Ok((

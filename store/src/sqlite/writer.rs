@@ -18,7 +18,7 @@ use super::record::{
     ARCHIVE, Carried, Message, OUTGOING, PENDING, encode_carried, encode_clear, encode_message,
 };
 use super::shared::{DeadRange, FOLD_AT_ROWS, Shared, TAIL_ROWS_MAX, Work, lock};
-use super::state::StateWriter;
+use super::state::{STATE, StateWriter};
 use super::tail::{Body, Clear, TailRow};
 use crate::StoreError;
 use crate::traits::Writer;
@@ -246,6 +246,8 @@ impl SqliteWriter {
             | Write::AccountDisabled { .. }
             | Write::OverlayDisabled { .. }
             | Write::OverlayKeys { .. }
+            | Write::Activity { .. }
+            | Write::SiteValue { .. }
             | Write::AccountDelete { .. } => self.plan.state.push(at),
         }
         Ok(Written::Done)
@@ -327,6 +329,10 @@ impl SqliteWriter {
 
     /// Writes what was planned; durable when it returns.
     fn write(&mut self, writes: &[Write], results: &mut [Written]) -> Result<(), StoreError> {
+        if !self.plan.state.is_empty() {
+            let activity = |at: &usize| matches!(writes[*at], Write::Activity { .. });
+            self.state.sync(!self.plan.state.iter().all(activity))?;
+        }
         for &at in &self.plan.state {
             results[at] = self.state.apply(&writes[at])?;
         }
@@ -403,6 +409,8 @@ impl SqliteWriter {
             rows_held = tail.len();
         }
         self.bytes_since_checkpoint += self.plan.arena.len() + 2 * LOG.page_bytes as usize;
+        // Each may have changed a page of its own.
+        self.bytes_since_checkpoint += self.plan.state.len() * STATE.page_bytes as usize;
         if rows_held >= FOLD_AT_ROWS {
             self.shared.ask(Work::Fold);
         }
