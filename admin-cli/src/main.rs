@@ -62,6 +62,12 @@ enum Command {
         #[arg(long)]
         subject: Option<String>,
     },
+    /// The message of the day: everybody gets it once, who is available at once, others when they log in next.
+    #[command(subcommand)]
+    Motd(Motd),
+    /// What people get when they are here for the first time.
+    #[command(subcommand)]
+    Welcome(Welcome),
     /// Who may do what.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -85,6 +91,57 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
+}
+
+/// A text and its subject.
+#[derive(Args)]
+struct Said {
+    /// What it says.
+    text: String,
+    /// Its subject.
+    #[arg(long)]
+    subject: Option<String>,
+}
+
+impl Said {
+    fn args(self) -> Value {
+        json!({"text": self.text, "subject": self.subject})
+    }
+}
+
+#[derive(Subcommand)]
+enum Motd {
+    /// Say something new.
+    Set(Said),
+    /// Say the same in other words: who has got it does not get it again.
+    Edit(Said),
+    /// Show it.
+    Show,
+    /// Say it no more.
+    Del,
+}
+
+#[derive(Subcommand)]
+enum Welcome {
+    /// Set it.
+    Set(Said),
+    /// Show it.
+    Show,
+    /// Say it no more.
+    Del,
+}
+
+/// How people are.
+#[derive(Clone, Copy, ValueEnum)]
+enum State {
+    /// May not log in.
+    Disabled,
+    /// Have a session.
+    Online,
+    /// Are available, and neither away nor extended away.
+    Active,
+    /// Are online and not active.
+    Idle,
 }
 
 /// Shells with completions.
@@ -183,11 +240,25 @@ enum User {
         #[command(flatten)]
         password: Password,
     },
-    /// List accounts.
+    /// List accounts, and people of directories as they were found last.
     List {
         /// Only of this domain.
         #[arg(long)]
         domain: Option<String>,
+        /// Only who is so.
+        #[arg(long)]
+        state: Option<State>,
+    },
+    /// Say how many there are, by domain, and how they are.
+    Count {
+        /// Only of this domain.
+        #[arg(long)]
+        domain: Option<String>,
+    },
+    /// List the contacts somebody has made.
+    Roster {
+        /// name@domain
+        jid: String,
     },
     /// Show one account.
     Show {
@@ -292,7 +363,24 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Show) => ("config show", json!({})),
         Command::Config(ConfigCommand::Reload) => ("config reload", json!({})),
         Command::User(User::Del { jid }) => ("user del", json!({"jid": jid})),
-        Command::User(User::List { domain }) => ("user list", json!({"domain": domain})),
+        Command::User(User::List { domain, state }) => {
+            let state = state.map(|state| match state {
+                State::Disabled => "disabled",
+                State::Online => "online",
+                State::Active => "active",
+                State::Idle => "idle",
+            });
+            ("user list", json!({"domain": domain, "state": state}))
+        }
+        Command::User(User::Count { domain }) => ("user count", json!({"domain": domain})),
+        Command::User(User::Roster { jid }) => ("user roster", json!({"jid": jid})),
+        Command::Motd(Motd::Set(said)) => ("motd set", said.args()),
+        Command::Motd(Motd::Edit(said)) => ("motd edit", said.args()),
+        Command::Motd(Motd::Show) => ("motd show", json!({})),
+        Command::Motd(Motd::Del) => ("motd del", json!({})),
+        Command::Welcome(Welcome::Set(said)) => ("welcome set", said.args()),
+        Command::Welcome(Welcome::Show) => ("welcome show", json!({})),
+        Command::Welcome(Welcome::Del) => ("welcome del", json!({})),
         Command::User(User::Show { jid }) => ("user show", json!({"jid": jid})),
         Command::Session(Session::List { jid }) => ("session list", json!({"jid": jid})),
         Command::Session(Session::Kick { jid }) => ("session kick", json!({"jid": jid})),

@@ -34,6 +34,7 @@ fn cell(value: &Value) -> String {
         Value::Null => "-".into(),
         Value::Bool(true) => "yes".into(),
         Value::Bool(false) => "no".into(),
+        Value::Array(all) => all.iter().map(cell).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
 }

@@ -264,7 +264,16 @@ fn completions_and_manual_pages_name_every_command() {
         let output = imadmin(dir.path(), &["completions", shell], "");
         assert!(output.status.success(), "{output:?}");
         let script = String::from_utf8(output.stdout).expect("UTF-8");
-        for word in ["kick", "passwd", "reload", "completions", "--json"] {
+        for word in [
+            "kick",
+            "passwd",
+            "roster",
+            "motd",
+            "welcome",
+            "reload",
+            "completions",
+            "--json",
+        ] {
             let word = word.trim_start_matches('-');
             assert!(script.contains(word), "{shell}: {word}");
         }
@@ -283,6 +292,7 @@ fn completions_and_manual_pages_name_every_command() {
         "imadmin-user-add.1",
         "imadmin-config-reload.1",
         "imadmin-alert.1",
+        "imadmin-motd-edit.1",
     ] {
         assert!(man.join(page).exists(), "{page}");
     }

@@ -209,6 +209,11 @@ impl Population {
         self.people.len()
     }
 
+    /// Everybody, in no order.
+    pub fn everybody(&self) -> impl Iterator<Item = (&BareJid, &Member)> {
+        self.people.iter()
+    }
+
     /// Somebody. `None`: in no swept directory, which says nothing about accounts of other directories.
     pub fn member(&self, jid: &BareJid) -> Option<&Member> {
         self.people.get(jid)

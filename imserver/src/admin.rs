@@ -13,9 +13,12 @@ pub mod audit;
 mod commands;
 mod directories;
 pub mod login;
+mod notices;
+mod people;
 #[cfg(test)]
 mod tests;
 
+use crate::notices::{Kind, Notices};
 use crate::policy::{Policy, Right};
 pub use commands::{COMMANDS, Command};
 use serde::{Deserialize, Serialize};
@@ -164,9 +167,28 @@ pub trait Backend: Send + Sync {
         domain: Option<&str>,
         after: Option<&BareJid>,
         limit: usize,
+        only_disabled: bool,
     ) -> Result<Vec<store::AccountEntry>, Refusal>;
-    /// What else is stored of an account.
-    fn user(&self, jid: &BareJid) -> Result<Option<store::UserData>, Refusal>;
+    /// Accounts of a domain.
+    fn account_counts(&self, domain: &str) -> Result<store::AccountCounts, Refusal>;
+    /// Those whose log-in is refused here while their account is elsewhere.
+    fn overlay_disabled(&self) -> Result<Vec<BareJid>, Refusal>;
+    /// What else is stored of an account, wherever that is.
+    fn user(&self, jid: &BareJid) -> Result<store::UserData, Refusal>;
+    /// Who is online, in order of addresses.
+    fn online(&self, which: crate::event::OnlineQuery) -> Result<Vec<BareJid>, Refusal>;
+    /// How many of a domain are online, and how many of those active.
+    fn count_online(&self, domain: &str) -> Result<(u64, u64), Refusal>;
+    /// What the server says by itself.
+    fn notices(&self) -> std::sync::Arc<Notices>;
+    /// Changes that, durably, unless `change` has nothing to change; with `tell`, who is available is told the message of the day.
+    /// How many resources were.
+    fn change_notices(
+        &self,
+        kind: Kind,
+        change: &dyn Fn(&Notices) -> Option<Notices>,
+        tell: bool,
+    ) -> Result<Option<usize>, Refusal>;
     /// Rows of an account, archived or pending, at most so many.
     fn rows(&self, jid: &BareJid, limit: usize) -> Result<Vec<u64>, Refusal>;
     /// Sessions after an id, of one account or all, in order of ids.
@@ -318,6 +340,20 @@ impl Args<'_> {
                 "bad-request",
                 format!("`{name}` must be a string"),
             )),
+        }
+    }
+
+    /// How many rows are wanted, at most `max`; that many if it is not said.
+    fn limit(&self, max: usize) -> Result<usize, Refusal> {
+        match self.map.get("limit") {
+            None | Some(Value::Null) => Ok(max),
+            Some(value) => match value.as_u64() {
+                Some(n) if n > 0 => Ok(usize::try_from(n).unwrap_or(max).min(max)),
+                _ => Err(Refusal::new(
+                    "bad-request",
+                    "`limit` must be a number above 0",
+                )),
+            },
         }
     }
 

@@ -585,6 +585,29 @@ pub enum AdminEvent {
         /// Its body.
         body: String,
     },
+    /// Other notices are in force.
+    Notices {
+        /// Number of the question.
+        request: u64,
+        /// All of them.
+        notices: Arc<crate::notices::Notices>,
+        /// Whoever is available is told the message of the day.
+        tell: bool,
+    },
+    /// Who is online.
+    Online {
+        /// Number of the question.
+        request: u64,
+        /// Who of them.
+        which: Arc<OnlineQuery>,
+    },
+    /// How many of a domain are online.
+    CountOnline {
+        /// Number of the question.
+        request: u64,
+        /// Which.
+        domain: Arc<str>,
+    },
     /// The account is gone: end its sessions and forget it.
     AccountRemoved(BareJid),
     /// Who of these domains is online and may not be there, by the population: it has them disabled, or not at all.
@@ -599,6 +622,41 @@ pub enum AdminEvent {
         /// Number of the question.
         request: u64,
     },
+}
+
+/// Who of the people online is wanted.
+#[derive(Debug, Clone)]
+pub struct OnlineQuery {
+    /// How they are.
+    pub state: OnlineState,
+    /// Of which domain; `None`: of any.
+    pub domain: Option<String>,
+    /// Those after this address.
+    pub after: Option<BareJid>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// How somebody is who has a session. Online is active or idle (XEP-0133).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnlineState {
+    /// Either.
+    Any,
+    /// Some resource is available, and neither away nor extended away.
+    Active,
+    /// None is.
+    Idle,
+}
+
+impl OnlineState {
+    /// Whether this is one of them.
+    pub fn is(self, active: bool) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Active => active,
+            Self::Idle => !active,
+        }
+    }
 }
 
 /// Whom a headline is for.
@@ -634,6 +692,10 @@ pub enum AdminReply {
     Alerted(u64, usize),
     /// Numbers.
     Status(u64, ShardStatus),
+    /// Addresses, in order.
+    Online(u64, Vec<BareJid>),
+    /// How many are online, and how many of them active.
+    OnlineCounts(u64, u64, u64),
     /// How many accounts of the domains are online, and which of them may not be there.
     Unswept(u64, usize, Vec<BareJid>),
 }
@@ -646,6 +708,8 @@ impl AdminReply {
             | Self::Kicked(n, _)
             | Self::Alerted(n, _)
             | Self::Status(n, _)
+            | Self::Online(n, _)
+            | Self::OnlineCounts(n, ..)
             | Self::Unswept(n, ..) => *n,
         }
     }

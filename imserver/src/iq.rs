@@ -311,11 +311,21 @@ impl Request<'_> {
         match outcome {
             Outcome::Reply(command) => Some(self.result(Some(command))),
             Outcome::Error(condition, application, text) => {
+                // XEP-0050 §2.5 (its examples): by the session's id a client knows which of its commands has failed. The form is
+                // left out: it may have a password.
+                let given = self.element.child("command", xmpp::ns::COMMANDS);
+                let attr = |name| given.as_ref().and_then(|c| c.attr(name));
+                let about = Node::new("command", xmpp::ns::COMMANDS)
+                    .with_attr_opt("node", attr("node"))
+                    .with_attr_opt("sessionid", attr("sessionid"))
+                    .with_attr_opt("action", attr("action"))
+                    .to_bytes(xmpp::ns::CLIENT);
                 let reply = ErrorReply {
                     from: self.to.map(Jid::as_str),
                     to: Some(self.from.as_str()),
                     text: Some(text),
                     application: application.map(|name| (name, xmpp::ns::COMMANDS)),
+                    about: &about,
                     ..ErrorReply::default()
                 };
                 stanza_error_with(self.element, *condition, reply)

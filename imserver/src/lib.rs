@@ -15,6 +15,7 @@ pub mod failures;
 pub mod groups;
 pub mod iq;
 pub mod linkset;
+pub mod notices;
 pub mod policy;
 pub mod presence;
 pub mod registrations;

@@ -54,7 +54,7 @@ rights! {
     Register = "register", true;
     /// To see the presence of anybody here by a probe, subscribed or not (`shard/presence`, RFC 6121 §4.3).
     WatchPresence = "watch-presence", false;
-    /// To send a headline to everybody, a group or an account: asked by the command `alert`.
+    /// To have the server say something: asked by the commands `alert`, `motd` and `welcome`.
     SendAlert = "send-alert", false;
     /// Every administrator's command: asked by `admin` before it runs.
     Admin = "admin", false;

@@ -7,12 +7,19 @@
 //! interoperability note): it is only shown to the client, by `routing`.
 
 use bytes::Bytes;
+use xmpp::element::Element;
 use xmpp::error::StanzaError;
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::node::escape_into;
 
 /// The priority of an available presence.
 pub use xmpp::stanza::presence_priority as priority;
+
+/// It says that nobody is there (RFC 6121 §4.7.2.1: `away`, `xa`).
+pub fn is_away(presence: &Element) -> bool {
+    let show = presence.content_child("show");
+    show.is_some_and(|show| matches!(show.text().trim(), "away" | "xa"))
+}
 
 /// What a resource says of itself to everybody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

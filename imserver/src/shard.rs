@@ -17,6 +17,7 @@ mod groups;
 mod iq;
 mod login;
 mod message;
+mod notices;
 mod presence;
 mod recovery;
 mod register;
@@ -155,6 +156,7 @@ pub struct Shard {
     shards: u16,
     epoch: u32,
     settings: Arc<Settings>,
+    notices: Arc<crate::notices::Notices>,
     random: Random,
     ids: store::PositionKey,
     now: Now,
@@ -219,6 +221,8 @@ pub struct ShardConfig {
     pub epoch: u32,
     /// Limits and switches.
     pub settings: Arc<Settings>,
+    /// What the server says to people by itself.
+    pub notices: Arc<crate::notices::Notices>,
     /// The population clients have been told of before. After a kill: the last one of which it is certain that they have been.
     pub population: Arc<directory::population::Population>,
     /// Turns positions into ids for clients.
@@ -234,6 +238,7 @@ impl Shard {
             shards: config.shards,
             epoch: config.epoch,
             settings: config.settings,
+            notices: config.notices,
             random,
             ids: config.ids,
             now,

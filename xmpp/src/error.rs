@@ -269,6 +269,8 @@ pub struct ErrorReply<'a> {
     pub text: Option<&'a str>,
     /// Name and namespace of an application's own condition (RFC 6120 §8.3.4).
     pub application: Option<(&'static str, &'static str)>,
+    /// What of the stanza is repeated, before the error (§8.3.1).
+    pub about: &'a [u8],
 }
 
 /// The error that answers a stanza: kind and id as sent, addresses exchanged (RFC 6120 §8.3.1).
@@ -319,6 +321,7 @@ pub fn stanza_error_with(
     attr("from", reply.from.or(from.as_deref()));
     attr("to", reply.to.or(to.as_deref()));
     out.push(b'>');
+    out.extend_from_slice(reply.about);
     condition.child_into(
         &mut out,
         reply.error_type.unwrap_or(condition.error_type()),

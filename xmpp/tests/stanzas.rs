@@ -225,6 +225,7 @@ fn an_error_answers_what_may_be_answered() {
         error_type: Some(ErrorType::Wait),
         text: None,
         application: None,
+        about: b"<x/>",
     };
     let error = stanza_error_with(
         &element("<presence/>"),
@@ -234,7 +235,7 @@ fn an_error_answers_what_may_be_answered() {
     .expect("an answer");
     assert_eq!(
         text(&error),
-        "<presence type='error' from='c' to='a@b'><error type='wait'>\
+        "<presence type='error' from='c' to='a@b'><x/><error type='wait'>\
          <remote-server-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>"
     );
     for condition in StanzaError::ALL {

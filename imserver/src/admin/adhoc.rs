@@ -1,258 +1,45 @@
 //! The commands of administration in any client: ad-hoc commands (XEP-0050), the set of XEP-0133.
 //!
 //! A second door to the commands of `imadmin`: what a command does, who may run it and what is written down of it is in one
-//! place, [`super::run`]. Here are the forms.
+//! place, [`super::run`]. Their forms are in [`set`]; here is how a conversation about one goes, as a state machine: whoever drives it
+//! runs the tasks it hands out, elsewhere, and brings their results.
 //!
 //! ```text
-//! execute ──► (no form) run ──► completed
-//!         └─► form, sessionid ──submit──► run ──► completed | error (the session stays, for another try)
-//!                             └─cancel──► canceled
+//! execute ─► form ─submit─► running ─(in time)──────────────► completed | error (the form stays, for another try)
+//!        └─(no form)─────►    │  ▲ └─► a page of more: next, prev, complete
+//!              (not in time)  ▼  │ next
+//!                   "still running", with the action next ─► ... ─► what has come of it, once
 //! ```
-//! In: `<command/>` of an account of ours, `now`, random bytes. Out: `<command/>`, or an error.
-//! Owns: the commands that wait for a form. Never: on a shard (a password costs milliseconds of hashing).
+//! An IQ is answered within [`PATIENCE`], so that no shard gives up on it; the work goes on and is done once.
+//! In: `<command/>` of an account of ours, results of tasks, `now`, random bytes. Out: answers, tasks.
+//! Owns: the conversations. Never: on a shard; waits.
 
-use super::{Answer, Backend, COMMANDS, Caller, Door, Refusal};
-use crate::policy::Rights;
-use serde_json::{Map, Value, json};
+mod set;
+
+use super::{Backend, COMMANDS, Caller, Door, Refusal};
+pub use set::{ADHOC, ADMIN, Adhoc, Reply};
+use set::{Progress, Run};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use xmpp::error::StanzaError;
-use xmpp::form::{Field, FieldType, Form, FormType};
+use xmpp::form::{Form, FormType};
 use xmpp::jid::FullJid;
 use xmpp::node::Node;
 use xmpp::ns;
 
-/// What every node of XEP-0133 begins with; also the `FORM_TYPE` (§5).
-pub const ADMIN: &str = "http://jabber.org/protocol/admin";
-/// How long a form may lie unanswered: time to look a password up.
+/// How long somebody may take for the next step: time to look a password up. A result that nobody fetches is kept as long.
 const TIMEOUT: Duration = Duration::from_secs(600);
-/// Forms one account may have open: one per command and some forgotten ones. The oldest goes.
+/// How long an IQ waits for its command, before it is answered that the command still runs: shorter than the 5 s after which the
+/// shard answers in its place.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+/// Conversations of one account: one per command and some forgotten ones. The oldest goes, unless it runs.
 const OPEN_PER_ACCOUNT_MAX: usize = 20;
-/// Forms open at a time; more are refused. Only administrators open any.
+/// Conversations at a time; more are refused. Only administrators have any.
 const OPEN_MAX: usize = 2_000;
-/// Accounts in one form: each is a write, and the answer is waited for.
-const ACCOUNTS_MAX: usize = 100;
-
-/// One command.
-#[derive(Debug)]
-pub struct Adhoc {
-    /// Behind `http://jabber.org/protocol/admin#`.
-    pub node: &'static str,
-    /// For people.
-    pub name: &'static str,
-    /// The command of [`COMMANDS`] that does it; its rights are the rights.
-    pub command: &'static str,
-    form: Option<fn() -> Form>,
-    run: fn(&Run<'_>, &Form) -> Result<Reply, Refusal>,
-}
-
-/// All of them, in the order of XEP-0133 §4.
-pub const ADHOC: &[Adhoc] = &[
-    Adhoc {
-        node: "add-user",
-        name: "Add User",
-        command: "user add",
-        form: Some(|| {
-            form("Adding a User", "Fill out this form to add a user.")
-                .with(account())
-                .with(password("password", "The password for this account"))
-                .with(password("password-verify", "Retype password"))
-        }),
-        run: |run, form| {
-            if form.value("password") != form.value("password-verify") {
-                return Err(Refusal::new("bad-request", "the passwords differ"));
-            }
-            run.one(form, &["password"])
-        },
-    },
-    Adhoc {
-        node: "delete-user",
-        name: "Delete User",
-        command: "user del",
-        form: Some(|| {
-            form("Deleting a User", "Fill out this form to delete a user.").with(accounts())
-        }),
-        run: |run, form| run.each(form),
-    },
-    Adhoc {
-        node: "disable-user",
-        name: "Disable User",
-        command: "user disable",
-        form: Some(|| {
-            form("Disabling a User", "Fill out this form to disable a user.").with(accounts())
-        }),
-        run: |run, form| run.each(form),
-    },
-    Adhoc {
-        node: "reenable-user",
-        name: "Re-Enable User",
-        command: "user enable",
-        form: Some(|| {
-            form(
-                "Re-Enable a User",
-                "Fill out this form to re-enable a user.",
-            )
-            .with(accounts())
-        }),
-        run: |run, form| run.each(form),
-    },
-    Adhoc {
-        node: "end-user-session",
-        name: "End User Session",
-        command: "session kick",
-        form: Some(|| {
-            let text =
-                "Fill out this form to end a user's session: of a full address one, else all.";
-            form("Ending a User Session", text).with(accounts())
-        }),
-        run: |run, form| run.each(form),
-    },
-    Adhoc {
-        node: "change-user-password",
-        name: "Change User Password",
-        command: "user passwd",
-        form: Some(|| {
-            form(
-                "Changing a User Password",
-                "Fill out this form to change a user's password.",
-            )
-            .with(account())
-            .with(password("password", "The password for this account"))
-        }),
-        run: |run, form| run.one(form, &["password"]),
-    },
-    Adhoc {
-        node: "user-stats",
-        name: "Get User Statistics",
-        command: "user show",
-        form: Some(|| {
-            let text = "Fill out this form to gather user statistics.";
-            form("Get User Statistics", text).with(account())
-        }),
-        run: user_stats,
-    },
-    Adhoc {
-        node: "get-registered-users-num",
-        name: "Get Number of Registered Users",
-        command: "status",
-        form: None,
-        run: |run, _| {
-            run.number(
-                "accounts",
-                "registeredusersnum",
-                "The number of registered users",
-            )
-        },
-    },
-    Adhoc {
-        node: "get-online-users-num",
-        name: "Get Number of Online Users",
-        command: "status",
-        form: None,
-        run: |run, _| {
-            run.number(
-                "users online",
-                "onlineusersnum",
-                "The number of online users",
-            )
-        },
-    },
-    Adhoc {
-        node: "get-registered-users-list",
-        name: "Get List of Registered Users",
-        command: "user list",
-        form: Some(|| form("Requesting List of Registered Users", LIST).with(max_items())),
-        run: |run, form| {
-            let args = json!({"domain": run.domain});
-            run.list(form, args, "registereduserjids", "The list of all users")
-        },
-    },
-    Adhoc {
-        node: "get-online-users-list",
-        name: "Get List of Online Users",
-        command: "session list",
-        form: Some(|| form("Requesting List of Online Users", LIST).with(max_items())),
-        run: |run, form| {
-            run.list(
-                form,
-                json!({}),
-                "onlineuserjids",
-                "The list of all online users",
-            )
-        },
-    },
-    Adhoc {
-        node: "announce",
-        name: "Send Announcement to Online Users",
-        command: "alert",
-        form: Some(|| {
-            let text = "Fill out this form to make an announcement to everybody who is online.";
-            form("Making an Announcement", text)
-                .with(Field::new(FieldType::TextSingle, "subject", "Subject"))
-                .with(Field::new(FieldType::TextMulti, "announcement", "Announcement").required())
-        }),
-        run: |run, form| {
-            let text = form.values("announcement").join("\n");
-            let subject = form.value("subject").unwrap_or_default();
-            run.ask(
-                "alert",
-                json!({"to": "all", "subject": subject, "text": text}),
-            )
-            .map(Reply::of)
-        },
-    },
-];
-
-const LIST: &str = "Fill out this form to request a list of users.";
-
-fn form(title: &str, instructions: &str) -> Form {
-    Form::of_type(FormType::Form, ADMIN).titled(title, instructions)
-}
-
-fn account() -> Field {
-    let label = "The Jabber ID of the account";
-    Field::new(FieldType::JidSingle, "accountjid", label).required()
-}
-
-fn accounts() -> Field {
-    let label = "The Jabber IDs of the accounts";
-    Field::new(FieldType::JidMulti, "accountjids", label).required()
-}
-
-fn password(var: &str, label: &str) -> Field {
-    Field::new(FieldType::TextPrivate, var, label).required()
-}
-
-fn max_items() -> Field {
-    ["25", "50", "75", "100", "150", "200"].into_iter().fold(
-        Field::new(
-            FieldType::ListSingle,
-            "max_items",
-            "Maximum number of items to show",
-        )
-        .with("25"),
-        |field, n| field.offering(n, n),
-    )
-}
-
-impl Adhoc {
-    /// The command of this node, whole.
-    pub fn find(node: &str) -> Option<&'static Adhoc> {
-        let name = node.strip_prefix(ADMIN)?.strip_prefix('#')?;
-        ADHOC.iter().find(|c| c.node == name)
-    }
-
-    /// Its whole node.
-    pub fn full_node(&self) -> String {
-        format!("{ADMIN}#{}", self.node)
-    }
-
-    /// Whether somebody with these rights may run it.
-    pub fn is_allowed(&self, rights: Rights) -> bool {
-        let command = COMMANDS.iter().find(|c| c.name == self.command);
-        command.is_some_and(|c| c.is_allowed(|right| rights.has(right)))
-    }
-}
+/// Commands that run or wait to run: a person or two, each with several windows. More are refused.
+pub const RUNNING_MAX: usize = 64;
+/// Pages that one can go back: more than anybody does.
+const PAGES_BACK_MAX: usize = 100;
 
 /// What comes of a `<command/>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -263,312 +50,510 @@ pub enum Outcome {
     Error(StanzaError, Option<&'static str>, String),
 }
 
-/// What a command has to say.
-struct Reply {
-    note: String,
-    is_error: bool,
-    form: Option<Form>,
+/// Work of a command, to be done where it may take its time.
+pub struct Task {
+    /// For [`Commands::finished`].
+    pub id: u64,
+    adhoc: &'static Adhoc,
+    caller: Caller,
+    domain: String,
+    form: Form,
+    after: Option<String>,
+    progress: Progress,
 }
 
-impl Reply {
-    fn of(answer: Answer) -> Self {
-        let note = match answer {
-            Answer::Text { text } => text,
-            Answer::Table { .. } | Answer::Failing { .. } => String::new(),
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("command", &self.adhoc.command)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Task {
+    /// Does it. Blocks.
+    ///
+    /// # Errors
+    /// What the command says.
+    pub fn run(&self, backend: &dyn Backend) -> Result<Reply, Refusal> {
+        let run = Run {
+            backend,
+            caller: &self.caller,
+            command: self.adhoc.command,
+            domain: &self.domain,
+            after: self.after.as_deref(),
+            progress: &self.progress,
         };
-        Self {
-            note,
-            is_error: false,
-            form: None,
-        }
+        (self.adhoc.run)(&run, &self.form)
     }
 }
 
-/// One command that runs.
-struct Run<'a> {
-    backend: &'a dyn Backend,
-    caller: &'a Caller,
-    command: &'static str,
-    domain: &'a str,
+/// Where a list is: what it was asked for with, and where its pages begin.
+#[derive(Clone)]
+struct Pages {
+    form: Form,
+    /// The beginnings of those before.
+    before: Vec<Option<String>>,
+    /// The beginning of this one.
+    at: Option<String>,
+    /// And of the next, if there is one.
+    next: Option<String>,
 }
 
-impl Run<'_> {
-    fn ask(&self, command: &str, args: Value) -> Result<Answer, Refusal> {
-        let args: Map<String, Value> = match args {
-            Value::Object(args) => args,
-            _ => Map::new(),
-        };
-        super::run(self.backend, self.caller, command, &args)
-    }
-
-    /// About one account, with other fields as arguments.
-    fn one(&self, form: &Form, fields: &[&str]) -> Result<Reply, Refusal> {
-        let mut args = json!({"jid": form.value("accountjid")});
-        for field in fields {
-            args[*field] = json!(form.value(field));
-        }
-        self.ask(self.command, args).map(Reply::of)
-    }
-
-    /// About each account of a list. Where some fail, what failed is said.
-    fn each(&self, form: &Form) -> Result<Reply, Refusal> {
-        let accounts = form.values("accountjids");
-        if accounts.len() > ACCOUNTS_MAX {
-            let text = format!("more than {ACCOUNTS_MAX} accounts at a time");
-            return Err(Refusal::new("bad-request", text));
-        }
-        let mut said = Vec::new();
-        let mut failed = Vec::new();
-        for jid in accounts {
-            match self.ask(self.command, json!({"jid": jid})) {
-                Ok(answer) => said.push(Reply::of(answer).note),
-                Err(refusal) => failed.push((jid, refusal)),
-            }
-        }
-        if said.is_empty()
-            && let Some((_, refusal)) = failed.pop()
-        {
-            return Err(refusal);
-        }
-        let is_error = !failed.is_empty();
-        said.extend(failed.iter().map(|(jid, e)| format!("{jid}: {}", e.text)));
-        Ok(Reply {
-            note: said.join("\n"),
-            is_error,
-            form: None,
-        })
-    }
-
-    /// One number of `status`.
-    fn number(&self, row: &str, var: &str, label: &str) -> Result<Reply, Refusal> {
-        let rows = rows(self.ask("status", json!({}))?);
-        let value = rows.iter().find(|r| r.first() == Some(&json!(row)));
-        let value = value.and_then(|r| r.get(1)).map(Value::to_string);
-        let value = value.ok_or_else(|| Refusal::new("unavailable", "the number is not known"))?;
-        let field = Field::new(FieldType::TextSingle, var, label).with(value);
-        Ok(Reply {
-            note: String::new(),
-            is_error: false,
-            form: Some(Form::of_type(FormType::Result, ADMIN).with(field)),
-        })
-    }
-
-    /// Addresses of a table, each once, up to what is asked for.
-    fn list(&self, form: &Form, args: Value, var: &str, label: &str) -> Result<Reply, Refusal> {
-        let max = form.value("max_items").and_then(|n| n.parse().ok());
-        let mut field = Field::new(FieldType::JidMulti, var, label);
-        for row in rows(self.ask(self.command, args)?) {
-            let jid = row.first().and_then(Value::as_str).unwrap_or_default();
-            let bare = jid.split('/').next().unwrap_or_default().to_owned();
-            if !field.values.contains(&bare) {
-                field.values.push(bare);
-            }
-        }
-        field.values.truncate(max.unwrap_or(25));
-        Ok(Reply {
-            note: String::new(),
-            is_error: false,
-            form: Some(Form::of_type(FormType::Result, ADMIN).with(field)),
-        })
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The form may have a password.
+        f.debug_struct("Pages")
+            .field("at", &self.at)
+            .finish_non_exhaustive()
     }
 }
 
-fn rows(answer: Answer) -> Vec<Vec<Value>> {
-    match answer {
-        Answer::Table { rows, .. } | Answer::Failing { rows, .. } => rows,
-        Answer::Text { .. } => Vec::new(),
-    }
-}
-
-fn user_stats(run: &Run<'_>, form: &Form) -> Result<Reply, Refusal> {
-    let jid = form.value("accountjid").unwrap_or_default();
-    let shown = rows(run.ask("user show", json!({"jid": jid}))?);
-    let contacts = shown.iter().find(|r| r.first() == Some(&json!("contacts")));
-    let contacts = contacts.and_then(|r| r.get(1)).map(Value::to_string);
-    let sessions = rows(run.ask("session list", json!({"jid": jid}))?);
-    let column = |n: usize| -> Vec<String> {
-        let texts = sessions.iter().filter_map(|r| r.get(n)?.as_str());
-        texts.map(str::to_owned).collect()
-    };
-    let multi = |var: &str, label: &str, values: Vec<String>| {
-        let mut field = Field::new(FieldType::TextMulti, var, label);
-        field.values = values;
-        field
-    };
-    let resources = column(0)
-        .iter()
-        .filter_map(|j| j.split_once('/').map(|(_, r)| r.to_owned()))
-        .collect();
-    let result = Form::of_type(FormType::Result, ADMIN)
-        .with(Field::new(FieldType::JidSingle, "accountjid", "The Jabber ID").with(jid))
-        .with(multi(
-            "ipaddresses",
-            "The IP addresses of this user's sessions",
-            column(2),
-        ))
-        .with(
-            Field::new(
-                FieldType::TextSingle,
-                "rostersize",
-                "The number of roster items",
-            )
-            .with(contacts.unwrap_or_default()),
-        )
-        .with(multi(
-            "onlineresources",
-            "The names of the online resources",
-            resources,
-        ));
-    Ok(Reply {
-        note: String::new(),
-        is_error: false,
-        form: Some(result),
-    })
-}
-
-/// A command that waits for its form.
+/// What a conversation waits for.
 #[derive(Debug)]
-struct Open {
+enum Stage<A> {
+    /// A form to be filled in.
+    Form,
+    /// The task. Who asks meanwhile, and until when, is in `asks`.
+    Running {
+        task: u64,
+        asks: Option<(A, Instant)>,
+        progress: Progress,
+        goal: Box<Goal>,
+    },
+    /// Somebody who asks what has come of it.
+    Done(Box<(Result<Reply, Refusal>, Goal)>),
+    /// Another page to be wanted.
+    Page(Box<Pages>),
+}
+
+/// Where a conversation will be when its task is done.
+#[derive(Debug)]
+struct Goal {
+    pages: Pages,
+    /// And where if that fails; `None`: at the form.
+    back: Option<Pages>,
+}
+
+#[derive(Debug)]
+struct Open<A> {
     id: String,
     owner: FullJid,
-    command: &'static Adhoc,
+    domain: String,
+    adhoc: &'static Adhoc,
+    /// When it came to this stage.
     since: Instant,
+    stage: Stage<A>,
 }
 
-/// Handles `<command/>` elements. See the module.
-#[derive(Debug, Default)]
-pub struct Commands {
+/// One `<command/>`: whose, at which domain, and the element.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Whose.
+    pub from: &'a FullJid,
+    /// At which domain.
+    pub domain: &'a str,
+    /// The element.
+    pub command: &'a Node,
+}
+
+/// See the module. `A` names who is to be answered.
+#[derive(Debug)]
+pub struct Commands<A> {
     /// The oldest first.
-    open: Vec<Open>,
+    open: Vec<Open<A>>,
+    /// Tasks handed out and not finished.
+    running: usize,
+    next_task: u64,
+    answers: Vec<(A, Outcome)>,
+    tasks: Vec<Task>,
+}
+
+impl<A> Default for Commands<A> {
+    fn default() -> Self {
+        Self {
+            open: Vec::new(),
+            running: 0,
+            next_task: 1,
+            answers: Vec::new(),
+            tasks: Vec::new(),
+        }
+    }
 }
 
 fn bad(condition: &'static str, text: &str) -> Outcome {
     Outcome::Error(StanzaError::BadRequest, Some(condition), text.to_owned())
 }
 
-impl Commands {
-    /// Handles one, of `from`, addressed to `domain`.
+fn busy() -> Outcome {
+    let text = "too many commands are open; try again later".to_owned();
+    Outcome::Error(StanzaError::ResourceConstraint, None, text)
+}
+
+impl<A> Commands<A> {
+    /// Handles one. The answer may come at once, or later.
     pub fn handle(
         &mut self,
         now: Instant,
         backend: &dyn Backend,
-        from: &FullJid,
-        domain: &str,
-        command: &Node,
+        asks: A,
+        request: &Request<'_>,
         random: &mut dyn FnMut(&mut [u8]),
-    ) -> Outcome {
-        let caller = Caller {
-            door: Door::Account(from.bare()),
-            from: from.as_str().to_owned(),
-        };
-        let Some(adhoc) = command.attr("node").and_then(Adhoc::find) else {
+    ) {
+        let caller = caller(request.from);
+        let Some(adhoc) = request.command.attr("node").and_then(Adhoc::find) else {
             let text = "there is no such command".to_owned();
-            return Outcome::Error(StanzaError::ItemNotFound, None, text);
+            let outcome = Outcome::Error(StanzaError::ItemNotFound, None, text);
+            return self.answer(asks, outcome);
         };
         let found = COMMANDS.iter().find(|c| c.name == adhoc.command);
         if !found.is_some_and(|c| c.is_allowed(|right| backend.grants(&caller, right))) {
             let text = "the policy does not allow you this command".to_owned();
-            return Outcome::Error(StanzaError::Forbidden, None, text);
+            return self.answer(asks, Outcome::Error(StanzaError::Forbidden, None, text));
         }
-        let action = command.attr("action").unwrap_or("execute");
-        let run = Run {
-            backend,
-            caller: &caller,
-            command: adhoc.command,
-            domain,
-        };
-        let Some(id) = command.attr("sessionid") else {
-            return match (action, adhoc.form) {
-                ("execute", Some(form)) => self.begin(now, from, adhoc, form, random),
-                ("execute", None) => {
-                    let nothing = Form::new(FormType::Submit);
-                    finish(adhoc, &new_id(random), (adhoc.run)(&run, &nothing))
-                }
-                ("complete" | "next" | "prev" | "cancel", _) => {
-                    bad("bad-sessionid", "the session id is missing")
-                }
-                _ => bad("malformed-action", "there is no such action"),
-            };
-        };
-        let place = self
-            .open
-            .iter()
-            .position(|o| o.id == id && o.owner == *from && std::ptr::eq(o.command, adhoc));
-        let Some(place) = place else {
-            return bad("bad-sessionid", "there is no such session");
-        };
-        if now.duration_since(self.open[place].since) >= TIMEOUT {
-            self.open.remove(place);
-            let text = "the form has been left unanswered for too long".to_owned();
-            return Outcome::Error(StanzaError::NotAllowed, Some("session-expired"), text);
-        }
-        match action {
-            "cancel" => {
-                self.open.remove(place);
-                Outcome::Reply(answer(adhoc, id, "canceled"))
-            }
-            "execute" | "complete" => {
-                let form = match (adhoc.form, submitted(command)) {
-                    (Some(form), Ok(given)) => form().check(&given).map_err(|e| e.to_string()),
-                    (_, Err(text)) => Err(text),
-                    (None, Ok(_)) => Err("this command has no form".to_owned()),
-                };
-                let form = match form {
-                    Ok(form) => form,
-                    Err(text) => return bad("bad-payload", &text),
-                };
-                let outcome = finish(adhoc, id, (adhoc.run)(&run, &form));
-                if matches!(outcome, Outcome::Reply(_)) {
-                    self.open.remove(place);
-                }
-                outcome
-            }
-            "next" | "prev" => bad("bad-action", "the command has one stage"),
-            _ => bad("malformed-action", "there is no such action"),
+        let action = request.command.attr("action").unwrap_or("execute");
+        match request.command.attr("sessionid") {
+            None => self.begin(now, backend, asks, request, adhoc, action, random),
+            Some(id) => self.go_on(now, backend, asks, request, adhoc, action, id),
         }
     }
 
-    /// The form goes out.
+    /// A task has been done.
+    pub fn finished(&mut self, now: Instant, task: u64, result: Result<Reply, Refusal>) {
+        self.running -= 1;
+        let of_task =
+            |o: &Open<A>| matches!(&o.stage, Stage::Running { task: t, .. } if *t == task);
+        let Some(place) = self.open.iter().position(of_task) else {
+            // It was cancelled.
+            return;
+        };
+        let open = &mut self.open[place];
+        open.since = now;
+        let Stage::Running { asks, goal, .. } = std::mem::replace(&mut open.stage, Stage::Form)
+        else {
+            return;
+        };
+        match asks {
+            Some((asks, _)) => self.conclude(place, asks, result, *goal),
+            None => open.stage = Stage::Done(Box::new((result, *goal))),
+        }
+    }
+
+    /// When [`Commands::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = |o: &Open<A>| match &o.stage {
+            Stage::Running { asks, .. } => asks.as_ref().map(|(_, until)| *until),
+            _ => None,
+        };
+        self.open.iter().filter_map(due).min()
+    }
+
+    /// Who has waited long enough is told that the command still runs.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for open in &mut self.open {
+            if let Stage::Running { asks, progress, .. } = &mut open.stage
+                && let Some((asks, _)) = asks.take_if(|(_, until)| *until <= now)
+            {
+                let outcome = still_running(open.adhoc, &open.id, progress);
+                self.answers.push((asks, outcome));
+            }
+        }
+    }
+
+    /// Answers that are there.
+    pub fn poll_answers(&mut self) -> Vec<(A, Outcome)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Tasks to be done, at most [`RUNNING_MAX`] at a time.
+    pub fn poll_tasks(&mut self) -> Vec<Task> {
+        std::mem::take(&mut self.tasks)
+    }
+
+    fn answer(&mut self, asks: A, outcome: Outcome) {
+        self.answers.push((asks, outcome));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a first step is made of")]
     fn begin(
         &mut self,
         now: Instant,
-        from: &FullJid,
+        backend: &dyn Backend,
+        asks: A,
+        request: &Request<'_>,
         adhoc: &'static Adhoc,
-        form: fn() -> Form,
+        action: &str,
         random: &mut dyn FnMut(&mut [u8]),
-    ) -> Outcome {
+    ) {
+        let outcome = match action {
+            "execute" if !self.make_room(now, request.from) => busy(),
+            "execute" => {
+                let id = new_id(random);
+                let place = self.open.len();
+                self.open.push(Open {
+                    id,
+                    owner: request.from.clone(),
+                    domain: request.domain.to_owned(),
+                    adhoc,
+                    since: now,
+                    stage: Stage::Form,
+                });
+                let Some(form) = adhoc.form else {
+                    let nothing = Form::new(FormType::Submit);
+                    return self.start(now, place, asks, first(nothing), None);
+                };
+                let reply = answer(adhoc, &self.open[place].id, "executing")
+                    .with_child(actions("complete", &["complete"]))
+                    .with_child(form(backend).to_node());
+                Outcome::Reply(reply)
+            }
+            "complete" | "next" | "prev" | "cancel" => {
+                bad("bad-sessionid", "the session id is missing")
+            }
+            _ => bad("malformed-action", "there is no such action"),
+        };
+        self.answer(asks, outcome);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a further step is made of")]
+    fn go_on(
+        &mut self,
+        now: Instant,
+        backend: &dyn Backend,
+        asks: A,
+        request: &Request<'_>,
+        adhoc: &'static Adhoc,
+        action: &str,
+        id: &str,
+    ) {
+        let mine =
+            |o: &Open<A>| o.id == id && o.owner == *request.from && std::ptr::eq(o.adhoc, adhoc);
+        let Some(place) = self.open.iter().position(mine) else {
+            return self.answer(asks, bad("bad-sessionid", "there is no such session"));
+        };
+        let open = &mut self.open[place];
+        let runs = matches!(open.stage, Stage::Running { .. });
+        if !runs && now.duration_since(open.since) >= TIMEOUT {
+            self.open.remove(place);
+            let text = "the form has been left unanswered for too long".to_owned();
+            let expired = Some("session-expired");
+            return self.answer(asks, Outcome::Error(StanzaError::NotAllowed, expired, text));
+        }
+        if !matches!(action, "execute" | "complete" | "next" | "prev" | "cancel") {
+            return self.answer(asks, bad("malformed-action", "there is no such action"));
+        }
+        if action == "cancel" {
+            return self.cancel(place, asks);
+        }
+        let refused = match (&mut open.stage, action) {
+            (Stage::Form, "execute" | "complete") => match filled_in(backend, adhoc, request) {
+                Ok(form) => return self.start(now, place, asks, first(form), None),
+                Err(text) => bad("bad-payload", &text),
+            },
+            (Stage::Form, _) => bad("bad-action", "the command waits for its form"),
+            (
+                Stage::Running {
+                    asks: before,
+                    progress,
+                    ..
+                },
+                "execute" | "next",
+            ) => {
+                // Of two who ask, the first has waited longer.
+                if let Some((before, _)) = before.replace((asks, now + PATIENCE)) {
+                    let outcome = still_running(adhoc, id, progress);
+                    self.answer(before, outcome);
+                }
+                return;
+            }
+            (Stage::Done(_), "execute" | "next") => {
+                if let Stage::Done(done) = std::mem::replace(&mut open.stage, Stage::Form) {
+                    let (result, goal) = *done;
+                    open.since = now;
+                    self.conclude(place, asks, result, goal);
+                }
+                return;
+            }
+            (Stage::Page(pages), action) => {
+                let wanted = match (action, &pages.next) {
+                    ("execute" | "next", Some(_)) => pages.forward(),
+                    ("prev", _) if !pages.before.is_empty() => pages.back(),
+                    ("execute" | "complete", _) => {
+                        let done = answer(adhoc, id, "completed");
+                        self.open.remove(place);
+                        return self.answer(asks, Outcome::Reply(done));
+                    }
+                    _ => {
+                        let text = "there is no such page";
+                        return self.answer(asks, bad("bad-action", text));
+                    }
+                };
+                let back = Some(Pages::clone(pages));
+                return self.start(now, place, asks, wanted, back);
+            }
+            (Stage::Running { .. } | Stage::Done(_), _) => {
+                bad("bad-action", "the command runs: next, or cancel")
+            }
+        };
+        self.answer(asks, refused);
+    }
+
+    fn cancel(&mut self, place: usize, asks: A) {
+        let open = self.open.remove(place);
+        let mut reply = answer(open.adhoc, &open.id, "canceled");
+        if let Stage::Running {
+            asks: before,
+            progress,
+            ..
+        } = open.stage
+        {
+            progress.stop();
+            let text = "what has been begun is finished all the same; what has not is left";
+            reply = reply.with_child(note("warn", text));
+            if let Some((before, _)) = before {
+                self.answer(before, Outcome::Reply(reply.clone()));
+            }
+        }
+        self.answer(asks, Outcome::Reply(reply));
+    }
+
+    /// Hands the task out.
+    fn start(&mut self, now: Instant, place: usize, asks: A, pages: Pages, back: Option<Pages>) {
+        if self.running >= RUNNING_MAX {
+            let open = &self.open[place];
+            if open.adhoc.form.is_none() {
+                self.open.remove(place);
+            }
+            return self.answer(asks, busy());
+        }
+        self.running += 1;
+        let task = self.next_task;
+        self.next_task += 1;
+        let open = &mut self.open[place];
+        let progress = Progress::default();
+        self.tasks.push(Task {
+            id: task,
+            adhoc: open.adhoc,
+            caller: caller(&open.owner),
+            domain: open.domain.clone(),
+            form: pages.form.clone(),
+            after: pages.at.clone(),
+            progress: progress.clone(),
+        });
+        open.since = now;
+        open.stage = Stage::Running {
+            task,
+            asks: Some((asks, now + PATIENCE)),
+            progress,
+            goal: Box::new(Goal { pages, back }),
+        };
+    }
+
+    /// Says what has come of the task. The stage is the form's by now.
+    fn conclude(&mut self, place: usize, asks: A, result: Result<Reply, Refusal>, goal: Goal) {
+        let Goal { mut pages, back } = goal;
+        let open = &mut self.open[place];
+        let reply = match result {
+            Ok(reply) => reply,
+            Err(refusal) => {
+                match back {
+                    Some(pages) => open.stage = Stage::Page(Box::new(pages)),
+                    None if open.adhoc.form.is_some() => {}
+                    None => drop(self.open.remove(place)),
+                }
+                return self.answer(asks, error(refusal));
+            }
+        };
+        let note = (!reply.note.is_empty()).then(|| {
+            let kind = if reply.is_error { "error" } else { "info" };
+            note(kind, &reply.note)
+        });
+        let form = reply.form.map(|form| form.to_node());
+        let form = form.map(|form| form.with_children(reply.inside));
+        let is_list = reply.next.is_some() || !pages.before.is_empty();
+        let node = match is_list {
+            true => {
+                let can = [
+                    reply.next.as_ref().map(|_| "next"),
+                    (!pages.before.is_empty()).then_some("prev"),
+                    Some("complete"),
+                ];
+                let can: Vec<&str> = can.into_iter().flatten().collect();
+                answer(open.adhoc, &open.id, "executing").with_child(actions(can_first(&can), &can))
+            }
+            false => answer(open.adhoc, &open.id, "completed"),
+        };
+        if is_list {
+            pages.next = reply.next;
+            open.stage = Stage::Page(Box::new(pages));
+        } else {
+            self.open.remove(place);
+        }
+        let node = node.with_children(note).with_children(form);
+        self.answer(asks, Outcome::Reply(node));
+    }
+
+    /// Room for one more of this account. False: there is none.
+    fn make_room(&mut self, now: Instant, from: &FullJid) -> bool {
+        let runs = |o: &Open<A>| matches!(o.stage, Stage::Running { .. });
         // Twice the time: who is late is told so once.
         self.open
-            .retain(|o| now.duration_since(o.since) < 2 * TIMEOUT);
+            .retain(|o| runs(o) || now.duration_since(o.since) < 2 * TIMEOUT);
         let mut per_account: HashMap<&str, usize> = HashMap::new();
         for open in &self.open {
             *per_account.entry(open.owner.bare_str()).or_default() += 1;
         }
         let mine = per_account.get(from.bare_str()).copied().unwrap_or(0);
-        if mine >= OPEN_PER_ACCOUNT_MAX {
-            let oldest = self
-                .open
-                .iter()
-                .position(|o| o.owner.bare_str() == from.bare_str());
-            oldest.map(|place| self.open.remove(place));
-        } else if self.open.len() >= OPEN_MAX {
-            let text = "too many commands are open; try again later".to_owned();
-            return Outcome::Error(StanzaError::ResourceConstraint, None, text);
+        if mine < OPEN_PER_ACCOUNT_MAX {
+            return self.open.len() < OPEN_MAX;
         }
-        let id = new_id(random);
-        let actions = Node::new("actions", ns::COMMANDS)
-            .with_attr("execute", "complete")
-            .with_child(Node::new("complete", ns::COMMANDS));
-        let reply = answer(adhoc, &id, "executing")
-            .with_child(actions)
-            .with_child(form().to_node());
-        self.open.push(Open {
-            id,
-            owner: from.clone(),
-            command: adhoc,
-            since: now,
-        });
-        Outcome::Reply(reply)
+        let oldest = |o: &Open<A>| o.owner.bare_str() == from.bare_str() && !runs(o);
+        let oldest = self.open.iter().position(oldest);
+        oldest.map(|place| self.open.remove(place)).is_some()
+    }
+}
+
+impl Pages {
+    fn forward(&self) -> Self {
+        let mut before = self.before.clone();
+        before.push(self.at.clone());
+        if before.len() > PAGES_BACK_MAX {
+            before.remove(0);
+        }
+        Self {
+            before,
+            at: self.next.clone(),
+            next: None,
+            form: self.form.clone(),
+        }
+    }
+
+    fn back(&self) -> Self {
+        let mut before = self.before.clone();
+        let at = before.pop().flatten();
+        Self {
+            before,
+            at,
+            next: None,
+            form: self.form.clone(),
+        }
+    }
+}
+
+fn first(form: Form) -> Pages {
+    Pages {
+        form,
+        before: Vec::new(),
+        at: None,
+        next: None,
+    }
+}
+
+fn caller(from: &FullJid) -> Caller {
+    Caller {
+        door: Door::Account(from.bare()),
+        from: from.as_str().to_owned(),
     }
 }
 
@@ -578,13 +563,12 @@ fn new_id(random: &mut dyn FnMut(&mut [u8])) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn submitted(command: &Node) -> Result<Form, String> {
-    let x = command
-        .child("x", ns::DATA_FORMS)
-        .ok_or("the form is missing")?;
-    let form = Form::parse(x).map_err(|e| e.to_string())?;
+fn filled_in(backend: &dyn Backend, adhoc: &Adhoc, request: &Request<'_>) -> Result<Form, String> {
+    let offered = adhoc.form.ok_or("this command has no form")?;
+    let x = request.command.child("x", ns::DATA_FORMS);
+    let form = Form::parse(x.ok_or("the form is missing")?).map_err(|e| e.to_string())?;
     match form.kind {
-        FormType::Submit => Ok(form),
+        FormType::Submit => offered(backend).check(&form).map_err(|e| e.to_string()),
         other => Err(format!("the form is of type {other}, not submit")),
     }
 }
@@ -596,28 +580,44 @@ fn answer(adhoc: &Adhoc, id: &str, status: &str) -> Node {
         .with_attr("status", status)
 }
 
-fn finish(adhoc: &Adhoc, id: &str, result: Result<Reply, Refusal>) -> Outcome {
-    let reply = match result {
-        Ok(reply) => reply,
-        Err(refusal) => {
-            let (condition, application) = match refusal.code {
-                "not-found" => (StanzaError::ItemNotFound, None),
-                "exists" => (StanzaError::Conflict, None),
-                "forbidden" => (StanzaError::Forbidden, None),
-                "bad-request" | "too-long" => (StanzaError::BadRequest, Some("bad-payload")),
-                _ => (StanzaError::ResourceConstraint, None),
-            };
-            return Outcome::Error(condition, application, refusal.text);
-        }
+fn actions(execute: &str, can: &[&str]) -> Node {
+    // In the order of the schema.
+    let all = ["prev", "next", "complete"].into_iter();
+    let can = all.filter(|action| can.contains(action));
+    Node::new("actions", ns::COMMANDS)
+        .with_attr("execute", execute)
+        .with_children(can.map(|action| Node::new(action, ns::COMMANDS)))
+}
+
+/// What is done by somebody who only goes on: the next page, and behind the last the end.
+fn can_first(can: &[&str]) -> &'static str {
+    match can.contains(&"next") {
+        true => "next",
+        false => "complete",
+    }
+}
+
+fn note(kind: &'static str, text: &str) -> Node {
+    Node::new("note", ns::COMMANDS)
+        .with_attr("type", kind)
+        .with_text(text)
+}
+
+fn still_running(adhoc: &Adhoc, id: &str, progress: &Progress) -> Outcome {
+    let text = format!("still running{}", progress.in_words());
+    let reply = answer(adhoc, id, "executing")
+        .with_child(actions("next", &["next"]))
+        .with_child(note("info", &text));
+    Outcome::Reply(reply)
+}
+
+fn error(refusal: Refusal) -> Outcome {
+    let (condition, application) = match refusal.code {
+        "not-found" => (StanzaError::ItemNotFound, None),
+        "exists" => (StanzaError::Conflict, None),
+        "forbidden" => (StanzaError::Forbidden, None),
+        "bad-request" | "too-long" => (StanzaError::BadRequest, Some("bad-payload")),
+        _ => (StanzaError::ResourceConstraint, None),
     };
-    let note = (!reply.note.is_empty()).then(|| {
-        Node::new("note", ns::COMMANDS)
-            .with_attr("type", if reply.is_error { "error" } else { "info" })
-            .with_text(reply.note.as_str())
-    });
-    Outcome::Reply(
-        answer(adhoc, id, "completed")
-            .with_children(note)
-            .with_children(reply.form.map(|f| f.to_node())),
-    )
+    Outcome::Error(condition, application, refusal.text)
 }

@@ -1,7 +1,7 @@
 //! The commands: a row each, with what it does. To add one: a row, a function, and its words in `admin-cli`.
 
-use super::{Answer, Args, Backend, Caller, Refusal, directories, quoted};
-use crate::event::AlertTo;
+use super::{Answer, Args, Backend, Caller, Refusal, directories, notices, people, quoted};
+use crate::notices::Kind;
 use crate::policy::Right;
 use serde_json::{Value, json};
 use store::{Account, PutMode, Write, WriteError, Written};
@@ -9,17 +9,13 @@ use xmpp::jid::BareJid;
 use xmpp::scram::{ScramHash, ScramKeys, derive};
 
 /// Rows of one page.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 /// Bytes of its rows, well under the longest reply: resources and names can be a thousand bytes each.
 const PAGE_BYTES: usize = 64 * 1024;
 /// Lines of one import request: a problem with each of them still fits into one reply.
 const IMPORT_LINES_MAX: usize = 500;
 /// Bytes of what is said about one of them.
 const PROBLEM_BYTES_MAX: usize = 160;
-/// Bytes of resources that `user show` lists.
-const RESOURCES_BYTES: usize = 16 * 1024;
-/// Longest headline, bytes: an element a client may send is as long, at the least (RFC 6120 §13.12).
-const ALERT_BYTES_MAX: usize = 8_000;
 /// Rows dropped at once when an account is removed.
 const DROP_SLICE: usize = 1_000;
 
@@ -61,6 +57,11 @@ const USERS_READ: &[Right] = &[Right::AdminUsers, Right::AdminRead];
 /// Looks at the server.
 const READ: &[Right] = &[Right::AdminRead];
 
+/// Has the server say something.
+const SAY: &[Right] = &[Right::SendAlert];
+/// Looks at what it says.
+const SAY_READ: &[Right] = &[Right::SendAlert, Right::AdminRead];
+
 /// All of them.
 pub const COMMANDS: &[Command] = &[
     Command {
@@ -91,13 +92,25 @@ pub const COMMANDS: &[Command] = &[
         name: "user list",
         changes: false,
         rights: USERS_READ,
-        run: user_list,
+        run: people::list,
     },
     Command {
         name: "user show",
         changes: false,
         rights: USERS_READ,
-        run: user_show,
+        run: people::show,
+    },
+    Command {
+        name: "user count",
+        changes: false,
+        rights: USERS_READ,
+        run: people::count,
+    },
+    Command {
+        name: "user roster",
+        changes: false,
+        rights: USERS_READ,
+        run: people::roster,
     },
     Command {
         name: "session list",
@@ -126,8 +139,50 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "alert",
         changes: true,
-        rights: &[Right::SendAlert],
-        run: alert,
+        rights: SAY,
+        run: notices::alert,
+    },
+    Command {
+        name: "motd set",
+        changes: true,
+        rights: SAY,
+        run: |backend, args| notices::set(backend, args, Kind::Motd),
+    },
+    Command {
+        name: "motd edit",
+        changes: true,
+        rights: SAY,
+        run: |backend, args| notices::edit(backend, args, Kind::Motd),
+    },
+    Command {
+        name: "motd show",
+        changes: false,
+        rights: SAY_READ,
+        run: |backend, _| notices::show(backend, Kind::Motd),
+    },
+    Command {
+        name: "motd del",
+        changes: true,
+        rights: SAY,
+        run: |backend, _| notices::delete(backend, Kind::Motd),
+    },
+    Command {
+        name: "welcome set",
+        changes: true,
+        rights: SAY,
+        run: |backend, args| notices::set(backend, args, Kind::Welcome),
+    },
+    Command {
+        name: "welcome show",
+        changes: false,
+        rights: SAY_READ,
+        run: |backend, _| notices::show(backend, Kind::Welcome),
+    },
+    Command {
+        name: "welcome del",
+        changes: true,
+        rights: SAY,
+        run: |backend, _| notices::delete(backend, Kind::Welcome),
     },
     Command {
         name: "policy test",
@@ -180,7 +235,7 @@ pub const COMMANDS: &[Command] = &[
     },
 ];
 
-fn address(text: &str) -> Result<BareJid, Refusal> {
+pub(super) fn address(text: &str) -> Result<BareJid, Refusal> {
     BareJid::parse(text).map_err(|e| {
         Refusal::new(
             "bad-request",
@@ -190,13 +245,14 @@ fn address(text: &str) -> Result<BareJid, Refusal> {
 }
 
 /// A page of a table: rows until there are enough or they are long enough.
-fn page<T>(
+pub(super) fn page<T>(
     columns: Vec<&'static str>,
     items: Vec<T>,
+    limit: usize,
     cursor: impl Fn(&T) -> String,
     row: impl Fn(&T) -> Vec<Value>,
 ) -> Answer {
-    let full = items.len() == PAGE;
+    let full = items.len() == limit;
     let mut rows = Vec::new();
     let mut bytes = 0;
     for item in &items {
@@ -483,57 +539,6 @@ fn import_line(backend: &dyn Backend, args: &Args<'_>, line: &str) -> Result<Acc
     })
 }
 
-fn user_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
-    // The cursor may be of a domain that is no longer served: its accounts are still there.
-    let after = args.optional_text("after")?.map(address).transpose()?;
-    let found = backend.accounts(args.optional_text("domain")?, after.as_ref(), PAGE)?;
-    let columns = vec!["jid", "created", "disabled"];
-    let row = |a: &store::AccountEntry| {
-        vec![
-            json!(a.jid.as_str()),
-            json!(stamp(a.created_ms)),
-            json!(a.disabled),
-        ]
-    };
-    Ok(page(columns, found, |a| a.jid.as_str().to_owned(), row))
-}
-
-fn user_show(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
-    let jid = account_jid(backend, args.text("jid")?)?;
-    let not_found = || Refusal::new("not-found", "there is no such account");
-    let account = backend.account(&jid)?.ok_or_else(not_found)?;
-    let user = backend.user(&jid)?.ok_or_else(not_found)?;
-    let sessions = backend.sessions(Some(&jid), None, PAGE)?;
-    let mechanisms: Vec<&str> = account.keys.iter().map(|k| k.hash.mechanism()).collect();
-    let mut resources = String::new();
-    for session in &sessions {
-        if resources.len() > RESOURCES_BYTES {
-            resources.push_str(" ...");
-            break;
-        }
-        if !resources.is_empty() {
-            resources.push(' ');
-        }
-        resources.push_str(session.jid.resourcepart());
-    }
-    let rows = vec![
-        vec![json!("jid"), json!(jid.as_str())],
-        vec![json!("created"), json!(stamp(account.created_ms))],
-        vec![json!("disabled"), json!(account.disabled)],
-        vec![json!("mechanisms"), json!(mechanisms.join(" "))],
-        vec![json!("contacts"), json!(user.roster.len())],
-        vec![json!("subscription requests"), json!(user.requests.len())],
-        vec![json!("messages waiting"), json!(user.pending)],
-        vec![json!("sessions"), json!(sessions.len())],
-        vec![json!("resources"), json!(resources)],
-    ];
-    Ok(Answer::Table {
-        columns: vec!["what", "value"],
-        rows,
-        next: None,
-    })
-}
-
 fn session_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
     let account = args
         .optional_text("jid")?
@@ -567,7 +572,7 @@ fn session_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusa
         "unacknowledged",
         "id",
     ];
-    Ok(page(columns, found, |s| s.id.0.to_string(), row))
+    Ok(page(columns, found, PAGE, |s| s.id.0.to_string(), row))
 }
 
 fn session_kick(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
@@ -596,41 +601,6 @@ fn set_disabled(backend: &dyn Backend, args: &Args<'_>, disabled: bool) -> Resul
         } else {
             "may log in again"
         }
-    ))
-}
-
-/// To `all`, an account, or a group of the directory.
-fn alert(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
-    let to = args.text("to")?;
-    let (subject, body) = (args.optional_text("subject")?, args.text("text")?);
-    let subject = subject.unwrap_or_default();
-    if body.trim().is_empty() {
-        return Err(Refusal::new("bad-request", "the text is empty"));
-    }
-    if subject.len() + body.len() > ALERT_BYTES_MAX {
-        let text = format!("more than {ALERT_BYTES_MAX} bytes");
-        return Err(Refusal::new("too-long", text));
-    }
-    let group = backend.population().group(to).cloned();
-    let whom = match (to, group) {
-        ("all", _) => AlertTo::Everybody,
-        (_, Some(group)) => AlertTo::Group(group),
-        (to, None) if to.contains('@') => AlertTo::Account(account_jid(backend, to)?),
-        (to, None) => {
-            let text = format!(
-                "{} is no account, and no directory has a group of that name",
-                quoted(to)
-            );
-            return Err(Refusal::new("not-found", text));
-        }
-    };
-    let n = backend.alert(&whom, subject, body)?;
-    if n == 0 {
-        return text("sent to nobody: none of them is online and available");
-    }
-    text(format!(
-        "sent to {n} resource{}",
-        if n == 1 { "" } else { "s" }
     ))
 }
 

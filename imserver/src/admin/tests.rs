@@ -3,8 +3,10 @@
 use super::*;
 
 mod adhoc;
-use crate::event::{LinkId, SessionId, SessionInfo};
+mod people;
+use crate::event::{LinkId, OnlineQuery, OnlineState, SessionId, SessionInfo};
 use crate::linkset::MuxInfo;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use store::model::Model;
 use store::{Engine as _, Reader, Writer};
@@ -25,6 +27,7 @@ struct Site {
     audit_is_full: bool,
     directory: std::sync::Arc<directory::LocalDirectory>,
     sweeps: Mutex<usize>,
+    notices: Mutex<std::sync::Arc<Notices>>,
 }
 
 /// Who may do everything.
@@ -58,6 +61,7 @@ impl Site {
             audit_is_full: false,
             directory: std::sync::Arc::new(directory::LocalDirectory::new(model.reader().unwrap())),
             sweeps: Mutex::default(),
+            notices: Mutex::default(),
         }
     }
 
@@ -233,15 +237,70 @@ impl Backend for Site {
         domain: Option<&str>,
         after: Option<&BareJid>,
         limit: usize,
+        only_disabled: bool,
     ) -> Result<Vec<store::AccountEntry>, Refusal> {
-        self.reader
-            .lock()
-            .unwrap()
-            .accounts(domain, after, limit)
-            .map_err(store_refusal)
+        let mut reader = self.reader.lock().unwrap();
+        let found = match only_disabled {
+            false => reader.accounts(domain, after, limit),
+            true => reader.disabled_accounts(domain, after, limit),
+        };
+        found.map_err(store_refusal)
     }
-    fn user(&self, jid: &BareJid) -> Result<Option<store::UserData>, Refusal> {
-        self.reader.lock().unwrap().user(jid).map_err(store_refusal)
+    fn account_counts(&self, domain: &str) -> Result<store::AccountCounts, Refusal> {
+        let mut reader = self.reader.lock().unwrap();
+        reader.account_counts(domain).map_err(store_refusal)
+    }
+    fn overlay_disabled(&self) -> Result<Vec<BareJid>, Refusal> {
+        let mut reader = self.reader.lock().unwrap();
+        reader.overlay_disabled().map_err(store_refusal)
+    }
+    fn user(&self, jid: &BareJid) -> Result<store::UserData, Refusal> {
+        let mut reader = self.reader.lock().unwrap();
+        reader.user_data(jid).map_err(store_refusal)
+    }
+    fn online(&self, which: OnlineQuery) -> Result<Vec<BareJid>, Refusal> {
+        // Active are those with a priority.
+        let sessions = self.sessions.lock().unwrap();
+        let of_state = sessions
+            .iter()
+            .filter(|s| which.state.is(s.priority.is_some()));
+        let jids: BTreeSet<BareJid> = of_state.map(|s| s.jid.bare()).collect();
+        let after = |jid: &BareJid| which.after.as_ref().is_none_or(|after| jid > after);
+        let found = jids.into_iter().filter(after);
+        let of_domain = |jid: &BareJid| which.domain.as_ref().is_none_or(|d| d == jid.domainpart());
+        Ok(found.filter(of_domain).take(which.limit).collect())
+    }
+    fn count_online(&self, domain: &str) -> Result<(u64, u64), Refusal> {
+        let count = |state| {
+            let which = OnlineQuery {
+                state,
+                domain: Some(domain.to_owned()),
+                after: None,
+                limit: usize::MAX,
+            };
+            self.online(which).unwrap().len() as u64
+        };
+        Ok((count(OnlineState::Any), count(OnlineState::Active)))
+    }
+    fn notices(&self) -> std::sync::Arc<Notices> {
+        self.notices.lock().unwrap().clone()
+    }
+    fn change_notices(
+        &self,
+        _: Kind,
+        change: &dyn Fn(&Notices) -> Option<Notices>,
+        tell: bool,
+    ) -> Result<Option<usize>, Refusal> {
+        let mut notices = self.notices.lock().unwrap();
+        let Some(new) = change(&notices) else {
+            return Ok(None);
+        };
+        *notices = std::sync::Arc::new(new);
+        Ok(Some(if tell {
+            self.sessions.lock().unwrap().len()
+        } else {
+            0
+        }))
     }
     fn rows(&self, jid: &BareJid, limit: usize) -> Result<Vec<u64>, Refusal> {
         let rows = self.reader.lock().unwrap().pending(jid, 0, limit);
@@ -564,7 +623,9 @@ fn every_command_needs_a_right_and_what_only_reads_needs_less() {
         let guesses = command.name == "directory test";
         assert_eq!(reads, !command.changes && !guesses, "{}", command.name);
         let alerts = command.is_allowed(|r| r == Right::SendAlert);
-        assert_eq!(alerts, command.name == "alert", "{}", command.name);
+        let says = ["alert", "motd", "welcome"];
+        let says = says.contains(&command.name.split(' ').next().unwrap());
+        assert_eq!(alerts, says, "{}", command.name);
     }
     let mut site = Site::new();
     for (rights, name, allowed) in [

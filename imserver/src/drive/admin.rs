@@ -14,14 +14,15 @@ use super::sweeper::Latest;
 use super::writer::DirectWriter;
 use crate::admin::{self, Caller, Door, Refusal};
 use crate::config::{AdministratorConfig, Config};
-use crate::event::{AdminEvent, AdminReply, AlertTo, Event, SessionId, SessionInfo};
+use crate::event::{AdminEvent, AdminReply, AlertTo, Event, OnlineQuery, SessionId, SessionInfo};
 use crate::linkset::MuxInfo;
+use crate::notices::{Kind, Notices};
 use crate::policy::{Policy, Right, Verdict};
 use crate::shard::home;
 use crossbeam_channel::{Sender, bounded};
 use directory::{KeysAnswer, PasswordAnswer};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 use store::{Engine, Reader, WriteError, Written};
 use xmpp::error::StreamError;
@@ -53,6 +54,7 @@ pub struct Backend {
     sweep: Sender<()>,
     fake: FakeKeys,
     retention: Arc<Retention>,
+    notices: Mutex<Arc<Notices>>,
     /// Set once everything it reloads is there.
     pub reloader: OnceLock<Arc<Reloader>>,
 }
@@ -112,6 +114,7 @@ impl Backend {
         ways: Ways,
         directories: &Directories,
         fake: FakeKeys,
+        notices: Arc<Notices>,
     ) -> anyhow::Result<Self> {
         let mut boot = [0; 16];
         getrandom::fill(&mut boot).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
@@ -136,6 +139,7 @@ impl Backend {
             sweep: directories.sweep().clone(),
             fake,
             retention: ways.retention,
+            notices: Mutex::new(notices),
             reloader: OnceLock::new(),
         })
     }
@@ -262,12 +266,90 @@ impl admin::Backend for Backend {
         domain: Option<&str>,
         after: Option<&BareJid>,
         limit: usize,
+        only_disabled: bool,
     ) -> Result<Vec<store::AccountEntry>, Refusal> {
-        self.read(|r| r.accounts(domain, after, limit))
+        self.read(|r| match only_disabled {
+            false => r.accounts(domain, after, limit),
+            true => r.disabled_accounts(domain, after, limit),
+        })
     }
 
-    fn user(&self, jid: &BareJid) -> Result<Option<store::UserData>, Refusal> {
-        self.read(|r| r.user(jid))
+    fn account_counts(&self, domain: &str) -> Result<store::AccountCounts, Refusal> {
+        self.read(|r| r.account_counts(domain))
+    }
+
+    fn overlay_disabled(&self) -> Result<Vec<BareJid>, Refusal> {
+        self.read(|r| r.overlay_disabled())
+    }
+
+    fn user(&self, jid: &BareJid) -> Result<store::UserData, Refusal> {
+        self.read(|r| r.user_data(jid))
+    }
+
+    fn online(&self, which: OnlineQuery) -> Result<Vec<BareJid>, Refusal> {
+        let which = Arc::new(which);
+        let replies = self.ask(&self.all(), |request| AdminEvent::Online {
+            request,
+            which: which.clone(),
+        })?;
+        let page = |reply| match reply {
+            AdminReply::Online(_, page) => page,
+            _ => Vec::new(),
+        };
+        let mut all: Vec<BareJid> = replies.into_iter().flat_map(page).collect();
+        all.sort_unstable();
+        all.truncate(which.limit);
+        Ok(all)
+    }
+
+    fn count_online(&self, domain: &str) -> Result<(u64, u64), Refusal> {
+        let domain: Arc<str> = domain.into();
+        let replies = self.ask(&self.all(), |request| AdminEvent::CountOnline {
+            request,
+            domain: domain.clone(),
+        })?;
+        Ok(replies.iter().fold((0, 0), |sum, reply| match reply {
+            AdminReply::OnlineCounts(_, online, active) => (sum.0 + online, sum.1 + active),
+            _ => sum,
+        }))
+    }
+
+    fn notices(&self) -> Arc<Notices> {
+        self.notices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn change_notices(
+        &self,
+        kind: Kind,
+        change: &dyn Fn(&Notices) -> Option<Notices>,
+        tell: bool,
+    ) -> Result<Option<usize>, Refusal> {
+        // Held until every shard has it: two changes reach each in the same order.
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(new) = change(&notices) else {
+            return Ok(None);
+        };
+        let write = store::Write::SiteValue {
+            key: kind.key(),
+            value: new.encode(kind),
+        };
+        if let Some(Written::Failed(e)) = self.write(vec![write])?.pop() {
+            return Err(Refusal::new("unavailable", e.to_string()));
+        }
+        *notices = Arc::new(new);
+        let replies = self.ask(&self.all(), |request| AdminEvent::Notices {
+            request,
+            notices: notices.clone(),
+            tell,
+        })?;
+        let told = |r: &AdminReply| match r {
+            AdminReply::Alerted(_, n) => *n,
+            _ => 0,
+        };
+        Ok(Some(replies.iter().map(told).sum()))
     }
 
     fn rows(&self, jid: &BareJid, limit: usize) -> Result<Vec<u64>, Refusal> {

@@ -21,6 +21,7 @@ use super::writer::{DirectWriter, StoreWriter};
 use crate::config::{self, Config, Mechanism};
 use crate::event::{Event, Now, ShardId};
 use crate::linkset::{Identity, Links};
+use crate::notices::{Kind, Notices};
 use crate::policy::Right;
 use crate::registrations::Limits;
 use crate::session::record::Record;
@@ -105,6 +106,7 @@ impl Server {
         let live: Vec<u64> = records.iter().map(|r| r.id.0).collect();
         writer.commit(&[store::Write::RetainSessions { sessions: live }])?;
         let fake = FakeKeys::new(engine.login_secret(), config.auth.scram_iterations);
+        let notices = Arc::new(load_notices(engine.as_ref())?);
         let count = shard_count(&config);
 
         let mut shard_queues = Vec::new();
@@ -137,6 +139,7 @@ impl Server {
                 shards: count,
                 epoch,
                 settings: settings.clone(),
+                notices: notices.clone(),
                 population: population.clone(),
                 ids: engine.position_key(),
             };
@@ -209,10 +212,9 @@ impl Server {
             direct,
             questions,
         };
-        let backend = Backend::new(&config, &engine, ways, &directories, fake.clone())?;
+        let backend = Backend::new(&config, &engine, ways, &directories, fake.clone(), notices)?;
         let backend = Arc::new(backend);
-        let (shards, worker) = (shard_queues.clone(), backend.clone());
-        spawn("adhoc", move || adhoc::run(&command_rx, &shards, &worker))?;
+        adhoc::start(command_rx, shard_queues.clone(), backend.clone())?;
         AdminDoor::start(doors.admin, doors.admin_unix, admin_tls, &backend)?;
         for listener in doors.metrics {
             let source: Arc<dyn health::Source> = backend.clone();
@@ -331,6 +333,26 @@ fn load_records(store: &mut dyn store::SessionStore) -> anyhow::Result<Vec<Recor
         }
     }
     Ok(records)
+}
+
+fn load_notices(engine: &dyn Engine) -> anyhow::Result<Notices> {
+    let mut reader = engine.reader()?;
+    let mut values = Vec::new();
+    for kind in Kind::ALL {
+        values.push((kind, reader.site_value(kind.key())?));
+    }
+    let value = |kind| {
+        values
+            .iter()
+            .find(|v| v.0 == kind)
+            .and_then(|v| v.1.clone())
+    };
+    let (notices, damaged) = Notices::decode(value);
+    for kind in damaged {
+        let what = kind.key();
+        tracing::warn!(what, "what is stored cannot be read; it is not said");
+    }
+    Ok(notices)
 }
 
 fn shard_count(config: &Config) -> u16 {

@@ -348,6 +348,7 @@ fn a_roster_is_bounded_in_bytes() {
         requests: Vec::new(),
         pending: 0,
         pending_bytes: 0,
+        ..Default::default()
     });
     assert_eq!(loaded.bytes, roster.bytes);
 }

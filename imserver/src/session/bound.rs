@@ -97,6 +97,8 @@ impl Behind {
 pub struct Available {
     /// RFC 6121 §4.7.2.3.
     pub priority: i8,
+    /// It says that nobody is there.
+    pub away: bool,
     /// The stanza up to the value of `to`.
     pub prefix: Bytes,
     /// And behind it.

@@ -131,7 +131,10 @@ impl Record {
         if let Some(element) = self.interested {
             b.put_u64(element);
         }
-        b.put_u8(u8::from(self.presence.is_some()));
+        b.put_u8(match &self.presence {
+            None => 0,
+            Some(p) => 1 + u8::from(p.away),
+        });
         if let Some(p) = &self.presence {
             b.put_i8(p.priority);
             put(&mut b, &p.prefix);
@@ -184,8 +187,10 @@ impl Record {
             1 => Some(u64_of(&mut b)?),
             _ => None,
         };
-        let presence = if u8_of(&mut b)? == 1 {
+        let presence = u8_of(&mut b)?;
+        let presence = if presence != 0 {
             Some(Available {
+                away: presence == 2,
                 priority: u8_of(&mut b)? as i8,
                 prefix: take(&mut b)?,
                 suffix: take(&mut b)?,
@@ -472,6 +477,7 @@ mod tests {
             interested: Some(9),
             presence: Some(Available {
                 priority: -3,
+                away: true,
                 prefix: Bytes::from_static(b"<p to='"),
                 suffix: Bytes::from_static(b"'/>"),
             }),

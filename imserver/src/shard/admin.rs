@@ -4,13 +4,10 @@
 
 use super::Shard;
 use crate::event::*;
-use crate::routing::{MessageType, Retention, StanzaKind};
 use crate::session::Session;
 use proto::frame::{CloseReason, Transport};
 use xmpp::error::StreamError;
-use xmpp::jid::{BareJid, FullJid, Jid};
-use xmpp::node::Node;
-use xmpp::ns;
+use xmpp::jid::BareJid;
 
 impl Shard {
     pub(super) fn admin(&mut self, ask: AdminEvent) {
@@ -40,16 +37,37 @@ impl Shard {
                 subject,
                 body,
             } => {
-                let n = self.alert(&to, &subject, &body);
+                let content = crate::notices::content(&subject, &body);
+                let n = self.headlines(&to, &content).len();
                 self.fx.admin.push(AdminReply::Alerted(request, n));
+            }
+            AdminEvent::Notices {
+                request,
+                notices,
+                tell,
+            } => {
+                let n = self.take_notices(notices, tell);
+                self.fx.admin.push(AdminReply::Alerted(request, n));
+            }
+            AdminEvent::Online { request, which } => {
+                let page = self.list_online(&which);
+                self.fx.admin.push(AdminReply::Online(request, page));
+            }
+            AdminEvent::CountOnline { request, domain } => {
+                let (online, active) = self.count_online(&domain);
+                let counts = AdminReply::OnlineCounts(request, online, active);
+                self.fx.admin.push(counts);
             }
             AdminEvent::AccountRemoved(account) => {
                 let text = "the account has been removed";
-                self.kick(&account, None, StreamError::NotAuthorized, text);
                 if let Some(user) = self.users.get_mut(&account) {
                     user.exists = false;
+                }
+                self.kick(&account, None, StreamError::NotAuthorized, text);
+                if let Some(user) = self.users.get_mut(&account) {
                     user.roster = None;
                     user.audience = None;
+                    (user.greeted, user.motd) = (None, 0);
                 }
             }
             AdminEvent::Unswept { request, domains } => {
@@ -140,57 +158,6 @@ impl Shard {
             }
         }
         kicked
-    }
-}
-
-impl Shard {
-    /// A headline from the domain goes to every available resource that is not negative (RFC 6121 §8.5.2.1.1), and is kept
-    /// for nobody. Returns how many got it.
-    fn alert(&mut self, whom: &AlertTo, subject: &str, body: &str) -> usize {
-        let text = |name: &'static str, text: &str| Node::new(name, ns::CLIENT).with_text(text);
-        let mut content = Vec::new();
-        if !subject.is_empty() {
-            text("subject", subject).write(&mut content, ns::CLIENT);
-        }
-        text("body", body).write(&mut content, ns::CLIENT);
-        let content = bytes::Bytes::from(content);
-        let hear = |bound: &crate::session::Bound| {
-            bound.ready
-                && bound.presence.as_ref().is_some_and(|p| p.priority >= 0)
-                && whom.is_for(&bound.account)
-        };
-        let to: Vec<(u32, FullJid)> = self
-            .sessions
-            .iter()
-            .filter_map(|(slot, s)| {
-                let bound = s.bound().filter(|b| hear(b))?;
-                Some((slot as u32, bound.jid.clone()))
-            })
-            .collect();
-        let mut sent = 0;
-        for (slot, jid) in to {
-            let Ok(from) = Jid::parse(jid.domainpart()) else {
-                continue;
-            };
-            let stanza = Node::new("message", ns::CLIENT)
-                .with_attr("type", "headline")
-                .with_attr("from", from.as_str())
-                .with_attr("to", jid.as_str())
-                .with_raw(content.clone());
-            let stanza = Routed {
-                kind: StanzaKind::Message(MessageType::Headline),
-                from,
-                to: Jid::Full(jid),
-                bytes: stanza.to_bytes(ns::CLIENT),
-                retention: Retention::Drop,
-                origin: None,
-                copies: false,
-                token: None,
-            };
-            self.give_unstored(slot, &stanza);
-            sent += 1;
-        }
-        sent
     }
 }
 

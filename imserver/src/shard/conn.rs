@@ -185,6 +185,7 @@ impl Shard {
             now.mono_ms + self.settings.mux_lost.as_millis() as u64,
             record.id,
         ));
+        self.has_gone(&account);
         if let Some(user) = self.users.get_mut(&account) {
             user.sessions.retain(|&s| s != slot);
             user.used_ms = now.mono_ms;

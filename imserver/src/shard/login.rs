@@ -392,6 +392,7 @@ impl Shard {
         let user = self.user(account);
         user.exists = true;
         user.sessions.push(slot);
+        self.has_come(account);
         let write = self.write_record(slot);
         let generation = self.generation(slot);
         self.after(

@@ -128,6 +128,7 @@ impl Shard {
         let settings = self.settings.clone();
         let ours = |by: &str| settings.speaks_for(by);
         let now = self.now;
+        let away = presence::is_away(&element);
         let bound = self.session(slot).bound_mut().expect("checked above");
         let (prefix, suffix) = Rewrite::new(&element)
             .set("from", bound.jid.as_str())
@@ -137,6 +138,7 @@ impl Shard {
         bound.presence = match said {
             Said::Available(priority) => Some(Available {
                 priority,
+                away,
                 prefix: prefix.clone(),
                 suffix: suffix.clone(),
             }),
@@ -163,6 +165,9 @@ impl Shard {
         self.carry_out_plan(slot, &account, &plan, &gone, before.is_some());
         self.await_record(slot, number);
         self.session(slot).done(number);
+        if plan.flood {
+            self.greet(slot, &account);
+        }
         if let Some(from) = gives_up {
             self.release_owed(slot, &account, from);
             self.release_behind_flood(slot);

@@ -72,7 +72,7 @@ impl Shard {
         let (origin_base, resumption) = (record.origin_base, record.resumption.clone());
         let (bound, sm) = record.bound();
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
-        let name = bound.id;
+        let (name, takes_messages) = (bound.id, bound.takes_messages());
         let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
         session.name = Some(name);
         session.origin_base = origin_base;
@@ -89,6 +89,9 @@ impl Shard {
         let user = self.user(&account);
         user.exists = true;
         user.sessions.push(slot);
+        if takes_messages {
+            self.was_told(&account);
+        }
         if say_again {
             self.load(&account);
             self.queue_for(&account, Queued::Rebroadcast(slot, generation, jid));

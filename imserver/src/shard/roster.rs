@@ -164,9 +164,11 @@ impl Shard {
         if let Some(data) = data {
             user.pending = data.pending;
             user.pending_bytes = data.pending_bytes;
+            let activity = data.activity;
             let roster = Roster::new(*data);
             user.audience = Some(roster.audience().cloned().collect());
             user.roster = Some(Box::new(roster));
+            self.knows(account, &activity);
         }
         for queued in loading.queue {
             self.unqueue(account, queued, exists);

@@ -6,6 +6,7 @@ use crate::routing::{MessageType, Retention, StanzaKind};
 mod acks;
 mod between;
 mod groups;
+mod notices;
 
 const NOW: Now = Now {
     mono_ms: 1_000,
@@ -18,6 +19,7 @@ fn shard(settings: Settings) -> Shard {
         shards: 1,
         epoch: 1,
         settings: Arc::new(settings),
+        notices: Arc::default(),
         population: Arc::default(),
         ids: store::PositionKey::new([1; 16]),
     };
@@ -79,6 +81,7 @@ fn loaded(shard: &mut Shard) {
         requests: Vec::new(),
         pending: 0,
         pending_bytes: 0,
+        ..store::UserData::default()
     };
     let read = ReadResult::User(Some(Box::new(data)));
     shard.handle(NOW, Event::Read(ReadTag::Load(account), read));
@@ -137,6 +140,7 @@ fn a_subscription_that_a_full_queue_cannot_take_is_answered() {
             loading_queue_max: 0,
             ..Settings::default()
         }),
+        notices: Arc::default(),
         population: Arc::default(),
         ids: store::PositionKey::new([1; 16]),
     };

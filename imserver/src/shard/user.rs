@@ -154,6 +154,10 @@ pub struct User {
     pub used_ms: u64,
     /// The account is known to exist.
     pub exists: bool,
+    /// They have been available here before. `None`: that has not been read.
+    pub greeted: Option<bool>,
+    /// Number of the last message of the day that they were told, as far as known.
+    pub motd: u64,
     /// The vCard check or other reads hold it.
     pub dirty: bool,
 }
@@ -177,6 +181,8 @@ impl User {
             pending_bytes: 0,
             used_ms: now_ms,
             exists: false,
+            greeted: None,
+            motd: 0,
             dirty: false,
         }
     }

@@ -176,6 +176,7 @@ impl World {
                 shards: count,
                 epoch,
                 settings: settings.clone(),
+                notices: Arc::default(),
                 population: population.clone(),
                 ids: self.store.position_key(),
             };

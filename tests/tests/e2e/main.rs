@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod adhoc;
 mod architecture;
 mod archive;
 mod bad_addresses;

@@ -1,16 +1,19 @@
 //! Ad-hoc commands over the same site: forms, sessions, rights, and what is written down.
 
-use super::super::adhoc::*;
+use super::super::adhoc::{ADHOC, ADMIN, Commands, Outcome, PATIENCE, Request, Task};
 use super::*;
 use std::time::{Duration, Instant};
 use xmpp::error::StanzaError;
 use xmpp::node::Node;
 
 struct Client {
-    commands: Commands,
+    commands: Commands<u8>,
     site: Site,
     now: Instant,
     drawn: u8,
+    /// Tasks are left until `work`.
+    leaves_work: bool,
+    tasks: Vec<Task>,
 }
 
 impl Client {
@@ -22,6 +25,8 @@ impl Client {
             site,
             now: Instant::now(),
             drawn: 0,
+            leaves_work: false,
+            tasks: Vec::new(),
         }
     }
 
@@ -36,14 +41,30 @@ impl Client {
             *drawn += 1;
             out.fill(*drawn);
         };
-        self.commands.handle(
-            self.now,
-            &self.site,
-            &from,
-            "a.example",
-            &command,
-            &mut random,
-        )
+        let request = Request {
+            from: &from,
+            domain: "a.example",
+            command: &command,
+        };
+        let (now, asks) = (self.now, 0);
+        self.commands
+            .handle(now, &self.site, asks, &request, &mut random);
+        if !self.leaves_work {
+            self.work();
+        }
+        let mut answers = self.commands.poll_answers();
+        assert!(answers.len() <= 1, "{answers:?}");
+        let waits = Outcome::Error(StanzaError::RemoteServerTimeout, None, String::new());
+        answers.pop().map_or(waits, |(_, outcome)| outcome)
+    }
+
+    /// Does the tasks there are.
+    fn work(&mut self) {
+        self.tasks.extend(self.commands.poll_tasks());
+        for task in self.tasks.drain(..) {
+            let result = task.run(&self.site);
+            self.commands.finished(self.now, task.id, result);
+        }
     }
 
     fn ok(&mut self, attributes: &str, payload: &str) -> Node {
@@ -332,7 +353,17 @@ fn only_what_somebody_may_run_is_shown() {
             .collect::<Vec<_>>()
     };
     assert!(of("\"login\"").is_empty());
-    assert_eq!(of("\"login\", \"send-alert\""), ["announce"]);
+    assert_eq!(
+        of("\"login\", \"send-alert\""),
+        [
+            "announce",
+            "set-motd",
+            "edit-motd",
+            "delete-motd",
+            "set-welcome",
+            "delete-welcome"
+        ]
+    );
     assert_eq!(of("\"login\", \"admin\"").len(), ADHOC.len());
     let users = of("\"login\", \"admin-users\"");
     assert!(users.contains(&"add-user") && !users.contains(&"announce"));
@@ -345,4 +376,316 @@ fn only_what_somebody_may_run_is_shown() {
             adhoc.node
         );
     }
+}
+
+/// Accounts `u00` and so on.
+fn crowd(c: &Client, n: usize) {
+    let put = |n| store::Write::AccountPut {
+        account: store::Account {
+            jid: BareJid::parse(&format!("u{n:02}@a.example")).unwrap(),
+            keys: Vec::new(),
+            disabled: false,
+            created_ms: 1,
+        },
+        mode: store::PutMode::Create,
+    };
+    c.site.write((0..n).map(put).collect()).unwrap();
+}
+
+fn can(command: &Node) -> (String, Vec<String>) {
+    let actions = command.child("actions", xmpp::ns::COMMANDS).unwrap();
+    let names = actions.children().map(|e| e.name().to_owned()).collect();
+    (actions.attr("execute").unwrap().to_owned(), names)
+}
+
+#[test]
+fn lists_are_read_page_by_page_both_ways() {
+    let mut c = Client::new(&[Right::AdminRead]);
+    crowd(&c, 60);
+    let node = format!("node='{ADMIN}#get-registered-users-list'");
+    let id = c.begin("get-registered-users-list");
+    let with = |action: &str| format!("{node} sessionid='{id}' action='{action}'");
+    let jids = |page: &Node| values(page, "registereduserjids");
+    let first = c.ok(&with("complete"), &submit(&[("max_items", "25")]));
+    assert_eq!(first.attr("status"), Some("executing"));
+    assert_eq!(
+        can(&first),
+        ("next".into(), vec!["next".into(), "complete".into()])
+    );
+    assert_eq!(
+        (jids(&first).len(), &*jids(&first)[0]),
+        (25, "u00@a.example")
+    );
+    assert_eq!(c.wrong(&with("prev"), ""), "bad-request bad-action");
+    let second = c.ok(&with("next"), "");
+    assert_eq!(
+        can(&second).1,
+        ["prev".to_owned(), "next".into(), "complete".into()]
+    );
+    assert_eq!(
+        (jids(&second).len(), &*jids(&second)[0]),
+        (25, "u25@a.example")
+    );
+    // The default goes on, too; a list that grew meanwhile is read on where it was.
+    let third = c.ok(&with("execute"), "");
+    assert_eq!(
+        can(&third),
+        ("complete".into(), vec!["prev".into(), "complete".into()])
+    );
+    assert_eq!(
+        (jids(&third).len(), &*jids(&third)[9]),
+        (10, "u59@a.example")
+    );
+    assert_eq!(c.wrong(&with("next"), ""), "bad-request bad-action");
+    for beginning in ["u25@a.example", "u00@a.example"] {
+        assert_eq!(jids(&c.ok(&with("prev"), ""))[0], beginning);
+    }
+    assert_eq!(jids(&c.ok(&with("next"), ""))[0], "u25@a.example");
+    // A page that fails leaves the one before.
+    let rights = std::mem::take(&mut c.site.rights);
+    assert_eq!(c.wrong(&with("next"), ""), "forbidden -");
+    c.site.rights = rights;
+    assert_eq!(jids(&c.ok(&with("next"), ""))[0], "u50@a.example");
+    let done = c.ok(&with("complete"), "");
+    assert_eq!(done.attr("status"), Some("completed"));
+    assert_eq!(c.wrong(&with("prev"), ""), "bad-request bad-sessionid");
+    // What fits is there at once.
+    let all = c.run("get-registered-users-list", &[("max_items", "75")]);
+    assert_eq!(jids(&all.unwrap()).len(), 60);
+    let id = c.begin("get-registered-users-list");
+    let odd = format!("{node} sessionid='{id}'");
+    let refused = c.wrong(&odd, &submit(&[("max_items", "1000000")]));
+    assert_eq!(refused, "bad-request bad-payload");
+}
+
+#[test]
+fn a_long_command_says_so_and_is_done_once() {
+    let mut c = Client::new(&[Right::Admin]);
+    crowd(&c, 3);
+    let node = format!("node='{ADMIN}#delete-user'");
+    let id = c.begin("delete-user");
+    let with = |action: &str| format!("{node} sessionid='{id}' action='{action}'");
+    c.leaves_work = true;
+    let three = [("accountjids", "u00@a.example u01@a.example u02@a.example")];
+    let nothing_yet = |outcome| {
+        matches!(
+            outcome,
+            Outcome::Error(StanzaError::RemoteServerTimeout, ..)
+        )
+    };
+    assert!(nothing_yet(c.send(
+        "desk",
+        &with("complete"),
+        &submit(&three)
+    )));
+    assert_eq!(c.commands.poll_timeout(), Some(c.now + PATIENCE));
+    c.commands
+        .handle_timeout(c.now + PATIENCE - Duration::from_millis(1));
+    assert_eq!(c.commands.poll_answers(), []);
+    c.now += PATIENCE;
+    c.commands.handle_timeout(c.now);
+    let said = |c: &mut Client| match c.commands.poll_answers().pop().unwrap().1 {
+        Outcome::Reply(command) => command,
+        other => panic!("{other:?}"),
+    };
+    let waits = said(&mut c);
+    assert_eq!(waits.attr("status"), Some("executing"));
+    assert_eq!(can(&waits), ("next".into(), vec!["next".into()]));
+    assert_eq!(note(&waits), ("info".into(), "still running".into()));
+    assert_eq!(c.commands.poll_timeout(), None);
+    // The form again would do it twice.
+    assert_eq!(
+        c.wrong(&with("complete"), &submit(&three)),
+        "bad-request bad-action"
+    );
+    // Who asks waits again, until it is there. Of two, one waits.
+    assert!(nothing_yet(c.send("desk", &with("next"), "")));
+    let earlier = c.ok(&with("next"), "");
+    assert_eq!(note(&earlier).1, "still running");
+    c.work();
+    let done = said(&mut c);
+    assert_eq!(done.attr("status"), Some("completed"));
+    assert!(note(&done).1.contains("u02@a.example removed"), "{done:?}");
+    assert_eq!(c.wrong(&with("next"), ""), "bad-request bad-sessionid");
+    let begun = |c: &Client| {
+        let audited = c.site.audited.lock().unwrap();
+        audited.iter().filter(|l| l["result"] == "begun").count()
+    };
+    assert_eq!(begun(&c), 3);
+
+    // Done while nobody asks: it is kept, an error as well, and then the form is there for another try.
+    let id = c.begin("delete-user");
+    let with = |action: &str| format!("{node} sessionid='{id}' action='{action}'");
+    c.send("desk", &with("complete"), &submit(&three));
+    c.now += PATIENCE;
+    c.commands.handle_timeout(c.now);
+    said(&mut c);
+    c.work();
+    assert_eq!(c.commands.poll_answers(), []);
+    assert_eq!(c.wrong(&with("prev"), ""), "bad-request bad-action");
+    assert_eq!(c.wrong(&with("next"), ""), "item-not-found -");
+    assert_eq!(c.ok(&with("cancel"), "").attr("status"), Some("canceled"));
+    assert_eq!(begun(&c), 6);
+}
+
+#[test]
+fn a_command_that_is_cancelled_leaves_what_it_has_not_begun() {
+    let mut c = Client::new(&[Right::Admin]);
+    crowd(&c, 2);
+    c.leaves_work = true;
+    let id = c.begin("delete-user");
+    let with = format!("node='{ADMIN}#delete-user' sessionid='{id}'");
+    let two = [("accountjids", "u00@a.example u01@a.example")];
+    c.send("desk", &with, &submit(&two));
+    c.now += PATIENCE;
+    c.commands.handle_timeout(c.now);
+    c.commands.poll_answers();
+    let gone = c.ok(&format!("{with} action='cancel'"), "");
+    assert_eq!(gone.attr("status"), Some("canceled"));
+    assert_eq!(note(&gone).0, "warn");
+    c.work();
+    assert_eq!(c.commands.poll_answers(), []);
+    assert_eq!(c.site.all("user list").0.len(), 2, "nothing had been begun");
+    assert_eq!(
+        c.wrong(&format!("{with} action='next'"), ""),
+        "bad-request bad-sessionid"
+    );
+}
+
+#[test]
+fn more_commands_than_may_run_are_refused() {
+    let mut c = Client::new(&[Right::Admin]);
+    c.leaves_work = true;
+    let number = format!("node='{ADMIN}#get-online-users-num'");
+    // Of one account no more than it may have open: none of those that run goes for another.
+    for _ in 0..20 {
+        c.send("desk", &number, "");
+    }
+    assert_eq!(c.wrong(&number, ""), "resource-constraint -");
+    c.now += PATIENCE;
+    c.commands.handle_timeout(c.now);
+    assert_eq!(c.commands.poll_answers().len(), 20);
+    c.work();
+    c.leaves_work = false;
+    c.ok(&number, "");
+}
+
+#[test]
+fn people_and_what_the_server_says_are_looked_at_and_changed() {
+    let mut c = Client::new(&[Right::Admin]);
+    crowd(&c, 3);
+    let who = |n: usize| BareJid::parse(&format!("u{n:02}@a.example")).unwrap();
+    let item = store::RosterItem {
+        jid: BareJid::parse("juliet@b.example").unwrap(),
+        name: Some("Juliet".into()),
+        subscription: store::Subscription::Both,
+        ask: false,
+        approved: false,
+        groups: vec!["Friends, old".into()],
+        version: 1,
+    };
+    let facts = store::Activity {
+        login_ms: 1_700_000_000_000,
+        logout_ms: 1_700_000_001_000,
+        ..Default::default()
+    };
+    c.site
+        .write(vec![
+            store::Write::Roster {
+                owner: who(0),
+                version: 1,
+                put: Some(item),
+                remove: None,
+            },
+            store::Write::Activity {
+                owner: who(0),
+                facts,
+            },
+        ])
+        .unwrap();
+    let roster = c
+        .run("get-user-roster", &[("accountjids", "u00@a.example")])
+        .unwrap();
+    let form = roster.child("x", xmpp::ns::DATA_FORMS).unwrap();
+    let query = form.child("query", xmpp::ns::ROSTER).unwrap();
+    let item = query.children().next().unwrap();
+    assert_eq!(item.attr("jid"), Some("juliet@b.example"));
+    assert_eq!(item.attr("subscription"), Some("both"));
+    assert_eq!(item.children().next().unwrap().text(), "Friends, old");
+    assert_eq!(
+        values(&roster, "roster"),
+        ["Juliet, juliet@b.example: both, Friends, old"]
+    );
+    let two = [("accountjids", "u00@a.example u01@a.example")];
+    assert!(c.run("get-user-roster", &two).is_err());
+    let times = c.run("get-user-lastlogin", &two).unwrap();
+    assert_eq!(values(&times, "lastlogin"), ["2023-11-14T22:13:20Z", ""]);
+    assert_eq!(note(&times).1, "u01@a.example: no log-in is known");
+    let stats = c.run("user-stats", &[("accountjid", "u00@a.example")]);
+    let stats = stats.unwrap();
+    assert_eq!(values(&stats, "lastlogout"), ["2023-11-14T22:13:21Z"]);
+    assert_eq!(values(&stats, "rostersize"), ["1"]);
+
+    c.site.bind(1, "u01@a.example/desk");
+    c.site.sessions.lock().unwrap()[0].priority = Some(0);
+    c.site.bind(2, "u02@a.example/desk");
+    c.run("disable-user", &[("accountjids", "u00@a.example")])
+        .unwrap();
+    for (what, node, var, jids) in [
+        (
+            "disabled",
+            "get-disabled-users-list",
+            "disableduserjids",
+            &["u00@a.example"][..],
+        ),
+        (
+            "online",
+            "get-online-users-list",
+            "onlineuserjids",
+            &["u01@a.example", "u02@a.example"],
+        ),
+        (
+            "active",
+            "get-active-users",
+            "activeuserjids",
+            &["u01@a.example"],
+        ),
+        (
+            "idle",
+            "get-idle-users",
+            "activeuserjids",
+            &["u02@a.example"],
+        ),
+    ] {
+        let page = c.run(node, &[]).unwrap();
+        assert_eq!(values(&page, var), jids, "{what}");
+        let number = c.ok(&format!("node='{ADMIN}#get-{what}-users-num'"), "");
+        let number = values(&number, &format!("{what}usersnum"));
+        assert_eq!(number, [jids.len().to_string()], "{what}");
+    }
+
+    let gone = |c: &mut Client, what: &str| c.send("desk", &format!("node='{ADMIN}#{what}'"), "");
+    assert!(matches!(
+        gone(&mut c, "delete-motd"),
+        Outcome::Error(StanzaError::ItemNotFound, ..)
+    ));
+    assert!(c.run("edit-motd", &[("motd", "x")]).is_err());
+    let set = c.run("set-motd", &[("subject", "News"), ("motd", "one two")]);
+    assert_eq!(note(&set.unwrap()).1, "set, and sent to 2 resources");
+    let motd = c.site.notices().get(Kind::Motd).unwrap().clone();
+    assert_eq!((&*motd.subject, &*motd.text), ("News", "one\ntwo"));
+    // The form has what it says now.
+    let form = c.ok(&format!("node='{ADMIN}#edit-motd'"), "");
+    assert_eq!(values(&form, "motd"), ["one", "two"]);
+    assert_eq!(values(&form, "subject"), ["News"]);
+    c.run("edit-motd", &[("motd", "three")]).unwrap();
+    let edited = c.site.notices().get(Kind::Motd).unwrap().clone();
+    assert_eq!((edited.number, &*edited.text), (motd.number, "three"));
+    assert!(matches!(gone(&mut c, "delete-motd"), Outcome::Reply(_)));
+    assert!(c.site.notices().get(Kind::Motd).is_none());
+    c.run("set-welcome", &[("welcome", "Hello")]).unwrap();
+    let form = c.ok(&format!("node='{ADMIN}#set-welcome'"), "");
+    assert_eq!(values(&form, "welcome"), ["Hello"]);
+    assert!(matches!(gone(&mut c, "delete-welcome"), Outcome::Reply(_)));
+    assert!(c.run("set-motd", &[("motd", " ")]).is_err());
 }

@@ -52,7 +52,7 @@ pub(super) struct Office {
     pub(super) shard: Shard,
     population: Arc<Population>,
     /// The number of the next write that is answered.
-    written: u64,
+    pub(super) written: u64,
 }
 
 impl Office {
@@ -62,6 +62,7 @@ impl Office {
             id: ShardId(0),
             shards: 1,
             epoch: 1,
+            notices: Arc::default(),
             settings: Arc::new(settings),
             population: population.clone(),
             ids: store::PositionKey::new([1; 16]),
@@ -179,6 +180,7 @@ fn user() -> store::UserData {
         requests: Vec::new(),
         pending: 0,
         pending_bytes: 0,
+        ..Default::default()
     }
 }
 
@@ -197,6 +199,7 @@ fn record(n: usize, name: &str) -> Record {
         interested: Some(0),
         presence: Some(Available {
             priority: -1,
+            away: false,
             prefix: format!("<presence from='{name}@localhost/x'").into(),
             suffix: Bytes::from_static(b"/>"),
         }),
