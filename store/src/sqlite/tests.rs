@@ -133,6 +133,37 @@ fn a_full_disk_fails_the_whole_batch_and_the_writer_goes_on() {
 }
 
 #[test]
+fn no_message_fails_because_it_cannot_be_remembered_who_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = SqliteEngine::open(dir.path()).unwrap();
+    let mut writer = engine.sqlite_writer().unwrap();
+    writer.limit_state_pages(1);
+    let came = |n: u64| Write::Activity {
+        owner: jid(&format!("{n}{}@x.example", "x".repeat(900))),
+        facts: crate::Activity {
+            login_ms: 1,
+            ..crate::Activity::default()
+        },
+    };
+    let mut n = 0;
+    loop {
+        n += 1;
+        let written = writer.commit(&[message("a@x.example", None, "<m/>"), came(n)]);
+        let written = written.unwrap();
+        assert_eq!(written[0], Written::Stored { position: n });
+        if matches!(written[1], Written::Failed(WriteError::Store(_))) {
+            break;
+        }
+        assert!(n < 1_000, "there is room for ever");
+    }
+    // With nothing else in it the batch fails, and whoever waits for it knows.
+    assert!(writer.commit(&[came(n)]).is_err());
+    writer.limit_state_pages(NO_LIMIT);
+    assert_eq!(writer.commit(&[came(n)]).unwrap(), [Written::Done]);
+    assert_eq!(pending(&engine, "a@x.example").len() as u64, n);
+}
+
+#[test]
 fn when_only_the_state_cannot_be_written_only_its_writes_fail() {
     let dir = tempfile::tempdir().unwrap();
     let engine = SqliteEngine::open(dir.path()).unwrap();

@@ -329,12 +329,15 @@ impl SqliteWriter {
 
     /// Writes what was planned; durable when it returns.
     fn write(&mut self, writes: &[Write], results: &mut [Written]) -> Result<(), StoreError> {
-        if !self.plan.state.is_empty() {
-            let activity = |at: &usize| matches!(writes[*at], Write::Activity { .. });
-            self.state.sync(!self.plan.state.iter().all(activity))?;
-        }
-        for &at in &self.plan.state {
-            results[at] = self.state.apply(&writes[at])?;
+        let activity = |at: &usize| matches!(writes[*at], Write::Activity { .. });
+        let lazy = self.plan.state.iter().all(activity);
+        if let Err(error) = self.write_state(writes, results, lazy) {
+            // No message fails because it cannot be remembered who came.
+            if !lazy || !self.plan.touches_log() {
+                return Err(error);
+            }
+            self.state.rollback();
+            self.fail_state(error, results);
         }
         if self.plan.touches_log() {
             self.write_log()?;
@@ -346,12 +349,31 @@ impl SqliteWriter {
             if !self.plan.touches_log() {
                 return Err(error);
             }
-            let error = Arc::new(error);
-            for &at in &self.plan.state {
-                results[at] = Written::Failed(WriteError::Store(error.clone()));
-            }
+            self.fail_state(error, results);
         }
         Ok(())
+    }
+
+    fn write_state(
+        &mut self,
+        writes: &[Write],
+        results: &mut [Written],
+        lazy: bool,
+    ) -> Result<(), StoreError> {
+        if !self.plan.state.is_empty() {
+            self.state.sync(!lazy)?;
+        }
+        for &at in &self.plan.state {
+            results[at] = self.state.apply(&writes[at])?;
+        }
+        Ok(())
+    }
+
+    fn fail_state(&self, error: StoreError, results: &mut [Written]) {
+        let error = Arc::new(error);
+        for &at in &self.plan.state {
+            results[at] = Written::Failed(WriteError::Store(error.clone()));
+        }
     }
 
     fn write_log(&self) -> Result<(), StoreError> {
@@ -541,6 +563,12 @@ impl SqliteWriter {
     #[cfg(test)]
     pub fn origin_count(&self) -> usize {
         self.origins.len()
+    }
+
+    /// Makes `state.db` refuse to grow.
+    #[cfg(test)]
+    pub fn limit_state_pages(&self, pages: u64) {
+        self.state.limit_pages(pages);
     }
 
     /// Makes the files of this writer refuse to grow.
