@@ -339,6 +339,10 @@ limits! {
     directed_presence_max: 1_000, 10..=100_000;
     /// Bytes of a vCard.
     vcard_bytes_max: 131_072, 1_024..=1_048_576;
+    /// Bytes of one element of the private XML storage.
+    private_element_bytes_max: 131_072, 1_024..=1_048_576;
+    /// Bytes of all elements that one account has there; more are refused with `policy-violation`.
+    private_bytes_max: 524_288, 1_024..=16_777_216;
     /// Messages in a page of an archive.
     archive_page_max: 250, 10..=1_000;
     /// Output bytes a client may leave untaken before it is given only what must not be lost, and that later.

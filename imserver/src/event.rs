@@ -345,6 +345,8 @@ pub enum Read {
     },
     /// What there is for somebody's vCard: what their directory knows, and what they have stored.
     Card(BareJid),
+    /// An element of somebody's private XML storage.
+    Private(crate::iq::private::Key),
     /// A page of an archive.
     Archive(Box<crate::archive::Ask>),
     /// Its first and last rows.
@@ -362,6 +364,8 @@ pub enum ReadResult {
     Rows(Vec<(u64, Option<store::StoredRow>)>),
     /// For a vCard. `None`: there is nobody of this address.
     Card(Option<Box<CardFacts>>),
+    /// Of the private XML storage. `None`: it was never stored.
+    Private(Option<Bytes>),
     /// Of an archive.
     Archive(crate::archive::Answer),
     /// The store did not answer.

@@ -12,6 +12,7 @@ mod carbons;
 mod commands;
 mod disco;
 mod ping;
+pub mod private;
 pub mod register;
 pub mod roster;
 pub mod search;
@@ -42,6 +43,7 @@ pub const EXTENSIONS: &[&Extension] = &[
     &disco::INFO,
     &disco::ITEMS,
     &ping::PING,
+    &private::PRIVATE,
     &register::REGISTER,
     &roster::ROSTER,
     &search::SEARCH,
@@ -114,6 +116,8 @@ pub struct Context<'a> {
     pub archive_page_max: usize,
     /// Largest vCard, bytes.
     pub vcard_bytes_max: usize,
+    /// Largest element of the private XML storage, bytes.
+    pub private_element_bytes_max: usize,
     /// The time, milliseconds since 1970 (UTC).
     pub now_unix_ms: u64,
     /// What may be asked of the directories.
@@ -155,6 +159,13 @@ pub enum IqOutcome {
         /// Once it is durable.
         reply: Bytes,
     },
+    /// Store these elements privately for the sender's account, then send the reply.
+    WritePrivate {
+        /// The elements.
+        elements: Vec<store::PrivateElement>,
+        /// Once they are durable.
+        reply: Bytes,
+    },
     /// `Roster::fetch` for the sender's own account, with this `ver`; the session is now interested (§2.2).
     RosterGet {
         /// The attribute, empty or not.
@@ -172,6 +183,7 @@ impl IqOutcome {
         matches!(
             self,
             Self::WriteVCard { .. }
+                | Self::WritePrivate { .. }
                 | Self::RosterSet(_)
                 | Self::Read(Wait::Password(..) | Wait::Unregister(_))
         )
@@ -183,6 +195,8 @@ impl IqOutcome {
 pub enum Wait {
     /// The vCard of this account.
     Card(BareJid),
+    /// An element of the sender's private XML storage.
+    Private(private::Key),
     /// People of a domain.
     Search {
         /// Which.
@@ -207,6 +221,8 @@ pub enum Wait {
 pub enum Found {
     /// For a vCard. `None`: there is nobody of this address.
     Card(Option<Box<CardFacts>>),
+    /// Of the private XML storage.
+    Private(Option<Bytes>),
     /// Who was found.
     People(SearchAnswer),
     /// What became of a change to the account.
@@ -247,6 +263,9 @@ pub fn dispatch(request: &Request<'_>) -> IqOutcome {
 pub fn resume(request: &Request<'_>, wait: &Wait, found: &Found) -> IqOutcome {
     match (wait, found) {
         (Wait::Card(_), Found::Card(facts)) => vcard::found(request, facts.as_deref()),
+        (Wait::Private(key), Found::Private(stored)) => {
+            private::found(request, key, stored.as_ref())
+        }
         (Wait::Search { .. }, Found::People(answer)) => search::found(request, answer),
         (Wait::Password(..) | Wait::Unregister(_), Found::Account(answer)) => {
             register::changed(request, answer)

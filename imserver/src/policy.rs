@@ -46,7 +46,7 @@ macro_rules! rights {
 rights! {
     /// To log in: asked when the password was right (`shard/login`).
     Login = "login", true;
-    /// To change one's own roster, vCard and password: asked by the set (`shard/iq`), which is refused with `not-allowed`.
+    /// To change one's own roster, vCard, private XML and password: asked by the set (`shard/iq`), which is refused with `not-allowed`.
     SaveSettings = "save-settings", true;
     /// To search a domain for people (`shard/iq`, XEP-0055), refused with `not-allowed`.
     Search = "search", true;

@@ -89,6 +89,10 @@ pub struct Settings {
     pub settle_max: Duration,
     /// vCard size, bytes.
     pub vcard_bytes_max: usize,
+    /// Size of one element of the private XML storage, bytes.
+    pub private_element_bytes_max: usize,
+    /// What one account may have there, bytes.
+    pub private_bytes_max: u64,
     /// Failed log-ins that all shards together log in a minute.
     pub login_failures_logged_max: usize,
     /// What may be asked of the directories.
@@ -192,6 +196,8 @@ impl Default for Settings {
             resume_location: None,
             settle_max: Duration::from_secs(5),
             vcard_bytes_max: 256 * 1024,
+            private_element_bytes_max: 128 * 1024,
+            private_bytes_max: 512 * 1024,
             people: People::default(),
         }
     }

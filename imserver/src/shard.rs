@@ -106,6 +106,16 @@ enum After {
         generation: u32,
         number: u64,
     },
+    /// Answer to a set of private XML, for the session's element.
+    Private {
+        slot: u32,
+        generation: u32,
+        number: u64,
+        reply: Bytes,
+        /// The account has more than it may keep.
+        too_much: Bytes,
+        failure: Bytes,
+    },
     /// Answer to an element that wrote something, for the session's element.
     Reply {
         slot: u32,
@@ -597,6 +607,25 @@ impl Shard {
             } => {
                 if self.live(slot, generation) {
                     self.sm_enabled(slot, number, failed);
+                }
+            }
+            After::Private {
+                slot,
+                generation,
+                number,
+                reply,
+                too_much,
+                failure,
+            } => {
+                if self.live(slot, generation) {
+                    let answer = match answers.of(write) {
+                        Some(store::Written::Failed(store::WriteError::TooMuch)) => too_much,
+                        Some(store::Written::Failed(_)) => failure,
+                        _ => reply,
+                    };
+                    self.send(slot, answer, crate::session::OutKind::STANZA);
+                    self.session(slot).done(number);
+                    self.settle(slot);
                 }
             }
             After::Reply {

@@ -23,6 +23,6 @@ pub use position::PositionKey;
 pub use traits::{Engine, Reader, SessionStore, Writer};
 pub use types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Origin, Overlay,
-    PendingPage, PutMode, RosterItem, StoreId, StoredRow, Subscription, SubscriptionRequest,
-    UserData, Write, WriteError, Written,
+    PendingPage, PrivateElement, PutMode, RosterItem, StoreId, StoredRow, Subscription,
+    SubscriptionRequest, UserData, Write, WriteError, Written,
 };

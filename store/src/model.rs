@@ -17,8 +17,8 @@ use crate::position::PositionKey;
 use crate::traits::{Engine, Reader, SessionStore, Writer};
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Overlay,
-    PendingPage, PutMode, RosterItem, StoreId, StoredRow, SubscriptionRequest, UserData, Write,
-    WriteError, Written,
+    PendingPage, PrivateElement, PutMode, RosterItem, StoreId, StoredRow, SubscriptionRequest,
+    UserData, Write, WriteError, Written,
 };
 
 /// A store in memory. Clones of the handle share the store; [`snapshot`](Model::snapshot) does not.
@@ -58,6 +58,8 @@ struct State {
     rosters: BTreeMap<BareJid, Roster>,
     requests: BTreeMap<BareJid, BTreeMap<BareJid, Bytes>>,
     vcards: BTreeMap<BareJid, Bytes>,
+    /// By owner, by namespace and name.
+    private: BTreeMap<BareJid, BTreeMap<(String, String), PrivateElement>>,
     overlays: BTreeMap<BareJid, Overlay>,
     activity: BTreeMap<BareJid, Activity>,
     site_values: BTreeMap<&'static str, Bytes>,
@@ -294,6 +296,11 @@ impl State {
                     None => self.vcards.remove(owner),
                 };
             }
+            Write::Private {
+                owner,
+                elements,
+                bytes_max,
+            } => return self.put_private(owner, elements, *bytes_max),
             Write::AccountPut { .. }
             | Write::AccountKeys { .. }
             | Write::AccountDisabled { .. }
@@ -323,6 +330,31 @@ impl State {
                 self.site_values.insert(key, value.clone());
             }
         }
+        Written::Done
+    }
+
+    fn put_private(
+        &mut self,
+        owner: &BareJid,
+        elements: &[PrivateElement],
+        bytes_max: u64,
+    ) -> Written {
+        let before = self.private.get(owner).cloned().unwrap_or_default();
+        let mut after = before.clone();
+        for element in elements {
+            let key = (element.ns.clone(), element.name.clone());
+            match element.xml {
+                Some(_) => after.insert(key, element.clone()),
+                None => after.remove(&key),
+            };
+        }
+        let bytes = |of: &BTreeMap<_, PrivateElement>| -> u64 {
+            of.values().map(PrivateElement::bytes).sum()
+        };
+        if bytes(&after) > bytes_max && bytes(&after) > bytes(&before) {
+            return Written::Failed(WriteError::TooMuch);
+        }
+        self.private.insert(owner.clone(), after);
         Written::Done
     }
 
@@ -410,6 +442,7 @@ impl State {
                     self.requests.remove(jid).is_some_and(|r| !r.is_empty()),
                     self.vcards.remove(jid).is_some(),
                     self.activity.remove(jid).is_some(),
+                    self.private.remove(jid).is_some_and(|p| !p.is_empty()),
                     self.overlays
                         .remove(jid)
                         .is_some_and(|o| o != Overlay::default()),
@@ -664,6 +697,18 @@ impl Reader for ModelReader {
 
     fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {
         Ok(self.0.lock()?.state.vcards.get(owner).cloned())
+    }
+
+    fn private(
+        &mut self,
+        owner: &BareJid,
+        name: &str,
+        ns: &str,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let shared = self.0.lock()?;
+        let elements = shared.state.private.get(owner);
+        let element = elements.and_then(|p| p.get(&(ns.to_owned(), name.to_owned())));
+        Ok(element.and_then(|e| e.xml.clone()))
     }
 
     fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError> {

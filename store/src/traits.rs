@@ -132,6 +132,13 @@ pub trait Reader: Send {
     fn site_value(&mut self, key: &str) -> Result<Option<Bytes>, StoreError>;
     /// The vCard.
     fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError>;
+    /// An element of the private XML storage, by its name and namespace.
+    fn private(
+        &mut self,
+        owner: &BareJid,
+        name: &str,
+        ns: &str,
+    ) -> Result<Option<Bytes>, StoreError>;
     /// What is kept of somebody whose account is elsewhere; of most people nothing.
     fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError>;
     /// Everybody whose account is elsewhere and whose log-in is refused, in order.

@@ -117,6 +117,16 @@ pub enum Write {
         /// The `<vCard/>` element, None to remove.
         xml: Option<Bytes>,
     },
+    /// Set or remove elements of the private XML storage (XEP-0049): all or none. -> `Done`, or `Failed(TooMuch)` if the owner's
+    /// elements would have more than `bytes_max` bytes together, and more than before.
+    Private {
+        /// Whose.
+        owner: BareJid,
+        /// Each name and namespace once.
+        elements: Vec<PrivateElement>,
+        /// What the elements of the owner may have together, with their names.
+        bytes_max: u64,
+    },
     /// Create or replace an account. -> `Done`, or `Failed(Exists | NotFound)` by mode.
     AccountPut {
         /// The account, whole.
@@ -155,8 +165,8 @@ pub enum Write {
         /// When they were made.
         made_ms: u64,
     },
-    /// Remove an account with its roster, requests, vCard, activity and what is kept beside a directory elsewhere; also of somebody
-    /// who has only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
+    /// Remove an account with its roster, requests, vCard, private XML, activity and what is kept beside a directory elsewhere;
+    /// also of somebody who has only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
     /// -> `Done`, or `Failed(NotFound)` if there was nothing.
     AccountDelete {
         /// Whose.
@@ -220,9 +230,31 @@ pub enum WriteError {
     /// The account is not there.
     #[error("no such account")]
     NotFound,
+    /// The owner would have more of it than may be.
+    #[error("more than one account may keep")]
+    TooMuch,
     /// The file this write goes to could not be written (the others of the batch could).
     #[error(transparent)]
     Store(Arc<StoreError>),
+}
+
+/// One element of the private XML storage: found again by its name and namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PrivateElement {
+    /// Its local name.
+    pub name: String,
+    /// Its namespace.
+    pub ns: String,
+    /// The element, self-contained; None to remove.
+    pub xml: Option<Bytes>,
+}
+
+impl PrivateElement {
+    /// What it counts of an account's share: what is stored of it.
+    pub fn bytes(&self) -> u64 {
+        let xml = |xml: &Bytes| (self.name.len() + self.ns.len() + xml.len()) as u64;
+        self.xml.as_ref().map_or(0, xml)
+    }
 }
 
 /// A roster subscription state (RFC 6121 §2.1.2.5).

@@ -40,6 +40,7 @@ conformance! {
     positions_are_never_used_again
     rosters_keep_items_and_versions
     requests_and_vcards_are_kept_and_removed
+    private_elements_are_kept_and_bounded
     accounts_are_created_changed_and_deleted
     accounts_are_listed_in_pages
     writes_of_a_batch_see_each_other
@@ -808,6 +809,68 @@ fn requests_and_vcards_are_kept_and_removed(store: &mut dyn Fixture) {
         1
     );
     assert_eq!(reader.vcard(&jid("a@x.example")).unwrap(), None);
+}
+
+fn private_elements_are_kept_and_bounded(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    let owner = jid("a@x.example");
+    let element = |name: &str, ns: &str, xml: Option<&'static str>| store::PrivateElement {
+        name: name.to_owned(),
+        ns: ns.to_owned(),
+        xml: xml.map(Bytes::from),
+    };
+    // Each has 10 bytes: one of the name, one of the namespace, eight of the element.
+    let put = |elements: Vec<store::PrivateElement>| Write::Private {
+        owner: jid("a@x.example"),
+        elements,
+        bytes_max: 20,
+    };
+    let mut commit = |elements| writer.commit(&[put(elements)]).unwrap().remove(0);
+    let too_much = Written::Failed(WriteError::TooMuch);
+    let both = vec![
+        element("a", "x", Some("<a>12</a>".split_at(8).0)),
+        element("a", "y", Some("12345678")),
+    ];
+    assert_eq!(commit(both), Written::Done);
+    // All or nothing, also of one that there is.
+    let more = vec![
+        element("a", "x", Some("other")),
+        element("b", "x", Some("12345678")),
+    ];
+    assert_eq!(commit(more), too_much);
+    let longer = vec![element("a", "x", Some("123456789"))];
+    assert_eq!(commit(longer), too_much);
+    let mut read = |name: &str, ns: &str| reader.private(&jid("a@x.example"), name, ns).unwrap();
+    assert_eq!(read("a", "x"), Some(Bytes::from("<a>12</a")));
+    assert_eq!(read("a", "y"), Some(Bytes::from("12345678")));
+    assert_eq!(read("b", "x"), None);
+    // Replaced by one as long; removed, which makes room.
+    assert_eq!(
+        commit(vec![element("a", "x", Some("87654321"))]),
+        Written::Done
+    );
+    let instead = vec![
+        element("a", "y", None),
+        element("b", "x", Some("12345678")),
+        element("no", "x", None),
+    ];
+    assert_eq!(commit(instead), Written::Done);
+    assert_eq!(read("a", "x"), Some(Bytes::from("87654321")));
+    assert_eq!(read("a", "y"), None);
+    assert_eq!(read("b", "x"), Some(Bytes::from("12345678")));
+    // Less is always taken, also where a limit has been lowered.
+    let less = Write::Private {
+        owner: owner.clone(),
+        elements: vec![element("b", "x", Some("1"))],
+        bytes_max: 1,
+    };
+    assert_eq!(writer.commit(&[less]).unwrap(), [Written::Done]);
+    let delete = [Write::AccountDelete { jid: owner }];
+    assert_eq!(writer.commit(&delete).unwrap(), [Written::Done]);
+    assert_eq!(read("a", "x"), None);
+    let nothing = [Written::Failed(WriteError::NotFound)];
+    assert_eq!(writer.commit(&delete).unwrap(), nothing);
 }
 
 fn accounts_are_created_changed_and_deleted(store: &mut dyn Fixture) {

@@ -77,7 +77,7 @@ authentication = "internal_plain"
 storage = "internal"
 conflict_resolve = "kick_old"
 smacks_hibernation_time = 1
-modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "vcard", "offline", "smacks", "presence", "message", "iq" }}
+modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "vcard", "private", "offline", "smacks", "presence", "message", "iq" }}
 modules_disabled = {{ "s2s" }}
 VirtualHost "{DOMAIN}"
 "#,

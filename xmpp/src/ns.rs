@@ -52,6 +52,8 @@ pub const REGISTER: &str = "jabber:iq:register";
 pub const REGISTER_FEATURE: &str = "http://jabber.org/features/iq-register";
 /// vCards, XEP-0054.
 pub const VCARD: &str = "vcard-temp";
+/// Private XML storage, XEP-0049.
+pub const PRIVATE: &str = "jabber:iq:private";
 /// Software version, XEP-0092.
 pub const VERSION: &str = "jabber:iq:version";
 /// Entity capabilities, XEP-0115.

@@ -343,6 +343,10 @@ section! {
         directed_presence_max: u64, Reload;
         /// Bytes of a vCard.
         vcard_bytes_max: u64, Reload;
+        /// Bytes of one element of the private XML storage.
+        private_element_bytes_max: u64, Reload;
+        /// Bytes of all of one account.
+        private_bytes_max: u64, Reload;
         /// Messages in a page of an archive.
         archive_page_max: u64, Reload;
         /// Output bytes a client may leave untaken.

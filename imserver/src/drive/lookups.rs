@@ -282,6 +282,9 @@ impl StoreReader {
                     .rows_at(owner, positions, *bytes_max)
                     .map_or_else(failed_read, ReadResult::Rows),
                 Read::Card(owner) => lookups.card(reader.as_mut(), shard, &tag, owner)?,
+                Read::Private(key) => reader
+                    .private(&key.owner, &key.name, &key.ns)
+                    .map_or_else(failed_read, ReadResult::Private),
                 Read::Archive(ask) => crate::archive::read(reader.as_mut(), ask)
                     .map_or_else(failed_read, ReadResult::Archive),
                 Read::ArchiveEnds(owner) => crate::archive::ends(reader.as_mut(), owner)

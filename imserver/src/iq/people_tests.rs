@@ -44,6 +44,7 @@ fn with<T>(xml: &str, to: &str, people: &People, then: impl FnOnce(&Request<'_>)
             archive: false,
             archive_page_max: 50,
             vcard_bytes_max: 1_000,
+            private_element_bytes_max: 1_000,
             now_unix_ms: 0,
             people,
             secure: true,

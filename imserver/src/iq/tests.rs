@@ -58,6 +58,7 @@ impl Asked {
                 archive: true,
                 archive_page_max: 50,
                 vcard_bytes_max: 200,
+                private_element_bytes_max: 100,
                 now_unix_ms: 1_163_959_115_999,
                 people: &PEOPLE,
                 secure: true,
@@ -162,6 +163,16 @@ fn who_may_ask_what_is_a_table() {
         (
             "set",
             "<vCard xmlns='vcard-temp'/>",
+            ["service-unavailable", "?", "forbidden", "forbidden"],
+        ),
+        (
+            "get",
+            "<query xmlns='jabber:iq:private'><a xmlns='x'/></query>",
+            ["service-unavailable", "?", "forbidden", "forbidden"],
+        ),
+        (
+            "set",
+            "<query xmlns='jabber:iq:private'><a xmlns='x'>1</a></query>",
             ["service-unavailable", "?", "forbidden", "forbidden"],
         ),
         (
@@ -331,6 +342,7 @@ fn the_server_announces_what_it_does() {
         [
             "http://jabber.org/protocol/disco#info",
             "http://jabber.org/protocol/disco#items",
+            "jabber:iq:private",
             "jabber:iq:register",
             "jabber:iq:roster",
             "jabber:iq:search",
@@ -360,6 +372,7 @@ fn the_server_announces_what_it_does() {
         [
             "http://jabber.org/protocol/disco#info",
             "http://jabber.org/protocol/disco#items",
+            "jabber:iq:private",
             "urn:xmpp:mam:2",
             "urn:xmpp:mam:2#extended",
             "urn:xmpp:ping",
@@ -386,6 +399,7 @@ fn features_and_handlers_agree() {
                 // Announced by the server for accounts themselves.
                 || (e.ns == ns::REGISTER && target == Target::Server)
                 || (e.ns == ns::VCARD && target == Target::Server)
+                || (e.ns == ns::PRIVATE && target == Target::Server)
                 // They are of type set.
                 || e.get.is_none()
             {
@@ -510,6 +524,75 @@ fn vcards_are_stored_self_contained_and_bounded() {
         set(&long),
         IqOutcome::Error(StanzaError::PolicyViolation, _)
     ));
+}
+
+#[test]
+fn private_elements_are_told_apart_and_bounded() {
+    let ask = |kind: &str, elements: &str| {
+        let query = format!("<query xmlns='jabber:iq:private'>{elements}</query>");
+        ask(OWN, &format!("<iq type='{kind}' id='1'>{query}</iq>"))
+    };
+    let long = format!("<a xmlns='x'>{}</a>", "x".repeat(100));
+    let many: String = (0..17).map(|n| format!("<a{n} xmlns='x'/>")).collect();
+    let rows = [
+        ("get", "", StanzaError::BadRequest),
+        ("get", "<a/>", StanzaError::NotAcceptable),
+        ("get", "<a xmlns=''/>", StanzaError::NotAcceptable),
+        (
+            "get",
+            "<a xmlns='x'/><a xmlns='y'/>",
+            StanzaError::NotAcceptable,
+        ),
+        ("set", "", StanzaError::NotAcceptable),
+        ("set", "text", StanzaError::NotAcceptable),
+        ("set", "<a/>", StanzaError::NotAcceptable),
+        (
+            "set",
+            "<a xmlns='x'/><a xmlns='y'/>",
+            StanzaError::NotAcceptable,
+        ),
+        (
+            "set",
+            "<a xmlns='x'>1</a><a xmlns='x'>2</a>",
+            StanzaError::NotAcceptable,
+        ),
+        ("set", &many, StanzaError::NotAcceptable),
+        ("set", &long, StanzaError::PolicyViolation),
+    ];
+    for (kind, elements, expected) in rows {
+        match ask(kind, elements) {
+            IqOutcome::Error(condition, _) => assert_eq!(condition, expected, "{elements}"),
+            other => panic!("{elements}: {other:?}"),
+        }
+    }
+    let IqOutcome::WritePrivate { elements, .. } = ask(
+        "set",
+        "<p:a xmlns:p='x'>1</p:a><b xmlns='x'/><c xmlns='x' n='1'/>",
+    ) else {
+        panic!("written")
+    };
+    let kept = elements.iter().map(|e| (e.name.as_str(), e.xml.is_some()));
+    assert_eq!(
+        kept.collect::<Vec<_>>(),
+        [("a", true), ("b", false), ("c", true)]
+    );
+    let stored = elements[0].xml.clone();
+    for (stored, text) in [(stored, "1"), (None, "")] {
+        let asked = Asked::new(
+            OWN,
+            "<iq type='get' id='1'><query xmlns='jabber:iq:private'><a xmlns='x'/></query></iq>",
+        );
+        let IqOutcome::Read(wait) = dispatch(&asked.request()) else {
+            panic!("read")
+        };
+        let IqOutcome::Reply(bytes) = resume(&asked.request(), &wait, &Found::Private(stored))
+        else {
+            panic!("answered")
+        };
+        let reply = Element::parse(bytes).expect("well-formed");
+        let query = reply.child("query", ns::PRIVATE).expect("a query").tree();
+        assert_eq!(query.child("a", "x").expect("the element").text(), text);
+    }
 }
 
 fn roster_set(query: &str) -> Result<Set, StanzaError> {

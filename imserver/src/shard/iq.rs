@@ -15,6 +15,9 @@ use xmpp::jid::{BareJid, Jid};
 /// Searches and changes of one account under way: a person waits for the answer before asking again.
 const QUESTIONS_PER_ACCOUNT_MAX: usize = 2;
 
+/// Elements of its private storage that one account may wait for: a client asks for a handful when it logs in.
+const PRIVATE_QUESTIONS_PER_ACCOUNT_MAX: usize = 50;
+
 /// Pages of its archive that one account may wait for: a client asks for a page of each of several conversations at once.
 const ARCHIVE_QUESTIONS_PER_ACCOUNT_MAX: usize = 20;
 
@@ -95,6 +98,28 @@ impl Shard {
                     },
                 );
             }
+            IqOutcome::WritePrivate { elements, reply } => {
+                let too_much = Some("the account keeps as much as it may");
+                let too_much = request.error(StanzaError::PolicyViolation, too_much);
+                let failure = request.error(StanzaError::ResourceConstraint, None);
+                let write = self.write(Write::Store(store::Write::Private {
+                    owner: account,
+                    elements,
+                    bytes_max: self.settings.private_bytes_max,
+                }));
+                let generation = self.generation(slot);
+                self.after(
+                    write,
+                    After::Private {
+                        slot,
+                        generation,
+                        number,
+                        reply,
+                        too_much: too_much.unwrap_or_default(),
+                        failure: failure.unwrap_or_default(),
+                    },
+                );
+            }
             IqOutcome::Read(wait) => {
                 let stanza = Routed {
                     kind: StanzaKind::Iq(IqType::Get),
@@ -160,6 +185,7 @@ impl Shard {
             IqOutcome::Read(wait) => self.iq_waits(stanza, element, wait, target),
             // Only one's own account is changed, and that goes by `own_iq`.
             IqOutcome::WriteVCard { .. }
+            | IqOutcome::WritePrivate { .. }
             | IqOutcome::RosterGet { .. }
             | IqOutcome::RosterSet(_)
             | IqOutcome::Carbons(_) => {
@@ -197,6 +223,7 @@ impl Shard {
         // Cards are asked for by the hundred, of whole rosters; everything else one at a time.
         let questions_max = |wait: &Wait| match wait {
             Wait::Card(_) => usize::MAX,
+            Wait::Private(_) => PRIVATE_QUESTIONS_PER_ACCOUNT_MAX,
             Wait::Archive(_) | Wait::ArchiveEnds(_) => ARCHIVE_QUESTIONS_PER_ACCOUNT_MAX,
             _ => QUESTIONS_PER_ACCOUNT_MAX,
         };
@@ -214,6 +241,11 @@ impl Shard {
         let look = match &wait {
             Wait::Card(owner) => {
                 let read = Read::Card(owner.clone());
+                self.fx.reads.push((ReadTag::Iq(n), read));
+                None
+            }
+            Wait::Private(key) => {
+                let read = Read::Private(key.clone());
                 self.fx.reads.push((ReadTag::Iq(n), read));
                 None
             }
@@ -285,6 +317,7 @@ impl Shard {
     pub(super) fn iq_read(&mut self, n: u64, result: ReadResult) {
         let found = match result {
             ReadResult::Card(facts) => Found::Card(facts),
+            ReadResult::Private(stored) => Found::Private(stored),
             ReadResult::Archive(answer) => return self.archive_answer(n, answer),
             _ => Found::Unavailable,
         };
@@ -353,6 +386,7 @@ fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> C
         archive: settings.archives(asked.domainpart()),
         archive_page_max: settings.archive_page_max,
         vcard_bytes_max: settings.vcard_bytes_max,
+        private_element_bytes_max: settings.private_element_bytes_max,
         now_unix_ms: now.unix_ms,
         people: &settings.people,
         secure,

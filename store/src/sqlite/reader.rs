@@ -488,6 +488,15 @@ impl Reader for SqliteReader {
         self.state.vcard(owner)
     }
 
+    fn private(
+        &mut self,
+        owner: &BareJid,
+        name: &str,
+        ns: &str,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.state.private(owner, name, ns)
+    }
+
     fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError> {
         self.state.overlay(jid)
     }

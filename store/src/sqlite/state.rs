@@ -1,5 +1,5 @@
-//! `state.db`: accounts, rosters, subscription requests, vCards, what is kept of accounts elsewhere, who was here when, values
-//! of the whole site, and the identity of the store.
+//! `state.db`: accounts, rosters, subscription requests, vCards, private XML, what is kept of accounts elsewhere, who was here
+//! when, values of the whole site, and the identity of the store.
 //!
 //! Written by the writer's own transaction when a batch holds such writes, never otherwise.
 
@@ -12,8 +12,8 @@ use super::open::{Database, Db};
 use super::record::{Cursor, put_number};
 use crate::StoreError;
 use crate::types::{
-    Account, AccountCounts, AccountEntry, Activity, Overlay, PutMode, RosterItem, Subscription,
-    SubscriptionRequest, UserData, Write, WriteError, Written,
+    Account, AccountCounts, AccountEntry, Activity, Overlay, PrivateElement, PutMode, RosterItem,
+    Subscription, SubscriptionRequest, UserData, Write, WriteError, Written,
 };
 
 /// The file and its schema.
@@ -47,6 +47,11 @@ pub(crate) const STATE: Database = Database {
         ) WITHOUT ROWID;
         CREATE TABLE site_value (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
         CREATE INDEX account_disabled ON account (domain, localpart) WHERE disabled;
+    ", "
+        CREATE TABLE private (
+            owner TEXT NOT NULL, ns TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, xml BLOB NOT NULL,
+            PRIMARY KEY (owner, ns, name)
+        ) WITHOUT ROWID;
     "],
 };
 
@@ -254,6 +259,11 @@ impl StateWriter {
                     None => self.run("DELETE FROM vcard WHERE owner = ?", [owner.as_str()])?,
                 };
             }
+            Write::Private {
+                owner,
+                elements,
+                bytes_max,
+            } => return self.put_private(owner, elements, *bytes_max),
             Write::AccountPut { account, mode } => return self.put_account(account, *mode),
             Write::AccountKeys { jid, keys } => {
                 let sql = "UPDATE account SET keys = ? WHERE domain = ? AND localpart = ?";
@@ -310,6 +320,46 @@ impl StateWriter {
         self.run(sql, [jid.as_str()]).map(drop)
     }
 
+    fn put_private(
+        &self,
+        owner: &BareJid,
+        elements: &[PrivateElement],
+        bytes_max: u64,
+    ) -> Result<Written, StoreError> {
+        let (mut before, mut after) = (0, elements.iter().map(PrivateElement::bytes).sum::<u64>());
+        let sql = "SELECT ns, name, bytes FROM private WHERE owner = ?";
+        let error = |e| self.db.error(e);
+        let mut statement = self.db.conn.prepare_cached(sql).map_err(error)?;
+        let mut rows = statement.query([owner.as_str()]).map_err(error)?;
+        while let Some(row) = rows.next().map_err(error)? {
+            let ns: String = row.get(0).map_err(error)?;
+            let name: String = row.get(1).map_err(error)?;
+            let bytes = row.get::<_, i64>(2).map_err(error)? as u64;
+            before += bytes;
+            if !elements.iter().any(|e| e.ns == ns && e.name == name) {
+                after += bytes;
+            }
+        }
+        drop(rows);
+        if after > bytes_max && after > before {
+            return Ok(Written::Failed(WriteError::TooMuch));
+        }
+        for element in elements {
+            let key = (owner.as_str(), element.ns.as_str(), element.name.as_str());
+            match &element.xml {
+                Some(xml) => self.run(
+                    "INSERT OR REPLACE INTO private VALUES (?, ?, ?, ?, ?)",
+                    (key.0, key.1, key.2, element.bytes() as i64, &xml[..]),
+                )?,
+                None => self.run(
+                    "DELETE FROM private WHERE owner = ? AND ns = ? AND name = ?",
+                    key,
+                )?,
+            };
+        }
+        Ok(Written::Done)
+    }
+
     fn put_item(&self, owner: &BareJid, version: u64, item: &RosterItem) -> Result<(), StoreError> {
         let sql = "INSERT OR REPLACE INTO roster VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         let params = (
@@ -355,6 +405,7 @@ impl StateWriter {
             "roster_version",
             "request",
             "vcard",
+            "private",
             "overlay",
             "activity",
         ] {
@@ -660,6 +711,20 @@ impl StateReader {
         let xml = self.one(
             "SELECT xml FROM vcard WHERE owner = ?",
             [owner.as_str()],
+            |row| row.get::<_, Vec<u8>>(0),
+        )?;
+        Ok(xml.map(Bytes::from))
+    }
+
+    pub fn private(
+        &self,
+        owner: &BareJid,
+        name: &str,
+        ns: &str,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let xml = self.one(
+            "SELECT xml FROM private WHERE owner = ? AND ns = ? AND name = ?",
+            (owner.as_str(), ns, name),
             |row| row.get::<_, Vec<u8>>(0),
         )?;
         Ok(xml.map(Bytes::from))

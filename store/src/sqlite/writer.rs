@@ -241,6 +241,7 @@ impl SqliteWriter {
             Write::Roster { .. }
             | Write::SubscriptionRequest { .. }
             | Write::VCard { .. }
+            | Write::Private { .. }
             | Write::AccountPut { .. }
             | Write::AccountKeys { .. }
             | Write::AccountDisabled { .. }

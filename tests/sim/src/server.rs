@@ -628,6 +628,10 @@ impl World {
                 }),
             // Nobody in a simulation asks about people.
             Read::Card(_) => Ok(ReadResult::Card(None)),
+            Read::Private(key) => server
+                .reader
+                .private(&key.owner, &key.name, &key.ns)
+                .map(ReadResult::Private),
             Read::Archive(ask) => {
                 imserver::archive::read(server.reader.as_mut(), &ask).map(ReadResult::Archive)
             }

@@ -29,7 +29,8 @@ fn login_save_settings_and_watch_presence_are_refused_and_granted() {
 
     let roster = "<query xmlns='jabber:iq:roster'><item jid='friend@localhost'/></query>";
     let card = "<vCard xmlns='vcard-temp'><FN>Romeo</FN></vCard>";
-    for (n, payload) in [roster, card].iter().enumerate() {
+    let private = "<query xmlns='jabber:iq:private'><a xmlns='x'>1</a></query>";
+    for (n, payload) in [roster, card, private].iter().enumerate() {
         let refused = set(&mut r, &format!("no{n}"), payload);
         assert_eq!(refused.as_deref(), Some("not-allowed"), "{payload}");
     }
@@ -42,7 +43,7 @@ fn login_save_settings_and_watch_presence_are_refused_and_granted() {
 
     let granted = "[[rule]]\nallow = [\"save-settings\", \"watch-presence\"]\nusers = [\"romeo@localhost\"]\n";
     rules(&mut site, &format!("{granted}{LOGIN}"));
-    for (n, payload) in [roster, card].iter().enumerate() {
+    for (n, payload) in [roster, card, private].iter().enumerate() {
         assert_eq!(set(&mut r, &format!("yes{n}"), payload), None, "{payload}");
     }
     r.send(probe).unwrap();
