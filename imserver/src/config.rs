@@ -7,6 +7,7 @@
 //! Never: opens a socket, creates a file, or keeps half a configuration.
 
 mod check;
+mod contacts;
 mod data_dir;
 mod directory;
 mod effective;
@@ -64,6 +65,8 @@ pub struct Config {
     pub registration: Vec<String>,
     /// Those of them in which requests for subscriptions are approved by the server.
     pub autosubscribe: Vec<String>,
+    /// How those who run them are reached.
+    pub contacts: crate::settings::Contacts,
     /// Directory of the database.
     pub data_dir: PathBuf,
     /// Who may do what.

@@ -24,7 +24,7 @@ mod version;
 use crate::admin::adhoc::Outcome;
 use crate::event::{AccountAnswer, CardFacts, Secret};
 use crate::policy::Rights;
-use crate::settings::People;
+use crate::settings::{Contacts, People};
 use bytes::Bytes;
 use directory::backend::{SearchAnswer, SearchQuery};
 use xmpp::element::{Child, Element};
@@ -122,6 +122,8 @@ pub struct Context<'a> {
     pub now_unix_ms: u64,
     /// What may be asked of the directories.
     pub people: &'a People,
+    /// How those who run the domains are reached.
+    pub contacts: &'a Contacts,
     /// Nobody can read what the sender says: TLS, or the site wants to do without it.
     pub secure: bool,
 }

@@ -93,10 +93,24 @@ pub struct Settings {
     pub private_element_bytes_max: usize,
     /// What one account may have there, bytes.
     pub private_bytes_max: u64,
+    /// How those who run the domains are reached.
+    pub contacts: Contacts,
     /// Failed log-ins that all shards together log in a minute.
     pub login_failures_logged_max: usize,
     /// What may be asked of the directories.
     pub people: People,
+}
+
+/// Contact addresses of each domain that has any (XEP-0157).
+pub type Contacts = std::collections::HashMap<String, Vec<Contact>>;
+
+/// Addresses of one kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contact {
+    /// The field of the form, as `abuse-addresses`.
+    pub field: &'static str,
+    /// URIs, one at least.
+    pub addresses: Vec<String>,
 }
 
 /// What may be asked of the directories, and what of it is told.
@@ -198,6 +212,7 @@ impl Default for Settings {
             vcard_bytes_max: 256 * 1024,
             private_element_bytes_max: 128 * 1024,
             private_bytes_max: 512 * 1024,
+            contacts: Contacts::new(),
             people: People::default(),
         }
     }

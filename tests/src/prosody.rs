@@ -77,8 +77,9 @@ authentication = "internal_plain"
 storage = "internal"
 conflict_resolve = "kick_old"
 smacks_hibernation_time = 1
-modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "vcard", "private", "offline", "smacks", "presence", "message", "iq" }}
+modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "vcard", "private", "server_contact_info", "offline", "smacks", "presence", "message", "iq" }}
 modules_disabled = {{ "s2s" }}
+contact_info = {{ abuse = {{ "mailto:abuse@localhost", "xmpp:abuse@localhost" }} }}
 VirtualHost "{DOMAIN}"
 "#,
                 starttls.port(),

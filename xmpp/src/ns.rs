@@ -40,6 +40,8 @@ pub const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
 pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
 /// Service discovery, XEP-0030.
 pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";
+/// What a server says of itself and who runs it, XEP-0157.
+pub const SERVER_INFO: &str = "http://jabber.org/network/serverinfo";
 /// Ad-hoc commands, XEP-0050.
 pub const COMMANDS: &str = "http://jabber.org/protocol/commands";
 /// Data forms, XEP-0004.

@@ -105,6 +105,7 @@ fn checked(
     super::directory::serve(&mut directories, &domains, &chains);
     let directory_cache = directory_cache(reader, written);
     let autosubscribe = autosubscribe(written);
+    let contacts = super::contacts::contacts(reader, written);
     let embedded = embedded_mux.is_some();
     let admin = AdminConfig {
         listen: addresses(reader, &written.admin.listen),
@@ -140,6 +141,7 @@ fn checked(
         name: name.map(|n| n.value.clone()).unwrap_or_default(),
         registration: registration(written, &domains),
         autosubscribe,
+        contacts,
         domains,
         chains,
         directories,

@@ -95,6 +95,20 @@ section! {
         archive: bool, Reload;
         /// For how many days; 0: for ever; as `archive.days` says, if not given.
         archive_days: u64, Reload;
+        /// Addresses about abuse, as URIs.
+        abuse_addresses: Strings, Reload;
+        /// Addresses of the administrators, as URIs.
+        admin_addresses: Strings, Reload;
+        /// Addresses for feedback, as URIs.
+        feedback_addresses: Strings, Reload;
+        /// Addresses of sales, as URIs.
+        sales_addresses: Strings, Reload;
+        /// Addresses about security, as URIs.
+        security_addresses: Strings, Reload;
+        /// Addresses where the state of the service is told, as URIs.
+        status_addresses: Strings, Reload;
+        /// Addresses of support, as URIs.
+        support_addresses: Strings, Reload;
     }
 }
 

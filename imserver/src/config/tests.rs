@@ -593,6 +593,10 @@ fn one_wrong_line_is_one_mistake() {
             "archive.enabled: true or false is wanted here, not a string",
         ),
         (
+            "[[domain]]\nname = \"other.example\"\nabuse_addresses = [\"abuse@other.example\"]",
+            "domain.abuse_addresses: \"abuse@other.example\" is no URI: mailto:",
+        ),
+        (
             "[shards]\ncount = 1000",
             "shards.count: must be from 0 to 256, not 1000",
         ),

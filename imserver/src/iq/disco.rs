@@ -6,10 +6,13 @@
 use super::{
     EXTENSIONS, Extension, IqOutcome, OTHER_SERVER_FEATURES, Request, Target, UNAVAILABLE, commands,
 };
+use crate::settings::Contact;
 use std::collections::BTreeSet;
 use xmpp::element::Child;
 use xmpp::error::StanzaError;
+use xmpp::form::{Field, FieldType, Form, FormType};
 use xmpp::node::Node;
+use xmpp::ns;
 use xmpp::ns::{COMMANDS, DISCO_INFO, DISCO_ITEMS, STANZA_ID};
 
 /// XEP-0030 §3.
@@ -66,14 +69,28 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     if commands::any(request) {
         features.insert(COMMANDS);
     }
+    let contacts = request.context.contacts.get(domain);
+    let contacts = contacts.filter(|_| server).map(|c| contact_form(c));
     let features = features
         .into_iter()
         .map(|var| Node::new("feature", DISCO_INFO).with_attr("var", var));
     request.reply(
         Node::new("query", DISCO_INFO)
             .with_child(identity)
-            .with_children(features),
+            .with_children(features)
+            .with_children(contacts),
     )
+}
+
+/// XEP-0157 §3, in the way of XEP-0128.
+fn contact_form(contacts: &[Contact]) -> Node {
+    let form = Form::of_type(FormType::Result, ns::SERVER_INFO);
+    let form = contacts.iter().fold(form, |form, contact| {
+        let field = Field::new(FieldType::ListMulti, contact.field, "");
+        let addresses = contact.addresses.iter();
+        form.with(addresses.fold(field, |field, address| field.with(address.as_str())))
+    });
+    form.to_node()
 }
 
 /// What is announced by every domain, or account, sorted.

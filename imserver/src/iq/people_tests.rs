@@ -47,6 +47,7 @@ fn with<T>(xml: &str, to: &str, people: &People, then: impl FnOnce(&Request<'_>)
             private_element_bytes_max: 1_000,
             now_unix_ms: 0,
             people,
+            contacts: &super::tests::CONTACTS,
             secure: true,
         },
     })

@@ -24,6 +24,22 @@ static PEOPLE: std::sync::LazyLock<People> = std::sync::LazyLock::new(|| People 
     ..People::default()
 });
 
+/// Of its other domain.
+pub(super) static CONTACTS: std::sync::LazyLock<Contacts> = std::sync::LazyLock::new(|| {
+    let contact = |field, addresses: &[&str]| crate::settings::Contact {
+        field,
+        addresses: addresses.iter().map(|&a| a.to_owned()).collect(),
+    };
+    let contacts = vec![
+        contact(
+            "abuse-addresses",
+            &["mailto:abuse@verona.example", "xmpp:a@verona.example"],
+        ),
+        contact("support-addresses", &["https://verona.example/?a=1&b=2"]),
+    ];
+    Contacts::from([("verona.example".to_owned(), contacts)])
+});
+
 struct Asked {
     element: Element,
     from: Jid,
@@ -61,6 +77,7 @@ impl Asked {
                 private_element_bytes_max: 100,
                 now_unix_ms: 1_163_959_115_999,
                 people: &PEOPLE,
+                contacts: &CONTACTS,
                 secure: true,
             },
         }
@@ -593,6 +610,41 @@ fn private_elements_are_told_apart_and_bounded() {
         let query = reply.child("query", ns::PRIVATE).expect("a query").tree();
         assert_eq!(query.child("a", "x").expect("the element").text(), text);
     }
+}
+
+#[test]
+fn a_domain_says_how_its_people_are_reached() {
+    let xml = "<iq type='get' id='1'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+    let form = |asked: &Asked| {
+        let IqOutcome::Reply(bytes) = dispatch(&asked.request()) else {
+            panic!("answered")
+        };
+        let reply = Element::parse(bytes).expect("well-formed");
+        let query = reply
+            .child("query", ns::DISCO_INFO)
+            .expect("a query")
+            .tree();
+        let x = query.child("x", ns::DATA_FORMS);
+        x.map(|x| xmpp::form::Form::parse(x).expect("a form"))
+    };
+    // Another domain has none, and accounts of the domain say nothing of it.
+    assert_eq!(form(&Asked::new(Target::Server, xml)), None);
+    let of = |target, to| Asked {
+        to: Some(Jid::parse(to).expect("an address")),
+        ..Asked::new(target, xml)
+    };
+    assert_eq!(form(&of(FRIEND, "romeo@verona.example")), None);
+    let form = form(&of(Target::Server, "verona.example")).expect("a form");
+    assert_eq!(
+        form.form_type(),
+        Some("http://jabber.org/network/serverinfo")
+    );
+    assert_eq!(form.values("abuse-addresses").len(), 2);
+    assert_eq!(
+        form.values("support-addresses"),
+        ["https://verona.example/?a=1&b=2"]
+    );
+    assert_eq!(form.fields.len(), 3);
 }
 
 fn roster_set(query: &str) -> Result<Set, StanzaError> {

@@ -389,6 +389,7 @@ fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> C
         private_element_bytes_max: settings.private_element_bytes_max,
         now_unix_ms: now.unix_ms,
         people: &settings.people,
+        contacts: &settings.contacts,
         secure,
     }
 }

@@ -55,6 +55,8 @@ fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
     let mut site = Site::init(plan)?;
     site.set("imserver.toml", "[[domain]]", "registration", "true")?;
     site.set("imserver.toml", "[[domain]]", "archive", "true")?;
+    let addresses = "[\"mailto:abuse@localhost\", \"xmpp:abuse@localhost\"]";
+    site.set("imserver.toml", "[[domain]]", "abuse_addresses", addresses)?;
     let key = "registrations_per_address_hour_max";
     site.set("imserver.toml", "[limits]", key, "100")?;
     site.start_server()?;
