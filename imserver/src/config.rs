@@ -11,6 +11,7 @@ mod contacts;
 mod data_dir;
 mod directory;
 mod effective;
+mod external;
 pub mod file;
 mod mail;
 pub mod reader;
@@ -85,6 +86,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Searching for people.
     pub search: SearchConfig,
+    /// Services outside XMPP.
+    pub external_services: Vec<crate::settings::ExternalService>,
     /// Limits.
     pub limits: LimitsConfig,
     /// Sessions.

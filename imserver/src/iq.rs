@@ -11,6 +11,7 @@ pub mod archive;
 mod carbons;
 mod commands;
 mod disco;
+mod external;
 mod ping;
 pub mod private;
 pub mod register;
@@ -24,7 +25,7 @@ mod version;
 use crate::admin::adhoc::Outcome;
 use crate::event::{AccountAnswer, CardFacts, Secret};
 use crate::policy::Rights;
-use crate::settings::{Contacts, People};
+use crate::settings::{Contacts, ExternalService, People};
 use bytes::Bytes;
 use directory::backend::{SearchAnswer, SearchQuery};
 use xmpp::element::{Child, Element};
@@ -42,6 +43,8 @@ pub const EXTENSIONS: &[&Extension] = &[
     &commands::COMMAND,
     &disco::INFO,
     &disco::ITEMS,
+    &external::SERVICES,
+    &external::CREDENTIALS,
     &ping::PING,
     &private::PRIVATE,
     &register::REGISTER,
@@ -124,6 +127,10 @@ pub struct Context<'a> {
     pub people: &'a People,
     /// How those who run the domains are reached.
     pub contacts: &'a Contacts,
+    /// Services outside XMPP.
+    pub external_services: &'a [ExternalService],
+    /// Who asks has an account of ours.
+    pub ours: bool,
     /// Nobody can read what the sender says: TLS, or the site wants to do without it.
     pub secure: bool,
 }

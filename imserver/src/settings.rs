@@ -95,10 +95,31 @@ pub struct Settings {
     pub private_bytes_max: u64,
     /// How those who run the domains are reached.
     pub contacts: Contacts,
+    /// Services outside XMPP that clients are told of.
+    pub external_services: Vec<ExternalService>,
     /// Failed log-ins that all shards together log in a minute.
     pub login_failures_logged_max: usize,
     /// What may be asked of the directories.
     pub people: People,
+}
+
+/// A service outside XMPP (XEP-0215).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExternalService {
+    /// Its type: `stun`, `turn`, ...
+    pub kind: String,
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// `udp` or `tcp`.
+    pub transport: &'static str,
+    /// Its name for people.
+    pub label: Option<String>,
+    /// It takes only credentials made of this.
+    pub secret: Option<crate::event::Secret>,
+    /// For how many seconds they are good.
+    pub credentials_s: u64,
 }
 
 /// Contact addresses of each domain that has any (XEP-0157).
@@ -213,6 +234,7 @@ impl Default for Settings {
             private_element_bytes_max: 128 * 1024,
             private_bytes_max: 512 * 1024,
             contacts: Contacts::new(),
+            external_services: Vec::new(),
             people: People::default(),
         }
     }

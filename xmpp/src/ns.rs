@@ -42,6 +42,8 @@ pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
 pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";
 /// What a server says of itself and who runs it, XEP-0157.
 pub const SERVER_INFO: &str = "http://jabber.org/network/serverinfo";
+/// Services outside XMPP, XEP-0215.
+pub const EXTERNAL_SERVICES: &str = "urn:xmpp:extdisco:2";
 /// Ad-hoc commands, XEP-0050.
 pub const COMMANDS: &str = "http://jabber.org/protocol/commands";
 /// Data forms, XEP-0004.

@@ -129,6 +129,7 @@ fn checked(
             .as_ref()
             .is_some_and(|a| a.value),
     };
+    let external_services = super::external::services(reader, written, base);
     let limits = LimitsConfig::check(&written.limits, reader);
     let session = session(reader, written);
     let log = log(reader, written);
@@ -156,6 +157,7 @@ fn checked(
         metrics,
         auth,
         search,
+        external_services,
         limits,
         session,
         archive: archive_enabled(written),

@@ -286,7 +286,7 @@ fn service(reader: &mut Reader, s: &DirectoryFile, base: &Path) -> (Option<Strin
 }
 
 /// A password on the first line of a file that not everybody can read.
-fn secret(path: &Path) -> Result<String, String> {
+pub(super) fn secret(path: &Path) -> Result<String, String> {
     let mode = std::fs::metadata(path)
         .map_err(|e| format!("cannot be read: {e}"))?
         .mode();

@@ -323,6 +323,26 @@ section! {
 }
 
 section! {
+    /// `[[external_service]]`: a service outside XMPP.
+    ExternalServiceFile {
+        /// What it is: `stun`, `turn`, ...
+        kind: String, Reload;
+        /// Its name or address.
+        host: String, Reload;
+        /// Its port.
+        port: u64, Reload;
+        /// `udp` or `tcp`.
+        transport: String, Reload;
+        /// Its name for people.
+        label: String, Reload;
+        /// File with the secret that credentials are made of.
+        secret_file: String, Reload;
+        /// How long they are good for.
+        credentials_s: u64, Reload;
+    }
+}
+
+section! {
     /// `[limits]`.
     LimitsFile {
         /// Bytes of one element before login.
@@ -447,6 +467,8 @@ pub struct File {
     pub directory_cache: DirectoryCacheFile,
     /// `[search]`.
     pub search: SearchFile,
+    /// `[[external_service]]`.
+    pub external_service: Vec<ExternalServiceFile>,
     /// `[limits]`.
     pub limits: LimitsFile,
     /// `[session]`.
@@ -474,6 +496,7 @@ pub const SECTIONS: &[&str] = &[
     "directory",
     "directory_cache",
     "search",
+    "external_service",
     "limits",
     "session",
     "archive",
@@ -521,6 +544,7 @@ impl File {
             directory: many!("directory", DirectoryFile),
             directory_cache: one!("directory_cache", DirectoryCacheFile),
             search: one!("search", SearchFile),
+            external_service: many!("external_service", ExternalServiceFile),
             limits: one!("limits", LimitsFile),
             session: one!("session", SessionFile),
             archive: one!("archive", ArchiveFile),
@@ -559,6 +583,13 @@ impl File {
         }
         self.directory_cache.show("directory_cache.", &mut shown);
         self.search.show("search.", &mut shown);
+        for service in &self.external_service {
+            let port = service.port.as_ref().map_or(0, |p| p.value);
+            let (kind, host) = (name_of(&service.kind), name_of(&service.host));
+            let transport = service.transport.as_ref().map_or("udp", |t| &t.value);
+            let prefix = format!("external_service.{kind}:{host}:{port}/{transport}.");
+            service.show(&prefix, &mut shown);
+        }
         self.limits.show("limits.", &mut shown);
         self.session.show("session.", &mut shown);
         self.archive.show("archive.", &mut shown);

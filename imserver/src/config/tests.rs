@@ -27,6 +27,8 @@ impl Site {
         site.write("ldap-ca.pem", &signed.cert.pem());
         site.write("ldap.password", "a secret\n");
         site.protect("ldap.password", 0o640);
+        site.write("turn.secret", "another secret\n");
+        site.protect("turn.secret", 0o640);
         site.write(
             "policy.toml",
             "[[rule]]\nallow = \"login\"\neveryone = true\n",
@@ -141,6 +143,7 @@ fn the_example_documents_every_key_and_no_other() {
         ("directory", DirectoryFile::KEYS),
         ("directory_cache", DirectoryCacheFile::KEYS),
         ("search", SearchFile::KEYS),
+        ("external_service", ExternalServiceFile::KEYS),
         ("limits", LimitsFile::KEYS),
         ("session", SessionFile::KEYS),
         ("archive", ArchiveFile::KEYS),
@@ -595,6 +598,30 @@ fn one_wrong_line_is_one_mistake() {
         (
             "[[domain]]\nname = \"other.example\"\nabuse_addresses = [\"abuse@other.example\"]",
             "domain.abuse_addresses: \"abuse@other.example\" is no URI: mailto:",
+        ),
+        (
+            "[[external_service]]\nkind = \"turn\"\nport = 3478",
+            "external_service.host: is missing",
+        ),
+        (
+            "[[external_service]]\nkind = \"stun\"\nhost = \"h\"\nport = 70000",
+            "external_service.port: must be from 1 to 65535, not 70000",
+        ),
+        (
+            "[[external_service]]\nkind = \"stun\"\nhost = \"h:1\"\nport = 1",
+            "external_service.host: must be a host name or an address, without a port",
+        ),
+        (
+            "[[external_service]]\nkind = \"stun\"\nhost = \"h\"\nport = 1\ntransport = \"sctp\"",
+            "external_service.transport: must be \"udp\" or \"tcp\"",
+        ),
+        (
+            "[[external_service]]\nkind = \"stun\"\nhost = \"h\"\nport = 1\ncredentials_s = 60",
+            "external_service.credentials_s: is of no use without secret_file",
+        ),
+        (
+            "[[external_service]]\nkind = \"turn\"\nhost = \"h\"\nport = 1\nsecret_file = \"no.secret\"",
+            "no.secret cannot be read: ",
         ),
         (
             "[shards]\ncount = 1000",

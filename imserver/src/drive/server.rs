@@ -525,6 +525,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         resume_location: config.session.resume_location.clone(),
         vcard_bytes_max: l.vcard_bytes_max,
         contacts: config.contacts.clone(),
+        external_services: config.external_services.clone(),
         private_element_bytes_max: l.private_element_bytes_max,
         private_bytes_max: l.private_bytes_max as u64,
         certificate_mapping: config.auth.certificate_mapping,

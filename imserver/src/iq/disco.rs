@@ -61,6 +61,9 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
         // XEP-0055 §4: only where there is something to search.
         features.insert(xmpp::ns::SEARCH);
     }
+    if server && !request.context.external_services.is_empty() {
+        features.insert(ns::EXTERNAL_SERVICES);
+    }
     if !server && request.context.archive {
         // XEP-0359 §5: who says the ids.
         features.insert(STANZA_ID);

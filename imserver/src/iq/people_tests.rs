@@ -48,6 +48,8 @@ fn with<T>(xml: &str, to: &str, people: &People, then: impl FnOnce(&Request<'_>)
             now_unix_ms: 0,
             people,
             contacts: &super::tests::CONTACTS,
+            external_services: &[],
+            ours: true,
             secure: true,
         },
     })

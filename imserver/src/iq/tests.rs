@@ -40,6 +40,23 @@ pub(super) static CONTACTS: std::sync::LazyLock<Contacts> = std::sync::LazyLock:
     Contacts::from([("verona.example".to_owned(), contacts)])
 });
 
+static SERVICES: std::sync::LazyLock<Vec<ExternalService>> = std::sync::LazyLock::new(|| {
+    let service = |kind: &str, port, transport, secret: Option<&str>| ExternalService {
+        kind: kind.to_owned(),
+        host: "turn.example.org".to_owned(),
+        port,
+        transport,
+        label: None,
+        secret: secret.map(|s| crate::event::Secret(s.to_owned())),
+        credentials_s: 3_600,
+    };
+    vec![
+        service("stun", 3478, "udp", None),
+        service("turn", 3478, "udp", Some("north")),
+        service("turn", 3479, "tcp", Some("south")),
+    ]
+});
+
 struct Asked {
     element: Element,
     from: Jid,
@@ -78,6 +95,8 @@ impl Asked {
                 now_unix_ms: 1_163_959_115_999,
                 people: &PEOPLE,
                 contacts: &CONTACTS,
+                external_services: &SERVICES,
+                ours: true,
                 secure: true,
             },
         }
@@ -191,6 +210,26 @@ fn who_may_ask_what_is_a_table() {
             "set",
             "<query xmlns='jabber:iq:private'><a xmlns='x'>1</a></query>",
             ["service-unavailable", "?", "forbidden", "forbidden"],
+        ),
+        (
+            "get",
+            "<services xmlns='urn:xmpp:extdisco:2'/>",
+            [
+                "+",
+                "service-unavailable",
+                "service-unavailable",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "get",
+            "<credentials xmlns='urn:xmpp:extdisco:2'/>",
+            [
+                "bad-request",
+                "service-unavailable",
+                "service-unavailable",
+                "service-unavailable",
+            ],
         ),
         (
             "get",
@@ -366,6 +405,7 @@ fn the_server_announces_what_it_does() {
             "jabber:iq:version",
             "msgoffline",
             "urn:xmpp:carbons:2",
+            "urn:xmpp:extdisco:2",
             "urn:xmpp:ping",
             "urn:xmpp:time",
             "vcard-temp",
@@ -645,6 +685,76 @@ fn a_domain_says_how_its_people_are_reached() {
         ["https://verona.example/?a=1&b=2"]
     );
     assert_eq!(form.fields.len(), 3);
+}
+
+#[test]
+fn external_services_come_with_credentials_that_end() {
+    let get = |payload: &str| format!("<iq type='get' id='1'>{payload}</iq>");
+    let services = |payload: &str| -> Vec<Node> {
+        let reply = reply(Target::Server, &get(payload));
+        let answer = reply.children().next().expect("a payload").tree();
+        answer.children().cloned().collect()
+    };
+    let all = services("<services xmlns='urn:xmpp:extdisco:2'/>");
+    let attrs = |n: &Node, names: &[&str]| -> Vec<String> {
+        let values = names.iter().map(|name| n.attr(name).unwrap_or("-"));
+        values.map(str::to_owned).collect()
+    };
+    let place = ["type", "host", "port", "transport"];
+    let secret = ["restricted", "expires", "username"];
+    assert_eq!(all.len(), 3);
+    assert_eq!(
+        attrs(&all[0], &place),
+        ["stun", "turn.example.org", "3478", "udp"]
+    );
+    assert_eq!(attrs(&all[0], &secret), ["-", "-", "-"]);
+    assert_eq!(
+        attrs(&all[2], &secret),
+        ["true", "2006-11-19T18:58:35.000Z", "1163962715:juliet"]
+    );
+    assert_ne!(all[1].attr("password"), all[2].attr("password"));
+    let turn = services("<services xmlns='urn:xmpp:extdisco:2' type='turn'/>");
+    assert_eq!(turn, all[1..]);
+    assert!(services("<services xmlns='urn:xmpp:extdisco:2' type='ftp'/>").is_empty());
+
+    let asked = |attrs: &str| {
+        format!("<credentials xmlns='urn:xmpp:extdisco:2'><service {attrs}/></credentials>")
+    };
+    let turn = "host='turn.example.org' type='turn'";
+    assert_eq!(services(&asked(turn)), all[1..]);
+    assert_eq!(services(&asked(&format!("{turn} port='3479'"))), all[2..]);
+    for (attrs, expected) in [
+        ("host='turn.example.org'", StanzaError::BadRequest),
+        ("host='other' type='turn'", StanzaError::ItemNotFound),
+        // It needs none.
+        (
+            "host='turn.example.org' type='stun'",
+            StanzaError::ItemNotFound,
+        ),
+    ] {
+        let got = condition(Target::Server, &get(&asked(attrs)));
+        assert_eq!(got, Some(expected), "{attrs}");
+    }
+    // Strangers get no credentials; a server without services does not know the question.
+    let strange = Asked::new(
+        Target::Server,
+        &get("<services xmlns='urn:xmpp:extdisco:2'/>"),
+    );
+    let request = strange.request();
+    for (ours, external_services, expected) in [
+        (false, &SERVICES[..], StanzaError::Forbidden),
+        (true, &[][..], StanzaError::ServiceUnavailable),
+    ] {
+        let request = Request {
+            context: Context {
+                ours,
+                external_services,
+                ..request.context
+            },
+            ..request
+        };
+        assert_eq!(dispatch(&request), IqOutcome::Error(expected, None));
+    }
 }
 
 fn roster_set(query: &str) -> Result<Set, StanzaError> {

@@ -170,6 +170,7 @@ impl Shard {
             target,
             context: Context {
                 rights,
+                ours: self.settings.serves(stanza.from.domainpart()),
                 ..context(&settings, self.now, false, &stanza.to)
             },
         };
@@ -390,6 +391,8 @@ fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> C
         now_unix_ms: now.unix_ms,
         people: &settings.people,
         contacts: &settings.contacts,
+        external_services: &settings.external_services,
+        ours: false,
         secure,
     }
 }

@@ -5,6 +5,7 @@ use isthmus_tests::client::Endpoint;
 use isthmus_tests::harness::{Plan, Site};
 use isthmus_tests::proxy::Cut;
 use isthmus_tests::scansion::{self, Disturbance, Script, Stage};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -46,6 +47,9 @@ impl Stage for Ours {
 
 const ADMINISTRATOR: &str = "[[rule]]\nallow = \"admin\"\nusers = [\"adhoc-admin@localhost\"]\n";
 
+const SERVICES: &str = "[[external_service]]\nkind = \"stun\"\nhost = \"turn.localhost\"\nport = 3478\n\
+    [[external_service]]\nkind = \"turn\"\nhost = \"turn.localhost\"\nport = 3478\nsecret_file = \"turn.secret\"\n";
+
 fn scripts() -> Vec<Script> {
     scansion::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap()
 }
@@ -57,6 +61,12 @@ fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
     site.set("imserver.toml", "[[domain]]", "archive", "true")?;
     let addresses = "[\"mailto:abuse@localhost\", \"xmpp:abuse@localhost\"]";
     site.set("imserver.toml", "[[domain]]", "abuse_addresses", addresses)?;
+    let path = site.path().join("imserver.toml");
+    let text = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, format!("{text}{SERVICES}"))?;
+    let secret = site.path().join("turn.secret");
+    std::fs::write(&secret, "north\n")?;
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
     let key = "registrations_per_address_hour_max";
     site.set("imserver.toml", "[limits]", key, "100")?;
     site.start_server()?;
