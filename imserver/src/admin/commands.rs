@@ -386,6 +386,12 @@ fn user_add(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
 
 fn user_passwd(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
     let jid = changed_jid(backend, args, args.text("jid")?)?;
+    let site = backend.site();
+    if let Some(directory) = site.entry_is_in(&jid).map_err(not_known)? {
+        let jid = jid.as_str();
+        let text = format!("{jid} is in the directory {directory}: the password is changed there");
+        return Err(Refusal::new("bad-request", text));
+    }
     let keys = keys(backend, args.text("password")?)?;
     one(
         backend,

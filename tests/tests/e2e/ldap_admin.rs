@@ -160,6 +160,12 @@ fn a_disabled_account_is_called_so() {
         0
     );
     assert_eq!(test("romeo@localhost"), true);
+    let passwd = &["user", "passwd", "romeo@localhost", "--password-stdin"];
+    let (code, said) = imadmin(&site, passwd, "another password\n");
+    assert!(
+        code == 1 && said.contains("the password is changed there"),
+        "{code} {said}"
+    );
     let (code, said) = imadmin(&site, &["alert", "romeo@localhost", "hello"], "");
     assert!(
         code == 0 && said.contains("sent to nobody"),
