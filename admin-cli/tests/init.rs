@@ -151,7 +151,7 @@ fn an_embedded_set_up_is_one_file() {
     assert!(!site.path("mux.toml").exists());
     assert!(server.muxes.is_empty());
     let mux = server.embedded_mux.expect("it is inside");
-    assert_eq!(mux.listeners.len(), 2);
+    assert_eq!(mux.listeners.len(), 4, "TCP and WebSocket, two each");
 }
 
 #[test]
@@ -160,7 +160,8 @@ fn every_port_is_moved_by_the_offset() {
         let site = Site::init(&["--port-offset", &offset.to_string()]);
         let (server, mux) = (site.server(), site.mux());
         let clients: Vec<u16> = mux.listeners.iter().map(|l| l.listen[0].port()).collect();
-        assert_eq!(clients, [5_222 + offset, 5_223 + offset]);
+        let ports = [5_222, 5_223, 5_443, 5_280].map(|port| port + offset);
+        assert_eq!(clients, ports);
         assert_eq!(server.link.listen[0].port(), 15_230 + offset);
         assert_eq!(server.admin.listen[0].port(), 15_232 + offset);
         assert_eq!(server.metrics[0].port(), 15_233 + offset);
