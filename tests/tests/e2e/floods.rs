@@ -99,13 +99,14 @@ fn white_space_for_ever_costs_nothing() {
         client.ping().unwrap();
         let before = (site.mux().rss_kib(), site.server().rss_kib());
         let spaces = " \n\t\r".repeat(64 * 1024);
-        for _ in 0..64 {
+        // 64 MiB. What an allocator has had in use when everything was at its fullest it may keep: on a busy machine some MiB.
+        for _ in 0..256 {
             client.send_bytes(spaces.as_bytes()).unwrap();
         }
         client.ping().unwrap();
         let after = (site.mux().rss_kib(), site.server().rss_kib());
         assert!(
-            after.0 < before.0 + 8192 && after.1 < before.1 + 8192,
+            after.0 < before.0 + 24_576 && after.1 < before.1 + 24_576,
             "{transport:?}: KiB {before:?}, then {after:?}"
         );
     }
