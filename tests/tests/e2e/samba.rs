@@ -82,7 +82,11 @@ fn outcome(site: &Site, user: &str, password: &str) -> String {
     kerberos::condition(&answer)
 }
 
+/// Who may log in by a rule for groups is told to come again until groups have been read for the first time.
 fn online(site: &Site, user: &str, password: &str) -> Client {
+    wait::until_true(wait::PATIENCE, "groups have been read", || {
+        outcome(site, user, password) != "temporary-auth-failure"
+    });
     let mut client = site
         .login(Transport::StartTls, &account(user, password))
         .unwrap();
