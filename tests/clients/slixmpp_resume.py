@@ -82,8 +82,7 @@ async def main():
     print("GOT", right.bodies == said, "BEGUN", right.begun, "RESUMED", right.resumed, right.bodies, flush=True)
     for client in (left, right):
         client.leaving = True
-        client.disconnect()
-    await asyncio.sleep(0.5)
+        await client.disconnect()
 
 
 asyncio.run(main())

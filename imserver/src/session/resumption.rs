@@ -106,7 +106,7 @@ pub enum Away {
 /// What a session that can be resumed has beside the others.
 #[derive(Debug)]
 pub struct Resumption {
-    /// Half of its SM-ID; the other half is the session's name.
+    /// Its SM-ID, of which only the client knows.
     pub key: [u8; 16],
     /// How long it waits for its client, ms.
     pub max_ms: u64,
@@ -286,6 +286,16 @@ impl Session {
         for (bytes, kind) in self.held_back.take().unwrap_or_default() {
             self.log(bytes, kind);
         }
+    }
+
+    /// It ends: what was only kept counts as never sent, or its mux would be told of more than it was given.
+    pub fn stop_keeping(&mut self) -> Option<Box<Resumption>> {
+        let r = self.resumption.take()?;
+        if let Some(on_wire) = r.on_wire {
+            self.stanzas_out = on_wire;
+            self.unacked.retain(|u| u.stanza <= on_wire);
+        }
+        Some(r)
     }
 
     /// It stays with the connection it has after all.

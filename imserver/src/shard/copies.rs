@@ -16,7 +16,7 @@ use crate::event::*;
 use crate::routing::{self, Retention, StanzaKind};
 use bytes::Bytes;
 use store::{Append, Written};
-use xmpp::jid::{BareJid, Jid};
+use xmpp::jid::BareJid;
 
 /// What an account has sent, on its way into the account's own rows.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Shard {
     }
 
     /// Whether a message belongs to the owner's archive.
-    pub(super) fn archives(&self, owner: &BareJid, _peer: &Jid, retention: Retention) -> bool {
+    pub(super) fn archives(&self, owner: &BareJid, retention: Retention) -> bool {
         retention.archives() && self.settings.archives(owner.domainpart())
     }
 
@@ -97,7 +97,7 @@ impl Shard {
         {
             return;
         }
-        let archive = self.archives(&account, &stanza.to, stanza.retention);
+        let archive = self.archives(&account, stanza.retention);
         let by = self.session(slot).name;
         let targets = match copies {
             true => self.copy_targets(&account, by),

@@ -145,7 +145,7 @@ impl Shard {
     }
 
     fn store_message(&mut self, stanza: Box<Routed>, account: &BareJid) {
-        let archive = self.archives(account, &stanza.from, stanza.retention);
+        let archive = self.archives(account, stanza.retention);
         let settings = self.settings.clone();
         let len = stanza.bytes.len();
         let time_ms = self.now.unix_ms;

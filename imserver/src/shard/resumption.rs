@@ -128,7 +128,7 @@ impl Shard {
 
     /// The session ends: nobody can go on with it.
     pub(super) fn end_resumption(&mut self, slot: u32) {
-        let Some(r) = self.session(slot).resumption.take() else {
+        let Some(r) = self.session(slot).stop_keeping() else {
             return;
         };
         if let Some(resumer) = r.resumer {
