@@ -7,6 +7,8 @@
 //! A page may be shorter than was asked for (RSM §2.1): no more is read than the client's output window has room for. It then
 //! asks for the next, as it would anyway.
 
+pub mod prefs;
+
 use crate::routing::stamp;
 use bytes::Bytes;
 use store::{ArchiveQuery, PositionKey, Reader, StoreError, StoredRow};

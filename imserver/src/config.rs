@@ -6,6 +6,7 @@
 //! In: the text of `imserver.toml` and of the policy file it names. Out: [`Config`], or all its [`Mistakes`].
 //! Never: opens a socket, creates a file, or keeps half a configuration.
 
+mod archive;
 mod check;
 mod contacts;
 mod data_dir;
@@ -97,7 +98,9 @@ pub struct Config {
     /// `archive.days`.
     pub archive_days_default: u64,
     /// Domains whose people's messages stay in their archives after delivery.
-    pub archive_domains: Vec<String>,
+    pub archive_domains: Vec<crate::settings::ArchiveDomain>,
+    /// `archive.default`.
+    pub archive_default: crate::archive::prefs::ByDefault,
     /// For how many days, where it is not for ever.
     pub archive_days: Vec<(String, u64)>,
     /// Threads that own entities; 0: one per core.
@@ -351,6 +354,8 @@ limits! {
     private_bytes_max: 524_288, 1_024..=16_777_216;
     /// Messages in a page of an archive.
     archive_page_max: 250, 10..=1_000;
+    /// Addresses that somebody may list of whom to keep messages or not.
+    archive_prefs_jids_max: 500, 0..=5_000;
     /// Output bytes a client may leave untaken before it is given only what must not be lost, and that later.
     output_window_bytes: 1_048_576, 65_536..=67_108_864;
     /// Stanzas sent to a session with stream management and not acknowledged.

@@ -38,6 +38,7 @@ use xmpp::stanza::{Iq, IqType, iq_result_with};
 pub const EXTENSIONS: &[&Extension] = &[
     &archive::QUERY,
     &archive::METADATA,
+    &archive::PREFS,
     &carbons::ENABLE,
     &carbons::DISABLE,
     &commands::COMMAND,
@@ -117,6 +118,8 @@ pub struct Context<'a> {
     pub archive: bool,
     /// Rows in a page of an archive.
     pub archive_page_max: usize,
+    /// Addresses that somebody may list of whom to keep messages or not.
+    pub archive_prefs_jids_max: usize,
     /// Largest vCard, bytes.
     pub vcard_bytes_max: usize,
     /// Largest element of the private XML storage, bytes.
@@ -175,6 +178,15 @@ pub enum IqOutcome {
         /// Once they are durable.
         reply: Bytes,
     },
+    /// What the sender wants kept in its archive: the answer, when that is known.
+    ArchivePrefs,
+    /// The sender wants this kept in its archive; then the reply.
+    WriteArchivePrefs {
+        /// From now on.
+        prefs: Box<crate::archive::prefs::Prefs>,
+        /// Once it is durable.
+        reply: Bytes,
+    },
     /// `Roster::fetch` for the sender's own account, with this `ver`; the session is now interested (§2.2).
     RosterGet {
         /// The attribute, empty or not.
@@ -193,6 +205,7 @@ impl IqOutcome {
             self,
             Self::WriteVCard { .. }
                 | Self::WritePrivate { .. }
+                | Self::WriteArchivePrefs { .. }
                 | Self::RosterSet(_)
                 | Self::Read(Wait::Password(..) | Wait::Unregister(_))
         )

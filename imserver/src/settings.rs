@@ -72,9 +72,11 @@ pub struct Settings {
     /// What happens on a resource conflict.
     pub conflict: Conflict,
     /// Domains whose people's messages are kept in their archives.
-    pub archive_domains: Vec<String>,
+    pub archive_domains: Vec<ArchiveDomain>,
     /// Messages in a page of an archive.
     pub archive_page_max: usize,
+    /// Addresses that somebody may list of whom to keep messages or not.
+    pub archive_prefs_jids_max: usize,
     /// A session that has been silent for so long is asked whether it lives.
     pub ping_after: Duration,
     /// A session that was asked and says nothing for so long is ended.
@@ -101,6 +103,15 @@ pub struct Settings {
     pub login_failures_logged_max: usize,
     /// What may be asked of the directories.
     pub people: People,
+}
+
+/// A domain whose people have archives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ArchiveDomain {
+    /// Its name.
+    pub name: String,
+    /// What is kept of people who have not said what they want.
+    pub default: crate::archive::prefs::ByDefault,
 }
 
 /// A service outside XMPP (XEP-0215).
@@ -224,6 +235,7 @@ impl Default for Settings {
             conflict: Conflict::Replace,
             archive_domains: Vec::new(),
             archive_page_max: 250,
+            archive_prefs_jids_max: 500,
             ping_after: Duration::from_secs(300),
             ping_timeout: Duration::from_secs(60),
             mux_lost: Duration::from_secs(30),
@@ -266,9 +278,9 @@ impl Settings {
         Jid::parse(address).map_or(true, |jid| self.serves(jid.domainpart()))
     }
 
-    /// Whether messages of this domain's people are kept in their archives.
-    pub fn archives(&self, domain: &str) -> bool {
-        self.archive_domains.iter().any(|d| d == domain)
+    /// How messages of this domain's people are kept in their archives, if they are.
+    pub fn archive(&self, domain: &str) -> Option<&ArchiveDomain> {
+        self.archive_domains.iter().find(|d| d.name == domain)
     }
 
     /// How large a roster may become.

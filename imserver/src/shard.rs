@@ -40,7 +40,7 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use user::User;
+use user::{ArchivePrefs, User};
 use xmpp::error::StanzaError;
 use xmpp::jid::{BareJid, Jid};
 
@@ -105,6 +105,16 @@ enum After {
         slot: u32,
         generation: u32,
         number: u64,
+    },
+    /// What the account wants kept in its archive; the session may be told so.
+    ArchivePrefs {
+        slot: u32,
+        generation: u32,
+        number: u64,
+        account: BareJid,
+        prefs: Box<crate::archive::prefs::Prefs>,
+        reply: Bytes,
+        failure: Bytes,
     },
     /// Answer to a set of private XML, for the session's element.
     Private {
@@ -607,6 +617,24 @@ impl Shard {
             } => {
                 if self.live(slot, generation) {
                     self.sm_enabled(slot, number, failed);
+                }
+            }
+            After::ArchivePrefs {
+                slot,
+                generation,
+                number,
+                account,
+                prefs,
+                reply,
+                failure,
+            } => {
+                if let (false, Some(user)) = (failed, self.users.get_mut(&account)) {
+                    user.archive_prefs = ArchivePrefs::Own(prefs);
+                }
+                if self.live(slot, generation) {
+                    self.send_stanza(slot, if failed { failure } else { reply });
+                    self.session(slot).done(number);
+                    self.settle(slot);
                 }
             }
             After::Private {

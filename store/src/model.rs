@@ -60,6 +60,7 @@ struct State {
     vcards: BTreeMap<BareJid, Bytes>,
     /// By owner, by namespace and name.
     private: BTreeMap<BareJid, BTreeMap<(String, String), PrivateElement>>,
+    archive_prefs: BTreeMap<BareJid, Bytes>,
     overlays: BTreeMap<BareJid, Overlay>,
     activity: BTreeMap<BareJid, Activity>,
     site_values: BTreeMap<&'static str, Bytes>,
@@ -296,6 +297,12 @@ impl State {
                     None => self.vcards.remove(owner),
                 };
             }
+            Write::ArchivePrefs { owner, prefs } => {
+                match prefs {
+                    Some(prefs) => self.archive_prefs.insert(owner.clone(), prefs.clone()),
+                    None => self.archive_prefs.remove(owner),
+                };
+            }
             Write::Private {
                 owner,
                 elements,
@@ -443,6 +450,7 @@ impl State {
                     self.vcards.remove(jid).is_some(),
                     self.activity.remove(jid).is_some(),
                     self.private.remove(jid).is_some_and(|p| !p.is_empty()),
+                    self.archive_prefs.remove(jid).is_some(),
                     self.overlays
                         .remove(jid)
                         .is_some_and(|o| o != Overlay::default()),
@@ -544,6 +552,7 @@ impl Reader for ModelReader {
             pending: pending().count() as u64,
             pending_bytes: pending().map(|row| row.payload.len() as u64).sum(),
             activity: state.activity.get(owner).copied().unwrap_or_default(),
+            archive_prefs: state.archive_prefs.get(owner).cloned(),
         })
     }
 

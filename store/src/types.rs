@@ -117,6 +117,13 @@ pub enum Write {
         /// The `<vCard/>` element, None to remove.
         xml: Option<Bytes>,
     },
+    /// Set or remove what an account wants kept in its archive (XEP-0441). -> `Done`
+    ArchivePrefs {
+        /// Whose.
+        owner: BareJid,
+        /// Opaque to the store, None to remove.
+        prefs: Option<Bytes>,
+    },
     /// Set or remove elements of the private XML storage (XEP-0049): all or none. -> `Done`, or `Failed(TooMuch)` if the owner's
     /// elements would have more than `bytes_max` bytes together, and more than before.
     Private {
@@ -165,7 +172,7 @@ pub enum Write {
         /// When they were made.
         made_ms: u64,
     },
-    /// Remove an account with its roster, requests, vCard, private XML, activity and what is kept beside a directory elsewhere;
+    /// Remove an account with its roster, requests, vCard, private XML, wishes about its archive, activity and what is kept beside a directory elsewhere;
     /// also of somebody who has only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
     /// -> `Done`, or `Failed(NotFound)` if there was nothing.
     AccountDelete {
@@ -318,6 +325,8 @@ pub struct UserData {
     pub pending_bytes: u64,
     /// When they were here.
     pub activity: Activity,
+    /// What they want kept in their archive, as they have said it; None: they have not.
+    pub archive_prefs: Option<Bytes>,
 }
 
 /// What is remembered of somebody's comings and goings, whoever's directory the account is in. 0: not known.

@@ -41,6 +41,7 @@ conformance! {
     rosters_keep_items_and_versions
     requests_and_vcards_are_kept_and_removed
     private_elements_are_kept_and_bounded
+    wishes_about_the_archive_come_with_the_user
     accounts_are_created_changed_and_deleted
     accounts_are_listed_in_pages
     writes_of_a_batch_see_each_other
@@ -809,6 +810,30 @@ fn requests_and_vcards_are_kept_and_removed(store: &mut dyn Fixture) {
         1
     );
     assert_eq!(reader.vcard(&jid("a@x.example")).unwrap(), None);
+}
+
+fn wishes_about_the_archive_come_with_the_user(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    let owner = jid("a@x.example");
+    let put = |prefs: Option<&'static str>| Write::ArchivePrefs {
+        owner: jid("a@x.example"),
+        prefs: prefs.map(Bytes::from),
+    };
+    let mut read = || reader.user_data(&owner).unwrap().archive_prefs;
+    assert_eq!(read(), None);
+    let mut commit = |write| writer.commit(&[write]).unwrap().remove(0);
+    for prefs in [Some("one"), Some("two"), None, Some("three")] {
+        assert_eq!(commit(put(prefs)), Written::Done);
+        assert_eq!(read(), prefs.map(Bytes::from));
+    }
+    // They go with the account, and suffice for there being something to remove.
+    let delete = || Write::AccountDelete {
+        jid: jid("a@x.example"),
+    };
+    assert_eq!(commit(delete()), Written::Done);
+    assert_eq!(read(), None);
+    assert_eq!(commit(delete()), Written::Failed(WriteError::NotFound));
 }
 
 fn private_elements_are_kept_and_bounded(store: &mut dyn Fixture) {

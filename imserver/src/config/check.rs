@@ -136,6 +136,7 @@ fn checked(
     let metrics = addresses(reader, &written.metrics.listen);
     let shards = number(reader, &written.shards.count, 0, 0..=256);
     same_address_twice(reader, written);
+    let archive_default = super::archive::default(reader, &written.archive.default);
 
     Config {
         file: path.to_owned(),
@@ -160,9 +161,10 @@ fn checked(
         external_services,
         limits,
         session,
-        archive: archive_enabled(written),
-        archive_domains: archive_domains(written),
-        archive_days: archive_days(reader, written),
+        archive: super::archive::enabled(written),
+        archive_default,
+        archive_domains: super::archive::domains(reader, written, archive_default),
+        archive_days: super::archive::days(reader, written),
         archive_days_default: written.archive.days.as_ref().map_or(0, |d| d.value),
         shards,
         log,
@@ -415,37 +417,6 @@ fn autosubscribe(file: &File) -> Vec<String> {
     names
         .filter_map(|n| crate::policy::domain(&n.value))
         .collect()
-}
-
-fn archive_enabled(file: &File) -> bool {
-    file.archive.enabled.as_ref().is_some_and(|e| e.value)
-}
-
-/// Domains with an archive, by their own word or by that for all.
-fn archive_domains(file: &File) -> Vec<String> {
-    let all = archive_enabled(file);
-    let on = |s: &&DomainFile| s.archive.as_ref().map_or(all, |a| a.value);
-    let names = file.domain.iter().filter(on);
-    let names = names.filter_map(|s| s.name.as_ref());
-    names
-        .filter_map(|n| crate::policy::domain(&n.value))
-        .collect()
-}
-
-/// Days that archives are kept, of the domains where that is not for ever.
-fn archive_days(reader: &mut Reader, file: &File) -> Vec<(String, u64)> {
-    /// A century.
-    const DAYS_MAX: usize = 36_525;
-    let all = number(reader, &file.archive.days, 0, 0..=DAYS_MAX);
-    let mut out = Vec::new();
-    for section in &file.domain {
-        let days = number(reader, &section.archive_days, all, 0..=DAYS_MAX);
-        let name = section.name.as_ref();
-        if let (Some(name), true) = (name.and_then(|n| crate::policy::domain(&n.value)), days > 0) {
-            out.push((name, days as u64));
-        }
-    }
-    out
 }
 
 fn link(

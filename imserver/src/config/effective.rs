@@ -120,6 +120,10 @@ impl Config {
             ("session.resume_s", seconds(session.resume)),
             ("session.resume_location", none()),
             ("archive.enabled", self.archive.to_string()),
+            (
+                "archive.default",
+                format!("{:?}", self.archive_default.name()),
+            ),
             ("archive.days", self.archive_days_default.to_string()),
             ("shards.count", self.shards.to_string()),
             ("log.filter", format!("{:?}", self.log.filter)),

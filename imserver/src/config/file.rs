@@ -93,6 +93,8 @@ section! {
         autosubscribe: bool, Reload;
         /// Whether messages of its people stay after delivery; as `archive.enabled` says, if not given.
         archive: bool, Reload;
+        /// What is kept of people who have not said what they want; as `archive.default` says, if not given.
+        archive_default: String, Reload;
         /// For how many days; 0: for ever; as `archive.days` says, if not given.
         archive_days: u64, Reload;
         /// Addresses about abuse, as URIs.
@@ -383,6 +385,8 @@ section! {
         private_bytes_max: u64, Reload;
         /// Messages in a page of an archive.
         archive_page_max: u64, Reload;
+        /// Addresses that somebody may list of whom to keep messages or not.
+        archive_prefs_jids_max: u64, Reload;
         /// Output bytes a client may leave untaken.
         output_window_bytes: u64, Reload;
         /// Stanzas sent to a session with stream management and not acknowledged.
@@ -419,6 +423,8 @@ section! {
     ArchiveFile {
         /// Whether messages stay after delivery.
         enabled: bool, Reload;
+        /// What is kept of people who have not said what they want.
+        default: String, Reload;
         /// For how many days; 0: for ever.
         days: u64, Reload;
     }

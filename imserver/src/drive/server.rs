@@ -518,6 +518,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         },
         archive_domains: config.archive_domains.clone(),
         archive_page_max: l.archive_page_max,
+        archive_prefs_jids_max: l.archive_prefs_jids_max,
         ping_after: config.session.ping,
         ping_timeout: config.session.ping_answer,
         mux_lost: config.session.mux_lost,

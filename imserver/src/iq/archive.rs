@@ -1,10 +1,12 @@
-//! Questions to one's own archive, XEP-0313: the form, the page (XEP-0059), the ends. What they come to, `crate::archive` reads.
+//! Questions to one's own archive, XEP-0313: the form, the page (XEP-0059), the ends, and what is to be kept (XEP-0441). What they come
+//! to, `crate::archive` reads.
 //!
 //! Where the XEP leaves a choice: a field that we do not know is refused, or the client would take for the answer to its question
 //! what is not; totals are not counted; a range that ends before it begins is empty.
 
 use super::{Extension, IqOutcome, Request, Target, UNAVAILABLE, Wait};
 use crate::archive::Ask;
+use crate::archive::prefs::{Prefs, Unclear};
 use crate::carbons::parse_id;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -33,6 +35,16 @@ pub const METADATA: Extension = Extension {
     account_features: &[],
     get: Some(metadata),
     set: None,
+};
+
+/// XEP-0441.
+pub const PREFS: Extension = Extension {
+    name: "prefs",
+    ns: ns::MAM,
+    server_features: &[],
+    account_features: &[],
+    get: Some(prefs),
+    set: Some(set_prefs),
 };
 
 /// What an account with an archive announces.
@@ -82,6 +94,33 @@ fn metadata(request: &Request<'_>, _: Child<'_>) -> IqOutcome {
         |refusal| refusal,
         |owner| IqOutcome::Read(Wait::ArchiveEnds(owner)),
     )
+}
+
+fn prefs(request: &Request<'_>, _: Child<'_>) -> IqOutcome {
+    owner(request).map_or_else(|refusal| refusal, |_| IqOutcome::ArchivePrefs)
+}
+
+/// XEP-0441 §2.1: the answer is what applies from now on.
+fn set_prefs(request: &Request<'_>, prefs: Child<'_>) -> IqOutcome {
+    if let Err(refusal) = owner(request) {
+        return refusal;
+    }
+    let refused = |condition, text| IqOutcome::Error(condition, Some(text));
+    match Prefs::parse(&prefs.tree(), request.context.archive_prefs_jids_max) {
+        Ok(prefs) => IqOutcome::WriteArchivePrefs {
+            reply: request.result(Some(&prefs.to_node())),
+            prefs: Box::new(prefs),
+        },
+        Err(Unclear::Default) => refused(
+            StanzaError::BadRequest,
+            "The default is `always`, `never` or `roster`",
+        ),
+        Err(Unclear::Address) => refused(StanzaError::JidMalformed, "There is no such address"),
+        Err(Unclear::TooMany) => refused(
+            StanzaError::PolicyViolation,
+            "There are more addresses than may be listed",
+        ),
+    }
 }
 
 fn query(request: &Request<'_>, query: Child<'_>) -> IqOutcome {

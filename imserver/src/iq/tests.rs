@@ -90,6 +90,7 @@ impl Asked {
                 services: &[],
                 archive: true,
                 archive_page_max: 50,
+                archive_prefs_jids_max: 3,
                 vcard_bytes_max: 200,
                 private_element_bytes_max: 100,
                 now_unix_ms: 1_163_959_115_999,
@@ -210,6 +211,26 @@ fn who_may_ask_what_is_a_table() {
             "set",
             "<query xmlns='jabber:iq:private'><a xmlns='x'>1</a></query>",
             ["service-unavailable", "?", "forbidden", "forbidden"],
+        ),
+        (
+            "get",
+            "<prefs xmlns='urn:xmpp:mam:2'/>",
+            [
+                "service-unavailable",
+                "?",
+                "forbidden",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "set",
+            "<prefs xmlns='urn:xmpp:mam:2' default='never'/>",
+            [
+                "service-unavailable",
+                "?",
+                "forbidden",
+                "service-unavailable",
+            ],
         ),
         (
             "get",

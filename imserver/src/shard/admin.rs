@@ -68,6 +68,7 @@ impl Shard {
                     user.roster = None;
                     user.audience = None;
                     (user.greeted, user.motd) = (None, 0);
+                    user.archive_prefs = Default::default();
                 }
             }
             AdminEvent::Unswept { request, domains } => {

@@ -10,13 +10,15 @@
 //! messages (unavailable, negative priority) get copies of what happens while they are there, and nothing is kept for them.
 
 use super::message::Giving;
+use super::user::ArchivePrefs;
 use super::{After, Shard, SmallSlots};
+use crate::archive::prefs::Prefs;
 use crate::carbons::{self, Copy};
 use crate::event::*;
 use crate::routing::{self, Retention, StanzaKind};
 use bytes::Bytes;
 use store::{Append, Written};
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, Jid};
 
 /// What an account has sent, on its way into the account's own rows.
 #[derive(Debug)]
@@ -72,9 +74,56 @@ impl Shard {
         );
     }
 
-    /// Whether a message belongs to the owner's archive.
-    pub(super) fn archives(&self, owner: &BareJid, retention: Retention) -> bool {
-        retention.archives() && self.settings.archives(owner.domainpart())
+    /// Whether a message with `with` belongs to the owner's archive. `None`: the owner must be loaded to know, with its roster.
+    pub(super) fn archives(
+        &self,
+        owner: &BareJid,
+        retention: Retention,
+        with: &Jid,
+    ) -> Option<bool> {
+        let domain = self.settings.archive(owner.domainpart());
+        let Some(domain) = domain.filter(|_| retention.archives()) else {
+            return Some(false);
+        };
+        let user = self.users.get(owner)?;
+        let kept = match &user.archive_prefs {
+            ArchivePrefs::Unknown => return None,
+            ArchivePrefs::OfDomain => Prefs::of_domain(domain.default).keeps(with),
+            ArchivePrefs::Own(prefs) => prefs.keeps(with),
+        };
+        kept.or_else(|| {
+            let contact = with.bare();
+            let own = user.roster.as_ref()?.item(&contact).is_some();
+            Some(own || self.groups.view.shares_group(owner, &contact))
+        })
+    }
+
+    /// What the owner wants kept, if that is known.
+    pub(super) fn archive_prefs(&self, owner: &BareJid) -> Option<Prefs> {
+        let domain = self.settings.archive(owner.domainpart())?;
+        match &self.users.get(owner)?.archive_prefs {
+            ArchivePrefs::Unknown => None,
+            ArchivePrefs::OfDomain => Some(Prefs::of_domain(domain.default)),
+            ArchivePrefs::Own(prefs) => Some((**prefs).clone()),
+        }
+    }
+
+    /// Whether what an account sends there may be kept for it. What it sends to itself is kept and copied as what it receives; what
+    /// goes nowhere was not sent.
+    fn is_sent(&self, account: &BareJid, to: &Jid) -> bool {
+        to.bare_str() != account.as_str()
+            && to.localpart().is_some()
+            && self.settings.serves(to.domainpart())
+    }
+
+    /// A message of this account cannot be sent on before it is loaded: nobody knows whether it is to be kept.
+    pub(super) fn must_know_prefs(
+        &self,
+        account: &BareJid,
+        retention: Retention,
+        to: &Jid,
+    ) -> bool {
+        self.is_sent(account, to) && self.archives(account, retention, to).is_none()
     }
 
     /// What goes out with a row: an archived one says its id.
@@ -90,14 +139,10 @@ impl Shard {
             return;
         };
         let account = stanza.from.bare();
-        // What an account sends to itself is kept and copied as what it receives; what goes nowhere was not sent.
-        if stanza.to.bare_str() == account.as_str()
-            || stanza.to.localpart().is_none()
-            || !self.settings.serves(stanza.to.domainpart())
-        {
+        if !self.is_sent(&account, &stanza.to) {
             return;
         }
-        let archive = self.archives(&account, stanza.retention);
+        let archive = self.archives(&account, stanza.retention, &stanza.to) == Some(true);
         let by = self.session(slot).name;
         let targets = match copies {
             true => self.copy_targets(&account, by),

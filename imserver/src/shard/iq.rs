@@ -98,6 +98,34 @@ impl Shard {
                     },
                 );
             }
+            IqOutcome::ArchivePrefs => match self.archive_prefs(&account) {
+                Some(prefs) => {
+                    let reply = request.result(Some(&prefs.to_node()));
+                    self.send_stanza(slot, reply);
+                    self.session(slot).done(number);
+                }
+                None => self.pause_for_roster(slot, number, element),
+            },
+            IqOutcome::WriteArchivePrefs { prefs, reply } => {
+                let failure = request.error(StanzaError::ResourceConstraint, None);
+                let write = self.write(Write::Store(store::Write::ArchivePrefs {
+                    owner: account,
+                    prefs: Some(prefs.to_bytes()),
+                }));
+                let generation = self.generation(slot);
+                self.after(
+                    write,
+                    After::ArchivePrefs {
+                        slot,
+                        generation,
+                        number,
+                        account: from.bare(),
+                        prefs,
+                        reply,
+                        failure: failure.unwrap_or_default(),
+                    },
+                );
+            }
             IqOutcome::WritePrivate { elements, reply } => {
                 let too_much = Some("the account keeps as much as it may");
                 let too_much = request.error(StanzaError::PolicyViolation, too_much);
@@ -187,6 +215,8 @@ impl Shard {
             // Only one's own account is changed, and that goes by `own_iq`.
             IqOutcome::WriteVCard { .. }
             | IqOutcome::WritePrivate { .. }
+            | IqOutcome::ArchivePrefs
+            | IqOutcome::WriteArchivePrefs { .. }
             | IqOutcome::RosterGet { .. }
             | IqOutcome::RosterSet(_)
             | IqOutcome::Carbons(_) => {
@@ -384,8 +414,9 @@ fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> C
     Context {
         rights: Rights::NONE,
         services: &[],
-        archive: settings.archives(asked.domainpart()),
+        archive: settings.archive(asked.domainpart()).is_some(),
         archive_page_max: settings.archive_page_max,
+        archive_prefs_jids_max: settings.archive_prefs_jids_max,
         vcard_bytes_max: settings.vcard_bytes_max,
         private_element_bytes_max: settings.private_element_bytes_max,
         now_unix_ms: now.unix_ms,

@@ -48,12 +48,23 @@ impl Shard {
         // Presence never loads an entity (DESIGN §4); nothing else can be decided without knowing that there is one.
         if !known && matches!(stanza.kind, StanzaKind::Presence(_)) {
             self.done(stanza.token);
-        } else if !known || self.must_know_audience(&stanza, &account) {
+        } else if !known
+            || self.must_know_audience(&stanza, &account)
+            || self.must_know_wishes(&stanza, &account)
+        {
             self.load(&account);
             self.queue_for(&account, Queued::Stanza(stanza));
         } else {
             self.stanza_for_user(stanza, &account);
         }
+    }
+
+    /// Whether the message is to stay in the account's archive is not known.
+    fn must_know_wishes(&self, stanza: &Routed, account: &BareJid) -> bool {
+        matches!(stanza.kind, StanzaKind::Message(_))
+            && self
+                .archives(account, stanza.retention, &stanza.from)
+                .is_none()
     }
 
     /// Who asks must be known to share presence or not (RFC 6121 §8.5.3.1), and of this account that is not known: nobody has been
@@ -145,7 +156,7 @@ impl Shard {
     }
 
     fn store_message(&mut self, stanza: Box<Routed>, account: &BareJid) {
-        let archive = self.archives(account, stanza.retention);
+        let archive = self.archives(account, stanza.retention, &stanza.from) == Some(true);
         let settings = self.settings.clone();
         let len = stanza.bytes.len();
         let time_ms = self.now.unix_ms;

@@ -2,8 +2,9 @@
 //!
 //! Owns: loading and unloading of the roster. Decides nothing: `subscription` and `roster` do.
 
-use super::user::{Loading, Queued, User};
+use super::user::{ArchivePrefs, Loading, Queued, User};
 use super::{After, Shard};
+use crate::archive::prefs::Prefs;
 use crate::event::*;
 use crate::iq::roster::Set;
 use crate::presence;
@@ -161,6 +162,21 @@ impl Shard {
         };
         let exists = data.is_some() || !user.sessions.is_empty();
         user.exists = exists;
+        // What was read may be older than what is known here.
+        if matches!(user.archive_prefs, ArchivePrefs::Unknown) {
+            let stored = data.as_ref().and_then(|d| d.archive_prefs.as_ref());
+            let prefs = stored.map(|bytes| Prefs::of_bytes(bytes));
+            if matches!(prefs, Some(None)) {
+                tracing::warn!(
+                    account = account.as_str(),
+                    "what is to be kept in an archive cannot be read; the domain's default holds"
+                );
+            }
+            user.archive_prefs = match prefs.flatten() {
+                Some(prefs) => ArchivePrefs::Own(Box::new(prefs)),
+                None => ArchivePrefs::OfDomain,
+            };
+        }
         if let Some(data) = data {
             user.pending = data.pending;
             user.pending_bytes = data.pending_bytes;

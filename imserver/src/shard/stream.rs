@@ -212,6 +212,12 @@ impl Shard {
             StanzaKind::Iq(t) => self.client_iq(slot, number, element, t, to),
             StanzaKind::Message(t) => {
                 let retention = routing::retention(t, &element);
+                let account = self.account_of(slot);
+                if let (Some(to), Some(account)) = (&to, account)
+                    && self.must_know_prefs(&account, retention, to)
+                {
+                    return self.pause_for_roster(slot, number, element);
+                }
                 self.send_on(slot, number, &element, kind, to, retention);
             }
         }

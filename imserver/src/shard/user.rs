@@ -4,6 +4,7 @@
 //! addresses the account's presence goes to.
 //! Never: exists in two places; is loaded by presence or probes.
 
+use crate::archive::prefs::Prefs;
 use crate::event::{Routed, Subscription, Token};
 use crate::roster::Roster;
 use std::collections::{BTreeMap, VecDeque};
@@ -109,6 +110,18 @@ impl Queued {
     }
 }
 
+/// What an account wants kept in its archive.
+#[derive(Debug, Default)]
+pub enum ArchivePrefs {
+    /// That has not been read.
+    #[default]
+    Unknown,
+    /// What its domain keeps.
+    OfDomain,
+    /// This.
+    Own(Box<Prefs>),
+}
+
 /// A load under way.
 #[derive(Debug)]
 pub struct Loading {
@@ -158,6 +171,8 @@ pub struct User {
     pub greeted: Option<bool>,
     /// Number of the last message of the day that they were told, as far as known.
     pub motd: u64,
+    /// What they want kept in their archive.
+    pub archive_prefs: ArchivePrefs,
     /// The vCard check or other reads hold it.
     pub dirty: bool,
 }
@@ -183,6 +198,7 @@ impl User {
             exists: false,
             greeted: None,
             motd: 0,
+            archive_prefs: ArchivePrefs::Unknown,
             dirty: false,
         }
     }

@@ -1,4 +1,4 @@
-//! `state.db`: accounts, rosters, subscription requests, vCards, private XML, what is kept of accounts elsewhere, who was here
+//! `state.db`: accounts, rosters, subscription requests, vCards, private XML, what archives keep, what is kept of accounts elsewhere, who was here
 //! when, values of the whole site, and the identity of the store.
 //!
 //! Written by the writer's own transaction when a batch holds such writes, never otherwise.
@@ -52,6 +52,8 @@ pub(crate) const STATE: Database = Database {
             owner TEXT NOT NULL, ns TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, xml BLOB NOT NULL,
             PRIMARY KEY (owner, ns, name)
         ) WITHOUT ROWID;
+    ", "
+        CREATE TABLE archive_prefs (owner TEXT PRIMARY KEY, prefs BLOB NOT NULL) WITHOUT ROWID;
     "],
 };
 
@@ -259,6 +261,18 @@ impl StateWriter {
                     None => self.run("DELETE FROM vcard WHERE owner = ?", [owner.as_str()])?,
                 };
             }
+            Write::ArchivePrefs { owner, prefs } => {
+                match prefs {
+                    Some(prefs) => self.run(
+                        "INSERT OR REPLACE INTO archive_prefs VALUES (?, ?)",
+                        (owner.as_str(), &prefs[..]),
+                    )?,
+                    None => self.run(
+                        "DELETE FROM archive_prefs WHERE owner = ?",
+                        [owner.as_str()],
+                    )?,
+                };
+            }
             Write::Private {
                 owner,
                 elements,
@@ -406,6 +420,7 @@ impl StateWriter {
             "request",
             "vcard",
             "private",
+            "archive_prefs",
             "overlay",
             "activity",
         ] {
@@ -545,8 +560,15 @@ impl StateReader {
                 pending: 0,
                 pending_bytes: 0,
                 activity: self.activity(owner)?,
+                archive_prefs: self.archive_prefs(owner)?,
             }))
         })
+    }
+
+    fn archive_prefs(&self, owner: &BareJid) -> Result<Option<Bytes>, StoreError> {
+        let sql = "SELECT prefs FROM archive_prefs WHERE owner = ?";
+        let prefs = self.one(sql, [owner.as_str()], |row| row.get::<_, Vec<u8>>(0))?;
+        Ok(prefs.map(Bytes::from))
     }
 
     fn roster(&self, owner: &BareJid) -> Result<Vec<RosterItem>, StoreError> {

@@ -241,6 +241,7 @@ impl SqliteWriter {
             Write::Roster { .. }
             | Write::SubscriptionRequest { .. }
             | Write::VCard { .. }
+            | Write::ArchivePrefs { .. }
             | Write::Private { .. }
             | Write::AccountPut { .. }
             | Write::AccountKeys { .. }

@@ -6,13 +6,14 @@
 use crate::breaks::Break;
 use crate::world::{Ev, Fault, UNIX_BASE_MS, World};
 use bytes::{Bytes, BytesMut};
+use imserver::archive::prefs::ByDefault;
 use imserver::event::{
     Effects, Event, LinkCommand, LinkId, Look, LookResult, LookTag, Now, Read, ReadResult, ReadTag,
     ShardId, Write,
 };
 use imserver::linkset::{HelloError, Identity, Links};
 use imserver::session::record::Record;
-use imserver::settings::Settings;
+use imserver::settings::{ArchiveDomain, Settings};
 use imserver::shard::{Shard, ShardConfig};
 use proto::frame::{BootId, Frame, ListenerKind, StoreId};
 use proto::server_side::read_hello;
@@ -107,7 +108,11 @@ impl World {
             ..Settings::default()
         };
         if self.plan.archive {
-            s.archive_domains = s.domains.clone();
+            let domains = s.domains.iter().map(|name| ArchiveDomain {
+                name: name.clone(),
+                default: ByDefault::Always,
+            });
+            s.archive_domains = domains.collect();
         }
         if self.plan.tight {
             s.output_window_bytes = 12 * 1024;
