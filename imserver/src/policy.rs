@@ -9,11 +9,18 @@
 //! allow = ["login", "save-settings"]
 //! everyone = true
 //! except_groups = ["trainees"]
+//!
+//! [[archive]]
+//! groups = ["trainees"]
+//! days = 30
 //! ```
 //!
-//! In: the text of the file; a right, a full bare JID, and which groups it is in. Out: yes, no or not known, and which line said so.
+//! In: the text of the file; a right, a full bare JID, and which groups it is in. Out: yes, no or not known, and which line said so; how
+//! long messages of somebody stay in their archive (`keep`).
 //! Never: binds a right to a localpart alone (Prosody CVE-2020-8086); allows what no line allows; names a right that
 //! nothing asks for; takes a group of which nothing is known for one that the user is not in.
+
+pub mod keep;
 
 use crate::config::reader::{Mistake, Mistakes};
 use std::path::Path;
@@ -103,11 +110,17 @@ struct Rule {
     line: usize,
     allow: bool,
     rights: Vec<Right>,
+    who: Who,
+}
+
+/// Whom a rule is for, and whom of these it is not for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Who {
     whom: Vec<Whom>,
     except: Vec<Whom>,
 }
 
-impl Rule {
+impl Who {
     /// Whether it is for the user. `None`: that depends on a group of which nothing is known.
     fn names(&self, user: &BareJid, groups: Groups<'_>) -> Option<bool> {
         let any = |list: &[Whom]| {
@@ -133,6 +146,7 @@ impl Rule {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
     rules: Vec<Rule>,
+    archives: Vec<keep::Rule>,
 }
 
 /// Whether a user is in the group of a name, as rules write it: `name`, or `directory:name`. `None`: the directory has never
@@ -226,63 +240,21 @@ impl Policy {
                     ),
                 }
             }
-            let mut whom = Vec::new();
-            if rule.everyone {
-                whom.push(Whom::Everyone);
-            }
-            for name in rule.domains {
-                match domain(&name) {
-                    Some(d) => whom.push(Whom::Domain(d)),
-                    None => mistake(line, "rule.domains", format!("{name:?} is no domain")),
-                }
-            }
-            let mut except = Vec::new();
-            for (key, names, list) in [
-                ("rule.users", rule.users, &mut whom),
-                ("rule.except_users", rule.except_users, &mut except),
-            ] {
-                for name in names {
-                    match BareJid::parse(&name)
-                        .ok()
-                        .filter(|j| j.localpart().is_some())
-                    {
-                        Some(user) => list.push(Whom::User(user)),
-                        None => {
-                            mistake(line, key, format!("{name:?} is no user: write name@domain"))
-                        }
-                    }
-                }
-            }
-            for (key, names, list) in [
-                ("rule.groups", rule.groups, &mut whom),
-                ("rule.except_groups", rule.except_groups, &mut except),
-            ] {
-                for name in names {
-                    if name.trim().is_empty() {
-                        mistake(line, key, "a group has a name".into());
-                    } else {
-                        list.push(Whom::Group(name));
-                    }
-                }
-            }
-            if whom.is_empty() {
-                mistake(
-                    line,
-                    "rule",
-                    "the rule is for nobody: give `users`, `groups`, `domains` or `everyone = true`"
-                        .into(),
-                );
-            }
+            let who = rule.who.check("rule", line, &mut mistake);
             rules.push(Rule {
                 line,
                 allow,
                 rights,
-                whom,
-                except,
+                who,
             });
         }
+        let mut archives = Vec::new();
+        for rule in written.archive {
+            let line = line_of(rule.span().start);
+            archives.push(rule.into_inner().check(line, &mut mistake));
+        }
         if mistakes.is_empty() {
-            Ok(Self { rules })
+            Ok(Self { rules, archives })
         } else {
             Err(Mistakes(mistakes))
         }
@@ -299,9 +271,12 @@ impl Policy {
                     .copied()
                     .filter(|r| r.is_ordinary())
                     .collect(),
-                whom: vec![Whom::Everyone],
-                except: Vec::new(),
+                who: Who {
+                    whom: vec![Whom::Everyone],
+                    except: Vec::new(),
+                },
             }],
+            archives: Vec::new(),
         }
     }
 
@@ -311,7 +286,7 @@ impl Policy {
         let mut doubtful: Vec<&Rule> = Vec::new();
         let mut decides: Option<&Rule> = None;
         for rule in self.rules.iter().filter(|r| r.rights.contains(&right)) {
-            match rule.names(user, groups) {
+            match rule.who.names(user, groups) {
                 Some(true) => {
                     decides = Some(rule);
                     break;
@@ -342,11 +317,16 @@ impl Policy {
 
     /// Every group that a rule names, and the line.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.rules.iter().flat_map(|r| {
-            r.whom.iter().chain(&r.except).filter_map(|w| match w {
-                Whom::Group(name) => Some((name.as_str(), r.line)),
-                _ => None,
-            })
+        let rules = self.rules.iter().map(|r| (&r.who, r.line));
+        let archives = self.archives.iter().map(|r| (&r.who, r.line));
+        rules.chain(archives).flat_map(|(who, line)| {
+            who.whom
+                .iter()
+                .chain(&who.except)
+                .filter_map(move |w| match w {
+                    Whom::Group(name) => Some((name.as_str(), line)),
+                    _ => None,
+                })
         })
     }
 
@@ -411,25 +391,130 @@ pub fn domain(text: &str) -> Option<String> {
 struct Written {
     #[serde(default)]
     rule: Vec<toml::Spanned<WrittenRule>>,
+    #[serde(default)]
+    archive: Vec<toml::Spanned<keep::Written>>,
 }
 
+/// The keys of a rule beside those that say whom it is for.
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "WrittenRuleKeys")]
 struct WrittenRule {
     allow: Option<OneOrMore>,
     deny: Option<OneOrMore>,
-    #[serde(default)]
+    who: WrittenWho,
+}
+
+/// Declares a table of the file: its own keys, and those that say whom it is for. (`serde(flatten)` would take unknown keys.)
+macro_rules! table {
+    ($keys:ident -> $name:ident { $( $key:ident : $type:ty, )* }) => {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $keys {
+            $( $key: Option<$type>, )*
+            #[serde(default)]
+            users: Vec<String>,
+            #[serde(default)]
+            groups: Vec<String>,
+            #[serde(default)]
+            domains: Vec<String>,
+            #[serde(default)]
+            everyone: bool,
+            #[serde(default)]
+            except_users: Vec<String>,
+            #[serde(default)]
+            except_groups: Vec<String>,
+        }
+
+        impl From<$keys> for $name {
+            fn from(written: $keys) -> Self {
+                Self {
+                    $( $key: written.$key, )*
+                    who: $crate::policy::WrittenWho {
+                        users: written.users,
+                        groups: written.groups,
+                        domains: written.domains,
+                        everyone: written.everyone,
+                        except_users: written.except_users,
+                        except_groups: written.except_groups,
+                    },
+                }
+            }
+        }
+    };
+}
+use table;
+
+table! {
+    WrittenRuleKeys -> WrittenRule {
+        allow: OneOrMore,
+        deny: OneOrMore,
+    }
+}
+
+/// Whom a rule is for, as it is written.
+struct WrittenWho {
     users: Vec<String>,
-    #[serde(default)]
     groups: Vec<String>,
-    #[serde(default)]
     domains: Vec<String>,
-    #[serde(default)]
     everyone: bool,
-    #[serde(default)]
     except_users: Vec<String>,
-    #[serde(default)]
     except_groups: Vec<String>,
+}
+
+impl WrittenWho {
+    fn check(self, table: &str, line: usize, mistake: &mut impl FnMut(usize, &str, String)) -> Who {
+        let key = |name: &str| format!("{table}.{name}");
+        let mut whom = Vec::new();
+        if self.everyone {
+            whom.push(Whom::Everyone);
+        }
+        for name in self.domains {
+            match domain(&name) {
+                Some(d) => whom.push(Whom::Domain(d)),
+                None => mistake(line, &key("domains"), format!("{name:?} is no domain")),
+            }
+        }
+        let mut except = Vec::new();
+        for (key, names, list) in [
+            (key("users"), self.users, &mut whom),
+            (key("except_users"), self.except_users, &mut except),
+        ] {
+            for name in names {
+                match BareJid::parse(&name)
+                    .ok()
+                    .filter(|j| j.localpart().is_some())
+                {
+                    Some(user) => list.push(Whom::User(user)),
+                    None => mistake(
+                        line,
+                        &key,
+                        format!("{name:?} is no user: write name@domain"),
+                    ),
+                }
+            }
+        }
+        for (key, names, list) in [
+            (key("groups"), self.groups, &mut whom),
+            (key("except_groups"), self.except_groups, &mut except),
+        ] {
+            for name in names {
+                if name.trim().is_empty() {
+                    mistake(line, &key, "a group has a name".into());
+                } else {
+                    list.push(Whom::Group(name));
+                }
+            }
+        }
+        if whom.is_empty() {
+            mistake(
+                line,
+                table,
+                "the rule is for nobody: give `users`, `groups`, `domains` or `everyone = true`"
+                    .into(),
+            );
+        }
+        Who { whom, except }
+    }
 }
 
 #[derive(serde::Deserialize)]

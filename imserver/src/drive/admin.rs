@@ -569,7 +569,9 @@ impl admin::Backend for Backend {
         };
         let kept = self.retention.kept();
         let kept = kept.iter().map(|(domain, days)| format!("{domain} {days}"));
-        let kept: Vec<String> = kept.collect();
+        let rules = self.retention.has_rules();
+        let rules = rules.then(|| "as the policy says".to_owned());
+        let kept: Vec<String> = kept.chain(rules).collect();
         Ok(vec![
             ("server", json!(self.name)),
             ("version", json!(env!("CARGO_PKG_VERSION"))),

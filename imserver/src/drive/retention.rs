@@ -1,11 +1,15 @@
-//! Archives do not grow for ever: a thread drops what is older than its domain keeps (`archive_days`).
+//! Archives do not grow for ever: a thread drops what is older than its domain keeps (`archive_days`), or the policy says of its owner.
 //!
-//! In: how many days each domain keeps. Out: Drop writes, a slice at a time.
+//! In: how many days each domain keeps, and rules for people and groups. Out: Drop writes, a slice at a time.
 //! Owns: when it was last looked, and how many rows have gone.
 //! Never: drops what is still to be delivered; holds up the writer by more than a slice, or reads without a bound.
 
+use super::lookups::Lookups;
+use super::sweeper::Latest;
 use super::writer::DirectWriter;
 use crate::config::Config;
+use crate::policy::Policy;
+use crate::policy::keep::Days;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -27,10 +31,27 @@ const OWNERS: usize = 200;
 
 const DAY_MS: u64 = 86_400_000;
 
+/// How long what is kept.
+#[derive(Debug, Default, Clone)]
+struct Kept {
+    domains: HashMap<String, u64>,
+    policy: Arc<Policy>,
+}
+
+/// Who is in which group.
+#[derive(Debug, Default, Clone)]
+pub struct People {
+    /// As it was found last.
+    pub latest: Latest,
+    /// Which directories domains have.
+    pub lookups: Lookups,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Retention {
-    days: Mutex<HashMap<String, u64>>,
+    kept: Mutex<Kept>,
+    people: People,
     changed: Condvar,
     dropped: AtomicU64,
 }
@@ -42,10 +63,14 @@ impl Retention {
     /// The thread could not be had.
     pub fn start(
         config: &Config,
+        people: People,
         reader: Box<dyn Reader>,
         writer: DirectWriter,
     ) -> std::io::Result<Arc<Self>> {
-        let retention = Arc::new(Self::default());
+        let retention = Arc::new(Self {
+            people,
+            ..Self::default()
+        });
         retention.configure(config);
         let its = retention.clone();
         std::thread::Builder::new()
@@ -56,7 +81,10 @@ impl Retention {
 
     /// Other days; looked at now.
     pub fn configure(&self, config: &Config) {
-        *self.days() = config.archive_days.iter().cloned().collect();
+        *self.lock() = Kept {
+            domains: config.archive_days.iter().cloned().collect(),
+            policy: Arc::new(config.policy.clone()),
+        };
         self.changed.notify_all();
     }
 
@@ -67,17 +95,37 @@ impl Retention {
 
     /// Domains that do not keep everything for ever, and for how many days they do.
     pub fn kept(&self) -> Vec<(String, u64)> {
-        let mut kept: Vec<_> = self.days().clone().into_iter().collect();
+        let mut kept: Vec<_> = self.lock().domains.clone().into_iter().collect();
         kept.sort();
         kept
     }
 
-    fn days(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.days.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Rules of the policy have a say, too.
+    pub fn has_rules(&self) -> bool {
+        self.lock().policy.says_archive_days()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait(&self, time: Duration) {
-        let _ = self.changed.wait_timeout(self.days(), time);
+        let _ = self.changed.wait_timeout(self.lock(), time);
+    }
+
+    /// For how many days an archive is kept. `None`: for ever, or nobody knows.
+    fn days_of(&self, kept: &Kept, owner: &BareJid) -> Option<u64> {
+        let membership = |group: &str| {
+            let swept = self.people.lookups.routes().site.swept();
+            let population = self.people.latest.population();
+            population.membership(owner, group, &swept)
+        };
+        let days = match kept.policy.archive_days(owner, &membership) {
+            Days::Says(days) => Some(days),
+            Days::Silent => kept.domains.get(owner.domainpart()).copied(),
+            Days::Unknown => None,
+        };
+        days.filter(|days| *days > 0)
     }
 }
 
@@ -107,15 +155,17 @@ fn round(
     let words = |e: StoreError| e.to_string();
     let mut after: Option<BareJid> = None;
     loop {
-        if retention.days().is_empty() {
+        let kept = retention.lock().clone();
+        if kept.domains.is_empty() && !kept.policy.says_archive_days() {
             return Ok(());
         }
         let owners = reader
             .archive_owners(after.as_ref(), OWNERS)
             .map_err(words)?;
         for owner in &owners {
-            let days = retention.days().get(owner.domainpart()).copied();
-            let Some(days) = days else { continue };
+            let Some(days) = retention.days_of(&kept, owner) else {
+                continue;
+            };
             let end_ms = now_ms.saturating_sub(days.saturating_mul(DAY_MS));
             purge(owner, end_ms, reader, &mut |write| {
                 let rows = match &write {
@@ -171,6 +221,29 @@ mod tests {
     use super::*;
     use store::model::Model;
     use store::{Append, Engine as _};
+
+    #[test]
+    fn a_rule_comes_before_the_domain_and_zero_days_are_for_ever() {
+        let text = "[[archive]]\nusers = [\"ann@x.example\"]\ndays = 0\n\
+                    [[archive]]\nusers = [\"bob@x.example\", \"bob@y.example\"]\ndays = 7\n\
+                    [[archive]]\ngroups = [\"none\"]\ndays = 1\n";
+        let policy = Policy::parse(text, std::path::Path::new("p")).expect("no mistakes");
+        let kept = Kept {
+            domains: HashMap::from([("x.example".into(), 30)]),
+            policy: Arc::new(policy),
+        };
+        let retention = Retention::default();
+        for (owner, days) in [
+            ("ann@x.example", None),
+            ("bob@x.example", Some(7)),
+            ("bob@y.example", Some(7)),
+            ("tom@x.example", Some(30)),
+            ("tom@y.example", None),
+        ] {
+            let owner = BareJid::parse(owner).expect("a JID");
+            assert_eq!(retention.days_of(&kept, &owner), days, "{owner:?}");
+        }
+    }
 
     #[test]
     fn what_is_old_and_delivered_goes_and_the_rest_stays() {

@@ -13,7 +13,7 @@ use super::lookups::{Lookups, ReadJob, StoreReader};
 use super::questions::Questions;
 use super::queue::{Outbox, queue};
 use super::reload::Reloader;
-use super::retention::Retention;
+use super::retention::{self, Retention};
 use super::shards::{self, Outlets};
 use super::tls;
 use super::told::Told;
@@ -203,7 +203,11 @@ impl Server {
         }
         drop(write_tx);
         let link_thread = spawn("links", move || link_loop.run())?;
-        let retention = Retention::start(&config, engine.reader()?, direct.clone())?;
+        let people = retention::People {
+            latest: directories.latest().clone(),
+            lookups: directories.lookups().clone(),
+        };
+        let retention = Retention::start(&config, people, engine.reader()?, direct.clone())?;
         let ways = Ways {
             retention,
             shards: shard_queues.clone(),

@@ -12,9 +12,10 @@
 use super::message::Giving;
 use super::user::ArchivePrefs;
 use super::{After, Shard, SmallSlots};
-use crate::archive::prefs::Prefs;
+use crate::archive::prefs::{ByDefault, Prefs};
 use crate::carbons::{self, Copy};
 use crate::event::*;
+use crate::policy::keep::Keep;
 use crate::routing::{self, Retention, StanzaKind};
 use bytes::Bytes;
 use store::{Append, Written};
@@ -85,6 +86,11 @@ impl Shard {
         let Some(domain) = domain.filter(|_| retention.archives()) else {
             return Some(false);
         };
+        match self.must_keep(owner) {
+            Keep::Everything => return Some(true),
+            Keep::Nothing => return Some(false),
+            Keep::Wishes => {}
+        }
         let user = self.users.get(owner)?;
         let kept = match &user.archive_prefs {
             ArchivePrefs::Unknown => return None,
@@ -98,9 +104,20 @@ impl Shard {
         })
     }
 
-    /// What the owner wants kept, if that is known.
+    /// What the policy says of the owner's archive.
+    pub(super) fn must_keep(&self, owner: &BareJid) -> Keep {
+        let groups = |group: &str| self.membership(owner, group);
+        self.settings.policy.archive_keeps(owner, &groups)
+    }
+
+    /// What is kept for the owner, if that is known.
     pub(super) fn archive_prefs(&self, owner: &BareJid) -> Option<Prefs> {
         let domain = self.settings.archive(owner.domainpart())?;
+        match self.must_keep(owner) {
+            Keep::Everything => return Some(Prefs::of_domain(ByDefault::Always)),
+            Keep::Nothing => return Some(Prefs::of_domain(ByDefault::Never)),
+            Keep::Wishes => {}
+        }
         match &self.users.get(owner)?.archive_prefs {
             ArchivePrefs::Unknown => None,
             ArchivePrefs::OfDomain => Some(Prefs::of_domain(domain.default)),

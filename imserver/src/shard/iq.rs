@@ -4,6 +4,7 @@ use super::{After, Shard, WaitingIq};
 use crate::admin::adhoc::Outcome;
 use crate::event::*;
 use crate::iq::{self, Context, Found, IqOutcome, Request, Target, Wait};
+use crate::policy::keep::Keep;
 use crate::policy::{Right, Rights};
 use crate::routing::{IqType, Retention, StanzaKind};
 use crate::settings::Settings;
@@ -48,6 +49,12 @@ impl Shard {
         let mut outcome = iq::dispatch(&request);
         if outcome.saves() && !self.may(&account, Right::SaveSettings) {
             outcome = IqOutcome::Error(StanzaError::NotAllowed, None);
+        }
+        // XEP-0441 §2.1.
+        let wishes = matches!(outcome, IqOutcome::WriteArchivePrefs { .. });
+        if wishes && self.must_keep(&account) != Keep::Wishes {
+            let text = "What is kept here is not for you to say";
+            outcome = IqOutcome::Error(StanzaError::NotAllowed, Some(text));
         }
         match outcome {
             IqOutcome::Reply(bytes) => {

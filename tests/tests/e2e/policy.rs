@@ -71,3 +71,61 @@ fn login_save_settings_and_watch_presence_are_refused_and_granted() {
     );
     site.login(Transport::Plain, &juliet).unwrap();
 }
+
+/// `[[archive]]`: what is kept for somebody, whatever they want, changes with the policy.
+#[test]
+fn the_policy_says_what_archives_keep() {
+    let (romeo, juliet) = (Account::new("romeo"), Account::new("juliet"));
+    let mut site = Site::init(&Plan::default()).unwrap();
+    let on = site.set("imserver.toml", "[[domain]]", "archive", "true");
+    on.unwrap();
+    site.start_server().unwrap();
+    site.start_mux().unwrap();
+    site.add_accounts(&[romeo.clone(), juliet.clone()]).unwrap();
+    site.await_clients().unwrap();
+    let ordinary = "[[rule]]\nallow = [\"login\", \"save-settings\"]\neveryone = true\n";
+    let archive = |user: &str, keep: &str| {
+        format!("[[archive]]\nusers = [\"{user}@localhost\"]\nkeep = \"{keep}\"\n")
+    };
+    let nothing = archive("juliet", "nothing");
+    let everything = archive("romeo", "everything");
+    rules(&mut site, &format!("{ordinary}{nothing}{everything}"));
+    let mut r = site.login(Transport::Plain, &romeo).unwrap();
+    let mut j = site.login(Transport::Plain, &juliet).unwrap();
+    j.available().unwrap();
+
+    let wish = |default: &str| format!("<prefs xmlns='urn:xmpp:mam:2' default='{default}'/>");
+    let shown = |client: &mut Client, id: &str| {
+        let prefs = "<prefs xmlns='urn:xmpp:mam:2'/>";
+        let answer = client.request("get", id, None, prefs).unwrap();
+        let prefs = answer.child("prefs").expect("the wishes");
+        prefs.attr("default").expect("a default").to_owned()
+    };
+    assert_eq!(shown(&mut r, "g1"), "always");
+    assert_eq!(shown(&mut j, "g1"), "never");
+    let refused = set(&mut r, "s1", &wish("never"));
+    assert_eq!(refused.as_deref(), Some("not-allowed"));
+    let refused = set(&mut j, "s1", &wish("always"));
+    assert_eq!(refused.as_deref(), Some("not-allowed"));
+
+    let sends = |r: &mut Client, j: &mut Client, id: &str| {
+        let to = "juliet@localhost";
+        let message = format!("<message to='{to}' type='chat' id='{id}'><body>x</body></message>");
+        r.send(&message).unwrap();
+        j.element_where("the message", |e| e.attr("id") == Some(id))
+            .unwrap()
+    };
+    let has_archive = |client: &mut Client, id: &str| {
+        let metadata = "<metadata xmlns='urn:xmpp:mam:2'/>";
+        let answer = client.request("get", id, None, metadata).unwrap();
+        answer.child("metadata").unwrap().child("start").is_some()
+    };
+    assert!(sends(&mut r, &mut j, "m1").child("stanza-id").is_none());
+    assert!(has_archive(&mut r, "e1") && !has_archive(&mut j, "e1"));
+
+    rules(&mut site, ordinary);
+    assert_eq!(set(&mut r, "s2", &wish("never")), None);
+    assert_eq!(shown(&mut j, "g2"), "always");
+    assert!(sends(&mut r, &mut j, "m2").child("stanza-id").is_some());
+    assert!(has_archive(&mut j, "e2"));
+}
