@@ -67,6 +67,8 @@ pub struct Config {
     pub registration: Vec<String>,
     /// Those of them in which requests for subscriptions are approved by the server.
     pub autosubscribe: Vec<String>,
+    /// Accounts that are told what their people report.
+    pub reports_to: HashMap<String, Vec<xmpp::jid::BareJid>>,
     /// How those who run them are reached.
     pub contacts: crate::settings::Contacts,
     /// Directory of the database.
@@ -352,6 +354,8 @@ limits! {
     private_element_bytes_max: 131_072, 1_024..=1_048_576;
     /// Bytes of all elements that one account has there; more are refused with `policy-violation`.
     private_bytes_max: 524_288, 1_024..=16_777_216;
+    /// Addresses that one account may block.
+    blocklist_items_max: 1_000, 10..=10_000;
     /// Messages in a page of an archive.
     archive_page_max: 250, 10..=1_000;
     /// Addresses that somebody may list of whom to keep messages or not.

@@ -8,6 +8,7 @@
 //! of other shards. Out: commands for the links, writes, reads, look-ups, messages for other shards.
 //! Never: a sender waits for a receiver. Every arrow is a message.
 
+use crate::blocking::Blocklist;
 use bytes::Bytes;
 use directory::backend::{Card, Registration, SearchAnswer, SearchQuery};
 use directory::population::Group;
@@ -301,6 +302,20 @@ pub struct PresenceFan {
     pub available: bool,
     /// It goes to the members of these groups, too.
     pub groups: Vec<Arc<Group>>,
+    /// But not to whom `from` has blocked.
+    pub but: Blocklist,
+    /// And, if given, only to whom these entries name.
+    pub only: Option<Blocklist>,
+}
+
+impl PresenceFan {
+    /// It is not for this resource.
+    pub fn passes_by(&self, to: &FullJid) -> bool {
+        let names = |list: &Blocklist| {
+            !list.is_empty() && list.blocks(&self.from.bare(), &Jid::Full(to.clone()))
+        };
+        names(&self.but) || self.only.as_ref().is_some_and(|only| !names(only))
+    }
 }
 
 /// A presence of type subscribe, subscribed, unsubscribe or unsubscribed.

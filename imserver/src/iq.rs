@@ -8,6 +8,7 @@
 //! To add an extension: one file in this folder with an [`Extension`], one line in [`EXTENSIONS`].
 
 pub mod archive;
+pub mod blocking;
 mod carbons;
 mod commands;
 mod disco;
@@ -39,6 +40,9 @@ pub const EXTENSIONS: &[&Extension] = &[
     &archive::QUERY,
     &archive::METADATA,
     &archive::PREFS,
+    &blocking::BLOCKLIST,
+    &blocking::BLOCK,
+    &blocking::UNBLOCK,
     &carbons::ENABLE,
     &carbons::DISABLE,
     &commands::COMMAND,
@@ -124,6 +128,8 @@ pub struct Context<'a> {
     pub vcard_bytes_max: usize,
     /// Largest element of the private XML storage, bytes.
     pub private_element_bytes_max: usize,
+    /// Addresses that one account may block.
+    pub blocklist_items_max: usize,
     /// The time, milliseconds since 1970 (UTC).
     pub now_unix_ms: u64,
     /// What may be asked of the directories.
@@ -194,6 +200,10 @@ pub enum IqOutcome {
     },
     /// A change of the sender's own roster; then [`Request::result`], after the write.
     RosterSet(roster::Set),
+    /// Whom the sender's account has blocked; the session hears of changes from now on.
+    Blocklist,
+    /// A change of whom it has blocked; then [`Request::result`], after the write.
+    Blocking(blocking::Change),
     /// Copies of messages for the sender's session, or none; then [`Request::result`], when the session's record says so.
     Carbons(bool),
 }

@@ -1,11 +1,12 @@
 //! The core server: links, sessions, shards, entities. Its doors speak only frames.
 //!
 //! The path of a stanza: `linkset` -> `session` -> `shard` -> `drive::writer` -> `shard` -> `linkset`.
-//! `routing`, `subscription`, `roster`, `groups`, `presence`, `iq` decide and know nothing of shards; `shard` carries out; `drive` is
-//! threads and sockets.
+//! `routing`, `subscription`, `roster`, `groups`, `blocking`, `presence`, `iq` decide and know nothing of shards; `shard` carries out;
+//! `drive` is threads and sockets.
 
 pub mod admin;
 pub mod archive;
+pub mod blocking;
 pub mod carbons;
 pub mod certificate;
 pub mod config;

@@ -440,6 +440,11 @@ pub fn recipient(stanza: &Bytes) -> Option<Jid> {
     Jid::parse(&Element::parse(stanza.clone()).ok()?.attr("to")?).ok()
 }
 
+/// Who has sent a stanza that has its `from` in place.
+pub fn sender(stanza: &Bytes) -> Option<Jid> {
+    Jid::parse(&Element::parse(stanza.clone()).ok()?.attr("from")?).ok()
+}
+
 /// A kept message with the time it was taken, XEP-0203, said by the domain `by`. One that cannot be read goes as it is.
 pub fn with_delay(stanza: &Bytes, by: &str, taken_unix_ms: u64) -> Bytes {
     let Ok(element) = Element::parse(stanza.clone()) else {

@@ -95,6 +95,10 @@ pub struct Settings {
     pub private_element_bytes_max: usize,
     /// What one account may have there, bytes.
     pub private_bytes_max: u64,
+    /// Addresses that one account may block.
+    pub blocklist_items_max: usize,
+    /// Accounts that are told what people of a domain report.
+    pub reports_to: std::collections::HashMap<String, Vec<BareJid>>,
     /// How those who run the domains are reached.
     pub contacts: Contacts,
     /// Services outside XMPP that clients are told of.
@@ -245,6 +249,8 @@ impl Default for Settings {
             vcard_bytes_max: 256 * 1024,
             private_element_bytes_max: 128 * 1024,
             private_bytes_max: 512 * 1024,
+            blocklist_items_max: 1_000,
+            reports_to: Default::default(),
             contacts: Contacts::new(),
             external_services: Vec::new(),
             people: People::default(),

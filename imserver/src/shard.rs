@@ -10,6 +10,7 @@
 mod acks;
 mod admin;
 mod archive;
+mod blocking;
 mod conn;
 mod copies;
 mod flood;
@@ -19,6 +20,7 @@ mod login;
 mod message;
 mod notices;
 mod presence;
+mod probes;
 mod recovery;
 mod register;
 mod resumption;
@@ -79,6 +81,8 @@ enum After {
     Token(Token),
     /// A roster has changed: what follows from it.
     Steps(Box<roster::Steps>),
+    /// The list of whom an account has blocked is on disk.
+    Blocking(Box<blocking::Blocking>),
     /// Acknowledgements of this session are on disk.
     Acked {
         slot: u32,
@@ -202,6 +206,8 @@ pub struct Shard {
     requests_behind: VecDeque<(u64, u32, u32)>,
     /// What accounts have sent and the disk has refused to take: written again by the tick.
     unsaved: Vec<copies::Sent>,
+    /// Reports of spam and abuse of the last hour that were passed on: when (mono ms), and whose.
+    reports: Vec<(u64, BareJid)>,
     next_iq: u64,
     /// Ended sessions whose records are kept for `mux_lost`: due time, name.
     ended: VecDeque<(u64, SessionId)>,
@@ -276,6 +282,7 @@ impl Shard {
             waiting_iqs: HashMap::default(),
             requests_behind: VecDeque::new(),
             unsaved: Vec::new(),
+            reports: Vec::new(),
             next_iq: 0,
             ended: VecDeque::new(),
             orphans_until_ms: 0,
@@ -561,6 +568,7 @@ impl Shard {
             After::Fan(fan, target) => self.fan_out(&fan, &[&target]),
             After::Token(token) => self.done(Some(token)),
             After::Steps(steps) => self.take_steps(*steps, failed),
+            After::Blocking(blocking) => self.blocklist_changed(*blocking, failed),
             After::Bound {
                 slot,
                 generation,

@@ -217,6 +217,17 @@ pub struct Outcome {
     pub steps: &'static [Step],
 }
 
+impl Outcome {
+    /// The same without anybody being told but the user's own clients, of their roster.
+    pub fn unseen(self) -> Self {
+        let pushes = self.steps.contains(&Step::Push);
+        Self {
+            steps: if pushes { &[Step::Push] } else { &[] },
+            ..self
+        }
+    }
+}
+
 /// A subscription stanza of the user to the contact. The answer to one of another's is [`inbound`].
 ///
 /// `to` is cut to the bare JID before (§3.1.2). The user's own bare JID is nobody's contact: drop the stanza.

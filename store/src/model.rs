@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, Jid};
 
 use crate::StoreError;
 use crate::position::PositionKey;
@@ -57,6 +57,7 @@ struct State {
     accounts: BTreeMap<(String, String), Account>,
     rosters: BTreeMap<BareJid, Roster>,
     requests: BTreeMap<BareJid, BTreeMap<BareJid, Bytes>>,
+    blocked: BTreeMap<BareJid, BTreeSet<Jid>>,
     vcards: BTreeMap<BareJid, Bytes>,
     /// By owner, by namespace and name.
     private: BTreeMap<BareJid, BTreeMap<(String, String), PrivateElement>>,
@@ -291,6 +292,15 @@ impl State {
                     None => requests.remove(from),
                 };
             }
+            Write::Blocklist {
+                owner,
+                block,
+                unblock,
+            } => {
+                let blocked = self.blocked.entry(owner.clone()).or_default();
+                blocked.retain(|jid| !unblock.contains(jid));
+                blocked.extend(block.iter().cloned());
+            }
             Write::VCard { owner, xml } => {
                 match xml {
                     Some(xml) => self.vcards.insert(owner.clone(), xml.clone()),
@@ -447,6 +457,7 @@ impl State {
                     self.accounts.remove(&account_key(jid)).is_some(),
                     self.rosters.remove(jid).is_some(),
                     self.requests.remove(jid).is_some_and(|r| !r.is_empty()),
+                    self.blocked.remove(jid).is_some_and(|b| !b.is_empty()),
                     self.vcards.remove(jid).is_some(),
                     self.activity.remove(jid).is_some(),
                     self.private.remove(jid).is_some_and(|p| !p.is_empty()),
@@ -548,6 +559,13 @@ impl Reader for ModelReader {
                     from: from.clone(),
                     stanza: stanza.clone(),
                 })
+                .collect(),
+            blocked: state
+                .blocked
+                .get(owner)
+                .into_iter()
+                .flatten()
+                .cloned()
                 .collect(),
             pending: pending().count() as u64,
             pending_bytes: pending().map(|row| row.payload.len() as u64).sum(),

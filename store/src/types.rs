@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use std::sync::Arc;
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, Jid};
 use xmpp::scram::ScramKeys;
 
 use crate::StoreError;
@@ -110,6 +110,16 @@ pub enum Write {
         /// The presence stanza, whole.
         stanza: Option<Bytes>,
     },
+    /// Change the list of addresses whom the owner has blocked (XEP-0191). Those it has already, or has not, are no mistake.
+    /// -> `Done`
+    Blocklist {
+        /// Whose list.
+        owner: BareJid,
+        /// Blocked from now on.
+        block: Vec<Jid>,
+        /// Not any more.
+        unblock: Vec<Jid>,
+    },
     /// Set or remove the vCard (XEP-0054). -> `Done`
     VCard {
         /// Whose.
@@ -172,7 +182,8 @@ pub enum Write {
         /// When they were made.
         made_ms: u64,
     },
-    /// Remove an account with its roster, requests, vCard, private XML, wishes about its archive, activity and what is kept beside a directory elsewhere;
+    /// Remove an account with its roster, requests, blocking list, vCard, private XML, wishes about its archive, activity and what is
+    /// kept beside a directory elsewhere;
     /// also of somebody who has only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
     /// -> `Done`, or `Failed(NotFound)` if there was nothing.
     AccountDelete {
@@ -319,6 +330,8 @@ pub struct UserData {
     pub roster: Vec<RosterItem>,
     /// Unanswered subscription requests, ordered by contact.
     pub requests: Vec<SubscriptionRequest>,
+    /// Addresses the owner has blocked, in order.
+    pub blocked: Vec<Jid>,
     /// Messages pending.
     pub pending: u64,
     /// Bytes of them: of their stanzas, and maybe of what an engine stores beside each.

@@ -11,7 +11,7 @@ use store::{
     Account, Append, ArchiveQuery, PutMode, Reader, RosterItem, StoreError, StoredRow,
     Subscription, Write, WriteError, Written,
 };
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, Jid};
 use xmpp::scram::{ScramHash, ScramKeys};
 
 macro_rules! conformance {
@@ -42,6 +42,7 @@ conformance! {
     requests_and_vcards_are_kept_and_removed
     private_elements_are_kept_and_bounded
     wishes_about_the_archive_come_with_the_user
+    a_blocking_list_is_kept_and_goes_with_its_account
     accounts_are_created_changed_and_deleted
     accounts_are_listed_in_pages
     writes_of_a_batch_see_each_other
@@ -894,6 +895,38 @@ fn private_elements_are_kept_and_bounded(store: &mut dyn Fixture) {
     let delete = [Write::AccountDelete { jid: owner }];
     assert_eq!(writer.commit(&delete).unwrap(), [Written::Done]);
     assert_eq!(read("a", "x"), None);
+    let nothing = [Written::Failed(WriteError::NotFound)];
+    assert_eq!(writer.commit(&delete).unwrap(), nothing);
+}
+
+fn a_blocking_list_is_kept_and_goes_with_its_account(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    let owner = jid("a@x.example");
+    let jids = |all: &[&str]| -> Vec<Jid> { all.iter().map(|j| Jid::parse(j).unwrap()).collect() };
+    let change = |block: &[&str], unblock: &[&str]| Write::Blocklist {
+        owner: jid("a@x.example"),
+        block: jids(block),
+        unblock: jids(unblock),
+    };
+    let mut blocked = || reader.user_data(&owner).unwrap().blocked;
+    assert!(blocked().is_empty());
+    // In an order, each once, whatever its form.
+    let first = change(&["y.example", "b@y.example", "b@y.example/r"], &[]);
+    let second = change(&["y.example/r", "b@y.example"], &["nobody@y.example"]);
+    let written = writer.commit(&[first, second]).unwrap();
+    assert_eq!(written, [Written::Done, Written::Done]);
+    let mut all = jids(&["y.example", "y.example/r", "b@y.example", "b@y.example/r"]);
+    all.sort();
+    assert_eq!(blocked(), all);
+    let less = change(&["c@y.example"], &["y.example", "b@y.example"]);
+    writer.commit(&[less]).unwrap();
+    let mut all = jids(&["y.example/r", "b@y.example/r", "c@y.example"]);
+    all.sort();
+    assert_eq!(blocked(), all);
+    let delete = [Write::AccountDelete { jid: owner.clone() }];
+    assert_eq!(writer.commit(&delete).unwrap(), [Written::Done]);
+    assert!(blocked().is_empty());
     let nothing = [Written::Failed(WriteError::NotFound)];
     assert_eq!(writer.commit(&delete).unwrap(), nothing);
 }

@@ -58,6 +58,12 @@ pub const REGISTER_FEATURE: &str = "http://jabber.org/features/iq-register";
 pub const VCARD: &str = "vcard-temp";
 /// Private XML storage, XEP-0049.
 pub const PRIVATE: &str = "jabber:iq:private";
+/// Blocking command, XEP-0191.
+pub const BLOCKING: &str = "urn:xmpp:blocking";
+/// What an error says of a stanza to somebody whom its sender has blocked, XEP-0191 §3.3.
+pub const BLOCKING_ERRORS: &str = "urn:xmpp:blocking:errors";
+/// Reports of spam and abuse, XEP-0377.
+pub const REPORTING: &str = "urn:xmpp:reporting:1";
 /// Software version, XEP-0092.
 pub const VERSION: &str = "jabber:iq:version";
 /// Entity capabilities, XEP-0115.

@@ -106,6 +106,7 @@ fn checked(
     let directory_cache = directory_cache(reader, written);
     let autosubscribe = autosubscribe(written);
     let contacts = super::contacts::contacts(reader, written);
+    let reports_to = super::contacts::reports_to(reader, written, &domains);
     let embedded = embedded_mux.is_some();
     let admin = AdminConfig {
         listen: addresses(reader, &written.admin.listen),
@@ -143,6 +144,7 @@ fn checked(
         name: name.map(|n| n.value.clone()).unwrap_or_default(),
         registration: registration(written, &domains),
         autosubscribe,
+        reports_to,
         contacts,
         domains,
         chains,

@@ -3,7 +3,8 @@
 use super::file::{DomainFile, File};
 use super::reader::Reader;
 use crate::settings::{Contact, Contacts};
-use xmpp::jid::Jid;
+use std::collections::HashMap;
+use xmpp::jid::{BareJid, Jid};
 
 /// Addresses of one kind: people are told how to reach somebody, not everybody.
 const ADDRESSES_MAX: usize = 20;
@@ -62,6 +63,49 @@ pub(super) fn contacts(reader: &mut Reader, file: &File) -> Contacts {
         }
     }
     out
+}
+
+/// Accounts of ours that are told of reports, by the domain whose people make them.
+pub(super) fn reports_to(
+    reader: &mut Reader,
+    file: &File,
+    domains: &[String],
+) -> HashMap<String, Vec<BareJid>> {
+    let mut out = HashMap::new();
+    for section in &file.domain {
+        let Some(written) = &section.reports_to else {
+            continue;
+        };
+        let addresses = &written.value.0;
+        if addresses.len() > ADDRESSES_MAX {
+            reader.wrong(
+                &written.at,
+                format!("has more than {ADDRESSES_MAX} addresses"),
+            );
+        }
+        let mut accounts: Vec<BareJid> = Vec::new();
+        for address in addresses {
+            match BareJid::parse(address) {
+                Ok(jid) if accounts.contains(&jid) => {
+                    reader.wrong(&written.at, format!("{address:?} is listed twice"));
+                }
+                Ok(jid) if jid.localpart().is_some() && serves(domains, &jid) => accounts.push(jid),
+                _ => reader.wrong(
+                    &written.at,
+                    format!("{address:?} is no account of this server: admin@example.org is one"),
+                ),
+            }
+        }
+        let name = section.name.as_ref();
+        if let Some(name) = name.and_then(|name| crate::policy::domain(&name.value)) {
+            out.insert(name, accounts);
+        }
+    }
+    out
+}
+
+fn serves(domains: &[String], jid: &BareJid) -> bool {
+    domains.iter().any(|d| d == jid.domainpart())
 }
 
 /// Whether it is a URI (RFC 3986 §3) that a client can open.

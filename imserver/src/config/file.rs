@@ -97,6 +97,8 @@ section! {
         archive_default: String, Reload;
         /// For how many days; 0: for ever; as `archive.days` says, if not given.
         archive_days: u64, Reload;
+        /// Accounts that are told of reports of spam and abuse.
+        reports_to: Strings, Reload;
         /// Addresses about abuse, as URIs.
         abuse_addresses: Strings, Reload;
         /// Addresses of the administrators, as URIs.
@@ -383,6 +385,8 @@ section! {
         private_element_bytes_max: u64, Reload;
         /// Bytes of all of one account.
         private_bytes_max: u64, Reload;
+        /// Addresses that one account may block.
+        blocklist_items_max: u64, Reload;
         /// Messages in a page of an archive.
         archive_page_max: u64, Reload;
         /// Addresses that somebody may list of whom to keep messages or not.

@@ -600,6 +600,10 @@ fn one_wrong_line_is_one_mistake() {
             "domain.abuse_addresses: \"abuse@other.example\" is no URI: mailto:",
         ),
         (
+            "[[domain]]\nname = \"other.example\"\nreports_to = [\"admin@nowhere.example\"]",
+            "domain.reports_to: \"admin@nowhere.example\" is no account of this server",
+        ),
+        (
             "[[external_service]]\nkind = \"turn\"\nport = 3478",
             "external_service.host: is missing",
         ),

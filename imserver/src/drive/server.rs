@@ -533,6 +533,8 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         external_services: config.external_services.clone(),
         private_element_bytes_max: l.private_element_bytes_max,
         private_bytes_max: l.private_bytes_max as u64,
+        blocklist_items_max: l.blocklist_items_max,
+        reports_to: config.reports_to.clone(),
         certificate_mapping: config.auth.certificate_mapping,
         policy: Arc::new(config.policy.clone()),
         swept: Arc::new(site.swept()),

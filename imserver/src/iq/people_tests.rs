@@ -46,6 +46,7 @@ fn with<T>(xml: &str, to: &str, people: &People, then: impl FnOnce(&Request<'_>)
             archive_prefs_jids_max: 3,
             vcard_bytes_max: 1_000,
             private_element_bytes_max: 1_000,
+            blocklist_items_max: 3,
             now_unix_ms: 0,
             people,
             contacts: &super::tests::CONTACTS,

@@ -4,7 +4,7 @@ use super::*;
 use roster::Set;
 use xmpp::ns;
 
-const OWN: Target = Target::Account {
+pub(super) const OWN: Target = Target::Account {
     own: true,
     may_see: true,
 };
@@ -93,6 +93,7 @@ impl Asked {
                 archive_prefs_jids_max: 3,
                 vcard_bytes_max: 200,
                 private_element_bytes_max: 100,
+                blocklist_items_max: 3,
                 now_unix_ms: 1_163_959_115_999,
                 people: &PEOPLE,
                 contacts: &CONTACTS,
@@ -104,7 +105,7 @@ impl Asked {
     }
 }
 
-fn ask(target: Target, xml: &str) -> IqOutcome {
+pub(super) fn ask(target: Target, xml: &str) -> IqOutcome {
     dispatch(&Asked::new(target, xml).request())
 }
 
@@ -223,8 +224,38 @@ fn who_may_ask_what_is_a_table() {
             ],
         ),
         (
+            "get",
+            "<blocklist xmlns='urn:xmpp:blocking'/>",
+            [
+                "service-unavailable",
+                "?",
+                "forbidden",
+                "service-unavailable",
+            ],
+        ),
+        (
             "set",
             "<prefs xmlns='urn:xmpp:mam:2' default='never'/>",
+            [
+                "service-unavailable",
+                "?",
+                "forbidden",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "set",
+            "<block xmlns='urn:xmpp:blocking'><item jid='a@b'/></block>",
+            [
+                "service-unavailable",
+                "?",
+                "forbidden",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "set",
+            "<unblock xmlns='urn:xmpp:blocking'/>",
             [
                 "service-unavailable",
                 "?",
@@ -425,9 +456,11 @@ fn the_server_announces_what_it_does() {
             "jabber:iq:search",
             "jabber:iq:version",
             "msgoffline",
+            "urn:xmpp:blocking",
             "urn:xmpp:carbons:2",
             "urn:xmpp:extdisco:2",
             "urn:xmpp:ping",
+            "urn:xmpp:reporting:1",
             "urn:xmpp:time",
             "vcard-temp",
         ]
@@ -478,6 +511,7 @@ fn features_and_handlers_agree() {
                 || (e.ns == ns::REGISTER && target == Target::Server)
                 || (e.ns == ns::VCARD && target == Target::Server)
                 || (e.ns == ns::PRIVATE && target == Target::Server)
+                || e.ns == ns::BLOCKING
                 // They are of type set.
                 || e.get.is_none()
             {

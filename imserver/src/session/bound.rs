@@ -45,6 +45,8 @@ pub struct Bound {
     pub presence_changed_unix_ms: u64,
     /// Has asked for the roster (RFC 6121 §2.2): the number of the element with the last of the answer.
     pub interested: Option<u64>,
+    /// Has asked whom its account has blocked: it hears of changes (XEP-0191 §3.3).
+    pub blocklist_asked: bool,
     /// Entities that had directed presence (RFC 6121 §4.6).
     pub directed: crate::presence::Directed,
     /// Pending messages.

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use xmpp::jid::{FullJid, Jid};
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
-const LAYOUT: u8 = 7;
+const LAYOUT: u8 = 8;
 
 /// A record as it is stored.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct Record {
     pub resumption: Option<RecordedResumption>,
     /// Has asked for the roster: the number of the element with the last of the answer.
     pub interested: Option<u64>,
+    /// Has asked whom its account has blocked.
+    pub blocklist_asked: bool,
     /// Its presence.
     pub presence: Option<Available>,
     /// When that last changed (unix ms).
@@ -131,6 +133,7 @@ impl Record {
         if let Some(element) = self.interested {
             b.put_u64(element);
         }
+        b.put_u8(u8::from(self.blocklist_asked));
         b.put_u8(match &self.presence {
             None => 0,
             Some(p) => 1 + u8::from(p.away),
@@ -187,6 +190,7 @@ impl Record {
             1 => Some(u64_of(&mut b)?),
             _ => None,
         };
+        let blocklist_asked = u8_of(&mut b)? == 1;
         let presence = u8_of(&mut b)?;
         let presence = if presence != 0 {
             Some(Available {
@@ -225,6 +229,7 @@ impl Record {
             origin_base,
             resumption,
             interested,
+            blocklist_asked,
             presence,
             presence_changed_unix_ms,
             taking_since_unix_ms,
@@ -262,6 +267,7 @@ impl Record {
             presence: self.presence,
             presence_changed_unix_ms: self.presence_changed_unix_ms,
             interested: self.interested,
+            blocklist_asked: self.blocklist_asked,
             directed: crate::presence::Directed::new(self.directed),
             flood,
             cursor: 0,
@@ -475,6 +481,7 @@ mod tests {
                 ]),
             }),
             interested: Some(9),
+            blocklist_asked: true,
             presence: Some(Available {
                 priority: -3,
                 away: true,

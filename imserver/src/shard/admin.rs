@@ -67,6 +67,7 @@ impl Shard {
                 if let Some(user) = self.users.get_mut(&account) {
                     user.roster = None;
                     user.audience = None;
+                    user.knows_blocked = false;
                     (user.greeted, user.motd) = (None, 0);
                     user.archive_prefs = Default::default();
                 }

@@ -294,6 +294,7 @@ impl Shard {
             origin_base: session.origin_base,
             resumption: session.recorded_resumption(self.now.unix_ms),
             interested: bound.interested,
+            blocklist_asked: bound.blocklist_asked,
             presence: bound.presence.clone(),
             presence_changed_unix_ms: bound.presence_changed_unix_ms,
             taking_since_unix_ms: bound.taking_since_unix_ms,

@@ -201,6 +201,12 @@ impl Shard {
                 .users
                 .get(account)
                 .is_some_and(|u| u.sessions.len() > 1);
+        if self.is_of_blocked(account, &row) {
+            // It stays, for when the block ends.
+            let bound = self.session(slot).bound_mut().expect("it was bound");
+            bound.cursor = bound.cursor.max(position);
+            return true;
+        }
         let (owed, assigned) = {
             let user = self.users.get_mut(account).expect("it has a session");
             // `last_position` stays: what has not been given out to its targets yet may be in this page, and not in theirs.

@@ -1,5 +1,6 @@
 //! IQs that the server answers, for itself or for an account: reads and writes for them. What is answered, `iq` decides.
 
+use super::blocking::Answers as BlockingAnswers;
 use super::{After, Shard, WaitingIq};
 use crate::admin::adhoc::Outcome;
 use crate::event::*;
@@ -80,9 +81,25 @@ impl Shard {
                 let reply = request.result(None);
                 self.roster_set(slot, number, &element, set, reply);
             }
-            IqOutcome::RosterGet { .. } | IqOutcome::RosterSet(_) => {
-                self.pause_for_roster(slot, number, element)
+            IqOutcome::Blocklist if self.has_roster(&account) => {
+                let list = self.blocked_by(&account).to_node();
+                let reply = request.result(Some(&list));
+                self.blocklist_asked(slot, number, reply);
             }
+            IqOutcome::Blocking(change) if self.has_roster(&account) => {
+                let error = |condition, text| request.error(condition, text).unwrap_or_default();
+                let too_long = Some("So many cannot be blocked");
+                let answers = BlockingAnswers {
+                    done: request.result(None),
+                    failure: error(StanzaError::ResourceConstraint, None),
+                    too_long: error(StanzaError::PolicyViolation, too_long),
+                };
+                self.change_blocklist(slot, number, account, change, answers);
+            }
+            IqOutcome::RosterGet { .. }
+            | IqOutcome::RosterSet(_)
+            | IqOutcome::Blocklist
+            | IqOutcome::Blocking(_) => self.pause_for_roster(slot, number, element),
             IqOutcome::WriteVCard { xml, reply } => {
                 let failure = request
                     .error(StanzaError::ResourceConstraint, None)
@@ -226,6 +243,8 @@ impl Shard {
             | IqOutcome::WriteArchivePrefs { .. }
             | IqOutcome::RosterGet { .. }
             | IqOutcome::RosterSet(_)
+            | IqOutcome::Blocklist
+            | IqOutcome::Blocking(_)
             | IqOutcome::Carbons(_) => {
                 self.bounce(stanza, StanzaError::Forbidden, None);
             }
@@ -426,6 +445,7 @@ fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> C
         archive_prefs_jids_max: settings.archive_prefs_jids_max,
         vcard_bytes_max: settings.vcard_bytes_max,
         private_element_bytes_max: settings.private_element_bytes_max,
+        blocklist_items_max: settings.blocklist_items_max,
         now_unix_ms: now.unix_ms,
         people: &settings.people,
         contacts: &settings.contacts,

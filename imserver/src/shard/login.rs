@@ -369,6 +369,7 @@ impl Shard {
             presence: None,
             presence_changed_unix_ms: 0,
             interested: None,
+            blocklist_asked: false,
             directed: Directed::default(),
             flood: Flood::Off,
             cursor: 0,

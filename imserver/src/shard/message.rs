@@ -51,6 +51,7 @@ impl Shard {
         } else if !known
             || self.must_know_audience(&stanza, &account)
             || self.must_know_wishes(&stanza, &account)
+            || self.must_know_sender(&stanza, &account)
         {
             self.load(&account);
             self.queue_for(&account, Queued::Stanza(stanza));
@@ -80,6 +81,9 @@ impl Shard {
 
     /// RFC 6121 §8 for an account that is loaded, or has sessions.
     pub(super) fn stanza_for_user(&mut self, stanza: Box<Routed>, account: &BareJid) {
+        if self.blocks(account, &stanza.from) {
+            return self.stanza_for_nobody(stanza);
+        }
         match routing::decide(&self.situation(&stanza, account, true, false)) {
             Decision::Store | Decision::Deliver { store: true, .. } => {
                 self.store_message(stanza, account)

@@ -5,13 +5,12 @@
 
 use super::user::{Gone, Queued};
 use super::{After, Shard};
+use crate::blocking::Blocklist;
 use crate::event::*;
-use crate::policy::Right;
-use crate::presence::{self, ProbeAnswer, Probed, Said};
+use crate::presence::{self, Said};
 use crate::routing::{PresenceType, Retention, StanzaKind};
 use crate::session::resumption::Kept;
 use crate::session::{Available, Flood, OutKind};
-use crate::subscription::Kind;
 use bytes::{BufMut, Bytes, BytesMut};
 use directory::population::Group;
 use foldhash::HashMap;
@@ -60,40 +59,6 @@ impl Shard {
             }
             (PresenceType::Probe | PresenceType::Error, None) => self.session(slot).done(number),
         }
-    }
-
-    /// A client probes by itself. Whom it may not see is not asked: every address of ours gives the same answer, whether it is online,
-    /// has ever been, or is nobody's (RFC 6121 §4.3.2). That leaves out what §4.6.6 grants to those who have had directed presence:
-    /// only the other side knows of that, and its answer would differ from this one in time.
-    fn own_probe(&mut self, slot: u32, number: u64, element: Element, to: Jid) {
-        let bound = self
-            .session(slot)
-            .bound()
-            .expect("only bound sessions get here");
-        let (account, target) = (bound.account.clone(), to.bare());
-        let somebody = self.settings.serves(target.domainpart())
-            && target.localpart().is_some()
-            && target != account;
-        if somebody
-            && !self.groups.view.shares_group(&account, &target)
-            && !self.watches_everybody(&account)
-        {
-            if !self.has_roster(&account) {
-                return self.pause_for_roster(slot, number, element);
-            }
-            let user = self.users.get(&account);
-            let roster = user.and_then(|u| u.roster.as_ref());
-            if !roster.is_some_and(|r| r.sees(&target)) {
-                let unsubscribed = Some(Kind::Unsubscribed.as_str());
-                let id = element.attr("id");
-                let (from, to) = (target.as_str(), account.as_str());
-                let answer = presence::stanza(unsubscribed, id.as_deref(), from, to);
-                self.send_stanza(slot, answer);
-                return self.session(slot).done(number);
-            }
-        }
-        let kind = StanzaKind::Presence(PresenceType::Probe);
-        self.send_on(slot, number, &element, kind, Some(to), Retention::Drop);
     }
 
     /// Presence without `to`: the session says how it is to everybody who may know.
@@ -238,8 +203,11 @@ impl Shard {
                 .users
                 .get(account)
                 .and_then(|u| u.roster.as_ref())
-                .map(|r| r.requests().iter().map(|q| q.stanza.clone()).collect())
-                .unwrap_or_default();
+                .map(|r| r.requests().iter())
+                .unwrap_or_default()
+                .filter(|q| !self.blocks(account, &Jid::Bare(q.from.clone())))
+                .map(|q| q.stanza.clone())
+                .collect();
             for stanza in requests {
                 self.send_stanza(slot, stanza);
             }
@@ -260,17 +228,44 @@ impl Shard {
         let Some(audience) = self.users.get(&account).and_then(|u| u.audience.as_ref()) else {
             return;
         };
-        let per_shard = self.by_home(audience.iter());
+        let blocked = |c: &&BareJid| self.blocks(&account, &Jid::Bare((*c).clone()));
+        let anybody = !self.blocked_by(&account).is_empty();
+        let per_shard = self.by_home(audience.iter().filter(|c| !(anybody && blocked(c))));
         let groups = self.groups_of(&account, everybody);
         self.fan(said, per_shard, groups);
     }
 
-    /// To contacts by the shard they are at home on, and to the members of groups wherever they are.
+    /// Those of them whom `only` names, but not those whom `but` does.
+    pub(super) fn fan_to_some(&mut self, said: &Gone, but: Blocklist, only: Option<Blocklist>) {
+        let account = said.jid.bare();
+        let Some(audience) = self.users.get(&account).and_then(|u| u.audience.as_ref()) else {
+            return;
+        };
+        let named = |c: &&BareJid| only.as_ref().is_none_or(|o| o.touches(&account, c));
+        let per_shard = self.by_home(audience.iter().filter(named));
+        let groups = self.groups_of(&account, false);
+        self.fan_but(said, per_shard, groups, but, only);
+    }
+
+    /// To contacts by the shard they are at home on, and to the members of groups wherever they are; not to whom the account has
+    /// blocked.
     pub(super) fn fan(
+        &mut self,
+        said: &Gone,
+        per_shard: HashMap<ShardId, Vec<BareJid>>,
+        groups: Vec<Arc<Group>>,
+    ) {
+        let but = self.blocked_by(&said.jid.bare());
+        self.fan_but(said, per_shard, groups, but, None);
+    }
+
+    fn fan_but(
         &mut self,
         said: &Gone,
         mut per_shard: HashMap<ShardId, Vec<BareJid>>,
         groups: Vec<Arc<Group>>,
+        but: Blocklist,
+        only: Option<Blocklist>,
     ) {
         if !groups.is_empty() {
             for shard in (0..self.shards).map(ShardId) {
@@ -283,6 +278,8 @@ impl Shard {
             suffix: said.suffix.clone(),
             available: said.available,
             groups,
+            but,
+            only,
         });
         let mut shards: Vec<(ShardId, Vec<BareJid>)> = per_shard.into_iter().collect();
         shards.sort_by_key(|(s, _)| *s);
@@ -312,12 +309,7 @@ impl Shard {
                 continue;
             };
             let said = if available {
-                Gone {
-                    jid: bound.jid.clone(),
-                    prefix: presence.prefix.clone(),
-                    suffix: presence.suffix.clone(),
-                    available: true,
-                }
+                said(&bound.jid, presence)
             } else {
                 unavailable(&bound.jid)
             };
@@ -343,7 +335,7 @@ impl Shard {
         }
     }
 
-    fn send_presence(
+    pub(super) fn send_presence(
         &mut self,
         from: &FullJid,
         to: Jid,
@@ -368,36 +360,6 @@ impl Shard {
             self.home(&stanza.to.bare()),
             ShardMsg::Stanza(Box::new(stanza)),
         );
-    }
-
-    fn probe_contacts(&mut self, slot: u32, account: &BareJid) {
-        // Its own echo may have been more than it may leave untaken: then it is gone.
-        let Some(from) = self.session(slot).bound().map(|b| Jid::Full(b.jid.clone())) else {
-            return;
-        };
-        let Some(roster) = self.users.get(account).and_then(|u| u.roster.as_ref()) else {
-            return;
-        };
-        let mut per_shard = self.by_home(roster.probed());
-        let groups = self.groups_of(account, false);
-        if !groups.is_empty() {
-            for shard in (0..self.shards).map(ShardId) {
-                per_shard.entry(shard).or_default();
-            }
-        }
-        let mut shards: Vec<(ShardId, Vec<BareJid>)> = per_shard.into_iter().collect();
-        shards.sort_by_key(|(s, _)| *s);
-        let known = self.groups.known();
-        for (shard, targets) in shards {
-            let probing = Probing {
-                from: from.clone(),
-                targets,
-                groups: groups.clone(),
-                members: Vec::new(),
-                known,
-            };
-            self.tell(shard, ShardMsg::Probe(Box::new(probing)));
-        }
     }
 
     /// Directed presence (RFC 6121 §4.6).
@@ -459,6 +421,14 @@ impl Shard {
                 self.queue_for(target, Queued::Fan(fan.clone()));
                 continue;
             }
+            if !user.knows_blocked && self.somebody_hears(target) {
+                self.load(target);
+                self.queue_for(target, Queued::Fan(fan.clone()));
+                continue;
+            }
+            let Some(user) = self.users.get_mut(target) else {
+                continue;
+            };
             if user.last_write > self.durable {
                 user.last_write = self.write_number;
                 self.after(self.write_number, After::Fan(fan.clone(), target.clone()));
@@ -469,8 +439,21 @@ impl Shard {
         self.fan_out(fan, &ready);
     }
 
+    /// Some session of the account is given presence now. After a restart what it has blocked is to be read first.
+    fn somebody_hears(&self, account: &BareJid) -> bool {
+        let restarted = self.restarted();
+        let slots = self.users.get(account).map(|u| u.sessions.iter());
+        let sessions = slots
+            .unwrap_or_default()
+            .filter_map(|&s| self.sessions.get(s as usize));
+        let mut hears = sessions.map(|s| {
+            s.bound().is_some_and(|b| b.presence.is_some()) || s.perhaps_available(restarted)
+        });
+        hears.any(|hears| hears)
+    }
+
     /// Contacts at home here, and the members of groups who are online here: each once.
-    fn with_members<'t>(
+    pub(super) fn with_members<'t>(
         &self,
         from: &BareJid,
         targets: &'t [BareJid],
@@ -501,6 +484,10 @@ impl Shard {
             let Some(user) = self.users.get(target) else {
                 continue;
             };
+            let from = || Jid::Full(fan.from.clone());
+            if !user.blocked.is_empty() && user.blocked.blocks(target, &from()) {
+                continue;
+            }
             let insert = to_attribute(target.as_str());
             let len = fan.prefix.len() + insert.len() + fan.suffix.len();
             for slot in user.sessions.clone() {
@@ -509,10 +496,9 @@ impl Shard {
                     .get_mut(slot as usize)
                     .expect("users know only live slots");
                 let may_hear = !fan.available && session.perhaps_available(restarted);
-                if session
-                    .bound()
-                    .is_none_or(|b| b.presence.is_none() && !may_hear || !b.ready)
-                {
+                if session.bound().is_none_or(|b| {
+                    b.presence.is_none() && !may_hear || !b.ready || fan.passes_by(&b.jid)
+                }) {
                     continue;
                 }
                 if let Some(key) = session.key
@@ -620,169 +606,6 @@ impl Shard {
         }
     }
 
-    /// Somebody asks how others are.
-    pub(super) fn probes(&mut self, probing: Probing) {
-        let Some(probing) = self.too_early(probing) else {
-            return;
-        };
-        let (from, asks) = (&probing.from, probing.from.bare());
-        self.probed(from, &probing.targets);
-        let named: Vec<&BareJid> = self.with_members(&asks, &probing.members, &probing.groups);
-        for member in named {
-            let online = self
-                .users
-                .get(member)
-                .is_some_and(|u| !u.sessions.is_empty());
-            if online
-                && probing.targets.binary_search(member).is_err()
-                && self.groups.view.shares_presence(member, &asks)
-            {
-                self.answer_probe(from, member);
-            }
-        }
-    }
-
-    fn probed(&mut self, from: &Jid, targets: &[BareJid]) {
-        for target in targets {
-            let Some(user) = self.users.get(target) else {
-                continue;
-            };
-            if user.sessions.is_empty() {
-                continue;
-            }
-            if user.audience.is_none() && !self.groups.view.shares_presence(target, &from.bare()) {
-                self.load(target);
-                self.queue_for(target, Queued::Probe(from.clone()));
-            } else {
-                self.answer_probe(from, target);
-            }
-        }
-    }
-
-    /// A client probes by itself, although its server does (RFC 6121 §4.3): who may not see is told so, and nothing changes.
-    /// Who has the right to watch everybody is answered as a subscriber would be.
-    pub(super) fn client_probe(&mut self, from: &Jid, target: &BareJid) {
-        let asks = from.bare();
-        let known = self.users.get(target).is_some_and(|u| u.audience.is_some());
-        let may_see = asks == *target || self.sees(target, &asks) || self.watches_everybody(&asks);
-        if !may_see && self.groups.view.shares_group(target, &asks) {
-            return self.answer_member(from, target);
-        }
-        if may_see || !known {
-            return self.probed(from, std::slice::from_ref(target));
-        }
-        let refusal = Routed {
-            kind: StanzaKind::Presence(PresenceType::Unavailable),
-            from: Jid::Bare(target.clone()),
-            to: from.clone(),
-            bytes: presence::stanza(
-                Some(Kind::Unsubscribed.as_str()),
-                None,
-                target.as_str(),
-                from.bare_str(),
-            ),
-            retention: Retention::Drop,
-            origin: None,
-            copies: false,
-            token: None,
-        };
-        self.tell(self.home(&from.bare()), ShardMsg::Stanza(Box::new(refusal)));
-    }
-
-    /// The right says so, and only of accounts of ours: what another server says of its users is no ground for it.
-    fn watches_everybody(&self, account: &BareJid) -> bool {
-        self.settings.serves(account.domainpart()) && self.may(account, Right::WatchPresence)
-    }
-
-    /// A member of a group too large for presence asks. It is answered as by directed presence of each resource, so that it hears
-    /// when that goes; but not of changes.
-    fn answer_member(&mut self, from: &Jid, target: &BareJid) {
-        let max = self.settings.directed_presence_max;
-        for slot in self.available_sessions(target) {
-            let Some(bound) = self.session(slot).bound_mut() else {
-                continue;
-            };
-            let Some(said) = bound.presence.clone() else {
-                continue;
-            };
-            let jid = bound.jid.clone();
-            let before = bound.directed.entries().len();
-            if bound.directed.available(from, false, max).is_err() {
-                continue;
-            }
-            if bound.directed.entries().len() != before {
-                self.write_record(slot);
-            }
-            self.send_presence(
-                &jid,
-                from.clone(),
-                &said.prefix,
-                &said.suffix,
-                PresenceType::Available,
-            );
-        }
-    }
-
-    pub(super) fn answer_probe(&mut self, from: &Jid, target: &BareJid) {
-        let Some(user) = self.users.get(target) else {
-            return;
-        };
-        let asks = from.bare();
-        let subscribed =
-            asks == *target || self.sees(target, &asks) || self.watches_everybody(&asks);
-        let slots = user.sessions.clone();
-        let available = slots.iter().any(|&s| {
-            self.sessions
-                .get(s as usize)
-                .and_then(|s| s.bound())
-                .is_some_and(|b| b.presence.is_some())
-        });
-        let probe = presence::Probe {
-            account_exists: user.exists,
-            subscribed,
-            local: true,
-            about: Probed::Account { available },
-        };
-        match presence::answer_probe(probe) {
-            ProbeAnswer::Each => {
-                for slot in slots {
-                    let Some(bound) = self.session(slot).bound() else {
-                        continue;
-                    };
-                    let Some(p) = bound.presence.clone() else {
-                        continue;
-                    };
-                    let jid = bound.jid.clone();
-                    self.send_presence(
-                        &jid,
-                        from.clone(),
-                        &p.prefix,
-                        &p.suffix,
-                        PresenceType::Available,
-                    );
-                }
-            }
-            ProbeAnswer::Unsubscribed => {
-                let to = from.bare();
-                let bytes = presence::stanza(
-                    Some(Kind::Unsubscribed.as_str()),
-                    None,
-                    target.as_str(),
-                    to.as_str(),
-                );
-                let s = Subscription {
-                    kind: Kind::Unsubscribed,
-                    from: target.clone(),
-                    to,
-                    bytes,
-                    token: None,
-                };
-                self.tell(self.home(&s.to), ShardMsg::Subscription(Box::new(s)));
-            }
-            ProbeAnswer::Nothing | ProbeAnswer::Unavailable | ProbeAnswer::Mere => {}
-        }
-    }
-
     // ---- the end of a session ---------------------------------------------------------------------------
 
     /// Tells everybody that a session is gone. Called while it is still bound.
@@ -821,12 +644,7 @@ impl Shard {
             return;
         };
         let said = match &bound.presence {
-            Some(p) => Gone {
-                jid: bound.jid.clone(),
-                prefix: p.prefix.clone(),
-                suffix: p.suffix.clone(),
-                available: true,
-            },
+            Some(p) => said(&bound.jid, p),
             None => unavailable(&bound.jid),
         };
         if !said.available {
@@ -855,6 +673,16 @@ impl Shard {
                 self.give_presence(slot, &Jid::Full(said.jid.clone()), own.clone());
             }
         }
+    }
+}
+
+/// What a session has said last.
+pub(super) fn said(jid: &FullJid, presence: &Available) -> Gone {
+    Gone {
+        jid: jid.clone(),
+        prefix: presence.prefix.clone(),
+        suffix: presence.suffix.clone(),
+        available: true,
     }
 }
 

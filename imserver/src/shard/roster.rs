@@ -5,6 +5,7 @@
 use super::user::{ArchivePrefs, Loading, Queued, User};
 use super::{After, Shard};
 use crate::archive::prefs::Prefs;
+use crate::blocking::Blocklist;
 use crate::event::*;
 use crate::iq::roster::Set;
 use crate::presence;
@@ -177,6 +178,13 @@ impl Shard {
                 None => ArchivePrefs::OfDomain,
             };
         }
+        if let Some(data) = &data
+            && !user.knows_blocked
+        {
+            user.blocked = Blocklist::new(data.blocked.clone());
+        }
+        // What is known here may be newer than what was read.
+        user.knows_blocked = true;
         if let Some(data) = data {
             user.pending = data.pending;
             user.pending_bytes = data.pending_bytes;
@@ -310,11 +318,20 @@ impl Shard {
         let now_ms = self.now.unix_ms;
         let approved = self.groups.view.shares_group(&account, &s.from);
         let both_ways = self.settings.autosubscribes(&s.from, &account);
+        let blocked = self.blocks(&account, &Jid::Bare(s.from.clone()));
+        if blocked && s.kind == Kind::Subscribe {
+            return self.done(s.token);
+        }
         let roster = self.user(&account).roster.as_mut().expect("just checked");
         let outcome = match s.kind {
             Kind::Subscribe if both_ways => subscription::approve_both(roster.state(&s.from)),
             Kind::Subscribe if approved => subscription::approve(roster.state(&s.from)),
             kind => subscription::inbound(roster.state(&s.from), kind),
+        };
+        let outcome = match blocked {
+            // Both rosters go on saying the same, but the stanza is neither shown nor answered (XEP-0191 §3.3).
+            true => outcome.unseen(),
+            false => outcome,
         };
         let request = (s.kind == Kind::Subscribe).then_some(&s.bytes);
         let applied = roster.apply(&s.from, outcome.state, request, now_ms);

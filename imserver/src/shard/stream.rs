@@ -3,6 +3,7 @@
 //! In: events of the stream parser. Out: stanzas on their way, answers of stream management (XEP-0198; resumption is `resumption`).
 //! Never: lets a client speak for anybody else; looks into a payload that is not for us.
 
+use super::blocking::Sending;
 use super::{After, Shard};
 use crate::carbons::{self, Copy};
 use crate::event::*;
@@ -207,6 +208,14 @@ impl Shard {
             Some(Ok(to)) => Some(to),
             Some(Err(_)) => return self.refuse(slot, number, &element, StanzaError::JidMalformed),
         };
+        match to
+            .as_ref()
+            .map_or(Sending::Goes, |to| self.sending(slot, to))
+        {
+            Sending::Goes => {}
+            Sending::Blocked => return self.refuse_blocked(slot, number, &element),
+            Sending::Unknown => return self.pause_for_roster(slot, number, element),
+        }
         match kind {
             StanzaKind::Presence(_) => self.client_presence(slot, number, element, kind, to),
             StanzaKind::Iq(t) => self.client_iq(slot, number, element, t, to),

@@ -5,6 +5,7 @@ use crate::routing::{MessageType, Retention, StanzaKind};
 
 mod acks;
 mod between;
+mod blocking;
 mod groups;
 mod notices;
 

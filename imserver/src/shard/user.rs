@@ -145,6 +145,10 @@ pub struct User {
     pub roster: Option<Box<Roster>>,
     /// The account's presence goes to these. `None`: not known (nobody has been available since the start).
     pub audience: Option<Box<[BareJid]>>,
+    /// Whom the account has blocked.
+    pub blocked: crate::blocking::Blocklist,
+    /// That has been read.
+    pub knows_blocked: bool,
     /// A load under way.
     pub loading: Option<Box<Loading>>,
     /// Pending messages that some session holds, or whose clearing is under way.
@@ -185,6 +189,8 @@ impl User {
             closing: Vec::new(),
             roster: None,
             audience: None,
+            blocked: Default::default(),
+            knows_blocked: false,
             loading: None,
             assigned: BTreeMap::new(),
             acks: Vec::new(),

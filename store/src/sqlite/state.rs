@@ -1,11 +1,11 @@
-//! `state.db`: accounts, rosters, subscription requests, vCards, private XML, what archives keep, what is kept of accounts elsewhere, who was here
-//! when, values of the whole site, and the identity of the store.
+//! `state.db`: accounts, rosters, subscription requests, blocking lists, vCards, private XML, what archives keep, what is kept of
+//! accounts elsewhere, who was here when, values of the whole site, and the identity of the store.
 //!
 //! Written by the writer's own transaction when a batch holds such writes, never otherwise.
 
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row};
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, Jid};
 use xmpp::scram::{ScramHash, ScramKeys};
 
 use super::open::{Database, Db};
@@ -54,6 +54,8 @@ pub(crate) const STATE: Database = Database {
         ) WITHOUT ROWID;
     ", "
         CREATE TABLE archive_prefs (owner TEXT PRIMARY KEY, prefs BLOB NOT NULL) WITHOUT ROWID;
+    ", "
+        CREATE TABLE blocked (owner TEXT NOT NULL, jid TEXT NOT NULL, PRIMARY KEY (owner, jid)) WITHOUT ROWID;
     "],
 };
 
@@ -252,6 +254,20 @@ impl StateWriter {
                     None => self.run("DELETE FROM request WHERE owner = ? AND contact = ?", key)?,
                 };
             }
+            Write::Blocklist {
+                owner,
+                block,
+                unblock,
+            } => {
+                for jid in unblock {
+                    let sql = "DELETE FROM blocked WHERE owner = ? AND jid = ?";
+                    self.run(sql, (owner.as_str(), jid.as_str()))?;
+                }
+                for jid in block {
+                    let sql = "INSERT OR IGNORE INTO blocked VALUES (?, ?)";
+                    self.run(sql, (owner.as_str(), jid.as_str()))?;
+                }
+            }
             Write::VCard { owner, xml } => {
                 match xml {
                     Some(xml) => self.run(
@@ -418,6 +434,7 @@ impl StateWriter {
             "roster",
             "roster_version",
             "request",
+            "blocked",
             "vcard",
             "private",
             "archive_prefs",
@@ -557,6 +574,7 @@ impl StateReader {
                     Vec::new()
                 },
                 requests: self.requests(owner)?,
+                blocked: self.blocked(owner)?,
                 pending: 0,
                 pending_bytes: 0,
                 activity: self.activity(owner)?,
@@ -626,6 +644,17 @@ impl StateReader {
                 })
             })
             .collect()
+    }
+
+    fn blocked(&self, owner: &BareJid) -> Result<Vec<Jid>, StoreError> {
+        let sql = "SELECT jid FROM blocked WHERE owner = ? ORDER BY jid";
+        let rows = self.all(sql, [owner.as_str()], |row| row.get::<_, String>(0))?;
+        let mut jids = rows
+            .iter()
+            .map(|jid| Jid::parse(jid).map_err(|_| corrupt(&self.db, "JID in a")))
+            .collect::<Result<Vec<Jid>, _>>()?;
+        jids.sort();
+        Ok(jids)
     }
 
     pub fn account(&self, jid: &BareJid) -> Result<Option<Account>, StoreError> {

@@ -240,6 +240,7 @@ impl SqliteWriter {
             Write::RetainSessions { sessions } => self.origins.retain(sessions),
             Write::Roster { .. }
             | Write::SubscriptionRequest { .. }
+            | Write::Blocklist { .. }
             | Write::VCard { .. }
             | Write::ArchivePrefs { .. }
             | Write::Private { .. }

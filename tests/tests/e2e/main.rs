@@ -11,6 +11,7 @@ mod bad_addresses;
 mod bad_inputs;
 mod bad_logins;
 mod big_directory;
+mod blocking;
 mod clients;
 mod config;
 mod demo;

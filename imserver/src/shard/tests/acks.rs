@@ -29,6 +29,7 @@ fn record(acked: Vec<u64>) -> Record {
         origin_base: 0,
         resumption: None,
         interested: None,
+        blocklist_asked: false,
         presence: None,
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,

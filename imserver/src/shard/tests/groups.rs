@@ -53,6 +53,8 @@ pub(super) struct Office {
     population: Arc<Population>,
     /// The number of the next write that is answered.
     pub(super) written: u64,
+    /// Writes fail.
+    refuses: bool,
 }
 
 impl Office {
@@ -77,6 +79,7 @@ impl Office {
             shard,
             population,
             written: 1,
+            refuses: false,
         };
         office.settle();
         // From here on it is as if there had been no restart.
@@ -122,7 +125,11 @@ impl Office {
                 }
             }
             if !effects.writes.is_empty() {
-                let results = effects.writes.iter().map(|_| Written::Done).collect();
+                let answer = match self.refuses {
+                    true => Written::Failed(store::WriteError::NotFound),
+                    false => Written::Done,
+                };
+                let results = effects.writes.iter().map(|_| answer.clone()).collect();
                 let first = self.written;
                 self.written += effects.writes.len() as u64;
                 self.shard.handle(NOW, Event::Durable { first, results });
@@ -153,6 +160,14 @@ impl Office {
         };
         self.shard.handle(NOW, Event::Input(key(n), input));
         self.settle()
+    }
+
+    /// While the disk refuses everything.
+    pub(super) fn says_refused(&mut self, name: &str, xml: &str) -> Vec<String> {
+        self.refuses = true;
+        let given = self.says(name, xml);
+        self.refuses = false;
+        given
     }
 
     pub(super) fn roster_set(&mut self, name: &str, item: &str) -> Vec<String> {
@@ -197,6 +212,7 @@ fn record(n: usize, name: &str) -> Record {
         origin_base: 0,
         resumption: None,
         interested: Some(0),
+        blocklist_asked: false,
         presence: Some(Available {
             priority: -1,
             away: false,

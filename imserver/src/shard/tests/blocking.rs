@@ -1,0 +1,120 @@
+//! Members of a group who block each other, and what a full list, a report, and a disk that refuses do.
+
+use super::groups::{Office, with};
+use super::*;
+
+fn bare(name: &str) -> BareJid {
+    BareJid::parse(&format!("{name}@localhost")).expect("an address")
+}
+
+/// Ann, Bob and Cyd share a group; Dan is to read reports.
+fn office() -> Office {
+    let settings = Settings {
+        blocklist_items_max: 3,
+        reports_to: [("localhost".to_owned(), vec![bare("dan")])].into(),
+        ..Settings::default()
+    };
+    Office::new(&[("a", "ann bob cyd")], settings)
+}
+
+fn change(office: &mut Office, who: &str, kind: &str, items: &[&str]) -> Vec<String> {
+    let items: String = items.iter().map(|i| format!("<item jid='{i}'/>")).collect();
+    office.says(
+        who,
+        &format!("<iq type='set' id='b'><{kind} xmlns='urn:xmpp:blocking'>{items}</{kind}></iq>"),
+    )
+}
+
+#[test]
+fn members_of_a_group_are_hidden_from_each_other_and_shown_again() {
+    let mut office = office();
+    let given = change(&mut office, "ann", "block", &["bob@localhost"]);
+    assert_eq!(with(&given, "type='unavailable'"), ["bob"], "{given:?}");
+    // Neither hears of the other, and Cyd of both.
+    let given = office.says("ann", "<presence ><show>away</show></presence>");
+    assert_eq!(with(&given, "<show>away"), ["ann", "cyd"], "{given:?}");
+    let given = office.says("bob", "<presence ><show>dnd</show></presence>");
+    assert_eq!(with(&given, "<show>dnd"), ["bob", "cyd"], "{given:?}");
+    // A group gives a subscription when one is asked for, but not here.
+    let given = office.says("bob", "<presence to='ann@localhost' type='subscribe'/>");
+    assert!(with(&given, "type='subscribed'").is_empty(), "{given:?}");
+    assert!(
+        with(&given, "").iter().all(|who| *who == "bob"),
+        "{given:?}"
+    );
+    let given = change(&mut office, "ann", "unblock", &["bob@localhost"]);
+    assert_eq!(with(&given, "<show>away"), ["bob"], "{given:?}");
+    assert_eq!(with(&given, "<show>dnd"), ["ann"], "{given:?}");
+}
+
+#[test]
+fn one_resource_is_blocked_alone() {
+    let mut office = office();
+    let given = change(&mut office, "ann", "block", &["bob@localhost/y"]);
+    assert!(with(&given, "type='unavailable'").is_empty(), "{given:?}");
+    let given = change(&mut office, "ann", "block", &["bob@localhost/x"]);
+    assert_eq!(with(&given, "type='unavailable'"), ["bob"], "{given:?}");
+    let given = office.says("ann", "<presence ><show>away</show></presence>");
+    assert_eq!(with(&given, "<show>away"), ["ann", "cyd"], "{given:?}");
+}
+
+#[test]
+fn a_domain_of_ours_is_everybody_there_but_the_server() {
+    let mut office = office();
+    let given = change(&mut office, "ann", "block", &["localhost"]);
+    assert_eq!(
+        with(&given, "type='unavailable'"),
+        ["bob", "cyd"],
+        "{given:?}"
+    );
+    let given = office.says(
+        "ann",
+        "<iq type='get' id='p' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>",
+    );
+    assert_eq!(with(&given, "type='result'"), ["ann"], "{given:?}");
+    let given = change(&mut office, "ann", "unblock", &[]);
+    assert_eq!(with(&given, "from='ann@localhost/x'").len(), 2, "{given:?}");
+}
+
+#[test]
+fn a_list_is_full_at_its_limit() {
+    let mut office = office();
+    let given = change(&mut office, "ann", "block", &["a@x", "b@x", "c@x"]);
+    assert_eq!(with(&given, "type='result'"), ["ann"], "{given:?}");
+    let given = change(&mut office, "ann", "block", &["d@x"]);
+    assert_eq!(with(&given, "policy-violation"), ["ann"], "{given:?}");
+    // What is on it may be said again, and less is always taken.
+    let given = change(&mut office, "ann", "block", &["c@x"]);
+    assert_eq!(with(&given, "type='result'"), ["ann"], "{given:?}");
+    change(&mut office, "ann", "unblock", &["a@x"]);
+    let given = change(&mut office, "ann", "block", &["d@x"]);
+    assert_eq!(with(&given, "type='result'"), ["ann"], "{given:?}");
+}
+
+#[test]
+fn reports_are_passed_on_so_many_in_an_hour() {
+    let mut office = office();
+    let mut stored = 0;
+    for n in 0..15 {
+        let report = "<report xmlns='urn:xmpp:reporting:1' reason='urn:xmpp:reporting:abuse'/>";
+        let xml = format!(
+            "<iq type='set' id='r{n}'><block xmlns='urn:xmpp:blocking'><item jid='bob@localhost'>{report}</item></block></iq>"
+        );
+        let before = office.shard.status.stored;
+        let given = office.says("ann", &xml);
+        assert_eq!(with(&given, "type='result'"), ["ann"], "{given:?}");
+        stored += office.shard.status.stored - before;
+    }
+    assert_eq!(stored, 10);
+}
+
+#[test]
+fn what_the_disk_refuses_is_read_again() {
+    let mut office = office();
+    let xml = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'><item jid='bob@localhost'/></block></iq>";
+    let given = office.says_refused("ann", xml);
+    assert_eq!(with(&given, "resource-constraint"), ["ann"], "{given:?}");
+    assert!(with(&given, "unavailable").is_empty(), "{given:?}");
+    let given = office.says("bob", "<message type='chat' to='ann@localhost/x'><active xmlns='http://jabber.org/protocol/chatstates'/></message>");
+    assert_eq!(with(&given, "chatstates"), ["ann"], "{given:?}");
+}
