@@ -58,8 +58,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (installs cargo-fuzz if it is not th
 bench: deps-bench release ## side by side with ejabberd and Prosody; prints the ratios of one run
 	$(CARGO) run --release -q -p isthmus-bench -- compare
 
-bench-archive: ## a page of an archive out of 1 and 10 million messages; 4 GB of disk, minutes
+bench-archive: ## a page of an archive out of 1 and 10 million messages, and what searching it costs; 4 GB of disk, minutes
 	$(CARGO) run --release -q -p isthmus-store --example archive_pages
+	$(CARGO) run --release -q -p isthmus-store --example archive_search
 
 clean:
 	$(CARGO) clean

@@ -8,6 +8,7 @@
 //! asks for the next, as it would anyway.
 
 pub mod prefs;
+pub mod text;
 
 use crate::routing::stamp;
 use bytes::Bytes;
@@ -34,6 +35,8 @@ pub struct Ask {
     pub owner: BareJid,
     /// Messages with this account, or with this resource of it.
     pub with: Option<Jid>,
+    /// Messages with these words.
+    pub text: Option<String>,
     /// Not older than this.
     pub start_ms: Option<u64>,
     /// Not newer.
@@ -62,6 +65,7 @@ impl Ask {
         Self {
             owner,
             with: None,
+            text: None,
             start_ms: None,
             end_ms: None,
             after: Vec::new(),
@@ -86,6 +90,7 @@ impl Ask {
     /// It is of a client that brings its copy of the archive up to date, and knows that there is more where it stops.
     fn synchronises(&self) -> bool {
         self.with.is_none()
+            && self.text.is_none()
             && self.end_ms.is_none()
             && self.before.is_empty()
             && self.ids.is_empty()
@@ -144,6 +149,7 @@ pub fn read(reader: &mut dyn Reader, ask: &Ask) -> Result<Answer, StoreError> {
     let mut query = ArchiveQuery {
         owner: ask.owner.clone(),
         peer: ask.with.as_ref().map(Jid::bare),
+        text: ask.text.clone(),
         start_ms: ask.start_ms,
         end_ms: ask.end_ms,
         after: ask.after.iter().copied().max(),
@@ -154,6 +160,9 @@ pub fn read(reader: &mut dyn Reader, ask: &Ask) -> Result<Answer, StoreError> {
     let mut page = match ask.with.as_ref().filter(|w| w.resourcepart().is_some()) {
         None => {
             let page = reader.archive_page(&query, ask.bytes_max)?;
+            if page.rows.is_empty() && !page.complete && ask.limit > 0 {
+                return Ok(Answer::TooMuch);
+            }
             Page {
                 rows: page.rows,
                 complete: page.complete,
@@ -185,6 +194,10 @@ fn scan(
     'pages: while scanned < SCANNED_MAX {
         let read = reader.archive_page(query, usize::MAX)?;
         scanned += read.rows.len();
+        if read.rows.is_empty() && !read.complete {
+            // More with the words wanted than the store looks at.
+            break;
+        }
         let ends = (read.rows.first(), read.rows.last());
         if let (Some(first), Some(last)) = ends {
             match query.last {
@@ -353,6 +366,7 @@ mod tests {
                     time_ms: 1_000 + n,
                     outgoing: n % 2 == 1,
                     payload: payload.into(),
+                    text: None,
                 })
             })
             .collect();

@@ -101,6 +101,8 @@ pub struct Config {
     pub archive_days_default: u64,
     /// Domains whose people's messages stay in their archives after delivery.
     pub archive_domains: Vec<crate::settings::ArchiveDomain>,
+    /// `archive.search`.
+    pub archive_search: bool,
     /// `archive.default`.
     pub archive_default: crate::archive::prefs::ByDefault,
     /// For how many days, where it is not for ever.

@@ -122,6 +122,8 @@ pub struct Context<'a> {
     pub archive: bool,
     /// Rows in a page of an archive.
     pub archive_page_max: usize,
+    /// It can be searched for words.
+    pub archive_search: bool,
     /// Addresses that somebody may list of whom to keep messages or not.
     pub archive_prefs_jids_max: usize,
     /// Largest vCard, bytes.

@@ -116,6 +116,8 @@ pub struct ArchiveDomain {
     pub name: String,
     /// What is kept of people who have not said what they want.
     pub default: crate::archive::prefs::ByDefault,
+    /// They can be searched for words.
+    pub search: bool,
 }
 
 /// A service outside XMPP (XEP-0215).
@@ -287,6 +289,11 @@ impl Settings {
     /// How messages of this domain's people are kept in their archives, if they are.
     pub fn archive(&self, domain: &str) -> Option<&ArchiveDomain> {
         self.archive_domains.iter().find(|d| d.name == domain)
+    }
+
+    /// Whether archives of this domain's people can be searched for words.
+    pub fn archive_is_searched(&self, domain: &str) -> bool {
+        self.archive(domain).is_some_and(|d| d.search)
     }
 
     /// How large a roster may become.

@@ -36,6 +36,7 @@ fn fill(engine: &SqliteEngine, rows: u64) {
                 time_ms: 1_700_000_000_000 + n * 10,
                 outgoing: n.is_multiple_of(2),
                 payload: payload.clone(),
+                text: None,
             })
         };
         let writes: Vec<Write> = (first..(first + BATCH).min(rows)).map(append).collect();

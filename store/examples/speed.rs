@@ -72,6 +72,7 @@ fn run(dir: &std::path::Path, archive: bool, batches: u64, owners: u64) -> Figur
                     time_ms: 1_700_000_000_000 + number,
                     outgoing: false,
                     payload: payload.clone(),
+                    text: None,
                 })
             })
             .collect();

@@ -13,6 +13,7 @@
 pub mod error;
 pub mod model;
 pub mod position;
+mod search;
 pub mod sessions;
 pub mod sqlite;
 pub mod traits;
@@ -24,5 +25,5 @@ pub use traits::{Engine, Reader, SessionStore, Writer};
 pub use types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Origin, Overlay,
     PendingPage, PrivateElement, PutMode, RosterItem, StoreId, StoredRow, Subscription,
-    SubscriptionRequest, UserData, Write, WriteError, Written,
+    SubscriptionRequest, Text, UserData, Write, WriteError, Written,
 };

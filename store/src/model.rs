@@ -14,6 +14,7 @@ use xmpp::jid::{BareJid, Jid};
 
 use crate::StoreError;
 use crate::position::PositionKey;
+use crate::search;
 use crate::traits::{Engine, Reader, SessionStore, Writer};
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Overlay,
@@ -609,8 +610,18 @@ impl Reader for ModelReader {
         bytes_max: usize,
     ) -> Result<PendingPage, StoreError> {
         let shared = self.0.lock()?;
+        let wanted_words = query.text.as_deref().map(search::question);
+        let has_words = |row: &Append| match &wanted_words {
+            None => true,
+            Some(None) => false,
+            Some(Some(wanted)) => row.text.as_ref().is_some_and(|text| {
+                let words = search::words(text.of(&row.payload), search::WORDS_MAX);
+                search::found(wanted, &words)
+            }),
+        };
         let wanted = |(position, row): &(&u64, &Append)| {
             row.archive
+                && has_words(row)
                 && query.peer.as_ref().is_none_or(|peer| *peer == row.peer)
                 && query.start_ms.is_none_or(|start| row.time_ms >= start)
                 && query.end_ms.is_none_or(|end| row.time_ms <= end)

@@ -22,6 +22,7 @@ mod state;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod words;
 mod writer;
 
 use std::fs::{File, TryLockError};

@@ -47,6 +47,38 @@ pub struct Append {
     pub outgoing: bool,
     /// The stanza as it goes out. Opaque to the store.
     pub payload: Bytes,
+    /// What full-text search finds an archived message by.
+    pub text: Option<Text>,
+}
+
+/// The text of a message, for full-text search: whoever writes it has parsed it, the store does not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Text {
+    /// This part of the payload, as it stands there.
+    Part {
+        /// Bytes before it.
+        start: u32,
+        /// Bytes of it.
+        len: u32,
+    },
+    /// It does not stand in the payload as it is to be read.
+    Apart(String),
+}
+
+impl Text {
+    /// Reads it. A part that is not there, or is no text, is none.
+    pub fn of<'a>(&'a self, payload: &'a [u8]) -> &'a str {
+        match self {
+            Text::Part { start, len } => {
+                let (start, len) = (*start as usize, *len as usize);
+                let part = start
+                    .checked_add(len)
+                    .and_then(|end| payload.get(start..end));
+                part.and_then(|p| std::str::from_utf8(p).ok()).unwrap_or("")
+            }
+            Text::Apart(text) => text,
+        }
+    }
 }
 
 /// One write. Each is atomic; a batch is durable as a whole when `commit` returns.
@@ -392,6 +424,10 @@ pub struct ArchiveQuery {
     pub owner: BareJid,
     /// Only messages with this peer.
     pub peer: Option<BareJid>,
+    /// Only messages whose text has each of these words, or words that begin with them; one without any word finds nothing. Of a word
+    /// that the owner uses all the time no more than some 100,000 messages are looked at in one query: then the page is not
+    /// complete, and may be empty.
+    pub text: Option<String>,
     /// Only messages at or after this time.
     pub start_ms: Option<u64>,
     /// Only messages at or before this time.
@@ -413,6 +449,7 @@ impl ArchiveQuery {
         ArchiveQuery {
             owner,
             peer: None,
+            text: None,
             start_ms: None,
             end_ms: None,
             after: None,

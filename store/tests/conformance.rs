@@ -9,7 +9,7 @@ use common::{Fixture, OnDisk, OnDiskFolded, OnModel, append, jid, keys, message,
 use store::model::Model;
 use store::{
     Account, Append, ArchiveQuery, PutMode, Reader, RosterItem, StoreError, StoredRow,
-    Subscription, Write, WriteError, Written,
+    Subscription, Text, Write, WriteError, Written,
 };
 use xmpp::jid::{BareJid, Jid};
 use xmpp::scram::{ScramHash, ScramKeys};
@@ -41,6 +41,7 @@ conformance! {
     rosters_keep_items_and_versions
     requests_and_vcards_are_kept_and_removed
     private_elements_are_kept_and_bounded
+    archived_rows_are_found_by_their_words
     wishes_about_the_archive_come_with_the_user
     a_blocking_list_is_kept_and_goes_with_its_account
     accounts_are_created_changed_and_deleted
@@ -811,6 +812,127 @@ fn requests_and_vcards_are_kept_and_removed(store: &mut dyn Fixture) {
         1
     );
     assert_eq!(reader.vcard(&jid("a@x.example")).unwrap(), None);
+}
+
+fn archived_rows_are_found_by_their_words(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let with_text = |owner: &str, peer: &str, time_ms: u64, text: Option<Text>| Append {
+        text,
+        ..archived(
+            owner,
+            peer,
+            time_ms,
+            "<body>Wherefore art thou Romeo?</body>",
+        )
+    };
+    let part = Some(Text::Part { start: 6, len: 25 });
+    let apart = |text: &str| Some(Text::Apart(text.to_owned()));
+    let (a, b) = ("a@x.example", "b@x.example");
+    let (p, q) = ("p@x.example", "q@x.example");
+    let kept = |text| with_text(a, p, 4, text);
+    let rows: Vec<Append> = vec![
+        with_text(a, p, 1, part.clone()),
+        with_text(a, q, 2, apart("romeo & Ромео")),
+        with_text(b, p, 3, part.clone()),
+        // Not archived, without a text, and with one that is not there.
+        Append {
+            archive: false,
+            ..kept(apart("romeo"))
+        },
+        kept(None),
+        kept(Some(Text::Part {
+            start: 6,
+            len: u32::MAX,
+        })),
+        with_text(a, p, 5, apart("romeos \" ' ; -- 100% * _")),
+        with_text(a, q, 6, apart("romeo again")),
+    ];
+    let at: Vec<u64> = rows
+        .into_iter()
+        .map(|row| stored(&append(&mut *writer, row)))
+        .collect();
+    drop(writer);
+    let ask = |text: &str| ArchiveQuery {
+        text: Some(text.to_owned()),
+        ..ArchiveQuery::new(jid(a), 10)
+    };
+    let all = vec![at[0], at[1], at[6], at[7]];
+    for rebuilt in [false, true, false] {
+        let mut reader = store.engine().reader().unwrap();
+        let mut found = |query: &ArchiveQuery| {
+            let page = reader.archive_page(query, usize::MAX).unwrap();
+            let rows: Vec<u64> = page.rows.iter().map(|row| row.position).collect();
+            (rows, page.complete)
+        };
+        for (text, want) in [
+            ("romeo", all.clone()),
+            ("ROM", all.clone()),
+            ("romeo thou", vec![at[0]]),
+            ("РОМЕО", vec![at[1]]),
+            ("romeos", vec![at[6]]),
+            ("100", vec![at[6]]),
+            ("body", vec![]),
+            ("\"romeo\"", all.clone()),
+            ("romeo AND juliet", vec![]),
+            ("romeo) OR (words:x", vec![]),
+            ("%", vec![]),
+            ("\"\"\"", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(found(&ask(text)), (want, true), "{text}");
+        }
+        let two = |last, after, before| ArchiveQuery {
+            limit: 2,
+            last,
+            after,
+            before,
+            ..ask("romeo")
+        };
+        for (query, want, complete) in [
+            (two(false, None, None), &all[..2], false),
+            (two(false, Some(all[0]), None), &all[1..3], false),
+            (two(false, Some(all[1]), None), &all[2..], true),
+            (two(true, None, None), &all[2..], false),
+            (two(true, None, Some(all[3])), &all[1..3], false),
+            (two(true, None, Some(all[2])), &all[..2], true),
+        ] {
+            assert_eq!(found(&query), (want.to_vec(), complete), "{query:?}");
+        }
+        let peer = Some(jid(q));
+        let talk = ArchiveQuery {
+            peer,
+            ..ask("romeo")
+        };
+        assert_eq!(found(&talk), (vec![at[1], at[7]], true));
+        let time = ArchiveQuery {
+            start_ms: Some(2),
+            end_ms: Some(5),
+            ..ask("romeo")
+        };
+        assert_eq!(found(&time), (vec![at[1], at[6]], true));
+        match rebuilt {
+            false => store.restart(),
+            true => store.restart_rebuilt(),
+        }
+    }
+    let mut writer = store.engine().writer().unwrap();
+    let positions = vec![at[1], at[6]];
+    let drop_two = Write::Drop {
+        owner: jid(a),
+        positions,
+    };
+    writer.commit(&[drop_two]).unwrap();
+    drop(writer);
+    for rebuilt in [false, true, false] {
+        let mut reader = store.engine().reader().unwrap();
+        let rows = reader.archive(&ask("romeo")).unwrap();
+        let rows: Vec<u64> = rows.iter().map(|row| row.position).collect();
+        assert_eq!(rows, [at[0], at[7]]);
+        match rebuilt {
+            false => store.restart(),
+            true => store.restart_rebuilt(),
+        }
+    }
 }
 
 fn wishes_about_the_archive_come_with_the_user(store: &mut dyn Fixture) {

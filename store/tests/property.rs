@@ -144,6 +144,7 @@ impl Pair {
                     time_ms: 1_000 + time,
                     outgoing: *peer == 0,
                     payload: Bytes::from(format!("<m{number}/>")),
+                    text: None,
                 };
                 for batch in &mut self.batches {
                     batch.push(Write::Append(append.clone()));

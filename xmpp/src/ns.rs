@@ -78,6 +78,8 @@ pub const DELAY_LEGACY: &str = "jabber:x:delay";
 pub const CARBONS: &str = "urn:xmpp:carbons:2";
 /// Message archive, XEP-0313.
 pub const MAM: &str = "urn:xmpp:mam:2";
+/// Full-text search in a message archive, XEP-0431.
+pub const FULLTEXT: &str = "urn:xmpp:fulltext:0";
 /// Unique and stable stanza ids, XEP-0359.
 pub const STANZA_ID: &str = "urn:xmpp:sid:0";
 /// Anonymous occupant ids, XEP-0421.

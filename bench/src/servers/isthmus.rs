@@ -178,6 +178,7 @@ fn fill(data: &Path, setup: &Setup) -> anyhow::Result<()> {
                     time_ms: 1_700_000_000_000 + n,
                     outgoing: (n as usize / jids.len()).is_multiple_of(2),
                     payload: payload.clone(),
+                    text: None,
                 })
             })
             .collect();

@@ -11,6 +11,11 @@ pub(super) fn enabled(file: &File) -> bool {
     file.archive.enabled.as_ref().is_some_and(|e| e.value)
 }
 
+/// Whether archives of domains that say nothing can be searched.
+pub(super) fn search(file: &File) -> bool {
+    file.archive.search.as_ref().is_some_and(|s| s.value)
+}
+
 /// What is kept of people who have not said what they want.
 pub(super) fn default(reader: &mut Reader, written: &Option<Written<String>>) -> ByDefault {
     let Some(written) = written else {
@@ -29,7 +34,7 @@ pub(super) fn domains(
     file: &File,
     default_of_all: ByDefault,
 ) -> Vec<ArchiveDomain> {
-    let all = enabled(file);
+    let (all, search_all) = (enabled(file), search(file));
     let mut out = Vec::new();
     for section in &file.domain {
         let default = match &section.archive_default {
@@ -39,7 +44,13 @@ pub(super) fn domains(
         let on = section.archive.as_ref().map_or(all, |a| a.value);
         let name = section.name.as_ref();
         if let (Some(name), true) = (name.and_then(|n| crate::policy::domain(&n.value)), on) {
-            out.push(ArchiveDomain { name, default });
+            let search = section.archive_search.as_ref();
+            let search = search.map_or_else(|| search_all, |s| s.value);
+            out.push(ArchiveDomain {
+                name,
+                default,
+                search,
+            });
         }
     }
     out

@@ -165,6 +165,7 @@ fn checked(
         session,
         archive: super::archive::enabled(written),
         archive_default,
+        archive_search: super::archive::search(written),
         archive_domains: super::archive::domains(reader, written, archive_default),
         archive_days: super::archive::days(reader, written),
         archive_days_default: written.archive.days.as_ref().map_or(0, |d| d.value),

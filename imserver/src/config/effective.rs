@@ -124,6 +124,7 @@ impl Config {
                 "archive.default",
                 format!("{:?}", self.archive_default.name()),
             ),
+            ("archive.search", self.archive_search.to_string()),
             ("archive.days", self.archive_days_default.to_string()),
             ("shards.count", self.shards.to_string()),
             ("log.filter", format!("{:?}", self.log.filter)),

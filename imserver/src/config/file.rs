@@ -95,6 +95,8 @@ section! {
         archive: bool, Reload;
         /// What is kept of people who have not said what they want; as `archive.default` says, if not given.
         archive_default: String, Reload;
+        /// Whether they can be searched for words; as `archive.search` says, if not given.
+        archive_search: bool, Reload;
         /// For how many days; 0: for ever; as `archive.days` says, if not given.
         archive_days: u64, Reload;
         /// Accounts that are told of reports of spam and abuse.
@@ -429,6 +431,8 @@ section! {
         enabled: bool, Reload;
         /// What is kept of people who have not said what they want.
         default: String, Reload;
+        /// Whether archives can be searched for words.
+        search: bool, Reload;
         /// For how many days; 0: for ever.
         days: u64, Reload;
     }

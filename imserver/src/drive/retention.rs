@@ -261,6 +261,7 @@ mod tests {
                     time_ms: n,
                     outgoing: false,
                     payload: "<message/>".into(),
+                    text: None,
                 })
             })
             .collect();

@@ -4,7 +4,7 @@
 //! Where the XEP leaves a choice: a field that we do not know is refused, or the client would take for the answer to its question
 //! what is not; totals are not counted; a range that ends before it begins is empty.
 
-use super::{Extension, IqOutcome, Request, Target, UNAVAILABLE, Wait};
+use super::{Context, Extension, IqOutcome, Request, Target, UNAVAILABLE, Wait};
 use crate::archive::Ask;
 use crate::archive::prefs::{Prefs, Unclear};
 use crate::carbons::parse_id;
@@ -50,6 +50,15 @@ pub const PREFS: Extension = Extension {
 /// What an account with an archive announces.
 pub const FEATURES: &[&str] = &[ns::MAM, ns::MAM_EXTENDED];
 
+/// And one whose archive can be searched.
+pub const SEARCH_FEATURE: &str = ns::FULLTEXT;
+
+/// XEP-0431 §3.1.
+const FULLTEXT: &str = "{urn:xmpp:fulltext:0}fulltext";
+
+/// What somebody looks for is a few words; the index is asked for each.
+const FULLTEXT_BYTES_MAX: usize = 1_024;
+
 /// Ids asked for at once: each costs a look into the index. A screen has fewer.
 const IDS_MAX: usize = 100;
 
@@ -85,6 +94,9 @@ fn form(request: &Request<'_>, _: Child<'_>) -> IqOutcome {
     let mut form = Form::of_type(FormType::Form, ns::MAM);
     for &(kind, var) in FIELDS {
         form = form.with(Field::new(kind, var, ""));
+    }
+    if request.context.archive_search {
+        form = form.with(Field::new(FieldType::TextSingle, FULLTEXT, ""));
     }
     request.reply(Node::new("query", ns::MAM).with_child(form.to_node()))
 }
@@ -128,7 +140,12 @@ fn query(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
         Ok(owner) => owner,
         Err(refusal) => return refusal,
     };
-    match parse(owner, &query.tree(), request.context.archive_page_max) {
+    let Context {
+        archive_page_max,
+        archive_search,
+        ..
+    } = request.context;
+    match parse(owner, &query.tree(), archive_page_max, archive_search) {
         Ok(ask) => IqOutcome::Read(Wait::Archive(Box::new(ask))),
         Err((condition, text)) => IqOutcome::Error(condition, Some(text)),
     }
@@ -142,7 +159,12 @@ const BAD_ID: Refusal = (
 );
 
 /// Reads a question.
-pub(crate) fn parse(owner: BareJid, query: &Node, page_max: usize) -> Result<Ask, Refusal> {
+pub(crate) fn parse(
+    owner: BareJid,
+    query: &Node,
+    page_max: usize,
+    searched: bool,
+) -> Result<Ask, Refusal> {
     let mut ask = Ask::new(owner, page_max);
     ask.queryid = query.attr("queryid").map(str::to_owned);
     if ask
@@ -160,7 +182,7 @@ pub(crate) fn parse(owner: BareJid, query: &Node, page_max: usize) -> Result<Ask
             return Err((StanzaError::BadRequest, "The form is of another type"));
         }
         for field in &form.fields {
-            filter(&mut ask, field)?;
+            filter(&mut ask, field, searched)?;
         }
     }
     if let Some(set) = query.child("set", ns::RSM) {
@@ -169,7 +191,7 @@ pub(crate) fn parse(owner: BareJid, query: &Node, page_max: usize) -> Result<Ask
     Ok(ask)
 }
 
-fn filter(ask: &mut Ask, field: &Field) -> Result<(), Refusal> {
+fn filter(ask: &mut Ask, field: &Field, searched: bool) -> Result<(), Refusal> {
     let values = || field.values.iter().filter(|v| !v.is_empty());
     let value = values().next();
     let one_id = || value.map(|v| parse_id(v).ok_or(BAD_ID)).transpose();
@@ -179,6 +201,13 @@ fn filter(ask: &mut Ask, field: &Field) -> Result<(), Refusal> {
         "with" => {
             let jid = value.map(|v| Jid::parse(v)).transpose();
             ask.with = jid.map_err(|_| (StanzaError::BadRequest, "`with` is no address"))?;
+        }
+        FULLTEXT if searched => {
+            if value.is_some_and(|v| v.len() > FULLTEXT_BYTES_MAX) {
+                let why = "The text to be found is too long";
+                return Err((StanzaError::PolicyViolation, why));
+            }
+            ask.text = value.cloned();
         }
         "start" => ask.start_ms = time(value)?,
         "end" => ask.end_ms = time(value)?,
@@ -241,7 +270,7 @@ mod tests {
         let xml = format!("<query xmlns='urn:xmpp:mam:2' queryid='q'>{inside}</query>");
         let node = Node::parse(xml.as_bytes(), "").expect("well-formed");
         let owner = BareJid::parse("juliet@localhost").expect("a JID");
-        parse(owner, &node, 50)
+        parse(owner, &node, 50, true)
     }
 
     fn form(fields: &str) -> String {
@@ -345,6 +374,16 @@ mod tests {
                 },
             ),
             (form("<field var='with'/>"), plain.clone()),
+            (form(&format!("<field var='{FULLTEXT}'/>")), plain.clone()),
+            (
+                form(&format!(
+                    "<field var='{FULLTEXT}'><value>\"one&apos; OR</value></field>"
+                )),
+                Ask {
+                    text: Some("\"one' OR".into()),
+                    ..plain.clone()
+                },
+            ),
         ] {
             assert_eq!(ask(&inside), Ok(want), "{inside}");
         }
@@ -378,6 +417,13 @@ mod tests {
                 PolicyViolation,
             ),
             (
+                form(&format!(
+                    "<field var='{FULLTEXT}'><value>{}</value></field>",
+                    "x ".repeat(5_000)
+                )),
+                PolicyViolation,
+            ),
+            (
                 form("<field var='colour'><value>red</value></field>"),
                 FeatureNotImplemented,
             ),
@@ -390,5 +436,15 @@ mod tests {
             let got = ask(&inside).map_err(|(condition, _)| condition);
             assert_eq!(got, Err(want), "{inside}");
         }
+        let owner = BareJid::parse("juliet@localhost").expect("a JID");
+        let xml = form(&format!("<field var='{FULLTEXT}'><value>x</value></field>"));
+        let xml = format!("<query xmlns='urn:xmpp:mam:2'>{xml}</query>");
+        let node = Node::parse(xml.as_bytes(), "").expect("well-formed");
+        let unknown = parse(owner, &node, 50, false).map_err(|(condition, _)| condition);
+        assert_eq!(
+            unknown,
+            Err(FeatureNotImplemented),
+            "where nothing is indexed"
+        );
     }
 }

@@ -68,6 +68,9 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
         // XEP-0359 §5: who says the ids.
         features.insert(STANZA_ID);
         features.extend(super::archive::FEATURES);
+        if request.context.archive_search {
+            features.insert(super::archive::SEARCH_FEATURE);
+        }
     }
     if commands::any(request) {
         features.insert(COMMANDS);

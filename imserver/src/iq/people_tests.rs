@@ -43,6 +43,7 @@ fn with<T>(xml: &str, to: &str, people: &People, then: impl FnOnce(&Request<'_>)
             services: &[],
             archive: false,
             archive_page_max: 50,
+            archive_search: true,
             archive_prefs_jids_max: 3,
             vcard_bytes_max: 1_000,
             private_element_bytes_max: 1_000,

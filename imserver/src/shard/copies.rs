@@ -13,6 +13,7 @@ use super::message::Giving;
 use super::user::ArchivePrefs;
 use super::{After, Shard, SmallSlots};
 use crate::archive::prefs::{ByDefault, Prefs};
+use crate::archive::text;
 use crate::carbons::{self, Copy};
 use crate::event::*;
 use crate::policy::keep::Keep;
@@ -102,6 +103,17 @@ impl Shard {
             let own = user.roster.as_ref()?.item(&contact).is_some();
             Some(own || self.groups.view.shares_group(owner, &contact))
         })
+    }
+
+    /// What an archived message of the owner is found by, where archives are searched.
+    pub(super) fn text_of(
+        &self,
+        owner: &BareJid,
+        archive: bool,
+        stanza: &Bytes,
+    ) -> Option<store::Text> {
+        let searched = archive && self.settings.archive_is_searched(owner.domainpart());
+        searched.then(|| text::of(stanza)).flatten()
     }
 
     /// What the policy says of the owner's archive.
@@ -203,6 +215,7 @@ impl Shard {
             time_ms: self.now.unix_ms,
             outgoing: true,
             payload: sent.stanza.bytes.clone(),
+            text: self.text_of(&account, sent.archive, &sent.stanza.bytes),
         };
         let number = self.write(Write::Store(store::Write::Append(append)));
         if sent.pending

@@ -441,6 +441,7 @@ fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> C
         rights: Rights::NONE,
         services: &[],
         archive: settings.archive(asked.domainpart()).is_some(),
+        archive_search: settings.archive_is_searched(asked.domainpart()),
         archive_page_max: settings.archive_page_max,
         archive_prefs_jids_max: settings.archive_prefs_jids_max,
         vcard_bytes_max: settings.vcard_bytes_max,

@@ -161,6 +161,7 @@ impl Shard {
 
     fn store_message(&mut self, stanza: Box<Routed>, account: &BareJid) {
         let archive = self.archives(account, stanza.retention, &stanza.from) == Some(true);
+        let text = self.text_of(account, archive, &stanza.bytes);
         let settings = self.settings.clone();
         let len = stanza.bytes.len();
         let time_ms = self.now.unix_ms;
@@ -189,6 +190,7 @@ impl Shard {
             time_ms,
             outgoing: false,
             payload: stanza.bytes.clone(),
+            text,
         };
         let number = self.write(Write::Store(store::Write::Append(append)));
         let user = self

@@ -10,6 +10,7 @@
 //! archive  owner, peer (0: any), first position -> block of (position, time) differences
 //! dead     first -> last: ranges of log rows to be deleted
 //! times    first position -> last position, least and greatest time of the rows in between
+//! text     position -> words of archived rows (see `words`)
 //! meta     floor: every log row up to here is folded
 //! ```
 
@@ -24,9 +25,10 @@ use super::open::{Database, Db};
 use super::record::ARCHIVE;
 use super::shared::{DeadRange, Shared, lock};
 use super::tail::{CHUNK_ROWS, Clear, FoldRow, FoldWork};
+use super::words;
 use crate::StoreError;
 
-/// The file and its schema. Full text is to be a further table here (migration 2).
+/// The file and its schema.
 pub(crate) const INDEX: Database = Database {
     name: "index.db",
     page_bytes: 4_096,
@@ -45,7 +47,7 @@ pub(crate) const INDEX: Database = Database {
             first INTEGER PRIMARY KEY, last INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL
         );
         INSERT INTO times SELECT 0, value, 0, 9223372036854775807 FROM meta WHERE key = 'floor' AND value > 0;
-    "],
+    ", words::TABLE],
 };
 
 /// Positions that one row of `times` covers, about: what a query by time may have to look through too much.
@@ -298,6 +300,7 @@ impl Indexer {
     fn write_rows(&mut self, rows: &[FoldRow]) -> Result<i64, StoreError> {
         let mut pending = 0;
         let mut entries = Vec::new();
+        let mut scratch = String::new();
         for row in rows {
             let owner = self.id(&row.owner)?;
             if row.pending {
@@ -306,6 +309,20 @@ impl Indexer {
                     "INSERT INTO pending VALUES (?, ?, ?)",
                     (row.position as i64, owner, row.archive),
                 )?;
+            }
+            if row.text {
+                // One that has gone meanwhile has no text any more.
+                let text = log::with_message(&self.log, row.position, |message| {
+                    let text = message.text.as_ref().map(|text| text.of(message.payload));
+                    words::insert(
+                        &self.index,
+                        owner,
+                        row.position,
+                        text.unwrap_or_default(),
+                        &mut scratch,
+                    )
+                })?;
+                text.transpose()?;
             }
             if row.archive {
                 let peer = self.id(&row.peer)?;
@@ -434,6 +451,7 @@ impl Indexer {
     fn fold_drops(&self, folded: &mut Folded) -> Result<(), StoreError> {
         for entry in blocks::remove(&self.index, &mut folded.drops)? {
             if entry.peer == 0 {
+                words::remove(&self.index, entry.position)?;
                 folded.dead.push((entry.position, entry.position));
             }
         }

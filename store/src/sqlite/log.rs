@@ -17,6 +17,8 @@ pub(crate) const LOG: Database = Database {
     migrations: &["
         CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
         CREATE TABLE log (position INTEGER PRIMARY KEY, row BLOB NOT NULL);
+    ", "
+        -- From here on rows may say what text they are found by: an older version would take that for the stanza.
     "],
 };
 

@@ -14,7 +14,9 @@ use super::record::{ARCHIVE, OUTGOING};
 use super::shared::lock;
 use super::state::StateReader;
 use super::tail::Found;
+use super::words::Hits;
 use crate::StoreError;
+use crate::search;
 use crate::traits::Reader;
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, ArchiveQuery, Counts, Overlay, PendingPage,
@@ -23,6 +25,10 @@ use crate::types::{
 
 /// Positions taken from the index per query.
 const PAGE: usize = 256;
+
+/// Rows with the words looked for that are looked at for a page: those of other talks, or other times, do not count for it. Some
+/// 100 ms.
+const TEXT_SCANNED_MAX: usize = 100_000;
 
 /// See the module.
 pub(crate) struct SqliteReader {
@@ -96,6 +102,105 @@ impl SqliteReader {
             .map(|row| row.map(|position| position as u64));
         rows.collect::<rusqlite::Result<_>>()
             .map_err(|e| index.error(e))
+    }
+
+    /// Positions of archived rows that have these words, in the order of the query; and whether there may be more that were not looked
+    /// at.
+    fn text_positions(
+        &self,
+        query: &ArchiveQuery,
+        words: &[String],
+    ) -> Result<(Vec<Found>, bool), StoreError> {
+        self.view.consistent(|floor| {
+            let mut found = Vec::new();
+            let mut cut = false;
+            let indexed = self.within_times(query)?;
+            if let (false, Some(query)) = (query.last, &indexed) {
+                cut = self.indexed_text(query, words, &mut found)?;
+            }
+            let mut rows = {
+                let tail = lock(&self.view.shared.tail);
+                if tail.base() > floor + 1 {
+                    return Ok(None);
+                }
+                tail.rows_of(&query.owner, floor + 1, |position, row, peer| {
+                    let item = Item {
+                        position,
+                        time_ms: row.time_ms,
+                    };
+                    row.archived()
+                        && row.has_text()
+                        && query.peer.as_ref().is_none_or(|of| of == peer)
+                        && wanted(query, &item)
+                })
+            };
+            if !query.last {
+                rows.reverse();
+            }
+            for row in rows {
+                if cut || found.len() >= query.limit {
+                    break;
+                }
+                if self.has_words(row.position, words)? {
+                    found.push(row);
+                }
+            }
+            if let (true, Some(query)) = (query.last && found.len() < query.limit, &indexed) {
+                cut = self.indexed_text(query, words, &mut found)?;
+            }
+            Ok(Some((found, cut)))
+        })
+    }
+
+    /// Whether a row that is not in the index yet has these words.
+    fn has_words(&self, position: u64, words: &[String]) -> Result<bool, StoreError> {
+        let has = log::with_message(&self.log, position, |message| {
+            let text = message.text.as_ref()?.of(message.payload);
+            let its = search::words(text, search::WORDS_MAX);
+            Some(search::found(words, &its))
+        })?;
+        Ok(has.flatten() == Some(true))
+    }
+
+    /// Walks what the index has of these words, until `found` is long enough. True: or until enough was looked at.
+    fn indexed_text(
+        &self,
+        query: &ArchiveQuery,
+        words: &[String],
+        found: &mut Vec<Found>,
+    ) -> Result<bool, StoreError> {
+        let index = &self.view.index;
+        let Some(owner) = id_of(index, &query.owner)? else {
+            return Ok(false);
+        };
+        let peer = match &query.peer {
+            Some(peer) => match id_of(index, peer)? {
+                Some(peer) => peer,
+                None => return Ok(false),
+            },
+            None => 0,
+        };
+        let first = found.len();
+        let mut talk = Talk::new(index, owner, peer);
+        let mut looked_at = 0;
+        let mut cut = false;
+        let hits = Hits::new(owner, words, query.after, query.before, query.last);
+        hits.walk(index, |position| {
+            cut = looked_at >= TEXT_SCANNED_MAX;
+            if cut || found.len() >= query.limit {
+                return Ok(false);
+            }
+            looked_at += 1;
+            let item = talk.item(position)?.filter(|item| wanted(query, item));
+            let left = self.not_dropped(query, item.into_iter().collect());
+            found.extend(left.into_iter().map(|position| Found {
+                position,
+                pending: false,
+            }));
+            Ok(true)
+        })?;
+        self.mark_pending(&query.owner, &mut found[first..])?;
+        Ok(cut)
     }
 
     /// Positions of archived rows, ascending.
@@ -361,6 +466,44 @@ impl SqliteReader {
     }
 }
 
+/// The list of a talk (or of everything), looked into in order: which rows are in it, and their times.
+struct Talk<'i> {
+    index: &'i Db,
+    owner: i64,
+    peer: i64,
+    block: Vec<Item>,
+}
+
+impl<'i> Talk<'i> {
+    fn new(index: &'i Db, owner: i64, peer: i64) -> Self {
+        Talk {
+            index,
+            owner,
+            peer,
+            block: Vec::new(),
+        }
+    }
+
+    fn item(&mut self, position: u64) -> Result<Option<Item>, StoreError> {
+        let ends = self.block.first().zip(self.block.last());
+        let within = ends
+            .is_some_and(|(first, last)| first.position <= position && position <= last.position);
+        if !within {
+            let block = blocks::block_at(self.index, self.owner, self.peer, position)?;
+            self.block = match block {
+                Some((first, bytes)) => {
+                    blocks::decode(first, &bytes).ok_or_else(|| blocks::damaged(self.index))?
+                }
+                None => Vec::new(),
+            };
+        }
+        let at = self
+            .block
+            .binary_search_by_key(&position, |item| item.position);
+        Ok(at.ok().map(|at| self.block[at]))
+    }
+}
+
 /// Whether a row lies within the bounds of a query.
 fn wanted(query: &ArchiveQuery, item: &Item) -> bool {
     query.after.is_none_or(|after| item.position > after)
@@ -407,7 +550,16 @@ impl Reader for SqliteReader {
             limit: query.limit.saturating_add(1),
             ..query.clone()
         };
+        let mut cut = false;
         let find = || {
+            if let Some(text) = &one_more.text {
+                let Some(words) = search::question(text) else {
+                    return Ok(Vec::new());
+                };
+                let (found, more) = self.text_positions(&one_more, &words)?;
+                cut = more;
+                return Ok(found);
+            }
             let mut found = self.archive_positions(&one_more)?;
             if query.last {
                 // What does not fit is left out from the far end.
@@ -416,6 +568,7 @@ impl Reader for SqliteReader {
             Ok(found)
         };
         let mut page = self.rows(&query.owner, query.limit, bytes_max, find)?;
+        page.complete &= !cut;
         if query.last {
             page.rows.reverse();
         }

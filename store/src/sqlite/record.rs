@@ -1,13 +1,15 @@
 //! Rows of `log.db` as bytes: one blob per row, because binding ten columns costs a fifth of the append.
 //!
 //! ```text
-//! message  1 | flags | time | owner len | owner | peer len | peer | [session stanza hash] | payload
+//! message  1 | flags | time | owner len | owner | peer len | peer | [session stanza hash] | [text] | payload
+//! text     start + 1 | len           (a part of the payload)
+//!          0 | len | bytes           (or its own)
 //! clear    2 | { drop? | owner len | owner | count | positions } ...
 //! origins  3 | { session | stanza | hash | position | owner len | owner } ...
 //! ```
 //! Numbers are LEB128, hashes 8 bytes little-endian; positions of a clear row are signed differences.
 
-use crate::types::Origin;
+use crate::types::{Origin, Text};
 
 /// The row is in the archive.
 pub(crate) const ARCHIVE: u8 = 1;
@@ -17,6 +19,8 @@ pub(crate) const PENDING: u8 = 2;
 pub(crate) const OUTGOING: u8 = 4;
 /// The row carries an origin.
 const ORIGIN: u8 = 8;
+/// The row says what text it is found by. (16 and 32 are the tail's.)
+pub(crate) const TEXT: u8 = 64;
 
 const MESSAGE: u8 = 1;
 const CLEAR: u8 = 2;
@@ -25,6 +29,8 @@ const ORIGINS: u8 = 3;
 /// A decoded message row; borrows from the blob.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
+    /// What it is found by.
+    pub text: Option<Text>,
     pub flags: u8,
     pub time_ms: u64,
     pub owner: &'a str,
@@ -78,7 +84,14 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 pub(crate) fn encode_message(out: &mut Vec<u8>, message: &Message<'_>) {
     out.clear();
     out.push(MESSAGE);
-    out.push(message.flags & !ORIGIN | if message.origin.is_some() { ORIGIN } else { 0 });
+    let mut flags = message.flags & !(ORIGIN | TEXT);
+    for (flag, set) in [
+        (ORIGIN, message.origin.is_some()),
+        (TEXT, message.text.is_some()),
+    ] {
+        flags |= if set { flag } else { 0 };
+    }
+    out.push(flags);
     put_number(out, message.time_ms);
     put_text(out, message.owner);
     put_text(out, message.peer);
@@ -86,6 +99,17 @@ pub(crate) fn encode_message(out: &mut Vec<u8>, message: &Message<'_>) {
         put_number(out, origin.session);
         put_number(out, origin.stanza);
         out.extend_from_slice(&origin.hash.to_le_bytes());
+    }
+    match &message.text {
+        Some(Text::Part { start, len }) => {
+            put_number(out, u64::from(*start) + 1);
+            put_number(out, u64::from(*len));
+        }
+        Some(Text::Apart(text)) => {
+            put_number(out, 0);
+            put_text(out, text);
+        }
+        None => {}
     }
     out.extend_from_slice(message.payload);
 }
@@ -175,6 +199,16 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    fn message_text(&mut self) -> Option<Text> {
+        Some(match self.number()?.checked_sub(1) {
+            Some(start) => Text::Part {
+                start: u32::try_from(start).ok()?,
+                len: u32::try_from(self.number()?).ok()?,
+            },
+            None => Text::Apart(self.text()?.to_owned()),
+        })
+    }
+
     fn clear(&mut self) -> Option<Clear<'a>> {
         let (drop, owner, count) = (self.byte()? != 0, self.text()?, self.number()?);
         let mut positions = Vec::with_capacity(usize::try_from(count).ok()?.min(self.bytes.len()));
@@ -203,7 +237,12 @@ pub(crate) fn decode(blob: &[u8]) -> Option<Record<'_>> {
             } else {
                 None
             };
+            let text = match flags & TEXT {
+                0 => None,
+                _ => Some(cursor.message_text()?),
+            };
             Record::Message(Message {
+                text,
                 flags: flags & !ORIGIN,
                 time_ms,
                 owner,
@@ -242,17 +281,23 @@ mod tests {
     #[test]
     fn rows_come_back_as_they_were() {
         let mut blob = Vec::new();
-        for origin in [
-            None,
-            Some(Origin {
-                session: u64::MAX,
-                stanza: 7,
-                hash: 1 << 63,
-            }),
+        let origin = Origin {
+            session: u64::MAX,
+            stanza: 7,
+            hash: 1 << 63,
+        };
+        let part = Text::Part { start: 0, len: 300 };
+        for (origin, text) in [
+            (None, None),
+            (Some(origin), None),
+            (Some(origin), Some(part)),
+            (None, Some(Text::Apart("a & ü".into()))),
         ] {
             let (owner, peer) = ("a@b", "ü@c");
+            let found = if text.is_some() { TEXT } else { 0 };
             let message = Message {
-                flags: ARCHIVE | PENDING,
+                text,
+                flags: ARCHIVE | PENDING | found,
                 time_ms: 1_700_000_000_000,
                 owner,
                 peer,
@@ -301,6 +346,7 @@ mod tests {
             hash: 3,
         });
         let message = Message {
+            text: Some(Text::Apart("text".into())),
             flags: 0,
             time_ms: 1 << 40,
             owner: "a@b",

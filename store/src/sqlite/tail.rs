@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use xmpp::jid::BareJid;
 
-use super::record::{ARCHIVE, PENDING};
+use super::record::{ARCHIVE, PENDING, TEXT};
 
 /// Rows per chunk: how much one lock hold of the index thread covers.
 pub(crate) const CHUNK_ROWS: usize = 4_096;
@@ -77,6 +77,11 @@ impl TailRow {
         matches!(&self.body, Body::Message { owner, .. } if owner == jid)
     }
 
+    /// Whether it has a text to be found by.
+    pub fn has_text(&self) -> bool {
+        self.flags & TEXT != 0
+    }
+
     pub fn archived(&self) -> bool {
         self.flags & (ARCHIVE | DROPPED) == ARCHIVE
     }
@@ -98,6 +103,8 @@ pub(crate) struct FoldRow {
     pub time_ms: u64,
     pub archive: bool,
     pub pending: bool,
+    /// It has a text to be found by.
+    pub text: bool,
 }
 
 /// What a slice of the tail means for the index.
@@ -321,6 +328,7 @@ impl Tail {
                         continue;
                     }
                     let (owner, peer, time_ms) = (owner.clone(), peer.clone(), row.time_ms);
+                    let text = archive && row.has_text();
                     work.rows.push(FoldRow {
                         position,
                         owner,
@@ -328,6 +336,7 @@ impl Tail {
                         time_ms,
                         archive,
                         pending,
+                        text,
                     });
                 }
                 Body::Clear(clears) => work.clears.push((position, clears.clone())),

@@ -32,6 +32,7 @@ fn message(owner: &str, origin: Option<(u64, u64)>, payload: &str) -> Write {
         time_ms: 1,
         outgoing: false,
         payload: Bytes::copy_from_slice(payload.as_bytes()),
+        text: None,
     })
 }
 

@@ -15,7 +15,8 @@ use super::log::{INSERT, LOG, ORIGIN_FLOOR};
 use super::open::Db;
 use super::origins::{Entry, Origins};
 use super::record::{
-    ARCHIVE, Carried, Message, OUTGOING, PENDING, encode_carried, encode_clear, encode_message,
+    ARCHIVE, Carried, Message, OUTGOING, PENDING, TEXT, encode_carried, encode_clear,
+    encode_message,
 };
 use super::shared::{DeadRange, FOLD_AT_ROWS, Shared, TAIL_ROWS_MAX, Work, lock};
 use super::state::{STATE, StateWriter};
@@ -162,11 +163,13 @@ impl SqliteWriter {
             (ARCHIVE, append.archive),
             (PENDING, append.pending),
             (OUTGOING, append.outgoing),
+            (TEXT, append.archive && append.text.is_some()),
         ] {
             flags |= if set { flag } else { 0 };
         }
         let marked = append.archive || append.pending;
         let message = Message {
+            text: append.text.clone().filter(|_| append.archive),
             flags,
             time_ms: append.time_ms,
             owner: append.owner.as_str(),

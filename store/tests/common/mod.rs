@@ -33,6 +33,7 @@ pub fn message(owner: &str, payload: &str) -> Append {
         time_ms: 1_700_000_000_000,
         outgoing: false,
         payload: Bytes::copy_from_slice(payload.as_bytes()),
+        text: None,
     }
 }
 

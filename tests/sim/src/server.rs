@@ -111,6 +111,7 @@ impl World {
             let domains = s.domains.iter().map(|name| ArchiveDomain {
                 name: name.clone(),
                 default: ByDefault::Always,
+                search: false,
             });
             s.archive_domains = domains.collect();
         }

@@ -59,6 +59,7 @@ fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
     let mut site = Site::init(plan)?;
     site.set("imserver.toml", "[[domain]]", "registration", "true")?;
     site.set("imserver.toml", "[[domain]]", "archive", "true")?;
+    site.set("imserver.toml", "[[domain]]", "archive_search", "true")?;
     let addresses = "[\"mailto:abuse@localhost\", \"xmpp:abuse@localhost\"]";
     site.set("imserver.toml", "[[domain]]", "abuse_addresses", addresses)?;
     let path = site.path().join("imserver.toml");
