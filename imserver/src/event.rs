@@ -360,6 +360,8 @@ pub enum Read {
     },
     /// What there is for somebody's vCard: what their directory knows, and what they have stored.
     Card(BareJid),
+    /// When somebody was here.
+    Activity(BareJid),
     /// An element of somebody's private XML storage.
     Private(crate::iq::private::Key),
     /// A page of an archive.
@@ -379,6 +381,8 @@ pub enum ReadResult {
     Rows(Vec<(u64, Option<store::StoredRow>)>),
     /// For a vCard. `None`: there is nobody of this address.
     Card(Option<Box<CardFacts>>),
+    /// When they were here.
+    Activity(store::Activity),
     /// Of the private XML storage. `None`: it was never stored.
     Private(Option<Bytes>),
     /// Of an archive.

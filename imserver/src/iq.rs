@@ -13,6 +13,7 @@ mod carbons;
 mod commands;
 mod disco;
 mod external;
+mod last;
 mod ping;
 pub mod private;
 pub mod register;
@@ -50,6 +51,7 @@ pub const EXTENSIONS: &[&Extension] = &[
     &disco::ITEMS,
     &external::SERVICES,
     &external::CREDENTIALS,
+    &last::LAST,
     &ping::PING,
     &private::PRIVATE,
     &register::REGISTER,
@@ -132,6 +134,8 @@ pub struct Context<'a> {
     pub private_element_bytes_max: usize,
     /// Addresses that one account may block.
     pub blocklist_items_max: usize,
+    /// Since when the server runs, seconds.
+    pub uptime_s: u64,
     /// The time, milliseconds since 1970 (UTC).
     pub now_unix_ms: u64,
     /// What may be asked of the directories.
@@ -229,6 +233,8 @@ impl IqOutcome {
 pub enum Wait {
     /// The vCard of this account.
     Card(BareJid),
+    /// When this account was last here.
+    LastActivity(BareJid),
     /// An element of the sender's private XML storage.
     Private(private::Key),
     /// People of a domain.
@@ -255,6 +261,13 @@ pub enum Wait {
 pub enum Found {
     /// For a vCard. `None`: there is nobody of this address.
     Card(Option<Box<CardFacts>>),
+    /// Of an account.
+    LastActivity {
+        /// It is available now.
+        available: bool,
+        /// What is remembered of it.
+        activity: store::Activity,
+    },
     /// Of the private XML storage.
     Private(Option<Bytes>),
     /// Who was found.
@@ -297,6 +310,13 @@ pub fn dispatch(request: &Request<'_>) -> IqOutcome {
 pub fn resume(request: &Request<'_>, wait: &Wait, found: &Found) -> IqOutcome {
     match (wait, found) {
         (Wait::Card(_), Found::Card(facts)) => vcard::found(request, facts.as_deref()),
+        (
+            Wait::LastActivity(_),
+            Found::LastActivity {
+                available,
+                activity,
+            },
+        ) => last::found(request, *available, activity),
         (Wait::Private(key), Found::Private(stored)) => {
             private::found(request, key, stored.as_ref())
         }

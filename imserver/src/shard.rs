@@ -184,6 +184,8 @@ pub struct Shard {
     random: Random,
     ids: store::PositionKey,
     now: Now,
+    /// When it was made (mono ms).
+    started_ms: u64,
 
     // Boxed: a table that doubles in place of many large values costs more than the values.
     sessions: Slab<Box<Session>>,
@@ -268,6 +270,7 @@ impl Shard {
             random,
             ids: config.ids,
             now,
+            started_ms: now.mono_ms,
             sessions: Slab::new(),
             generations: Vec::new(),
             conns: HashMap::default(),
@@ -358,6 +361,11 @@ impl Shard {
     /// The connection has been given to another shard, and the link loop may not have noticed yet.
     pub(crate) fn has_given_away(&self, key: ConnKey) -> bool {
         self.gone.contains(&key)
+    }
+
+    /// Since when the server runs, seconds.
+    fn uptime_s(&self) -> u64 {
+        self.now.mono_ms.saturating_sub(self.started_ms) / 1_000
     }
 
     /// Whether marks that let clients send more are given out: not while a queue of this shard is long.

@@ -64,6 +64,8 @@ pub const BLOCKING: &str = "urn:xmpp:blocking";
 pub const BLOCKING_ERRORS: &str = "urn:xmpp:blocking:errors";
 /// Reports of spam and abuse, XEP-0377.
 pub const REPORTING: &str = "urn:xmpp:reporting:1";
+/// Last activity, XEP-0012.
+pub const LAST: &str = "jabber:iq:last";
 /// Software version, XEP-0092.
 pub const VERSION: &str = "jabber:iq:version";
 /// Entity capabilities, XEP-0115.

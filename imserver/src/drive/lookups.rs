@@ -282,6 +282,9 @@ impl StoreReader {
                     .rows_at(owner, positions, *bytes_max)
                     .map_or_else(failed_read, ReadResult::Rows),
                 Read::Card(owner) => lookups.card(reader.as_mut(), shard, &tag, owner)?,
+                Read::Activity(owner) => reader
+                    .activity(owner)
+                    .map_or_else(failed_read, ReadResult::Activity),
                 Read::Private(key) => reader
                     .private(&key.owner, &key.name, &key.ns)
                     .map_or_else(failed_read, ReadResult::Private),

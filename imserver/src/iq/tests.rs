@@ -57,7 +57,7 @@ static SERVICES: std::sync::LazyLock<Vec<ExternalService>> = std::sync::LazyLock
     ]
 });
 
-struct Asked {
+pub(super) struct Asked {
     element: Element,
     from: Jid,
     to: Option<Jid>,
@@ -65,7 +65,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(target: Target, xml: &str) -> Self {
+    pub(super) fn new(target: Target, xml: &str) -> Self {
         Self {
             element: Element::parse(Bytes::copy_from_slice(xml.as_bytes())).expect("well-formed"),
             from: Jid::parse("juliet@example.org/balcony").expect("an address"),
@@ -79,7 +79,7 @@ impl Asked {
         }
     }
 
-    fn request(&self) -> Request<'_> {
+    pub(super) fn request(&self) -> Request<'_> {
         Request {
             element: &self.element,
             from: &self.from,
@@ -95,6 +95,7 @@ impl Asked {
                 vcard_bytes_max: 200,
                 private_element_bytes_max: 100,
                 blocklist_items_max: 3,
+                uptime_s: 17,
                 now_unix_ms: 1_163_959_115_999,
                 people: &PEOPLE,
                 contacts: &CONTACTS,
@@ -183,6 +184,11 @@ fn who_may_ask_what_is_a_table() {
                 "service-unavailable",
                 "service-unavailable",
             ],
+        ),
+        (
+            "get",
+            "<query xmlns='jabber:iq:last'/>",
+            ["+", "?", "?", "forbidden"],
         ),
         (
             "get",
@@ -336,11 +342,6 @@ fn who_may_ask_what_is_a_table() {
         ),
         (
             "get",
-            "<query xmlns='jabber:iq:last'/>",
-            ["service-unavailable"; 4],
-        ),
-        (
-            "get",
             "<query xmlns='urn:unknown'/>",
             ["service-unavailable"; 4],
         ),
@@ -451,6 +452,7 @@ fn the_server_announces_what_it_does() {
         [
             "http://jabber.org/protocol/disco#info",
             "http://jabber.org/protocol/disco#items",
+            "jabber:iq:last",
             "jabber:iq:private",
             "jabber:iq:register",
             "jabber:iq:roster",
@@ -484,6 +486,7 @@ fn the_server_announces_what_it_does() {
         [
             "http://jabber.org/protocol/disco#info",
             "http://jabber.org/protocol/disco#items",
+            "jabber:iq:last",
             "jabber:iq:private",
             "urn:xmpp:fulltext:0",
             "urn:xmpp:mam:2",

@@ -45,7 +45,7 @@ impl Shard {
             from: &from,
             to: to.as_ref(),
             target,
-            context: context(&settings, self.now, secure, &from),
+            context: context(&settings, self.now, self.uptime_s(), secure, &from),
         };
         let mut outcome = iq::dispatch(&request);
         if outcome.saves() && !self.may(&account, Right::SaveSettings) {
@@ -223,7 +223,7 @@ impl Shard {
             context: Context {
                 rights,
                 ours: self.settings.serves(stanza.from.domainpart()),
-                ..context(&settings, self.now, false, &stanza.to)
+                ..context(&settings, self.now, self.uptime_s(), false, &stanza.to)
             },
         };
         let mut outcome = iq::dispatch(&request);
@@ -277,9 +277,9 @@ impl Shard {
     }
 
     fn iq_waits(&mut self, stanza: Box<Routed>, element: Element, wait: Wait, target: Target) {
-        // Cards are asked for by the hundred, of whole rosters; everything else one at a time.
+        // Cards and last activities are asked for by the hundred, of whole rosters; everything else one at a time.
         let questions_max = |wait: &Wait| match wait {
-            Wait::Card(_) => usize::MAX,
+            Wait::Card(_) | Wait::LastActivity(_) => usize::MAX,
             Wait::Private(_) => PRIVATE_QUESTIONS_PER_ACCOUNT_MAX,
             Wait::Archive(_) | Wait::ArchiveEnds(_) => ARCHIVE_QUESTIONS_PER_ACCOUNT_MAX,
             _ => QUESTIONS_PER_ACCOUNT_MAX,
@@ -298,6 +298,11 @@ impl Shard {
         let look = match &wait {
             Wait::Card(owner) => {
                 let read = Read::Card(owner.clone());
+                self.fx.reads.push((ReadTag::Iq(n), read));
+                None
+            }
+            Wait::LastActivity(owner) => {
+                let read = Read::Activity(owner.clone());
                 self.fx.reads.push((ReadTag::Iq(n), read));
                 None
             }
@@ -362,7 +367,13 @@ impl Shard {
             from: &waiting.stanza.from,
             to: Some(&waiting.stanza.to),
             target: waiting.target,
-            context: context(&settings, self.now, false, &waiting.stanza.to),
+            context: context(
+                &settings,
+                self.now,
+                self.uptime_s(),
+                false,
+                &waiting.stanza.to,
+            ),
         };
         match request.command(outcome) {
             Some(bytes) => self.reply(waiting.stanza, bytes),
@@ -374,11 +385,23 @@ impl Shard {
     pub(super) fn iq_read(&mut self, n: u64, result: ReadResult) {
         let found = match result {
             ReadResult::Card(facts) => Found::Card(facts),
+            ReadResult::Activity(activity) => Found::LastActivity {
+                available: self.waits_for_available(n),
+                activity,
+            },
             ReadResult::Private(stored) => Found::Private(stored),
             ReadResult::Archive(answer) => return self.archive_answer(n, answer),
             _ => Found::Unavailable,
         };
         self.iq_found(n, found);
+    }
+
+    /// Some resource of the account that an IQ asks about is available.
+    fn waits_for_available(&self, n: u64) -> bool {
+        match self.waiting_iqs.get(&n).map(|w| &w.wait) {
+            Some(Wait::LastActivity(account)) => !self.available_sessions(account).is_empty(),
+            _ => false,
+        }
     }
 
     /// A directory has answered what an IQ waited for.
@@ -413,7 +436,13 @@ impl Shard {
             from: &waiting.stanza.from,
             to,
             target: waiting.target,
-            context: context(&settings, self.now, false, &waiting.stanza.to),
+            context: context(
+                &settings,
+                self.now,
+                self.uptime_s(),
+                false,
+                &waiting.stanza.to,
+            ),
         };
         match iq::resume(&request, &waiting.wait, &found) {
             IqOutcome::Reply(bytes) => self.reply(waiting.stanza, bytes),
@@ -436,7 +465,13 @@ impl Shard {
 }
 
 /// What answers may say besides what is asked.
-fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> Context<'s> {
+fn context<'s>(
+    settings: &'s Settings,
+    now: Now,
+    uptime_s: u64,
+    secure: bool,
+    asked: &Jid,
+) -> Context<'s> {
     Context {
         rights: Rights::NONE,
         services: &[],
@@ -447,6 +482,7 @@ fn context<'s>(settings: &'s Settings, now: Now, secure: bool, asked: &Jid) -> C
         vcard_bytes_max: settings.vcard_bytes_max,
         private_element_bytes_max: settings.private_element_bytes_max,
         blocklist_items_max: settings.blocklist_items_max,
+        uptime_s,
         now_unix_ms: now.unix_ms,
         people: &settings.people,
         contacts: &settings.contacts,

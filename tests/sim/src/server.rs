@@ -634,6 +634,7 @@ impl World {
                 }),
             // Nobody in a simulation asks about people.
             Read::Card(_) => Ok(ReadResult::Card(None)),
+            Read::Activity(owner) => server.reader.activity(&owner).map(ReadResult::Activity),
             Read::Private(key) => server
                 .reader
                 .private(&key.owner, &key.name, &key.ns)
