@@ -11,18 +11,25 @@
 //! Never: looks anything up itself; tells an unknown user from a wrong password; lets a stanza through before log-in (but those of
 //! XEP-0077, where that is on).
 
+mod action;
+mod features;
+mod offer;
+
+pub use action::{Accounts, Action, FailedLogin, Keys, LoginFailure, PasswordCheck};
+pub use offer::{DomainOffer, Mechanisms, Offer};
+
 use crate::element::Element;
 use crate::error::{StanzaError, StreamError};
 use crate::jid::{BareJid, Jid};
 use crate::ns;
 use crate::sasl::{
-    self, CertificateName, Exchange, Failure, GssapiAnswer, GssapiAsk, GssapiNext, Identity,
-    LoginName, Named, Step, external,
+    self, CertificateName, Exchange, Failure, GssapiAnswer, GssapiNext, Named, Step,
 };
-use crate::scram::{BindingType, FakeKeys, ScramHash, ScramKeys, TlsFacts};
+use crate::scram::TlsFacts;
 use crate::stream::{Limits, StreamEvent, StreamHeader};
+use action::MECHANISM_CHARS_MAX;
 use bytes::Bytes;
-use std::fmt;
+use features::{bind_features, header_bytes};
 use std::sync::Arc;
 
 /// Bytes of one element before log-in, unless configured otherwise: the longest SASL message has a few hundred. The parser keeps to it.
@@ -30,204 +37,6 @@ pub const ELEMENT_BYTES_MAX: usize = Limits::BEFORE_LOGIN.element_bytes_max as u
 
 /// Time to log in, unless configured otherwise: a client on a bad line needs about ten round trips. The caller keeps to it.
 pub const LOGIN_SECONDS: u64 = 30;
-
-/// What a server offers. One object for all negotiations.
-#[derive(Debug, Clone)]
-pub struct Offer {
-    /// Domains served, and what each offers.
-    pub domains: Vec<DomainOffer>,
-    /// SASL is offered without TLS too.
-    pub plaintext: bool,
-    /// Failed attempts of one stream (RFC 6120 §6.4.5: at least 2).
-    pub attempts_max: usize,
-    /// Keys for users who do not exist.
-    pub fake: FakeKeys,
-    /// Domains where strangers may make themselves accounts (XEP-0077).
-    pub register: Vec<String>,
-    /// Requests of XEP-0077 that one stream may make before log-in.
-    pub register_requests_max: usize,
-}
-
-/// One domain. Mechanisms differ by domain, because what its directories can do differs: a password that only a directory
-/// can check is no good for SCRAM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DomainOffer {
-    /// Prepared.
-    pub name: String,
-    /// Its mechanisms.
-    pub mechanisms: Mechanisms,
-}
-
-/// SASL mechanisms.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Mechanisms {
-    /// EXTERNAL, to clients whose certificate names somebody of the domain.
-    pub external: bool,
-    /// GSSAPI.
-    pub gssapi: bool,
-    /// SCRAM, the strongest first.
-    pub scram: Vec<ScramHash>,
-    /// PLAIN.
-    pub plain: bool,
-}
-
-impl Offer {
-    /// These mechanisms for every domain.
-    pub fn alike(domains: &[String], mechanisms: &Mechanisms) -> Vec<DomainOffer> {
-        let offer = |name: &String| DomainOffer {
-            name: name.clone(),
-            mechanisms: mechanisms.clone(),
-        };
-        domains.iter().map(offer).collect()
-    }
-
-    /// What a domain offers; `None`: it is not served.
-    pub fn mechanisms(&self, domain: &str) -> Option<&Mechanisms> {
-        let offer = self.domains.iter().find(|d| d.name == domain);
-        offer.map(|d| &d.mechanisms)
-    }
-
-    fn first_domain(&self) -> Option<&str> {
-        self.domains.first().map(|d| d.name.as_str())
-    }
-}
-
-/// What is to be done, in order. `Debug` does not print passwords.
-pub enum Action {
-    /// Send this: header, features, SASL element.
-    Send(Bytes),
-    /// Send these last plain bytes, then switch to TLS and call [`Negotiation::secured`].
-    StartTls {
-        /// The bytes.
-        last: Bytes,
-        /// A certificate of the client would be of use: EXTERNAL is offered.
-        want_certificate: bool,
-    },
-    /// The stream is restarted: the parser expects a header.
-    Restart,
-    /// Find the keys, then call [`Negotiation::keys`].
-    LookScram(LoginName, ScramHash),
-    /// Check the password, then call [`Negotiation::password`].
-    LookPassword(LoginName, String),
-    /// Find out which of these exist, then call [`Negotiation::accounts`].
-    LookAccounts(Vec<Identity>),
-    /// Let GSS-API look at this, then call [`Negotiation::gssapi`].
-    LookGssapi(GssapiAsk),
-    /// An IQ of XEP-0077 of somebody who has no account. It is answered by the caller; the negotiation goes on where it was.
-    Register {
-        /// The IQ.
-        element: Box<Element>,
-        /// The domain of the stream.
-        domain: String,
-    },
-    /// Logged in as this account. What follows is the account's.
-    Authenticated(BareJid),
-    /// Bind a resource: the one wanted, or one of the server's making. Then [`bind_result`] or [`bind_error`].
-    Bind {
-        /// As the client wrote it.
-        resource: Option<String>,
-        /// The IQ.
-        id: String,
-    },
-    /// Go on with the session of this SM-ID (XEP-0198 §5); or [`Negotiation::resume_refused`].
-    Resume {
-        /// The SM-ID, as the client says it.
-        previd: String,
-        /// Stanzas it has, modulo 2^32.
-        h: u32,
-    },
-    /// A log-in has failed; for the counters, and for the operator.
-    Failed(Box<FailedLogin>),
-    /// End the stream with this error. Everything else stops.
-    Close(StreamError),
-    /// The client has ended the stream.
-    End,
-}
-
-impl fmt::Debug for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
-            Self::StartTls { .. } => f.write_str("StartTls"),
-            Self::Restart => f.write_str("Restart"),
-            Self::LookScram(login, hash) => write!(f, "LookScram({login:?}, {hash})"),
-            Self::LookPassword(login, _) => write!(f, "LookPassword({login:?}, ..)"),
-            Self::LookAccounts(all) => write!(f, "LookAccounts({all:?})"),
-            Self::LookGssapi(_) => f.write_str("LookGssapi(..)"),
-            // There may be a password in it.
-            Self::Register { domain, .. } => write!(f, "Register({domain}, ..)"),
-            Self::Authenticated(account) => write!(f, "Authenticated({account:?})"),
-            Self::Bind { resource, id } => write!(f, "Bind({resource:?}, {id:?})"),
-            Self::Resume { h, .. } => write!(f, "Resume(.., {h})"),
-            Self::Failed(failed) => write!(f, "Failed({failed:?})"),
-            Self::Close(error) => write!(f, "Close({error:?})"),
-            Self::End => f.write_str("End"),
-        }
-    }
-}
-
-/// A log-in that has failed. Both texts are the client's own, up to some hundred bytes long, and may hold anything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FailedLogin {
-    /// Who the client says it is; the domain it wants, where it has not come further. `None`: it has not said so.
-    pub name: Option<String>,
-    /// The mechanism it has chosen. Empty: it has not come so far.
-    pub mechanism: String,
-    /// Why.
-    pub why: LoginFailure,
-}
-
-/// Why a log-in has failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LoginFailure {
-    /// The client has opened a stream to a domain that is not served.
-    #[default]
-    NotServed,
-    /// The client was told this.
-    Sasl(Failure),
-    /// The account is in order and so was the proof, but it may not log in (here). The client was told that it is disabled.
-    Refused,
-}
-
-/// Characters of a mechanism's name that are passed on: the longest have 20 (RFC 4422 §3.1).
-const MECHANISM_CHARS_MAX: usize = 25;
-
-/// What the directory says of the keys for a login name. The account is the one the directory says the name belongs to.
-#[derive(Debug, Clone)]
-pub enum Keys {
-    /// Here they are.
-    Found(BareJid, Arc<ScramKeys>),
-    /// No such account, or none of this hash: answered like a wrong password.
-    None,
-    /// The account may not log in. Told only to who knows the password.
-    Disabled(BareJid, Arc<ScramKeys>),
-    /// The directory does not answer.
-    TemporaryFailure,
-}
-
-/// What the directory says of a password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PasswordCheck {
-    /// Right, and the account is this.
-    Right(BareJid),
-    /// Wrong, or no such account.
-    Wrong,
-    /// Right, but this account may not log in.
-    Disabled(BareJid),
-    /// Right, but too old to be good for anything; the account may log in.
-    Expired(BareJid),
-    /// The directory does not answer.
-    TemporaryFailure,
-}
-
-/// Which of the people asked about exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Accounts {
-    /// These.
-    Found(Vec<Named>),
-    /// The directory does not answer.
-    TemporaryFailure,
-}
 
 #[derive(Debug)]
 enum State {
@@ -401,98 +210,6 @@ impl Negotiation {
             self.login_features()
         };
         vec![Action::Send(reply), Action::Send(features)]
-    }
-
-    fn login_features(&self) -> Bytes {
-        let mut out = String::from("<stream:features>");
-        if self.tls.is_none() && !self.framed {
-            out.push_str("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'>");
-            if !self.offer.plaintext {
-                out.push_str("<required/>");
-            }
-            out.push_str("</starttls>");
-        }
-        if self.may_authenticate() {
-            out.push_str("<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
-            for mechanism in self.mechanisms() {
-                out.push_str("<mechanism>");
-                out.push_str(&mechanism);
-                out.push_str("</mechanism>");
-            }
-            out.push_str("</mechanisms>");
-            if self.plus_offered() {
-                // XEP-0440.
-                out.push_str("<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>");
-                for kind in self.binding_types() {
-                    out.push_str(&format!("<channel-binding type='{}'/>", kind.name()));
-                }
-                out.push_str("</sasl-channel-binding>");
-            }
-        }
-        if self.may_register() {
-            out.push_str("<register xmlns='http://jabber.org/features/iq-register'/>");
-        }
-        out.push_str("</stream:features>");
-        out.into()
-    }
-
-    /// XEP-0077 §3.1, where it is on, and where a password may be said.
-    fn may_register(&self) -> bool {
-        let domain = self.domain.as_ref();
-        self.may_authenticate() && domain.is_some_and(|d| self.offer.register.contains(d))
-    }
-
-    fn may_authenticate(&self) -> bool {
-        self.tls.is_some() || self.framed || self.offer.plaintext
-    }
-
-    fn binding_types(&self) -> Vec<BindingType> {
-        self.tls
-            .as_ref()
-            .map(|t| t.binding_types().collect())
-            .unwrap_or_default()
-    }
-
-    /// What the stream's domain offers. A header came before.
-    fn offered(&self) -> Option<&Mechanisms> {
-        self.offer.mechanisms(self.domain.as_deref()?)
-    }
-
-    fn plus_offered(&self) -> bool {
-        self.offered().is_some_and(|o| !o.scram.is_empty()) && !self.binding_types().is_empty()
-    }
-
-    /// Whom the client's certificate names in this domain. Nobody where EXTERNAL is not offered.
-    fn identities(&self) -> Vec<Identity> {
-        match (self.offered(), &self.domain) {
-            (Some(offered), Some(domain)) if offered.external && self.tls.is_some() => {
-                external::identities(&self.certificate, domain)
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Names of the mechanisms offered on this connection now, those that need no password first.
-    fn mechanisms(&self) -> Vec<String> {
-        let Some(offered) = self.offered() else {
-            return Vec::new();
-        };
-        let mut names = Vec::new();
-        if !self.identities().is_empty() {
-            names.push("EXTERNAL".to_owned());
-        }
-        if offered.gssapi {
-            names.push("GSSAPI".to_owned());
-        }
-        let scram = offered.scram.iter().map(|h| h.mechanism());
-        if self.plus_offered() {
-            names.extend(scram.clone().map(|name| format!("{name}-PLUS")));
-        }
-        names.extend(scram.map(str::to_owned));
-        if offered.plain {
-            names.push("PLAIN".to_owned());
-        }
-        names
     }
 
     // ---- elements ---------------------------------------------------------------------------------------
@@ -836,43 +553,4 @@ fn sm_failed(condition: &str) -> Action {
     Action::Send(Bytes::from(format!(
         "<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
     )))
-}
-
-fn bind_features() -> Bytes {
-    Bytes::from_static(
-        b"<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
-          <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
-          <sm xmlns='urn:xmpp:sm:3'/><ver xmlns='urn:xmpp:features:rosterver'/>\
-          <sub xmlns='urn:xmpp:features:pre-approval'/></stream:features>",
-    )
-}
-
-fn header_bytes(
-    framed: bool,
-    from: Option<&str>,
-    to: Option<&str>,
-    random: &mut dyn FnMut(&mut [u8]),
-) -> Bytes {
-    let mut id = [0; 16];
-    random(&mut id);
-    let mut out = Vec::with_capacity(256);
-    // RFC 7395 §3.4: the same attributes, in an element of its own.
-    out.extend_from_slice(if framed {
-        b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' version='1.0' xml:lang='en' id='"
-    } else {
-        b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' xml:lang='en' id='"
-    });
-    for byte in id {
-        out.extend_from_slice(format!("{byte:02x}").as_bytes());
-    }
-    out.push(b'\'');
-    for (name, value) in [("from", from), ("to", to)] {
-        if let Some(value) = value {
-            out.extend_from_slice(format!(" {name}='").as_bytes());
-            crate::node::escape_into(&mut out, value);
-            out.push(b'\'');
-        }
-    }
-    out.extend_from_slice(if framed { b"/>" } else { b">" });
-    Bytes::from(out)
 }
