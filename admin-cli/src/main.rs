@@ -47,6 +47,9 @@ enum Command {
     /// Sessions of clients.
     #[command(subcommand)]
     Session(Session),
+    /// Tokens that clients log in with instead of a password.
+    #[command(subcommand)]
+    Token(Token),
     /// Muxes.
     #[command(subcommand)]
     Mux(Mux),
@@ -282,6 +285,22 @@ enum Session {
 }
 
 #[derive(Subcommand)]
+enum Token {
+    /// List the clients of an account that have one.
+    List {
+        /// name@domain
+        jid: String,
+    },
+    /// Make them good for nothing: the clients of an account, or one of them, need the password again.
+    Revoke {
+        /// name@domain
+        jid: String,
+        /// Only of this client, as `token list` shows it.
+        client: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
 enum Mux {
     /// List muxes.
     List,
@@ -384,6 +403,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::User(User::Show { jid }) => ("user show", json!({"jid": jid})),
         Command::Session(Session::List { jid }) => ("session list", json!({"jid": jid})),
         Command::Session(Session::Kick { jid }) => ("session kick", json!({"jid": jid})),
+        Command::Token(Token::List { jid }) => ("token list", json!({"jid": jid})),
+        Command::Token(Token::Revoke { jid, client }) => {
+            ("token revoke", json!({"jid": jid, "client": client}))
+        }
         Command::Mux(Mux::List) => ("mux list", json!({})),
         Command::Status => ("status", json!({})),
     };

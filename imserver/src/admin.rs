@@ -17,6 +17,7 @@ mod notices;
 mod people;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use crate::notices::{Kind, Notices};
 use crate::policy::{Policy, Right};
@@ -175,6 +176,8 @@ pub trait Backend: Send + Sync {
     fn overlay_disabled(&self) -> Result<Vec<BareJid>, Refusal>;
     /// What else is stored of an account, wherever that is.
     fn user(&self, jid: &BareJid) -> Result<store::UserData, Refusal>;
+    /// The tokens that log in to an account.
+    fn tokens(&self, jid: &BareJid) -> Result<Vec<store::LoginToken>, Refusal>;
     /// Who is online, in order of addresses.
     fn online(&self, which: crate::event::OnlineQuery) -> Result<Vec<BareJid>, Refusal>;
     /// How many of a domain are online, and how many of those active.

@@ -235,6 +235,8 @@ pub struct AuthConfig {
     pub scram_iterations: u32,
     /// How long SCRAM keys made at a log-in with the password are good; zero: none are made.
     pub scram_capture: Duration,
+    /// How long a token that a client logs in with is good; zero: none are given out.
+    pub token: Duration,
     /// Shortest password people may give themselves.
     pub password_bytes_min: usize,
 }
@@ -336,6 +338,8 @@ limits! {
     login_failures_logged_minute_max: 120, 0..=100_000;
     /// Connections that have not logged in, of all muxes together.
     conns_before_login_max: 20_000, 10..=1_000_000;
+    /// Clients of an account that may have a token to log in with.
+    token_clients_max: 32, 1..=1_000;
     /// Sessions of one account.
     sessions_per_user_max: 20, 1..=1_000;
     /// Roster items of one account.

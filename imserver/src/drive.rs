@@ -33,5 +33,6 @@ pub mod server;
 pub mod shards;
 pub mod sweeper;
 pub mod tls;
+pub mod tokens;
 mod told;
 pub mod writer;

@@ -15,8 +15,8 @@ use directory::population::Group;
 use proto::frame::{CloseReason, ConnId, Frame, Input, NoteKey, Open, Resume, StoredId, TlsFacts};
 use std::sync::Arc;
 use xmpp::jid::{BareJid, FullJid, Jid};
-use xmpp::negotiation::{Accounts, Keys, PasswordCheck};
-use xmpp::sasl::{Failure, GssapiAnswer, GssapiAsk, Identity, LoginName};
+use xmpp::negotiation::{Accounts, Bind2, Keys, PasswordCheck, TokenCheck};
+use xmpp::sasl::{Failure, GssapiAnswer, GssapiAsk, Identity, LoginName, TokenAsk};
 use xmpp::scram::ScramHash;
 
 /// One mux link of this server run. Never reused.
@@ -396,6 +396,18 @@ pub enum ReadResult {
 pub enum ReadTag {
     /// Load of an entity.
     Load(BareJid),
+    /// The ends of the archive of somebody who binds a resource with the log-in.
+    Bind {
+        /// The session's slot.
+        slot: u32,
+        /// And generation.
+        generation: u32,
+        /// Number of the element.
+        number: u64,
+        /// What is wanted.
+        bind: Box<Bind2>,
+    },
+    /// A page for a session that takes its pending messages.
     /// A page for a session that takes its pending messages.
     Flood {
         /// The session's slot.
@@ -425,6 +437,8 @@ pub enum Look {
     Accounts(Vec<Identity>),
     /// What GSS-API says of a message.
     Gssapi(GssapiAsk),
+    /// Whether a client has the token it says.
+    Token(TokenAsk, TokenRules),
     /// People of a domain.
     Search {
         /// Which.
@@ -459,6 +473,15 @@ pub struct Newcomer {
     pub id: String,
 }
 
+/// Which tokens are good now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenRules {
+    /// The time (unix ms).
+    pub now_ms: u64,
+    /// One as old as this is to be replaced when it is used, ms.
+    pub stale_ms: u64,
+}
+
 impl Look {
     /// Whose directories are asked.
     pub fn domain(&self) -> &str {
@@ -471,6 +494,7 @@ impl Look {
                 None => "",
             },
             Self::Gssapi(ask) => &ask.domain,
+            Self::Token(ask, _) => ask.login.domain(),
             Self::Search { domain, .. } => domain,
             Self::Register(newcomer) => newcomer.registration.jid.domainpart(),
             Self::ChangePassword(jid, _) | Self::Unregister(jid) | Self::DropMessages(jid) => {
@@ -488,6 +512,7 @@ impl Look {
             Self::Gssapi(_) => {
                 LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure))
             }
+            Self::Token(..) => LookResult::Token(TokenCheck::TemporaryFailure),
             Self::Register(newcomer) => {
                 LookResult::Registered(newcomer.id.clone(), AccountAnswer::Unavailable)
             }
@@ -520,6 +545,8 @@ pub enum LookResult {
     Accounts(Accounts),
     /// The next message, or the verdict.
     Gssapi(GssapiAnswer),
+    /// Right or wrong.
+    Token(TokenCheck),
     /// Who was found.
     People(SearchAnswer),
     /// What became of the registration with this IQ.

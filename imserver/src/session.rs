@@ -107,6 +107,17 @@ pub enum Stage {
     },
 }
 
+impl Stage {
+    /// Nothing any more.
+    pub fn closed() -> Self {
+        Self::Closing {
+            last: Vec::new(),
+            reason: CloseReason::Normal,
+            sent: true,
+        }
+    }
+}
+
 /// An ended session that may still hold messages: whose, and which connection of which mux it was.
 #[derive(Debug)]
 pub struct Holding {
@@ -356,6 +367,11 @@ impl Session {
             (None, Some(h)) => *h.mux == *mux && h.conn == conn,
             (None, None) => false,
         }
+    }
+
+    /// It has logged in by SASL 2, and what was asked for with that is still to be done.
+    pub fn is_inline(&self) -> bool {
+        matches!(&self.stage, Stage::Negotiating(n) if n.is_inline())
     }
 
     /// The same, to change it.

@@ -71,6 +71,10 @@ pub struct Settings {
     pub loading_queue_bytes_max: usize,
     /// What happens on a resource conflict.
     pub conflict: Conflict,
+    /// How long a token that a client logs in with is good.
+    pub token: Duration,
+    /// Clients of an account that may have one.
+    pub token_clients_max: usize,
     /// Domains whose people's messages are kept in their archives.
     pub archive_domains: Vec<ArchiveDomain>,
     /// Messages in a page of an archive.
@@ -213,6 +217,7 @@ impl Default for Settings {
                 attempts_max: 3,
                 fake: FakeKeys::new([0; 32], 10_000),
                 register: Vec::new(),
+                tokens: true,
                 register_requests_max: 6,
             }),
             certificate_mapping: Default::default(),
@@ -239,6 +244,8 @@ impl Default for Settings {
             loading_queue_max: 20_000,
             loading_queue_bytes_max: 4 * 1024 * 1024,
             conflict: Conflict::Replace,
+            token: Duration::from_secs(30 * 86_400),
+            token_clients_max: 32,
             archive_domains: Vec::new(),
             archive_page_max: 250,
             archive_prefs_jids_max: 500,
@@ -284,6 +291,12 @@ impl Settings {
     /// serve, in whatever form it is written. What is no address may look like one of them to somebody.
     pub fn speaks_for(&self, address: &str) -> bool {
         Jid::parse(address).map_or(true, |jid| self.serves(jid.domainpart()))
+    }
+
+    /// From what age on a token is replaced when it is used, ms: a day, or a quarter of its time if that is shorter. More often would be a
+    /// write to disk for each log-in.
+    pub fn token_stale_ms(&self) -> u64 {
+        (self.token.as_millis() as u64 / 4).min(86_400_000)
     }
 
     /// How messages of this domain's people are kept in their archives, if they are.

@@ -25,6 +25,7 @@ mod recovery;
 mod register;
 mod resumption;
 mod roster;
+mod sasl2;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,19 @@ enum After {
         slot: u32,
         generation: u32,
         result: Bytes,
+        number: u64,
+    },
+    /// The same of one that was bound with its log-in.
+    BoundInline {
+        slot: u32,
+        generation: u32,
+        inline: Box<sasl2::Inline>,
+        number: u64,
+    },
+    /// What a log-in has changed is on disk: the client may be told that it has logged in.
+    LoggedIn {
+        slot: u32,
+        generation: u32,
         number: u64,
     },
     /// What the element caused is durable.
@@ -587,6 +601,25 @@ impl Shard {
                     self.bound_durable(slot, result, number, failed);
                 }
             }
+            After::BoundInline {
+                slot,
+                generation,
+                inline,
+                number,
+            } => {
+                if self.live(slot, generation) {
+                    self.bound_inline(slot, number, *inline, failed);
+                }
+            }
+            After::LoggedIn {
+                slot,
+                generation,
+                number,
+            } => {
+                if self.live(slot, generation) {
+                    self.say_logged_in(slot, number);
+                }
+            }
             After::Acked {
                 slot,
                 generation,
@@ -708,7 +741,9 @@ impl Shard {
             if !session.dirty {
                 continue;
             }
-            if session.holds_for.is_some() {
+            if session.is_inline() {
+                self.go_on_inline(slot);
+            } else if session.holds_for.is_some() {
                 self.end_holding(slot);
             }
             let Some(session) = self.sessions.get_mut(slot as usize) else {

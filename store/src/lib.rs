@@ -16,11 +16,13 @@ pub mod position;
 mod search;
 pub mod sessions;
 pub mod sqlite;
+mod tokens;
 pub mod traits;
 pub mod types;
 
 pub use error::StoreError;
 pub use position::PositionKey;
+pub use tokens::{LoginToken, TokenChange};
 pub use traits::{Engine, Reader, SessionStore, Writer};
 pub use types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Origin, Overlay,

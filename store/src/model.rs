@@ -11,10 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use xmpp::jid::{BareJid, Jid};
+use xmpp::sasl::ClientId;
 
 use crate::StoreError;
 use crate::position::PositionKey;
 use crate::search;
+use crate::tokens::LoginToken;
 use crate::traits::{Engine, Reader, SessionStore, Writer};
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Overlay,
@@ -63,6 +65,7 @@ struct State {
     /// By owner, by namespace and name.
     private: BTreeMap<BareJid, BTreeMap<(String, String), PrivateElement>>,
     archive_prefs: BTreeMap<BareJid, Bytes>,
+    tokens: BTreeMap<BareJid, Vec<LoginToken>>,
     overlays: BTreeMap<BareJid, Overlay>,
     activity: BTreeMap<BareJid, Activity>,
     site_values: BTreeMap<&'static str, Bytes>,
@@ -319,6 +322,10 @@ impl State {
                 elements,
                 bytes_max,
             } => return self.put_private(owner, elements, *bytes_max),
+            Write::Tokens { owner, change } => {
+                let tokens = self.tokens.entry(owner.clone()).or_default();
+                crate::tokens::apply(tokens, change);
+            }
             Write::AccountPut { .. }
             | Write::AccountKeys { .. }
             | Write::AccountDisabled { .. }
@@ -463,6 +470,7 @@ impl State {
                     self.activity.remove(jid).is_some(),
                     self.private.remove(jid).is_some_and(|p| !p.is_empty()),
                     self.archive_prefs.remove(jid).is_some(),
+                    self.tokens.remove(jid).is_some_and(|t| !t.is_empty()),
                     self.overlays
                         .remove(jid)
                         .is_some_and(|o| o != Overlay::default()),
@@ -487,6 +495,9 @@ impl State {
             } => {}
             _ if !exists => return Written::Failed(WriteError::NotFound),
             _ => {}
+        }
+        if !matches!(write, Write::AccountDisabled { .. }) {
+            self.tokens.remove(jid);
         }
         match write {
             Write::AccountPut { account, .. } => {
@@ -747,6 +758,17 @@ impl Reader for ModelReader {
         let elements = shared.state.private.get(owner);
         let element = elements.and_then(|p| p.get(&(ns.to_owned(), name.to_owned())));
         Ok(element.and_then(|e| e.xml.clone()))
+    }
+
+    fn tokens(
+        &mut self,
+        owner: &BareJid,
+        client: Option<ClientId>,
+    ) -> Result<Vec<LoginToken>, StoreError> {
+        let shared = self.0.lock()?;
+        let mut tokens = shared.state.tokens.get(owner).cloned().unwrap_or_default();
+        tokens.retain(|t| client.is_none_or(|client| t.client == client));
+        Ok(tokens)
     }
 
     fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError> {

@@ -22,6 +22,7 @@ mod state;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod words;
 mod writer;
 

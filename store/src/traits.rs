@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use xmpp::jid::BareJid;
+use xmpp::sasl::ClientId;
 
 use crate::StoreError;
 use crate::position::PositionKey;
+use crate::tokens::LoginToken;
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, ArchiveQuery, Counts, Overlay, PendingPage,
     StoreId, StoredRow, UserData, Write, Written,
@@ -132,6 +134,12 @@ pub trait Reader: Send {
     fn site_value(&mut self, key: &str) -> Result<Option<Bytes>, StoreError>;
     /// The vCard.
     fn vcard(&mut self, owner: &BareJid) -> Result<Option<Bytes>, StoreError>;
+    /// The tokens that log in to an account, in no order; those of one client, if given.
+    fn tokens(
+        &mut self,
+        owner: &BareJid,
+        client: Option<ClientId>,
+    ) -> Result<Vec<LoginToken>, StoreError>;
     /// An element of the private XML storage, by its name and namespace.
     fn private(
         &mut self,

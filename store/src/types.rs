@@ -4,6 +4,7 @@
 //! is gone. They leave the server only through [`PositionKey`](crate::PositionKey).
 //! Times are milliseconds since 1970-01-01T00:00:00Z.
 
+use crate::tokens::TokenChange;
 use bytes::Bytes;
 use std::sync::Arc;
 use xmpp::jid::{BareJid, Jid};
@@ -176,14 +177,21 @@ pub enum Write {
         /// What the elements of the owner may have together, with their names.
         bytes_max: u64,
     },
-    /// Create or replace an account. -> `Done`, or `Failed(Exists | NotFound)` by mode.
+    /// Change which tokens log in to an account (XEP-0484). -> `Done`
+    Tokens {
+        /// Whose.
+        owner: BareJid,
+        /// How.
+        change: TokenChange,
+    },
+    /// Create or replace an account; if there was one, its tokens go. -> `Done`, or `Failed(Exists | NotFound)` by mode.
     AccountPut {
         /// The account, whole.
         account: Account,
         /// Whether it must be new.
         mode: PutMode,
     },
-    /// Replace all password keys of an account. -> `Done` or `Failed(NotFound)`.
+    /// Replace all password keys of an account: it has another password, and the tokens given for the old one go. -> `Done` or `Failed(NotFound)`.
     AccountKeys {
         /// Whose.
         jid: BareJid,
@@ -214,7 +222,7 @@ pub enum Write {
         /// When they were made.
         made_ms: u64,
     },
-    /// Remove an account with its roster, requests, blocking list, vCard, private XML, wishes about its archive, activity and what is
+    /// Remove an account with its roster, requests, blocking list, vCard, private XML, tokens, wishes about its archive, activity and what is
     /// kept beside a directory elsewhere;
     /// also of somebody who has only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
     /// -> `Done`, or `Failed(NotFound)` if there was nothing.

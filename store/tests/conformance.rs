@@ -8,10 +8,11 @@ use bytes::Bytes;
 use common::{Fixture, OnDisk, OnDiskFolded, OnModel, append, jid, keys, message, origin, stored};
 use store::model::Model;
 use store::{
-    Account, Append, ArchiveQuery, PutMode, Reader, RosterItem, StoreError, StoredRow,
-    Subscription, Text, Write, WriteError, Written,
+    Account, Append, ArchiveQuery, LoginToken, PutMode, Reader, RosterItem, StoreError, StoredRow,
+    Subscription, Text, TokenChange, Write, WriteError, Written,
 };
 use xmpp::jid::{BareJid, Jid};
+use xmpp::sasl::{ClientId, TokenMechanism};
 use xmpp::scram::{ScramHash, ScramKeys};
 
 macro_rules! conformance {
@@ -44,6 +45,7 @@ conformance! {
     archived_rows_are_found_by_their_words
     wishes_about_the_archive_come_with_the_user
     a_blocking_list_is_kept_and_goes_with_its_account
+    tokens_are_given_used_and_revoked
     accounts_are_created_changed_and_deleted
     accounts_are_listed_in_pages
     writes_of_a_batch_see_each_other
@@ -1051,6 +1053,97 @@ fn a_blocking_list_is_kept_and_goes_with_its_account(store: &mut dyn Fixture) {
     assert!(blocked().is_empty());
     let nothing = [Written::Failed(WriteError::NotFound)];
     assert_eq!(writer.commit(&delete).unwrap(), nothing);
+}
+
+fn tokens_are_given_used_and_revoked(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    let client = |n: u8| ClientId([n; 16]);
+    let token = |n: u8, issued_ms: u64| LoginToken {
+        client: client(n),
+        mechanism: TokenMechanism::Exporter,
+        secret: format!("secret {n} {issued_ms}"),
+        issued_ms,
+        expires_ms: issued_ms + 100,
+        used: false,
+        software: Some("Gajim".into()),
+        device: None,
+    };
+    let owner = || jid("a@x.example");
+    let mut change = |change| {
+        let write = Write::Tokens {
+            owner: owner(),
+            change,
+        };
+        assert_eq!(writer.commit(&[write]).unwrap(), [Written::Done]);
+    };
+    let issue = |n, issued_ms| TokenChange::Issue {
+        token: token(n, issued_ms),
+        clients_max: 2,
+    };
+    let used = |n, issued_ms| TokenChange::Used {
+        client: client(n),
+        issued_ms,
+    };
+    let mut there = || {
+        let mut all = reader.tokens(&owner(), None).unwrap();
+        all.sort_by_key(|t| (t.client, t.issued_ms));
+        let names = all.iter().map(|t| (t.client.0[0], t.issued_ms, t.used));
+        names.collect::<Vec<_>>()
+    };
+    change(issue(1, 10));
+    assert_eq!(there(), [(1, 10, false)]);
+    // One that was never used is replaced; one that is stays until the next is used.
+    change(issue(1, 11));
+    assert_eq!(there(), [(1, 11, false)]);
+    change(used(1, 11));
+    change(issue(1, 12));
+    assert_eq!(there(), [(1, 11, true), (1, 12, false)]);
+    // Not known: nothing happens.
+    change(used(1, 99));
+    change(used(1, 11));
+    assert_eq!(there(), [(1, 11, true), (1, 12, false)]);
+    change(used(1, 12));
+    assert_eq!(there(), [(1, 12, true)]);
+    // Two clients may have some: the third takes the place of the one that has had none for longest.
+    change(issue(2, 20));
+    change(issue(3, 30));
+    assert_eq!(there(), [(2, 20, false), (3, 30, false)]);
+    // Those of one client, whole.
+    let mut reader2 = store.engine().reader().unwrap();
+    let of_two = reader2.tokens(&owner(), Some(client(2))).unwrap();
+    assert_eq!(of_two, [token(2, 20)]);
+    assert_eq!(reader2.tokens(&jid("b@x.example"), None).unwrap(), []);
+    // What is too old goes with the next.
+    change(issue(3, 125));
+    assert_eq!(there(), [(3, 125, false)]);
+    change(issue(2, 126));
+    change(TokenChange::Revoke {
+        client: Some(client(2)),
+    });
+    assert_eq!(there(), [(3, 125, false)]);
+    change(TokenChange::Revoke { client: None });
+    assert_eq!(there(), []);
+    // Another password.
+    let keys = Write::AccountKeys {
+        jid: owner(),
+        keys: Vec::new(),
+    };
+    let made = Write::AccountPut {
+        account: account("a@x.example"),
+        mode: PutMode::Create,
+    };
+    let issued = |issued_ms| Write::Tokens {
+        owner: owner(),
+        change: issue(1, issued_ms),
+    };
+    writer.commit(&[made, issued(190), keys]).unwrap();
+    assert_eq!(reader2.tokens(&owner(), None).unwrap(), []);
+    writer.commit(&[issued(200)]).unwrap();
+    assert_eq!(reader2.tokens(&owner(), None).unwrap(), [token(1, 200)]);
+    let delete = [Write::AccountDelete { jid: owner() }];
+    assert_eq!(writer.commit(&delete).unwrap(), [Written::Done]);
+    assert_eq!(reader2.tokens(&owner(), None).unwrap(), []);
 }
 
 fn accounts_are_created_changed_and_deleted(store: &mut dyn Fixture) {

@@ -5,6 +5,7 @@
 //!                 │ auth                                        │
 //!                 ▼                                             ▼
 //!              Sasl ──success──> Header ──> Features(bind) ──bind──> Binding ──> done
+//!                 └──(SASL 2)──> Inline ──> Features(bind), or done
 //! ```
 //! In: events of the stream parser, facts of TLS, answers about credentials. Out: [`Action`]s, in order.
 //! Owns: the state of one log-in, dropped once a resource is bound.
@@ -14,22 +15,26 @@
 mod action;
 mod features;
 mod offer;
+mod sasl2;
 
-pub use action::{Accounts, Action, FailedLogin, Keys, LoginFailure, PasswordCheck};
+pub use action::{Accounts, Action, FailedLogin, Keys, LoginFailure, PasswordCheck, TokenCheck};
 pub use offer::{DomainOffer, Mechanisms, Offer};
+pub use sasl2::{Bind2, EnableSm, TokenWish, UsedToken, UserAgent};
 
 use crate::element::Element;
 use crate::error::{StanzaError, StreamError};
-use crate::jid::{BareJid, Jid};
+use crate::jid::{BareJid, FullJid, Jid};
 use crate::ns;
 use crate::sasl::{
-    self, CertificateName, Exchange, Failure, GssapiAnswer, GssapiNext, Named, Step,
+    self, CertificateName, ClientId, Exchange, Failure, GssapiAnswer, GssapiNext, Named, Step,
+    TokenMechanism,
 };
 use crate::scram::TlsFacts;
 use crate::stream::{Limits, StreamEvent, StreamHeader};
 use action::MECHANISM_CHARS_MAX;
 use bytes::Bytes;
-use features::{bind_features, header_bytes};
+use features::{bind_features, bound_features, header_bytes};
+use sasl2::Inline;
 use std::sync::Arc;
 
 /// Bytes of one element before log-in, unless configured otherwise: the longest SASL message has a few hundred. The parser keeps to it.
@@ -48,6 +53,9 @@ enum State {
     Password(Box<Exchange>),
     Accounts(Box<Exchange>),
     Gssapi(Box<Exchange>),
+    Token(Box<Exchange>),
+    /// Logged in by SASL 2: what was asked for with it is being done, and then success is said.
+    Inline,
     /// Success has been sent; the client restarts the stream.
     Restart,
     Bind,
@@ -65,7 +73,11 @@ pub struct Negotiation {
     /// Names of the client's certificate, if it has shown one that was verified.
     certificate: Vec<CertificateName>,
     domain: Option<String>,
+    /// Who the client says it is in the header of its stream.
+    from: Option<BareJid>,
     account: Option<BareJid>,
+    /// The log-in is one of SASL 2.
+    inline: Option<Box<Inline>>,
     /// What is known of the attempt under way.
     attempt: FailedLogin,
     attempts: usize,
@@ -83,7 +95,9 @@ impl Negotiation {
             framed: false,
             certificate: Vec::new(),
             domain: None,
+            from: None,
             account: None,
+            inline: None,
             attempt: FailedLogin::default(),
             attempts: 0,
             registrations: 0,
@@ -202,6 +216,11 @@ impl Negotiation {
         {
             return refuse(StreamError::InvalidFrom);
         }
+        let from = header
+            .from
+            .as_deref()
+            .and_then(|from| Jid::parse(from).ok());
+        self.from = from.map(|from| from.bare());
         let features = if self.account.is_some() {
             self.state = State::Bind;
             bind_features()
@@ -217,7 +236,8 @@ impl Negotiation {
     fn element(&mut self, element: &Element) -> Vec<Action> {
         match (element.ns(), element.name()) {
             (ns::TLS, "starttls") => self.starttls(),
-            (ns::SASL, name) => self.sasl(name, element),
+            (ns::SASL, name) if self.inline.is_none() => self.sasl(name, element),
+            (ns::SASL2, name) => self.sasl2(name, element),
             (ns::SM, "resume") if matches!(self.state, State::Bind) => self.resume(element),
             // XEP-0198 §3: only after binding.
             (ns::SM, "enable") if matches!(self.state, State::Bind) => {
@@ -249,9 +269,20 @@ impl Negotiation {
         vec![Action::Resume { previd, h }]
     }
 
-    /// The session cannot be resumed: the client may bind a resource.
-    pub fn resume_refused(&mut self) {
-        self.state = State::Bind;
+    /// The session cannot be resumed: the client may bind a resource. Of a log-in of SASL 2: call [`Negotiation::go_on`], success
+    /// will tell; of another: what to send.
+    pub fn resume_refused(&mut self) -> Vec<Action> {
+        match &mut self.inline {
+            Some(inline) => {
+                inline.resume_refused("item-not-found");
+                self.state = State::Inline;
+                Vec::new()
+            }
+            None => {
+                self.state = State::Bind;
+                vec![sm_failed("item-not-found")]
+            }
+        }
     }
 
     fn register(&mut self, element: &Element) -> Vec<Action> {
@@ -303,22 +334,145 @@ impl Negotiation {
             return self.fail(Failure::MalformedRequest);
         }
         let mechanism = element.attr("mechanism").unwrap_or_default().into_owned();
-        self.attempt.mechanism = mechanism.chars().take(MECHANISM_CHARS_MAX).collect();
-        if !self.mechanisms().contains(&mechanism) {
-            return self.fail(Failure::InvalidMechanism);
-        }
-        let domain = self.domain.clone().expect("a header came before");
         let text = element.text();
-        // No initial response: the server asks for it with an empty challenge (RFC 4422 §5).
-        let exchange = Exchange::new(&mechanism, domain, self.plus_offered(), self.tls.clone())
-            .certified(self.identities());
-        if text.is_empty() {
-            self.state = State::Challenge(Box::new(exchange));
-            return vec![Action::Send(Bytes::from_static(
-                b"<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>",
-            ))];
+        self.begin(&mechanism, (!text.is_empty()).then_some(&*text))
+    }
+
+    /// An exchange begins.
+    fn begin(&mut self, mechanism: &str, initial: Option<&str>) -> Vec<Action> {
+        self.attempt.mechanism = mechanism.chars().take(MECHANISM_CHARS_MAX).collect();
+        let domain = self.domain.clone().expect("a header came before");
+        let tls = self.tls.clone();
+        let exchange = match (
+            self.mechanisms().iter().any(|m| m == mechanism),
+            self.client(),
+        ) {
+            (true, _) => Exchange::new(mechanism, domain, self.plus_offered(), tls)
+                .certified(self.identities())
+                .advertised(self.advertised()),
+            (false, Some(client)) => {
+                let token = TokenMechanism::from_name(mechanism);
+                match token.filter(|m| self.token_mechanisms().contains(m)) {
+                    Some(token) => Exchange::of_token(token, client, domain, tls),
+                    None => return self.fail(Failure::InvalidMechanism),
+                }
+            }
+            (false, None) => return self.fail(Failure::InvalidMechanism),
+        };
+        match initial {
+            Some(text) => self.step(exchange, text),
+            // No initial response: the server asks for it with an empty challenge (RFC 4422 §5).
+            None => self.challenge(Box::new(exchange), ""),
         }
-        self.step(exchange, &text)
+    }
+
+    // ---- SASL 2 -----------------------------------------------------------------------------------------
+
+    fn sasl2(&mut self, name: &str, element: &Element) -> Vec<Action> {
+        match (name, std::mem::replace(&mut self.state, State::Features)) {
+            ("authenticate", State::Features) => self.authenticate(element),
+            ("response", State::Challenge(exchange)) if self.inline.is_some() => {
+                self.response(*exchange, element)
+            }
+            ("abort", State::Challenge(_)) if self.inline.is_some() => self.fail(Failure::Aborted),
+            // XEP-0388 §2.4 and §2.11: nothing else while an exchange is under way, and no second one.
+            (_, state) => {
+                self.state = state;
+                vec![Action::Close(StreamError::NotAuthorized)]
+            }
+        }
+    }
+
+    fn authenticate(&mut self, element: &Element) -> Vec<Action> {
+        let parsed = sasl2::authenticate(element, &self.token_mechanisms());
+        let (mechanism, initial, inline) = match parsed {
+            Ok(parsed) => (parsed.mechanism, parsed.initial, Ok(parsed.inline)),
+            Err(failure) => (String::new(), None, Err(failure)),
+        };
+        match inline {
+            _ if !self.may_authenticate() => self.fail_in(ns::SASL2, Failure::EncryptionRequired),
+            Ok(inline) => {
+                self.inline = Some(Box::new(inline));
+                self.begin(&mechanism, initial.as_deref())
+            }
+            Err(failure) => self.fail_in(ns::SASL2, failure),
+        }
+    }
+
+    /// Which installation of a client it is, as far as it has said so.
+    fn client(&self) -> Option<ClientId> {
+        Some(self.inline.as_ref()?.agent.as_ref()?.client)
+    }
+
+    /// It has logged in by SASL 2, and [`Negotiation::go_on`] is wanted, where the account is at home.
+    pub fn is_inline(&self) -> bool {
+        matches!(self.state, State::Inline)
+    }
+
+    /// What is to be done about tokens, once, before [`Negotiation::go_on`]; and by which client.
+    pub fn token_wish(&mut self) -> Option<(UserAgent, TokenWish, Option<UsedToken>)> {
+        let inline = self.inline.as_mut()?;
+        let agent = inline.agent.clone()?;
+        let nothing = TokenWish {
+            request: None,
+            invalidate: false,
+        };
+        let wish = std::mem::replace(&mut inline.wish, nothing);
+        Some((agent, wish, inline.used.take()))
+    }
+
+    /// A new token goes to the client with success. `expiry`: as XEP-0082 writes it.
+    pub fn give_token(&mut self, token: String, expiry: String) {
+        if let Some(inline) = &mut self.inline {
+            inline.give(token, expiry);
+        }
+    }
+
+    /// The next of what was asked for with the log-in; when there is nothing more, success.
+    pub fn go_on(&mut self) -> Vec<Action> {
+        let Some(inline) = self
+            .inline
+            .as_mut()
+            .filter(|_| matches!(self.state, State::Inline))
+        else {
+            return Vec::new();
+        };
+        if let Some((previd, h)) = inline.take_resume() {
+            self.state = State::Done;
+            return vec![Action::Resume { previd, h }];
+        }
+        if let Some(bind) = inline.bind.take() {
+            self.state = State::Done;
+            return vec![Action::BindInline(Box::new(bind))];
+        }
+        vec![Action::LoggedIn]
+    }
+
+    /// A resource could not be had with the log-in: the client may ask for one in the old way. Call [`Negotiation::go_on`].
+    pub fn bind_inline_refused(&mut self) {
+        self.state = State::Inline;
+    }
+
+    /// Success without a resource, and what may come next; then the client binds one.
+    pub fn logged_in(&mut self) -> [Bytes; 2] {
+        let account = self.account.clone();
+        let address = account.as_ref().map_or("", |a| a.as_str());
+        let inline = self.inline.take();
+        self.state = State::Bind;
+        [
+            inline.map_or_else(Bytes::new, |i| i.success(address, None)),
+            bind_features(),
+        ]
+    }
+
+    /// Success with a session, new or resumed: `inside` says which. And the features of a stream that has one; `managed`: by stream
+    /// management.
+    pub fn bound(&mut self, jid: &FullJid, inside: &[u8], managed: bool) -> Option<[Bytes; 2]> {
+        let inline = self.inline.take()?;
+        Some([
+            inline.success(jid.as_str(), Some(inside)),
+            bound_features(managed),
+        ])
     }
 
     fn response(&mut self, exchange: Exchange, element: &Element) -> Vec<Action> {
@@ -349,7 +503,13 @@ impl Negotiation {
                 self.state = State::Gssapi(Box::new(exchange));
                 vec![Action::LookGssapi(ask)]
             }
-            Ok(Step::Success(account, last)) => self.succeed(account, Some(last)),
+            Ok(Step::NeedToken(ask)) => {
+                self.state = State::Token(Box::new(exchange));
+                vec![Action::LookToken(ask)]
+            }
+            Ok(Step::Success(account, last)) => {
+                self.succeed(&exchange, account, Some(last.into_bytes()))
+            }
             Err(failure) => self.fail(failure),
         }
     }
@@ -375,11 +535,11 @@ impl Negotiation {
 
     fn challenge(&mut self, exchange: Box<Exchange>, message: impl AsRef<[u8]>) -> Vec<Action> {
         self.state = State::Challenge(exchange);
-        vec![Action::Send(Bytes::from(format!(
-            "<challenge xmlns='{}'>{}</challenge>",
-            ns::SASL,
-            sasl::encode(message)
-        )))]
+        let (ns, message) = (self.profile(), sasl::encode(message));
+        vec![Action::Send(Bytes::from(match message.is_empty() {
+            true => format!("<challenge xmlns='{ns}'/>"),
+            false => format!("<challenge xmlns='{ns}'>{message}</challenge>"),
+        }))]
     }
 
     /// The directory's answer to [`Action::LookAccounts`].
@@ -392,7 +552,7 @@ impl Negotiation {
             Accounts::TemporaryFailure => Err(Failure::TemporaryAuthFailure),
         };
         match outcome {
-            Ok(account) => self.succeed(account, None),
+            Ok(account) => self.succeed(&exchange, account, None),
             Err(failure) => self.fail(failure),
         }
     }
@@ -407,7 +567,7 @@ impl Negotiation {
         self.attempt.name = exchange.claimed().map(str::to_owned);
         match next {
             Ok(GssapiNext::Challenge(message)) => self.challenge(exchange, message),
-            Ok(GssapiNext::Success(account)) => self.succeed(account, None),
+            Ok(GssapiNext::Success(account)) => self.succeed(&exchange, account, None),
             Err(failure) => self.fail(failure),
         }
     }
@@ -426,7 +586,29 @@ impl Negotiation {
         };
         match exchange.authenticated(Named { account, disabled }) {
             Ok(_) if expired => self.fail(Failure::CredentialsExpired),
-            Ok(account) => self.succeed(account, None),
+            Ok(account) => self.succeed(&exchange, account, None),
+            Err(failure) => self.fail(failure),
+        }
+    }
+
+    /// The answer to [`Action::LookToken`].
+    pub fn token(&mut self, check: TokenCheck) -> Vec<Action> {
+        let State::Token(exchange) = std::mem::replace(&mut self.state, State::Features) else {
+            return Vec::new();
+        };
+        let (named, proof, used) = match check {
+            TokenCheck::Right { named, proof, used } => (named, proof, used),
+            TokenCheck::Wrong => return self.fail(Failure::NotAuthorized),
+            TokenCheck::Expired => return self.fail(Failure::CredentialsExpired),
+            TokenCheck::TemporaryFailure => return self.fail(Failure::TemporaryAuthFailure),
+        };
+        match exchange.authenticated(named) {
+            Ok(account) => {
+                if let Some(inline) = &mut self.inline {
+                    inline.used = Some(used);
+                }
+                self.succeed(&exchange, account, Some(proof))
+            }
             Err(failure) => self.fail(failure),
         }
     }
@@ -437,7 +619,11 @@ impl Negotiation {
             .account
             .take()
             .map(|account| account.as_str().to_owned());
-        self.fail_for(Failure::AccountDisabled, LoginFailure::Refused)
+        self.fail_for(
+            self.profile(),
+            Failure::AccountDisabled,
+            LoginFailure::Refused,
+        )
     }
 
     /// Whether the account may log in cannot be said now (policy).
@@ -446,13 +632,25 @@ impl Negotiation {
             .account
             .take()
             .map(|account| account.as_str().to_owned());
-        self.fail_for(
-            Failure::TemporaryAuthFailure,
-            LoginFailure::Sasl(Failure::TemporaryAuthFailure),
-        )
+        self.fail(Failure::TemporaryAuthFailure)
     }
 
-    fn succeed(&mut self, account: BareJid, last: Option<String>) -> Vec<Action> {
+    fn succeed(
+        &mut self,
+        exchange: &Exchange,
+        account: BareJid,
+        last: Option<Vec<u8>>,
+    ) -> Vec<Action> {
+        if let Some(inline) = &mut self.inline {
+            // XEP-0388 §2.9.
+            if exchange.has_authzid() && self.from.as_ref().is_some_and(|from| *from != account) {
+                return self.fail(Failure::InvalidAuthzid);
+            }
+            inline.last = last;
+            self.account = Some(account.clone());
+            self.state = State::Inline;
+            return vec![Action::Authenticated(account)];
+        }
         self.account = Some(account.clone());
         self.state = State::Restart;
         let success = match last {
@@ -470,8 +668,20 @@ impl Negotiation {
         ]
     }
 
+    /// Namespace of the exchange under way.
+    fn profile(&self) -> &'static str {
+        match self.inline {
+            Some(_) => ns::SASL2,
+            None => ns::SASL,
+        }
+    }
+
     fn fail(&mut self, failure: Failure) -> Vec<Action> {
-        self.fail_for(failure, LoginFailure::Sasl(failure))
+        self.fail_in(self.profile(), failure)
+    }
+
+    fn fail_in(&mut self, profile: &str, failure: Failure) -> Vec<Action> {
+        self.fail_for(profile, failure, LoginFailure::Sasl(failure))
     }
 
     fn failed(&mut self, why: LoginFailure) -> Action {
@@ -479,10 +689,18 @@ impl Negotiation {
         Action::Failed(Box::new(FailedLogin { why, ..attempt }))
     }
 
-    fn fail_for(&mut self, failure: Failure, why: LoginFailure) -> Vec<Action> {
+    fn fail_for(&mut self, profile: &str, failure: Failure, why: LoginFailure) -> Vec<Action> {
+        // XEP-0388 §2.6.2: nothing of what was asked for with it is done.
+        self.inline = None;
         self.state = State::Features;
         self.attempts += usize::from(failure.counts());
-        let mut actions = vec![Action::Send(failure.to_bytes()), self.failed(why)];
+        let condition = failure.name();
+        let own_ns = match profile {
+            ns::SASL2 => " xmlns='urn:ietf:params:xml:ns:xmpp-sasl'",
+            _ => "",
+        };
+        let element = format!("<failure xmlns='{profile}'><{condition}{own_ns}/></failure>");
+        let mut actions = vec![Action::Send(element.into()), self.failed(why)];
         if self.attempts >= self.offer.attempts_max {
             // RFC 6120 §6.4.5.
             actions.push(Action::Close(StreamError::PolicyViolation));
@@ -550,7 +768,11 @@ pub fn bind_error(id: &str, condition: StanzaError, text: Option<&str>) -> Bytes
 }
 
 fn sm_failed(condition: &str) -> Action {
-    Action::Send(Bytes::from(format!(
+    Action::Send(sm_failed_bytes(condition).into())
+}
+
+fn sm_failed_bytes(condition: &str) -> String {
+    format!(
         "<failed xmlns='urn:xmpp:sm:3'><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
-    )))
+    )
 }

@@ -8,15 +8,16 @@ use crate::scram::{
     BASE64, ClientFirst, FakeKeys, ScramError, ScramHash, ScramKeys, ScramServer, TlsFacts,
 };
 use base64::Engine as _;
-use bytes::Bytes;
 use std::any::Any;
 use std::fmt;
 
 pub mod external;
 mod login_name;
+pub mod token;
 
 pub use external::{CertificateName, Identity};
 pub use login_name::{LOGIN_NAME_BYTES_MAX, LoginName};
+pub use token::{ClientId, TokenAsk, TokenMechanism, TokenProof};
 
 /// Longest message of a client, in bytes after base64. SCRAM with the longest names and nonces stays under 4 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 6 * 1024;
@@ -51,9 +52,9 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The element.
-    pub fn to_bytes(self) -> Bytes {
-        let condition = match self {
+    /// The condition.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Aborted => "aborted",
             Self::AccountDisabled => "account-disabled",
             Self::CredentialsExpired => "credentials-expired",
@@ -64,10 +65,7 @@ impl Failure {
             Self::MalformedRequest => "malformed-request",
             Self::NotAuthorized => "not-authorized",
             Self::TemporaryAuthFailure => "temporary-auth-failure",
-        };
-        Bytes::from(format!(
-            "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><{condition}/></failure>"
-        ))
+        }
     }
 
     /// It counts as a failed attempt: everything but an outage of ours.
@@ -86,6 +84,8 @@ pub enum Step {
     NeedAccounts(Vec<Identity>),
     /// GSS-API must look at this message, then [`Exchange::gssapi`].
     NeedGssapi(GssapiAsk),
+    /// This proof must be checked, then [`Exchange::authenticated`].
+    NeedToken(TokenAsk),
     /// The client is who it says, and is told this.
     Success(BareJid, String),
 }
@@ -133,6 +133,7 @@ impl fmt::Debug for Step {
             Self::NeedPassword(login, _) => write!(f, "NeedPassword({login:?}, ..)"),
             Self::NeedAccounts(identities) => write!(f, "NeedAccounts({identities:?})"),
             Self::NeedGssapi(_) => f.write_str("NeedGssapi(..)"),
+            Self::NeedToken(ask) => write!(f, "NeedToken({ask:?})"),
             Self::Success(account, _) => write!(f, "Success({account:?}, ..)"),
         }
     }
@@ -164,6 +165,7 @@ enum Mechanism {
     ScramFirst { hash: ScramHash, plus: bool },
     ScramKeys(ClientFirst),
     ScramFinal(ScramServer, Option<Named>),
+    Token(TokenMechanism, ClientId),
     Done,
 }
 
@@ -174,6 +176,8 @@ pub struct Exchange {
     domain: String,
     plus_offered: bool,
     tls: Option<TlsFacts>,
+    /// What was offered on this connection, as XEP-0474 §4.1 writes it.
+    advertised: String,
     login: Option<LoginName>,
     /// Who the client says it is, as it wrote it; for the operator's eyes.
     claimed: Option<String>,
@@ -199,10 +203,35 @@ impl Exchange {
             domain,
             plus_offered,
             tls,
+            advertised: String::new(),
             login: None,
             claimed: None,
             authzid: None,
         }
+    }
+
+    /// Of a token's mechanism, by this client.
+    pub fn of_token(
+        mechanism: TokenMechanism,
+        client: ClientId,
+        domain: String,
+        tls: Option<TlsFacts>,
+    ) -> Self {
+        Self {
+            mechanism: Mechanism::Token(mechanism, client),
+            ..Self::new("", domain, false, tls)
+        }
+    }
+
+    /// What the client was offered: it is told a hash of it, signed with its password (XEP-0474).
+    pub fn advertised(mut self, advertised: String) -> Self {
+        self.advertised = advertised;
+        self
+    }
+
+    /// It has said whom it wants to act as.
+    pub fn has_authzid(&self) -> bool {
+        self.authzid.is_some()
     }
 
     /// Who the client says it is: not an address, not checked, and at most [`LOGIN_NAME_BYTES_MAX`] bytes long. `None`: it has
@@ -253,6 +282,15 @@ impl Exchange {
                 let last = server.finish(message).map_err(failure)?;
                 let account = self.authenticated(named.ok_or(Failure::NotAuthorized)?)?;
                 Ok(Step::Success(account, last))
+            }
+            Mechanism::Token(mechanism, client) => {
+                let (authcid, proof) = token::parse(mechanism, self.tls.as_ref(), message)?;
+                let login = self.named(&authcid, None)?;
+                Ok(Step::NeedToken(TokenAsk {
+                    login,
+                    client,
+                    proof,
+                }))
             }
             Mechanism::ScramKeys(_) | Mechanism::Done => Err(Failure::MalformedRequest),
         }
@@ -327,6 +365,10 @@ impl Exchange {
     ) -> Result<Step, Failure> {
         let first = ClientFirst::parse(hash, plus, self.plus_offered, self.tls.as_ref(), message)
             .map_err(failure)?;
+        let first = match self.advertised.is_empty() {
+            true => first,
+            false => first.offered(&self.advertised),
+        };
         let login = self.named(first.username(), first.authzid())?;
         self.mechanism = Mechanism::ScramKeys(first);
         Ok(Step::NeedKeys(login, hash))

@@ -1,6 +1,6 @@
 //! The commands: a row each, with what it does. To add one: a row, a function, and its words in `admin-cli`.
 
-use super::{Answer, Args, Backend, Caller, Refusal, directories, notices, people, quoted};
+use super::{Answer, Args, Backend, Caller, Refusal, directories, notices, people, quoted, tokens};
 use crate::notices::Kind;
 use crate::policy::Right;
 use serde_json::{Value, json};
@@ -123,6 +123,18 @@ pub const COMMANDS: &[Command] = &[
         changes: true,
         rights: USERS,
         run: session_kick,
+    },
+    Command {
+        name: "token list",
+        changes: false,
+        rights: USERS_READ,
+        run: tokens::list,
+    },
+    Command {
+        name: "token revoke",
+        changes: true,
+        rights: USERS,
+        run: tokens::revoke,
     },
     Command {
         name: "user disable",
@@ -292,7 +304,11 @@ pub(super) fn account_jid(backend: &dyn Backend, text: &str) -> Result<BareJid, 
 }
 
 /// The same, of one that the caller may change.
-fn changed_jid(backend: &dyn Backend, args: &Args<'_>, text: &str) -> Result<BareJid, Refusal> {
+pub(super) fn changed_jid(
+    backend: &dyn Backend,
+    args: &Args<'_>,
+    text: &str,
+) -> Result<BareJid, Refusal> {
     let jid = account_jid(backend, text)?;
     may_change(backend, args.caller, &jid)?;
     Ok(jid)
@@ -345,7 +361,7 @@ fn keys(backend: &dyn Backend, password: &str) -> Result<Vec<ScramKeys>, Refusal
         .map_err(|e| Refusal::new("bad-request", format!("the password cannot be used: {e}")))
 }
 
-fn one(backend: &dyn Backend, write: Write) -> Result<(), Refusal> {
+pub(super) fn one(backend: &dyn Backend, write: Write) -> Result<(), Refusal> {
     match backend.write(vec![write])?.pop() {
         Some(Written::Failed(e)) => Err(refusal(&e)),
         _ => Ok(()),
@@ -361,7 +377,7 @@ fn refusal(e: &WriteError) -> Refusal {
     }
 }
 
-fn text(text: impl Into<String>) -> Result<Answer, Refusal> {
+pub(super) fn text(text: impl Into<String>) -> Result<Answer, Refusal> {
     Ok(Answer::Text { text: text.into() })
 }
 

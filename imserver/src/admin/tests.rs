@@ -258,6 +258,10 @@ impl Backend for Site {
         let mut reader = self.reader.lock().unwrap();
         reader.user_data(jid).map_err(store_refusal)
     }
+    fn tokens(&self, jid: &BareJid) -> Result<Vec<store::LoginToken>, Refusal> {
+        let mut reader = self.reader.lock().unwrap();
+        reader.tokens(jid, None).map_err(store_refusal)
+    }
     fn online(&self, which: OnlineQuery) -> Result<Vec<BareJid>, Refusal> {
         // Active are those with a priority.
         let sessions = self.sessions.lock().unwrap();

@@ -631,11 +631,13 @@ fn auth(reader: &mut Reader, file: &File, base: &Path, domains: &[String]) -> Au
         10_000,
         4_096..=1_000_000,
     );
+    let token_days = number(reader, &file.auth.token_days, 30, 0..=366);
     let capture = number(reader, &file.auth.scram_capture_s, 0, 0..=366 * 86_400);
     AuthConfig {
         plaintext,
         certificate_mapping,
         scram_capture: Duration::from_secs(capture as u64),
+        token: Duration::from_secs(token_days as u64 * 86_400),
         gssapi: {
             let wanted = mechanisms.contains(&Mechanism::Gssapi);
             gssapi(reader, file, base, domains, wanted)

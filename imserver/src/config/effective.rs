@@ -96,6 +96,10 @@ impl Config {
             ("auth.scram_iterations", auth.scram_iterations.to_string()),
             ("auth.scram_capture_s", seconds(auth.scram_capture)),
             (
+                "auth.token_days",
+                (auth.token.as_secs() / 86_400).to_string(),
+            ),
+            (
                 "auth.password_bytes_min",
                 auth.password_bytes_min.to_string(),
             ),

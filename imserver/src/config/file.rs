@@ -189,6 +189,8 @@ section! {
         certificate_mapping: String, Reload;
         /// Seconds that SCRAM keys made at a log-in with the password are good, where the directory has none; 0: none are made.
         scram_capture_s: u64, Reload;
+        /// Days that a token to log in with is good; 0: none are given out.
+        token_days: u64, Reload;
         /// Keys for Kerberos.
         gssapi_keytab: String, Reload;
         /// Kerberos realm to domain.
@@ -367,6 +369,8 @@ section! {
         login_failures_logged_minute_max: u64, Reload;
         /// Connections not logged in, of all muxes.
         conns_before_login_max: u64, Reload;
+        /// Clients of one account with a token to log in with.
+        token_clients_max: u64, Reload;
         /// Sessions of one account.
         sessions_per_user_max: u64, Reload;
         /// Roster items of one account.

@@ -286,6 +286,10 @@ impl admin::Backend for Backend {
         self.read(|r| r.user_data(jid))
     }
 
+    fn tokens(&self, jid: &BareJid) -> Result<Vec<store::LoginToken>, Refusal> {
+        self.read(|r| r.tokens(jid, None))
+    }
+
     fn online(&self, which: OnlineQuery) -> Result<Vec<BareJid>, Refusal> {
         let which = Arc::new(which);
         let replies = self.ask(&self.all(), |request| AdminEvent::Online {

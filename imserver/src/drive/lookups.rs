@@ -167,7 +167,7 @@ impl Lookups {
         };
         let sent = match &look {
             Look::Password(..) => queues.passwords.try_send(Job::Look(shard, tag, look)),
-            Look::Scram(..) | Look::Accounts(_) | Look::Gssapi(_) => {
+            Look::Scram(..) | Look::Accounts(_) | Look::Gssapi(_) | Look::Token(..) => {
                 queues.questions.try_send(Job::Look(shard, tag, look))
             }
             Look::Search { .. }
@@ -373,7 +373,12 @@ impl Worker {
         };
         Some(match job {
             Job::Look(shard, tag, look) => {
-                let result = answer(site, self.gssapi.as_deref(), look);
+                let result = match look {
+                    Look::Token(ask, rules) => {
+                        LookResult::Token(super::tokens::check(site, reader, &ask, rules))
+                    }
+                    look => answer(site, self.gssapi.as_deref(), look),
+                };
                 (shard, Event::Looked(tag, result))
             }
             Job::Load(shard, tag, owner) => {
@@ -435,7 +440,7 @@ fn answer(site: &Site, gssapi: Option<&Gssapi>, look: Look) -> LookResult {
                 }
             })
         }
-        // Those are asked as `Job::People`.
+        // Those are answered by the worker itself.
         other => other.unanswered(),
     }
 }

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use store::{Engine, Reader, StoreError, Write};
+use store::{Engine, Reader, StoreError, TokenChange, Write};
 use xmpp::jid::BareJid;
 use xmpp::scram::{ScramHash, ScramKeys};
 
@@ -135,6 +135,18 @@ impl Overlay for StoreOverlay {
     }
 
     fn forget(&self, jid: &BareJid) {
+        let tokens = Write::Tokens {
+            owner: jid.clone(),
+            change: TokenChange::Revoke { client: None },
+        };
+        // Whoever knew the old password may have one.
+        if let Err(error) = self.writer.write(vec![tokens]) {
+            tracing::warn!(
+                account = jid.as_str(),
+                error,
+                "tokens given for an old password are not revoked"
+            );
+        }
         if self.stored(jid).is_ok_and(|known| known.made_ms > 0) {
             self.put(jid, Vec::new());
         }

@@ -8,6 +8,7 @@ use crate::settings::Settings;
 use bytes::Bytes;
 use proto::frame::NoteKey;
 use xmpp::jid::{BareJid, FullJid};
+use xmpp::sasl::ClientId;
 
 /// How far the taking of pending messages has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Bound {
     pub taking_since_unix_ms: u64,
     /// Since when it gets copies of messages, XEP-0280 (unix ms); 0: it does not.
     pub carbons_since_unix_ms: u64,
+    /// Which installation of a client it is, if it has said so with its log-in.
+    pub client: Option<ClientId>,
     /// Brought back after a restart, and has not read yet what it was owed when the server was killed.
     pub catching_up: bool,
     /// Positions from here on must be read again, when the page under way has come.

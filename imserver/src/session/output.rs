@@ -208,6 +208,15 @@ impl Session {
         }
     }
 
+    /// The client is told up to where its archive is, and will read that (XEP-0386 §3.2): it is as good as read.
+    pub fn knows_archive(&mut self, up_to: u64) {
+        self.archive_read = Some(ArchiveRead {
+            up_to,
+            element: self.elements_out,
+            stanza: self.stanzas_out,
+        });
+    }
+
     /// Up to where the client has read its archive, and whether it has acknowledged that.
     pub fn archive_read(&self) -> Option<(u64, bool)> {
         let read = self.archive_read?;

@@ -10,6 +10,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use proto::frame::NoteKey;
 use std::collections::VecDeque;
 use xmpp::jid::{FullJid, Jid};
+use xmpp::sasl::ClientId;
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
 const LAYOUT: u8 = 8;
@@ -49,6 +50,8 @@ pub struct Record {
     pub taking_since_unix_ms: u64,
     /// Since when it gets copies of messages (unix ms); 0: it does not.
     pub carbons_since_unix_ms: u64,
+    /// Which installation of a client it is.
+    pub client: Option<ClientId>,
     /// When the session ended (unix ms); kept for a while so that nobody keeps a ghost.
     pub ended_unix_ms: Option<u64>,
     /// It has ended, and had taken the client's input up to this byte; the largest number if the client ended it. After a restart
@@ -146,6 +149,10 @@ impl Record {
         b.put_u64(self.presence_changed_unix_ms);
         b.put_u64(self.taking_since_unix_ms);
         b.put_u64(self.carbons_since_unix_ms);
+        b.put_u8(u8::from(self.client.is_some()));
+        if let Some(client) = &self.client {
+            b.put_slice(&client.0);
+        }
         b.put_u64(self.ended_unix_ms.map_or(0, |t| t.max(1)));
         b.put_u64(self.ended_input);
         b.put_u32(self.acked.len() as u32);
@@ -205,6 +212,10 @@ impl Record {
         let presence_changed_unix_ms = u64_of(&mut b)?;
         let taking_since_unix_ms = u64_of(&mut b)?;
         let carbons_since_unix_ms = u64_of(&mut b)?;
+        let client = match u8_of(&mut b)? {
+            1 => Some(ClientId(key(&mut b)?)),
+            _ => None,
+        };
         let ended = u64_of(&mut b)?;
         let ended_input = u64_of(&mut b)?;
         let count = (b.len() >= 4).then(|| b.get_u32())?;
@@ -234,6 +245,7 @@ impl Record {
             presence_changed_unix_ms,
             taking_since_unix_ms,
             carbons_since_unix_ms,
+            client,
             ended_unix_ms: (ended != 0).then_some(ended),
             ended_input,
             acked,
@@ -273,6 +285,7 @@ impl Record {
             cursor: 0,
             taking_since_unix_ms: self.taking_since_unix_ms,
             carbons_since_unix_ms: self.carbons_since_unix_ms,
+            client: self.client,
             catching_up: flood == Flood::Wanted,
             reread: None,
             ready: true,
@@ -491,6 +504,7 @@ mod tests {
             presence_changed_unix_ms: 5,
             taking_since_unix_ms: 4,
             carbons_since_unix_ms: 3,
+            client: Some(ClientId([9; 16])),
             ended_unix_ms: Some(6),
             ended_input: 77,
             acked: vec![8, 12],

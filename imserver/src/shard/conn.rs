@@ -98,7 +98,11 @@ impl Shard {
         let slot = self.insert_session(session);
         self.session(slot).dirty = false;
         self.touch(slot);
-        self.parse(slot);
+        if self.session(slot).is_inline() {
+            self.go_inline(slot);
+        } else {
+            self.parse(slot);
+        }
     }
 
     /// Gives the connection to the shard that is its user's home.
@@ -299,6 +303,7 @@ impl Shard {
             presence_changed_unix_ms: bound.presence_changed_unix_ms,
             taking_since_unix_ms: bound.taking_since_unix_ms,
             carbons_since_unix_ms: bound.carbons_since_unix_ms,
+            client: bound.client,
             ended_unix_ms: None,
             ended_input: 0,
             acked: session.uncleared_positions(),
@@ -367,9 +372,9 @@ impl Shard {
 
     /// The bound session is known to the store: the mux and the client may know of it.
     pub(super) fn bound_durable(&mut self, slot: u32, result: Bytes, number: u64, failed: bool) {
-        let Some(key) = self.session(slot).key else {
+        if self.session(slot).key.is_none() {
             return;
-        };
+        }
         if failed {
             self.end_session(
                 slot,
@@ -382,12 +387,7 @@ impl Shard {
             return;
         };
         bound.ready = true;
-        let note = bound.note;
-        self.fx.links.push(LinkCommand::Frame {
-            link: key.link,
-            frame: proto::frame::Frame::Note(key.conn, note),
-            track: false,
-        });
+        self.give_note(slot);
         self.send_stanza(slot, result);
         let session = self.session(slot);
         session.paused = false;

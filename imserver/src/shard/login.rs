@@ -129,6 +129,7 @@ impl Shard {
             LookResult::Password(check) => negotiation.password(check),
             LookResult::Accounts(accounts) => negotiation.accounts(accounts),
             LookResult::Gssapi(answer) => negotiation.gssapi(answer),
+            LookResult::Token(check) => negotiation.token(check),
             LookResult::Registered(id, answer) => {
                 let domain = negotiation.domain().unwrap_or_default();
                 let reply = crate::iq::register::registered(&id, domain, &answer);
@@ -144,7 +145,7 @@ impl Shard {
         }
     }
 
-    fn act(&mut self, slot: u32, number: u64, actions: Vec<Action>) {
+    pub(super) fn act(&mut self, slot: u32, number: u64, actions: Vec<Action>) {
         let mut home = None;
         for action in actions {
             match action {
@@ -167,6 +168,13 @@ impl Shard {
                     return self.look(slot, Look::Accounts(identities));
                 }
                 Action::LookGssapi(ask) => return self.look(slot, Look::Gssapi(ask)),
+                Action::LookToken(ask) => {
+                    let rules = TokenRules {
+                        now_ms: self.now.unix_ms,
+                        stale_ms: self.settings.token_stale_ms(),
+                    };
+                    return self.look(slot, Look::Token(ask, rules));
+                }
                 Action::Register { element, domain } => {
                     return self.stranger_registers(slot, number, &element, &domain);
                 }
@@ -188,6 +196,8 @@ impl Shard {
                 }
                 Action::Failed(failed) => self.login_failed(slot, &failed),
                 Action::Bind { resource, id } => return self.bind(slot, number, resource, &id),
+                Action::BindInline(bind) => return self.bind_inline(slot, number, *bind),
+                Action::LoggedIn => return self.logged_in(slot, number),
                 Action::Resume { previd, h } => {
                     return self.resume_stream(slot, number, &previd, h);
                 }
@@ -195,12 +205,18 @@ impl Shard {
                 Action::End => return self.end_session(slot, None, CloseReason::Normal),
             }
         }
-        self.session(slot).done(number);
+        // SASL 2: the element is answered when all that was asked for with it is done.
+        let inline = self.session(slot).is_inline();
+        if !inline {
+            self.session(slot).done(number);
+        }
         if let Some(home) = home {
             self.settle(slot);
             if home != self.id {
                 self.negotiating = self.negotiating.saturating_sub(1);
                 self.rehome(slot, home);
+            } else if inline {
+                self.go_inline(slot);
             }
         }
     }
@@ -281,7 +297,7 @@ impl Shard {
     }
 
     /// The address the session gets, or why it gets none.
-    fn choose(
+    pub(super) fn choose(
         &mut self,
         account: &BareJid,
         resource: Option<String>,
@@ -351,13 +367,36 @@ impl Shard {
         account: &BareJid,
         id: &str,
     ) {
+        let result = negotiation::bind_result(id, &jid);
+        self.begin_session(slot, key, jid, account);
+        let write = self.write_record(slot);
+        let generation = self.generation(slot);
+        self.after(
+            write,
+            After::Bound {
+                slot,
+                generation,
+                result,
+                number,
+            },
+        );
+    }
+
+    /// From here on there is a session, of which nobody knows yet: it is still to be put on record. Returns the negotiation, which is
+    /// over.
+    pub(super) fn begin_session(
+        &mut self,
+        slot: u32,
+        key: ConnKey,
+        jid: FullJid,
+        account: &BareJid,
+    ) -> Option<Box<Negotiation>> {
         let mut note = [0; 16];
         (self.random)(&mut note);
         self.next_session += 1;
         // Shards take turns, so that no two make the same name.
         let n = self.next_session * u64::from(self.shards) + u64::from(self.id.0);
         let name = SessionId::new(self.epoch, n);
-        let result = negotiation::bind_result(id, &jid);
         let bound = Bound {
             id: name,
             jid,
@@ -375,6 +414,7 @@ impl Shard {
             cursor: 0,
             taking_since_unix_ms: 0,
             carbons_since_unix_ms: 0,
+            client: None,
             catching_up: false,
             reread: None,
             ready: false,
@@ -385,7 +425,7 @@ impl Shard {
         };
         let limits = self.limits(true);
         let session = self.session(slot);
-        session.stage = Stage::Bound(Box::new(bound));
+        let before = std::mem::replace(&mut session.stage, Stage::Bound(Box::new(bound)));
         session.name = Some(name);
         session.parser.set_limits(limits);
         session.paused = true;
@@ -394,17 +434,10 @@ impl Shard {
         user.exists = true;
         user.sessions.push(slot);
         self.has_come(account);
-        let write = self.write_record(slot);
-        let generation = self.generation(slot);
-        self.after(
-            write,
-            After::Bound {
-                slot,
-                generation,
-                result,
-                number,
-            },
-        );
+        match before {
+            Stage::Negotiating(negotiation) => Some(negotiation),
+            _ => None,
+        }
     }
 
     /// The header a stream error needs before it if the client has got none (RFC 6120 §4.9.1.2).

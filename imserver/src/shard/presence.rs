@@ -501,7 +501,10 @@ impl Shard {
                 }) {
                     continue;
                 }
+                // One that fits does not overtake one that did not.
+                let nothing_held = session.bound().is_some_and(|b| b.held_presence.is_empty());
                 if let Some(key) = session.key
+                    && nothing_held
                     && session.has_room(len, &settings)
                     && !session.holds_back()
                     && !session.is_away()

@@ -11,12 +11,13 @@
 //! Never: tells a client that its session goes on before the session store knows; takes a stanza twice: what has come on the old connection
 //! is settled before `h` is said, and what comes on it later is not taken.
 
-use super::{After, Shard};
+use super::{After, Shard, sasl2};
 use crate::event::*;
 use crate::session::record::{Record, RecordedResumption, RecordedSm};
 use crate::session::resumption::{Away, Content, Resumer, Resumption, numbered};
 use crate::session::{OutKind, Stage};
-use proto::frame::{CloseReason, Frame, NoteKey};
+use bytes::Bytes;
+use proto::frame::{CloseReason, NoteKey};
 use subtle::ConstantTimeEq;
 use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
@@ -100,13 +101,17 @@ impl Shard {
 
     /// There is nothing to resume: the client may bind a resource (XEP-0198 §5).
     pub(super) fn refuse_resumption(&mut self, slot: u32, number: u64) {
-        self.send_nonza(slot, super::stream::sm_failure("item-not-found"));
         let session = self.session(slot);
-        session.paused = false;
-        session.done(number);
-        if let Stage::Negotiating(negotiation) = &mut session.stage {
-            negotiation.resume_refused();
+        let Stage::Negotiating(negotiation) = &mut session.stage else {
+            return;
+        };
+        let actions = negotiation.resume_refused();
+        if negotiation.is_inline() {
+            // At the end of the turn: the session that is not resumed may be ending right now.
+            return self.touch(slot);
         }
+        session.paused = false;
+        self.act(slot, number, actions);
         self.touch(slot);
     }
 
@@ -334,12 +339,14 @@ impl Shard {
         if let Some(lost) = lost {
             self.close_lost(lost);
         }
-        let other = self.remove_session(resumer.slot);
+        let mut other = self.remove_session(resumer.slot);
         self.negotiating = self.negotiating.saturating_sub(1);
         let key = other.key.expect("a connection is negotiating");
         self.conns.insert(key, slot);
         let limits = self.limits(true);
         let session = self.session(slot);
+        let jid = session.bound().map(|b| b.jid.clone());
+        let mut inline = std::mem::replace(&mut other.stage, Stage::closed());
         let number = session.take_connection(other);
         session.parser.set_limits(limits);
         let mux = session.mux.name.clone();
@@ -348,33 +355,53 @@ impl Shard {
         bound.mux = mux;
         bound.conn = key.conn.0;
         bound.interested = bound.interested.map(|_| 0);
-        self.fx.links.push(LinkCommand::Frame {
-            link: key.link,
-            frame: Frame::Note(key.conn, note),
-            track: false,
-        });
         self.status.resumptions += 1;
-        self.say_resumed(slot, number);
+        let answer = self.resumed_answer(slot);
+        let said = jid.and_then(|jid| sasl2::resumed(&mut inline, &jid, &answer));
+        match said {
+            Some([success, features]) => {
+                self.say_resumed(slot, success, number);
+                let session = (self.sessions.get_mut(slot as usize)).expect("it goes on");
+                session.send_now(features, OutKind::NONZA, self.now, &mut self.fx.links);
+                self.give_note(slot);
+            }
+            None => {
+                self.give_note(slot);
+                self.say_resumed(slot, answer, number);
+            }
+        }
+        self.settle(slot);
+        self.resend(slot);
         self.parse(slot);
     }
 
-    /// `<resumed/>`, and then what the client has not acknowledged.
-    pub(super) fn say_resumed(&mut self, slot: u32, number: u64) {
+    fn resumed_answer(&mut self, slot: u32) -> Bytes {
+        let session = self.session(slot);
+        let (h, key) = (
+            session.handled(),
+            session.resumption.as_ref().map(|r| r.key),
+        );
+        let previd = id(&key.unwrap_or_default());
+        format!("<resumed xmlns='urn:xmpp:sm:3' h='{h}' previd='{previd}'/>").into()
+    }
+
+    /// A restarted server takes a `<resume/>` again whose answer the mux has not taken.
+    pub(super) fn resumed_again(&mut self, slot: u32, number: u64) {
+        let answer = self.resumed_answer(slot);
+        self.say_resumed(slot, answer, number);
+        self.settle(slot);
+        self.resend(slot);
+    }
+
+    /// The answer, before anything else; what the client has not acknowledged follows.
+    fn say_resumed(&mut self, slot: u32, answer: Bytes, number: u64) {
         let now = self.now;
         let session = self
             .sessions
             .get_mut(slot as usize)
             .expect("checked by the caller");
-        let Some(r) = &session.resumption else { return };
-        let answer = format!(
-            "<resumed xmlns='urn:xmpp:sm:3' h='{}' previd='{}'/>",
-            session.handled(),
-            id(&r.key)
-        );
-        session.send_now(answer.into(), OutKind::NONZA, now, &mut self.fx.links);
+        session.send_now(answer, OutKind::NONZA, now, &mut self.fx.links);
         session.done(number);
-        self.settle(slot);
-        self.resend(slot);
     }
 
     /// Sends once more what the client has not acknowledged, as far as there is room.

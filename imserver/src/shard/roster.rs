@@ -141,6 +141,21 @@ impl Shard {
                 );
                 self.load_failed(&account);
             }
+            (
+                ReadTag::Bind {
+                    slot,
+                    generation,
+                    number,
+                    bind,
+                },
+                result,
+            ) => {
+                let answer = match result {
+                    ReadResult::Archive(answer) => Some(answer),
+                    _ => None,
+                };
+                self.bind_ends((slot, generation), number, *bind, answer);
+            }
             (ReadTag::Flood { slot, generation }, ReadResult::Pending(page)) => {
                 self.flood_page(slot, generation, Some(page))
             }

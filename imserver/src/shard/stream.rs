@@ -16,6 +16,7 @@ use std::hash::{BuildHasher, Hasher};
 use xmpp::element::Element;
 use xmpp::error::{StanzaError, StreamError};
 use xmpp::jid::Jid;
+use xmpp::negotiation::EnableSm;
 use xmpp::node::Node;
 use xmpp::ns;
 use xmpp::stanza::{Direction, Rewrite, is_reserved};
@@ -142,7 +143,7 @@ impl Shard {
     fn element(&mut self, slot: u32, element: Element) {
         let now = self.now;
         let is_stanza = element.stanza_kind().is_some();
-        if self.bound_again(slot, &element) {
+        if self.bound_again(slot, &element) || self.logged_in_before(slot, element.ns()) {
             return;
         }
         let number = self.session(slot).begin_element(is_stanza, now);
@@ -396,9 +397,9 @@ impl Shard {
                 }
                 session.enable_sm();
                 session.hold_back();
-                if matches!(element.attr("resume").as_deref(), Some("true" | "1")) {
-                    let max_s = element.attr("max").and_then(|max| max.parse().ok());
-                    self.make_resumable(slot, max_s);
+                let enable = EnableSm::read(|name| element.attr(name));
+                if enable.resume {
+                    self.make_resumable(slot, enable.max_s);
                 }
                 let generation = self.generation(slot);
                 let write = self.write_record(slot);
@@ -419,8 +420,7 @@ impl Shard {
                 if !again {
                     self.sm_failed(slot, number, "unexpected-request");
                 } else if session.enabling() {
-                    // A restarted server takes a <resume/> again whose answer the mux has not taken.
-                    self.say_resumed(slot, number);
+                    self.resumed_again(slot, number);
                 } else {
                     session.done(number);
                 }
@@ -441,10 +441,8 @@ impl Shard {
             session.resumption = None;
             sm_failure("internal-server-error")
         } else {
-            enabled(
-                session.resumption.as_deref(),
-                &self.settings.resume_location,
-            )
+            let location = &self.settings.resume_location;
+            enabled(session.resumption.as_deref(), location).to_bytes(ns::CLIENT)
         };
         session.let_go(Some(answer), now, &mut self.fx.links);
         session.done(number);
@@ -474,7 +472,7 @@ fn copied(kind: StanzaKind, element: &Element, copy: Copy) -> bool {
 }
 
 /// `<enabled/>` (XEP-0198 §3 and §5).
-fn enabled(resumption: Option<&Resumption>, location: &Option<String>) -> Bytes {
+pub(super) fn enabled(resumption: Option<&Resumption>, location: &Option<String>) -> Node {
     let mut answer = Node::new("enabled", ns::SM);
     if let Some(r) = resumption {
         answer = answer
@@ -485,7 +483,7 @@ fn enabled(resumption: Option<&Resumption>, location: &Option<String>) -> Bytes 
             answer = answer.with_attr("location", location);
         }
     }
-    answer.to_bytes(ns::CLIENT)
+    answer
 }
 
 pub(super) fn sm_failure(condition: &str) -> Bytes {

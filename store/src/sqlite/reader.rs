@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use xmpp::jid::BareJid;
+use xmpp::sasl::ClientId;
 
 use super::blocks::{self, Item};
 use super::index::{self, IndexView, PENDING_COUNT, id_of, pending_row};
@@ -17,6 +18,7 @@ use super::tail::Found;
 use super::words::Hits;
 use crate::StoreError;
 use crate::search;
+use crate::tokens::LoginToken;
 use crate::traits::Reader;
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, ArchiveQuery, Counts, Overlay, PendingPage,
@@ -648,6 +650,14 @@ impl Reader for SqliteReader {
         ns: &str,
     ) -> Result<Option<Bytes>, StoreError> {
         self.state.private(owner, name, ns)
+    }
+
+    fn tokens(
+        &mut self,
+        owner: &BareJid,
+        client: Option<ClientId>,
+    ) -> Result<Vec<LoginToken>, StoreError> {
+        self.state.tokens(owner, client)
     }
 
     fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError> {

@@ -1,4 +1,4 @@
-//! `state.db`: accounts, rosters, subscription requests, blocking lists, vCards, private XML, what archives keep, what is kept of
+//! `state.db`: accounts, rosters, subscription requests, blocking lists, vCards, private XML, tokens, what archives keep, what is kept of
 //! accounts elsewhere, who was here when, values of the whole site, and the identity of the store.
 //!
 //! Written by the writer's own transaction when a batch holds such writes, never otherwise.
@@ -11,6 +11,7 @@ use xmpp::scram::{ScramHash, ScramKeys};
 use super::open::{Database, Db};
 use super::record::{Cursor, put_number};
 use crate::StoreError;
+use crate::tokens::TokenChange;
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, Overlay, PrivateElement, PutMode, RosterItem,
     Subscription, SubscriptionRequest, UserData, Write, WriteError, Written,
@@ -56,7 +57,7 @@ pub(crate) const STATE: Database = Database {
         CREATE TABLE archive_prefs (owner TEXT PRIMARY KEY, prefs BLOB NOT NULL) WITHOUT ROWID;
     ", "
         CREATE TABLE blocked (owner TEXT NOT NULL, jid TEXT NOT NULL, PRIMARY KEY (owner, jid)) WITHOUT ROWID;
-    "],
+    ", super::tokens::TABLE],
 };
 
 /// Key in meta: how many accounts there are, so that asking is cheap.
@@ -164,7 +165,7 @@ fn local_of(jid: &BareJid) -> &str {
 
 /// The writing half: one transaction at a time, opened by the first write of a batch.
 pub(crate) struct StateWriter {
-    db: Db,
+    pub(super) db: Db,
     open: bool,
     /// A commit waits for the disk.
     synced: bool,
@@ -202,7 +203,11 @@ impl StateWriter {
         Ok(())
     }
 
-    fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
+    pub(super) fn run(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<usize, StoreError> {
         let mut statement = self
             .db
             .conn
@@ -294,8 +299,10 @@ impl StateWriter {
                 elements,
                 bytes_max,
             } => return self.put_private(owner, elements, *bytes_max),
+            Write::Tokens { owner, change } => self.change_tokens(owner, change)?,
             Write::AccountPut { account, mode } => return self.put_account(account, *mode),
             Write::AccountKeys { jid, keys } => {
+                self.change_tokens(jid, &TokenChange::Revoke { client: None })?;
                 let sql = "UPDATE account SET keys = ? WHERE domain = ? AND localpart = ?";
                 return self
                     .run(sql, (encode_keys(keys), jid.domainpart(), local_of(jid)))
@@ -411,6 +418,7 @@ impl StateWriter {
         if mode != PutMode::Create {
             let sql = "UPDATE account SET disabled = ?, created_ms = ?, keys = ? WHERE domain = ? AND localpart = ?";
             let changed = self.run(sql, (account.disabled, created, &keys, domain, local))?;
+            self.change_tokens(&account.jid, &TokenChange::Revoke { client: None })?;
             if changed > 0 || mode == PutMode::Replace {
                 return Ok(found(changed));
             }
@@ -438,6 +446,7 @@ impl StateWriter {
             "vcard",
             "private",
             "archive_prefs",
+            "token",
             "overlay",
             "activity",
         ] {
@@ -492,7 +501,7 @@ fn found(rows: usize) -> Written {
 
 /// The reading half.
 pub(crate) struct StateReader {
-    db: Db,
+    pub(super) db: Db,
 }
 
 impl StateReader {

@@ -247,6 +247,7 @@ impl SqliteWriter {
             | Write::VCard { .. }
             | Write::ArchivePrefs { .. }
             | Write::Private { .. }
+            | Write::Tokens { .. }
             | Write::AccountPut { .. }
             | Write::AccountKeys { .. }
             | Write::AccountDisabled { .. }

@@ -15,6 +15,10 @@ use std::collections::{BTreeMap, VecDeque};
 use store::Engine as _;
 use xmpp::element::Element;
 use xmpp::jid::BareJid;
+use xmpp::node::Node;
+use xmpp::ns;
+use xmpp::sasl::ClientId;
+use xmpp::sasl::token::initiator_message;
 use xmpp::stream::{Limits, StreamEvent, StreamParser, framing};
 
 /// The domain of the simulated server.
@@ -61,6 +65,10 @@ pub(crate) struct Client {
     /// It wants to be able to resume; the SM-ID, once it can; and what it has sent that the server has not acknowledged: the number of
     /// each, and which message it is.
     resumes: bool,
+    /// Logs in by SASL 2, with everything at once; and the token it may do that with.
+    sasl2: Option<String>,
+    token: Option<String>,
+    by_token: bool,
     sm_id: Option<String>,
     unacked: VecDeque<(u32, String, Option<usize>)>,
     /// What it has told everybody of itself, and when its priority allows messages.
@@ -148,9 +156,19 @@ impl World {
     fn add_client(&mut self, account: usize, n: usize) {
         let sm = self.rng.permille(650);
         let resumes = self.rng.permille(650);
+        // Who binds with the log-in gets nothing sent that is in the archive, and these clients read no archives.
+        let sasl2 = !self.plan.archive && self.rng.permille(500);
+        let agent = format!("client {account} {n}");
+        let id = ClientId::of(&agent).resource(bare(account).as_str(), Some("sim"));
         self.clients.push(Client {
             account,
-            resource: format!("r{n}"),
+            resource: match sasl2 {
+                true => format!("sim/{id}"),
+                false => format!("r{n}"),
+            },
+            sasl2: sasl2.then_some(agent),
+            token: None,
+            by_token: false,
             state: State::Offline,
             life: 0,
             tcp: usize::MAX,
@@ -311,7 +329,8 @@ impl World {
         );
         let how = match state {
             _ if died => Ended::MuxDied,
-            State::Leaving => Ended::Polite,
+            // Told otherwise, it knows that not all it had sent was taken.
+            State::Leaving if self.oracle.sessions[tcp].error.is_none() => Ended::Polite,
             _ => Ended::Closed,
         };
         self.go_offline(client, how);
@@ -441,6 +460,20 @@ impl World {
             c.sm_in = c.sm_in.wrapping_add(1);
         }
         match (element.name(), c.state) {
+            ("features", State::Greeting) if c.sasl2.is_some() => {
+                c.by_token = c.token.is_some();
+                self.authenticate(client);
+            }
+            ("success", State::Authenticating) if c.sasl2.is_some() => {
+                self.authenticated(client, element);
+            }
+            ("failure", State::Authenticating) if c.by_token => {
+                // Too old, or replaced by one that it never got.
+                c.token = None;
+                c.by_token = false;
+                self.authenticate(client);
+            }
+            ("features", State::Online | State::Leaving) if c.sasl2.is_some() => {}
             ("features", State::Greeting) => {
                 c.state = State::Authenticating;
                 let token = format!("\0u{}\0secret", c.account);
@@ -471,15 +504,9 @@ impl World {
                 );
                 self.send(client, &text);
             }
-            ("resumed", State::Resuming) => self.resumed(client, element),
+            ("resumed", State::Resuming) => self.resumed(client, h_of(element.attr("h"))),
             ("failed", State::Resuming) => {
-                c.forget_session();
-                c.session = c.tcp;
-                self.trace.line(
-                    self.now_us,
-                    client as u64,
-                    format_args!("client {client} may not resume its session"),
-                );
+                self.not_resumed(client);
                 self.bind(client);
             }
             ("features", State::Restarting) => self.bind(client),
@@ -487,21 +514,15 @@ impl World {
             ("message", _) => self.message(client, element),
             ("presence", _) => self.presence(client, element),
             ("enabled", _) => {
-                // A restarted server may say it again: the counts go on.
-                if !c.sm_on {
-                    c.sm_on = true;
-                    c.sm_in = 0;
-                    let session = c.session;
-                    self.oracle.sessions[session].enable();
-                }
-                c.sm_id = element.attr("id").map(|id| id.into_owned());
+                let id = element.attr("id").map(|id| id.into_owned());
+                self.enabled(client, id);
             }
             ("r", _) => {
                 if self.clients[client].state == State::Online {
                     self.acknowledge(client);
                 }
             }
-            ("a", _) => self.server_ack(client, element),
+            ("a", _) => self.server_ack(client, h_of(element.attr("h"))),
             ("error", _) => {
                 let condition = element.children().next().map(|c| c.name().to_owned());
                 let tcp = c.tcp;
@@ -519,6 +540,107 @@ impl World {
         }
     }
 
+    fn enabled(&mut self, client: usize, id: Option<String>) {
+        let c = &mut self.clients[client];
+        // A restarted server may say it again: the counts go on.
+        if !c.sm_on {
+            c.sm_on = true;
+            c.sm_in = 0;
+            let session = c.session;
+            self.oracle.sessions[session].enable();
+        }
+        self.clients[client].sm_id = id;
+    }
+
+    fn not_resumed(&mut self, client: usize) {
+        let c = &mut self.clients[client];
+        c.forget_session();
+        c.session = c.tcp;
+        self.trace.line(
+            self.now_us,
+            client as u64,
+            format_args!("client {client} may not resume its session"),
+        );
+    }
+
+    /// Everything at once: log-in, resumption or a resource, stream management, copies, a token for the next time.
+    fn authenticate(&mut self, client: usize) {
+        let now = self.now_us;
+        let c = &mut self.clients[client];
+        c.state = State::Authenticating;
+        let base64 = |data: &[u8]| base64::engine::general_purpose::STANDARD.encode(data);
+        let name = format!("u{}", c.account);
+        let (mechanism, initial, fast) = match c.token.as_ref().filter(|_| c.by_token) {
+            Some(token) => (
+                "HT-SHA-256-NONE",
+                base64(&initiator_message(&name, token, &[])),
+                "<fast xmlns='urn:xmpp:fast:0'/>",
+            ),
+            None => (
+                "PLAIN",
+                base64(format!("\0{name}\0secret").as_bytes()),
+                "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>",
+            ),
+        };
+        let resume = match &c.sm_id {
+            Some(id) => format!(
+                "<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{}'/>",
+                c.sm_in
+            ),
+            None => String::new(),
+        };
+        let enable = match (c.sm, c.resumes) {
+            (true, true) => "<enable xmlns='urn:xmpp:sm:3' resume='true'/>",
+            (true, false) => "<enable xmlns='urn:xmpp:sm:3'/>",
+            (false, _) => "",
+        };
+        let carbons = match c.carbons {
+            true => "<enable xmlns='urn:xmpp:carbons:2'/>",
+            false => "",
+        };
+        let text = format!(
+            "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'><initial-response>{initial}</initial-response>\
+             <user-agent id='{}'/>{fast}{resume}<bind xmlns='urn:xmpp:bind:0'><tag>sim</tag>{enable}{carbons}</bind></authenticate>",
+            c.sasl2.as_deref().unwrap_or_default()
+        );
+        if c.sm_id.is_some() {
+            self.oracle.sessions[c.session].moves_us.push(now);
+        }
+        self.send(client, &text);
+    }
+
+    /// And everything that came of it.
+    fn authenticated(&mut self, client: usize, element: &Element) {
+        let tree = element.tree();
+        if let Some(token) = tree.child("token", ns::FAST) {
+            self.clients[client].token = token.attr("token").map(str::to_owned);
+        }
+        if let Some(resumed) = tree.child("resumed", ns::SM) {
+            return self.resumed(client, h_of(resumed.attr("h")));
+        }
+        if tree.child("failed", ns::SM).is_some() {
+            self.not_resumed(client);
+        }
+        let Some(bound) = tree.child("bound", ns::BIND2) else {
+            self.clients[client].state = State::Restarting;
+            return;
+        };
+        let jid = tree
+            .child("authorization-identifier", ns::SASL2)
+            .map(Node::text);
+        if jid.as_deref() != Some(&full_jid(&self.clients[client])) {
+            return self.fail(format!("client {client} was given the address {jid:?}"));
+        }
+        let c = &mut self.clients[client];
+        c.sm_out = 0;
+        if let Some(enabled) = bound.child("enabled", ns::SM) {
+            c.sm_asked = true;
+            let id = enabled.attr("id").map(str::to_owned);
+            self.enabled(client, id);
+        }
+        self.online(client);
+    }
+
     fn bind(&mut self, client: usize) {
         let c = &mut self.clients[client];
         c.state = State::Binding;
@@ -530,7 +652,7 @@ impl World {
     }
 
     /// Its session goes on: the server says what it has, the rest is sent again.
-    fn resumed(&mut self, client: usize, element: &Element) {
+    fn resumed(&mut self, client: usize, h: Option<u32>) {
         let c = &mut self.clients[client];
         c.state = State::Online;
         c.life += 1;
@@ -542,7 +664,7 @@ impl World {
         );
         self.oracle.go_on(session, tcp);
         self.oracle.sessions[session].acknowledge();
-        self.server_ack(client, element);
+        self.server_ack(client, h);
         for (_, text, message) in self.clients[client].unacked.clone() {
             self.send(client, &text);
             if let Some(number) = message {
@@ -572,9 +694,8 @@ impl World {
         self.send(client, &text);
     }
 
-    fn server_ack(&mut self, client: usize, element: &Element) {
+    fn server_ack(&mut self, client: usize, h: Option<u32>) {
         let c = &self.clients[client];
-        let h = element.attr("h").and_then(|h| h.parse::<u32>().ok());
         match h {
             Some(h) if h <= c.sm_out => {
                 let session = c.session;
@@ -650,7 +771,10 @@ impl World {
         if early {
             self.enable_sm(client);
         }
-        if self.clients[client].carbons {
+        let with_login = self.clients[client].sasl2.is_some();
+        if self.clients[client].carbons && with_login {
+            self.oracle.sessions[tcp].copies_us.get_or_insert(now);
+        } else if self.clients[client].carbons {
             self.ask_set(client, "c", "<enable xmlns='urn:xmpp:carbons:2'/>");
         }
         self.ask_roster(client);
@@ -752,6 +876,10 @@ impl World {
             .iter()
             .position(|c| c.account == account && c.resource == resource)
     }
+}
+
+fn h_of(h: Option<impl AsRef<str>>) -> Option<u32> {
+    h?.as_ref().parse().ok()
 }
 
 /// The bare JID of an account.

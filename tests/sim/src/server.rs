@@ -7,9 +7,10 @@ use crate::breaks::Break;
 use crate::world::{Ev, Fault, UNIX_BASE_MS, World};
 use bytes::{Bytes, BytesMut};
 use imserver::archive::prefs::ByDefault;
+use imserver::drive;
 use imserver::event::{
     Effects, Event, LinkCommand, LinkId, Look, LookResult, LookTag, Now, Read, ReadResult, ReadTag,
-    ShardId, Write,
+    ShardId, TokenRules, Write,
 };
 use imserver::linkset::{HelloError, Identity, Links};
 use imserver::session::record::Record;
@@ -21,8 +22,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Engine, Reader, SessionStore, WriteError, Writer, Written};
-use xmpp::negotiation::{Accounts, Keys, Mechanisms, Offer, PasswordCheck};
-use xmpp::sasl::{Failure, GssapiAnswer};
+use xmpp::negotiation::{Accounts, Keys, Mechanisms, Offer, PasswordCheck, TokenCheck};
+use xmpp::sasl::{Failure, GssapiAnswer, Named, TokenAsk};
 use xmpp::scram::FakeKeys;
 
 /// Answers of one commit: per shard, in order.
@@ -99,12 +100,15 @@ impl World {
                 attempts_max: 3,
                 fake: FakeKeys::new([0; 32], 4_096),
                 register: Vec::new(),
+                tokens: true,
                 register_requests_max: 0,
             }),
             group_presence_max: crate::groups::PRESENCE_MAX,
             ping_after: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(45),
             resume: Duration::from_secs(10),
+            // Replaced after a quarter of it.
+            token: Duration::from_secs(20),
             ..Settings::default()
         };
         if self.plan.archive {
@@ -668,10 +672,27 @@ impl World {
             Look::Gssapi(_) => {
                 LookResult::Gssapi(GssapiAnswer::Failed(Failure::TemporaryAuthFailure))
             }
+            Look::Token(ask, rules) => LookResult::Token(self.check_token(run, &ask, rules)),
             // Nor here.
             other => other.unanswered(),
         };
         self.to_shard(run, shard, vec![Event::Looked(tag, result)]);
+    }
+
+    fn check_token(&mut self, run: u32, ask: &TokenAsk, rules: TokenRules) -> TokenCheck {
+        let Some((server, account)) = self.server(run).zip(ask.login.account()) else {
+            return TokenCheck::TemporaryFailure;
+        };
+        match server.reader.tokens(&account, Some(ask.client)) {
+            Ok(tokens) => {
+                let named = Named {
+                    account,
+                    disabled: false,
+                };
+                drive::tokens::judge(&tokens, ask, rules, named)
+            }
+            Err(_) => TokenCheck::TemporaryFailure,
+        }
     }
 
     // ---- links ----------------------------------------------------------------------------------------------

@@ -36,5 +36,6 @@ mod resumption;
 #[cfg(feature = "full")]
 mod samba;
 mod scripts;
+mod tokens;
 mod two_muxes;
 mod websocket;

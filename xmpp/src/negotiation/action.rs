@@ -1,9 +1,10 @@
 //! What a negotiation wants done, and the answers it gets.
 
+use super::sasl2::{Bind2, UsedToken};
 use crate::element::Element;
 use crate::error::StreamError;
 use crate::jid::BareJid;
-use crate::sasl::{Failure, GssapiAsk, Identity, LoginName, Named};
+use crate::sasl::{Failure, GssapiAsk, Identity, LoginName, Named, TokenAsk};
 use crate::scram::{ScramHash, ScramKeys};
 use bytes::Bytes;
 use std::fmt;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 pub enum Action {
     /// Send this: header, features, SASL element.
     Send(Bytes),
-    /// Send these last plain bytes, then switch to TLS and call [`Negotiation::secured`].
+    /// Send these last plain bytes, then switch to TLS and call [`super::Negotiation::secured`].
     StartTls {
         /// The bytes.
         last: Bytes,
@@ -22,14 +23,16 @@ pub enum Action {
     },
     /// The stream is restarted: the parser expects a header.
     Restart,
-    /// Find the keys, then call [`Negotiation::keys`].
+    /// Find the keys, then call [`super::Negotiation::keys`].
     LookScram(LoginName, ScramHash),
-    /// Check the password, then call [`Negotiation::password`].
+    /// Check the password, then call [`super::Negotiation::password`].
     LookPassword(LoginName, String),
-    /// Find out which of these exist, then call [`Negotiation::accounts`].
+    /// Find out which of these exist, then call [`super::Negotiation::accounts`].
     LookAccounts(Vec<Identity>),
-    /// Let GSS-API look at this, then call [`Negotiation::gssapi`].
+    /// Let GSS-API look at this, then call [`super::Negotiation::gssapi`].
     LookGssapi(GssapiAsk),
+    /// Check the proof, then call [`super::Negotiation::token`].
+    LookToken(TokenAsk),
     /// An IQ of XEP-0077 of somebody who has no account. It is answered by the caller; the negotiation goes on where it was.
     Register {
         /// The IQ.
@@ -39,14 +42,18 @@ pub enum Action {
     },
     /// Logged in as this account. What follows is the account's.
     Authenticated(BareJid),
-    /// Bind a resource: the one wanted, or one of the server's making. Then [`bind_result`] or [`bind_error`].
+    /// Bind a resource: the one wanted, or one of the server's making. Then [`super::bind_result`] or [`super::bind_error`].
     Bind {
         /// As the client wrote it.
         resource: Option<String>,
         /// The IQ.
         id: String,
     },
-    /// Go on with the session of this SM-ID (XEP-0198 §5); or [`Negotiation::resume_refused`].
+    /// Bind a resource with a log-in of SASL 2. Then [`super::Negotiation::bound`] or [`super::Negotiation::bind_inline_refused`].
+    BindInline(Box<Bind2>),
+    /// A log-in of SASL 2 is done and no resource was asked for: say [`super::Negotiation::logged_in`] when what it has changed is on disk.
+    LoggedIn,
+    /// Go on with the session of this SM-ID (XEP-0198 §5); or [`super::Negotiation::resume_refused`].
     Resume {
         /// The SM-ID, as the client says it.
         previd: String,
@@ -71,6 +78,9 @@ impl fmt::Debug for Action {
             Self::LookPassword(login, _) => write!(f, "LookPassword({login:?}, ..)"),
             Self::LookAccounts(all) => write!(f, "LookAccounts({all:?})"),
             Self::LookGssapi(_) => f.write_str("LookGssapi(..)"),
+            Self::LookToken(ask) => write!(f, "LookToken({ask:?})"),
+            Self::BindInline(bind) => write!(f, "BindInline({bind:?})"),
+            Self::LoggedIn => f.write_str("LoggedIn"),
             // There may be a password in it.
             Self::Register { domain, .. } => write!(f, "Register({domain}, ..)"),
             Self::Authenticated(account) => write!(f, "Authenticated({account:?})"),
@@ -142,6 +152,26 @@ pub enum PasswordCheck {
 pub enum Accounts {
     /// These.
     Found(Vec<Named>),
+    /// The directory does not answer.
+    TemporaryFailure,
+}
+
+/// What became of a token's proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenCheck {
+    /// It is right.
+    Right {
+        /// Whose it is.
+        named: Named,
+        /// The server's proof.
+        proof: Vec<u8>,
+        /// Which token.
+        used: UsedToken,
+    },
+    /// There is no such token, or no such account.
+    Wrong,
+    /// It was right, and is too old.
+    Expired,
     /// The directory does not answer.
     TemporaryFailure,
 }

@@ -1,7 +1,7 @@
 //! What is offered on this connection now, and the bytes that say so.
 
 use super::{Mechanisms, Negotiation};
-use crate::sasl::{Identity, external};
+use crate::sasl::{Identity, TokenMechanism, external};
 use crate::scram::BindingType;
 use bytes::Bytes;
 
@@ -23,10 +23,12 @@ impl Negotiation {
                 out.push_str("</mechanism>");
             }
             out.push_str("</mechanisms>");
-            if self.plus_offered() {
+            self.sasl2_feature(&mut out);
+            let bindings = self.binding_types_said();
+            if !bindings.is_empty() {
                 // XEP-0440.
                 out.push_str("<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>");
-                for kind in self.binding_types() {
+                for kind in bindings {
                     out.push_str(&format!("<channel-binding type='{}'/>", kind.name()));
                 }
                 out.push_str("</sasl-channel-binding>");
@@ -37,6 +39,59 @@ impl Negotiation {
         }
         out.push_str("</stream:features>");
         out.into()
+    }
+
+    /// XEP-0388 §2.1, and what can be had with the log-in.
+    fn sasl2_feature(&self, out: &mut String) {
+        out.push_str("<authentication xmlns='urn:xmpp:sasl:2'>");
+        for mechanism in self.mechanisms() {
+            out.push_str(&format!("<mechanism>{mechanism}</mechanism>"));
+        }
+        out.push_str(
+            "<inline><bind xmlns='urn:xmpp:bind:0'><inline><feature var='urn:xmpp:carbons:2'/>\
+             <feature var='urn:xmpp:sm:3'/></inline></bind><sm xmlns='urn:xmpp:sm:3'/>",
+        );
+        let tokens = self.token_mechanisms();
+        if !tokens.is_empty() {
+            out.push_str("<fast xmlns='urn:xmpp:fast:0'>");
+            for mechanism in tokens {
+                out.push_str(&format!("<mechanism>{}</mechanism>", mechanism.name()));
+            }
+            out.push_str("</fast>");
+        }
+        out.push_str("</inline></authentication>");
+    }
+
+    /// The mechanisms of tokens that this connection has the binding for.
+    pub(super) fn token_mechanisms(&self) -> Vec<TokenMechanism> {
+        let tls = self.tls.as_ref();
+        let all = TokenMechanism::ALL.into_iter();
+        all.filter(|m| self.offer.tokens && m.binding(tls).is_some())
+            .collect()
+    }
+
+    /// What was offered, as XEP-0474 §4.1 writes it.
+    pub(super) fn advertised(&self) -> String {
+        let mut mechanisms = self.mechanisms();
+        mechanisms.sort_unstable();
+        let mut out = mechanisms.join("\x1e");
+        let mut bindings: Vec<_> = (self.binding_types_said().into_iter())
+            .map(BindingType::name)
+            .collect();
+        if !bindings.is_empty() {
+            bindings.sort_unstable();
+            out.push('\x1f');
+            out.push_str(&bindings.join("\x1e"));
+        }
+        out
+    }
+
+    /// The channel bindings that the client is told of: those of any use.
+    fn binding_types_said(&self) -> Vec<BindingType> {
+        match self.plus_offered() || self.offer.tokens {
+            true => self.binding_types(),
+            false => Vec::new(),
+        }
     }
 
     /// XEP-0077 §3.1, where it is on, and where a password may be said.
@@ -106,6 +161,18 @@ pub(super) fn bind_features() -> Bytes {
           <sm xmlns='urn:xmpp:sm:3'/><ver xmlns='urn:xmpp:features:rosterver'/>\
           <sub xmlns='urn:xmpp:features:pre-approval'/></stream:features>",
     )
+}
+
+/// Of a stream that has a session since the log-in. `managed`: stream management is in force, and cannot be asked for.
+pub(super) fn bound_features(managed: bool) -> Bytes {
+    let sm = match managed {
+        true => "",
+        false => "<sm xmlns='urn:xmpp:sm:3'/>",
+    };
+    Bytes::from(format!(
+        "<stream:features>{sm}<ver xmlns='urn:xmpp:features:rosterver'/>\
+         <sub xmlns='urn:xmpp:features:pre-approval'/></stream:features>"
+    ))
 }
 
 pub(super) fn header_bytes(

@@ -15,6 +15,8 @@ pub struct Offer {
     pub fake: FakeKeys,
     /// Domains where strangers may make themselves accounts (XEP-0077).
     pub register: Vec<String>,
+    /// Tokens are given out (XEP-0484).
+    pub tokens: bool,
     /// Requests of XEP-0077 that one stream may make before log-in.
     pub register_requests_max: usize,
 }

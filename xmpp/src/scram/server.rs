@@ -29,6 +29,8 @@ pub struct ClientFirst {
     nonce_at: usize,
     /// What `c=` must decode to: the GS2 header, then the binding data.
     binding_input: Vec<u8>,
+    /// Base64 of the hash of what it was offered (XEP-0474); empty: it is not told.
+    offer_hash: String,
 }
 
 impl fmt::Debug for ClientFirst {
@@ -78,7 +80,14 @@ impl ClientFirst {
             nonce_len: first.nonce.len(),
             bare: first.bare.to_owned(),
             binding_input: [first.gs2_header.as_bytes(), binding].concat(),
+            offer_hash: String::new(),
         })
+    }
+
+    /// The client was offered this, written as XEP-0474 §4.1 says: it is told the hash, and its proof covers that.
+    pub fn offered(mut self, offer: &str) -> Self {
+        self.offer_hash = BASE64.encode(&*self.hash.hash(offer.as_bytes()));
+        self
     }
 
     /// Hash of the mechanism.
@@ -121,11 +130,15 @@ impl ClientFirst {
             "{}{ours}",
             &self.bare[self.nonce_at..self.nonce_at + self.nonce_len]
         );
-        let server_first = format!(
+        let mut server_first = format!(
             "r={nonce},s={},i={}",
             BASE64.encode(&keys.salt),
             keys.iterations
         );
+        if !self.offer_hash.is_empty() {
+            server_first.push_str(",h=");
+            server_first.push_str(&self.offer_hash);
+        }
         let server = ScramServer {
             hash: self.hash,
             genuine,

@@ -34,6 +34,7 @@ fn record(acked: Vec<u64>) -> Record {
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,
         carbons_since_unix_ms: 0,
+        client: None,
         ended_unix_ms: None,
         ended_input: 0,
         acked,

@@ -222,6 +222,7 @@ fn record(n: usize, name: &str) -> Record {
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,
         carbons_since_unix_ms: 0,
+        client: None,
         ended_unix_ms: None,
         ended_input: 0,
         acked: Vec::new(),
