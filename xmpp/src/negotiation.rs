@@ -445,6 +445,7 @@ impl Negotiation {
             self.state = State::Done;
             return vec![Action::BindInline(Box::new(bind))];
         }
+        self.state = State::Done;
         vec![Action::LoggedIn]
     }
 
