@@ -26,6 +26,7 @@ pub use tokens::{LoginToken, TokenChange};
 pub use traits::{Engine, Reader, SessionStore, Writer};
 pub use types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Origin, Overlay,
-    PendingPage, PrivateElement, PutMode, RosterItem, StoreId, StoredRow, Subscription,
-    SubscriptionRequest, Text, UserData, Write, WriteError, Written,
+    PendingPage, PrivateElement, PubsubChange, PubsubItem, PubsubNode, PubsubPage, PubsubQuery,
+    PubsubRange, PutMode, RosterItem, StoreId, StoredRow, Subscription, SubscriptionRequest, Text,
+    UserData, Write, WriteError, Written,
 };

@@ -6,6 +6,8 @@
 //!
 //! Never: slower rules or laxer ones than the engine on disk.
 
+mod pubsub;
+
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,8 +22,8 @@ use crate::tokens::LoginToken;
 use crate::traits::{Engine, Reader, SessionStore, Writer};
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Overlay,
-    PendingPage, PrivateElement, PutMode, RosterItem, StoreId, StoredRow, SubscriptionRequest,
-    UserData, Write, WriteError, Written,
+    PendingPage, PrivateElement, PubsubNode, PubsubPage, PubsubQuery, PutMode, RosterItem, StoreId,
+    StoredRow, SubscriptionRequest, UserData, Write, WriteError, Written,
 };
 
 /// A store in memory. Clones of the handle share the store; [`snapshot`](Model::snapshot) does not.
@@ -66,6 +68,7 @@ struct State {
     private: BTreeMap<BareJid, BTreeMap<(String, String), PrivateElement>>,
     archive_prefs: BTreeMap<BareJid, Bytes>,
     tokens: BTreeMap<BareJid, Vec<LoginToken>>,
+    pubsub: pubsub::Pubsub,
     overlays: BTreeMap<BareJid, Overlay>,
     activity: BTreeMap<BareJid, Activity>,
     site_values: BTreeMap<&'static str, Bytes>,
@@ -326,6 +329,11 @@ impl State {
                 let tokens = self.tokens.entry(owner.clone()).or_default();
                 crate::tokens::apply(tokens, change);
             }
+            Write::Pubsub {
+                owner,
+                changes,
+                bytes_max,
+            } => return self.pubsub.change(owner, changes, *bytes_max),
             Write::AccountPut { .. }
             | Write::AccountKeys { .. }
             | Write::AccountDisabled { .. }
@@ -471,6 +479,7 @@ impl State {
                     self.private.remove(jid).is_some_and(|p| !p.is_empty()),
                     self.archive_prefs.remove(jid).is_some(),
                     self.tokens.remove(jid).is_some_and(|t| !t.is_empty()),
+                    self.pubsub.remove(jid),
                     self.overlays
                         .remove(jid)
                         .is_some_and(|o| o != Overlay::default()),
@@ -769,6 +778,14 @@ impl Reader for ModelReader {
         let mut tokens = shared.state.tokens.get(owner).cloned().unwrap_or_default();
         tokens.retain(|t| client.is_none_or(|client| t.client == client));
         Ok(tokens)
+    }
+
+    fn pubsub_nodes(&mut self, owner: &BareJid) -> Result<Vec<PubsubNode>, StoreError> {
+        Ok(self.0.lock()?.state.pubsub.nodes(owner))
+    }
+
+    fn pubsub_items(&mut self, query: &PubsubQuery) -> Result<Option<PubsubPage>, StoreError> {
+        Ok(self.0.lock()?.state.pubsub.items(query))
     }
 
     fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError> {

@@ -9,7 +9,8 @@ use crate::position::PositionKey;
 use crate::tokens::LoginToken;
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, ArchiveQuery, Counts, Overlay, PendingPage,
-    StoreId, StoredRow, UserData, Write, Written,
+    PubsubItem, PubsubNode, PubsubPage, PubsubQuery, PubsubRange, StoreId, StoredRow, UserData,
+    Write, Written,
 };
 
 /// An open store. Shared by the threads that need a reader.
@@ -147,6 +148,31 @@ pub trait Reader: Send {
         name: &str,
         ns: &str,
     ) -> Result<Option<Bytes>, StoreError>;
+    /// All nodes of a publish-subscribe service, in order, without their items.
+    fn pubsub_nodes(&mut self, owner: &BareJid) -> Result<Vec<PubsubNode>, StoreError>;
+    /// Items of a node. None: the item that the page should follow, or precede, is not there.
+    fn pubsub_items(&mut self, query: &PubsubQuery) -> Result<Option<PubsubPage>, StoreError>;
+    /// The newest item of each of these nodes that has one.
+    fn pubsub_last(
+        &mut self,
+        owner: &BareJid,
+        nodes: &[String],
+    ) -> Result<Vec<(String, PubsubItem)>, StoreError> {
+        let mut last = Vec::new();
+        for node in nodes {
+            let query = PubsubQuery {
+                owner: owner.clone(),
+                node: node.clone(),
+                range: PubsubRange::Newest,
+                limit: 1,
+                bytes_max: 0,
+            };
+            let page = self.pubsub_items(&query)?;
+            let item = page.and_then(|page| page.items.into_iter().next());
+            last.extend(item.map(|item| (node.clone(), item)));
+        }
+        Ok(last)
+    }
     /// What is kept of somebody whose account is elsewhere; of most people nothing.
     fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError>;
     /// Everybody whose account is elsewhere and whose log-in is refused, in order.

@@ -177,6 +177,17 @@ pub enum Write {
         /// What the elements of the owner may have together, with their names.
         bytes_max: u64,
     },
+    /// Change the nodes of a publish-subscribe service (XEP-0060), in order: all changes or none. -> `Done`; `Failed(NotFound)` if
+    /// a change needs a node or an item that is not there; `Failed(TooMuch)` if the owner's items would have more than `bytes_max`
+    /// bytes together, and more than before.
+    Pubsub {
+        /// Whose nodes: of an account, or of a service.
+        owner: BareJid,
+        /// One after the other.
+        changes: Vec<PubsubChange>,
+        /// What the items of the owner may have together, with their names.
+        bytes_max: u64,
+    },
     /// Change which tokens log in to an account (XEP-0484). -> `Done`
     Tokens {
         /// Whose.
@@ -222,8 +233,8 @@ pub enum Write {
         /// When they were made.
         made_ms: u64,
     },
-    /// Remove an account with its roster, requests, blocking list, vCard, private XML, tokens, wishes about its archive, activity and what is
-    /// kept beside a directory elsewhere;
+    /// Remove an account with its roster, requests, blocking list, vCard, private XML, tokens, wishes about its archive, nodes, activity and
+    /// what is kept beside a directory elsewhere;
     /// also of somebody who has only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
     /// -> `Done`, or `Failed(NotFound)` if there was nothing.
     AccountDelete {
@@ -313,6 +324,130 @@ impl PrivateElement {
         let xml = |xml: &Bytes| (self.name.len() + self.ns.len() + xml.len()) as u64;
         self.xml.as_ref().map_or(0, xml)
     }
+}
+
+/// One change of the nodes of a publish-subscribe service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PubsubChange {
+    /// Make a node, or change what is known of it. Its items and members stay.
+    Put {
+        /// The node.
+        node: String,
+        /// Its configuration, opaque to the store.
+        meta: Bytes,
+    },
+    /// Remove a node, with its items and members. It must be there.
+    Delete {
+        /// The node.
+        node: String,
+    },
+    /// Set or remove what somebody is to a node, which must be there.
+    Member {
+        /// The node.
+        node: String,
+        /// An address, as the service compares it.
+        jid: String,
+        /// Opaque to the store; None to remove.
+        state: Option<Bytes>,
+    },
+    /// Publish an item to a node, which must be there: it is the newest from now on, and the oldest beyond `items_max` go. An item
+    /// of the same id is replaced.
+    Publish {
+        /// The node.
+        node: String,
+        /// The item.
+        item: PubsubItem,
+        /// Items that the node may have.
+        items_max: u64,
+    },
+    /// Remove an item, which must be there.
+    Retract {
+        /// The node.
+        node: String,
+        /// The item's id.
+        id: String,
+    },
+    /// Remove all but the newest items of a node, which must be there.
+    Trim {
+        /// The node.
+        node: String,
+        /// How many stay.
+        items_max: u64,
+    },
+}
+
+/// An item of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PubsubItem {
+    /// Unique in its node.
+    pub id: String,
+    /// Who has published it.
+    pub publisher: String,
+    /// When.
+    pub time_ms: u64,
+    /// What: opaque to the store.
+    pub payload: Bytes,
+}
+
+impl PubsubItem {
+    /// What it counts of its owner's share: what is stored of it.
+    pub fn bytes(&self) -> u64 {
+        (self.id.len() + self.publisher.len() + self.payload.len()) as u64
+    }
+}
+
+/// A node of a publish-subscribe service, without its items.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PubsubNode {
+    /// Its id.
+    pub node: String,
+    /// Its configuration.
+    pub meta: Bytes,
+    /// Address and state of each member, ordered by address.
+    pub members: Vec<(String, Bytes)>,
+}
+
+/// Which items of a node to read: keyset paging by ids (XEP-0059). The newest come first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PubsubQuery {
+    /// Whose.
+    pub owner: BareJid,
+    /// Of which node.
+    pub node: String,
+    /// Which.
+    pub range: PubsubRange,
+    /// At most so many.
+    pub limit: usize,
+    /// And no more than have so many bytes together; one at least, if there is one.
+    pub bytes_max: usize,
+}
+
+/// Which items.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PubsubRange {
+    /// The newest.
+    Newest,
+    /// The oldest.
+    Oldest,
+    /// Those that follow this one: the next older.
+    After(String),
+    /// Those before this one: the next newer.
+    Before(String),
+    /// From the so many'th on; the newest is 0.
+    Index(u64),
+    /// These, as far as there are; neither counted nor cut by `limit`.
+    Ids(Vec<String>),
+}
+
+/// A page of items.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PubsubPage {
+    /// The newest first.
+    pub items: Vec<PubsubItem>,
+    /// How many items are newer than the first of these.
+    pub index: u64,
+    /// How many the node has.
+    pub count: u64,
 }
 
 /// A roster subscription state (RFC 6121 §2.1.2.5).

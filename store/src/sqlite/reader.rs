@@ -22,7 +22,7 @@ use crate::tokens::LoginToken;
 use crate::traits::Reader;
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, ArchiveQuery, Counts, Overlay, PendingPage,
-    StoredRow, UserData,
+    PubsubNode, PubsubPage, PubsubQuery, StoredRow, UserData,
 };
 
 /// Positions taken from the index per query.
@@ -658,6 +658,14 @@ impl Reader for SqliteReader {
         client: Option<ClientId>,
     ) -> Result<Vec<LoginToken>, StoreError> {
         self.state.tokens(owner, client)
+    }
+
+    fn pubsub_nodes(&mut self, owner: &BareJid) -> Result<Vec<PubsubNode>, StoreError> {
+        self.state.pubsub_nodes(owner)
+    }
+
+    fn pubsub_items(&mut self, query: &PubsubQuery) -> Result<Option<PubsubPage>, StoreError> {
+        self.state.pubsub_items(query)
     }
 
     fn overlay(&mut self, jid: &BareJid) -> Result<Overlay, StoreError> {

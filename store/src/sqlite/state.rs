@@ -1,7 +1,9 @@
-//! `state.db`: accounts, rosters, subscription requests, blocking lists, vCards, private XML, tokens, what archives keep, what is kept of
-//! accounts elsewhere, who was here when, values of the whole site, and the identity of the store.
+//! `state.db`: accounts, rosters, subscription requests, blocking lists, vCards, private XML, tokens, what archives keep,
+//! publish-subscribe nodes, what is kept of accounts elsewhere, who was here when, values of the whole site, and the identity of the store.
 //!
 //! Written by the writer's own transaction when a batch holds such writes, never otherwise.
+
+mod pubsub;
 
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row};
@@ -57,7 +59,7 @@ pub(crate) const STATE: Database = Database {
         CREATE TABLE archive_prefs (owner TEXT PRIMARY KEY, prefs BLOB NOT NULL) WITHOUT ROWID;
     ", "
         CREATE TABLE blocked (owner TEXT NOT NULL, jid TEXT NOT NULL, PRIMARY KEY (owner, jid)) WITHOUT ROWID;
-    ", super::tokens::TABLE],
+    ", super::tokens::TABLE, pubsub::TABLES],
 };
 
 /// Key in meta: how many accounts there are, so that asking is cheap.
@@ -300,6 +302,11 @@ impl StateWriter {
                 bytes_max,
             } => return self.put_private(owner, elements, *bytes_max),
             Write::Tokens { owner, change } => self.change_tokens(owner, change)?,
+            Write::Pubsub {
+                owner,
+                changes,
+                bytes_max,
+            } => return self.change_pubsub(owner, changes, *bytes_max),
             Write::AccountPut { account, mode } => return self.put_account(account, *mode),
             Write::AccountKeys { jid, keys } => {
                 self.change_tokens(jid, &TokenChange::Revoke { client: None })?;
@@ -447,6 +454,9 @@ impl StateWriter {
             "private",
             "archive_prefs",
             "token",
+            "pubsub_node",
+            "pubsub_member",
+            "pubsub_item",
             "overlay",
             "activity",
         ] {

@@ -248,6 +248,7 @@ impl SqliteWriter {
             | Write::ArchivePrefs { .. }
             | Write::Private { .. }
             | Write::Tokens { .. }
+            | Write::Pubsub { .. }
             | Write::AccountPut { .. }
             | Write::AccountKeys { .. }
             | Write::AccountDisabled { .. }
