@@ -362,6 +362,14 @@ limits! {
     private_bytes_max: 524_288, 1_024..=16_777_216;
     /// Addresses that one account may block.
     blocklist_items_max: 1_000, 10..=10_000;
+    /// Publish-subscribe nodes of one account.
+    pubsub_nodes_max: 500, 10..=10_000;
+    /// Items of one node.
+    pubsub_items_per_node_max: 1_000, 10..=10_000;
+    /// Bytes of one item; a longer one is refused with `payload-too-big`.
+    pubsub_item_bytes_max: 131_072, 1_024..=1_048_576;
+    /// Bytes of all items of one account; more are refused with `policy-violation`.
+    pubsub_bytes_max: 4_194_304, 65_536..=268_435_456;
     /// Messages in a page of an archive.
     archive_page_max: 250, 10..=1_000;
     /// Addresses that somebody may list of whom to keep messages or not.

@@ -252,6 +252,10 @@ pub enum ShardMsg {
     Done(Token),
     /// Presence of `from` for the available sessions of each target.
     Presence(Arc<PresenceFan>, Vec<BareJid>),
+    /// What somebody has published, for those who hear of it.
+    Event(Arc<EventFan>, Vec<EventTarget>),
+    /// Somebody has come online who is interested in what others have published.
+    Last(Box<LastWanted>),
     /// Somebody wants to know the presence of others.
     Probe(Box<Probing>),
     /// Subscription presence between two accounts (RFC 6121 §3).
@@ -318,6 +322,59 @@ impl PresenceFan {
     }
 }
 
+/// One notice of a publish-subscribe service for many.
+#[derive(Debug)]
+pub struct EventFan {
+    /// Whose.
+    pub from: BareJid,
+    /// Of which node.
+    pub node: Arc<str>,
+    /// Bytes up to the value of the attribute `to`.
+    pub prefix: Bytes,
+    /// Bytes behind it.
+    pub suffix: Bytes,
+    /// It goes to the members of these groups, too.
+    pub groups: Vec<Arc<Group>>,
+    /// But never to these,
+    pub outcasts: std::collections::BTreeSet<BareJid>,
+    /// nor to whom the owner has blocked.
+    pub but: Blocklist,
+}
+
+/// Last items for a session.
+#[derive(Debug)]
+pub struct LastWanted {
+    /// The session.
+    pub to: FullJid,
+    /// Of which nodes.
+    pub interests: Arc<crate::caps::Interests>,
+    /// Of which accounts.
+    pub accounts: Vec<BareJid>,
+    /// And of the members of these groups.
+    pub groups: Vec<Arc<Group>>,
+}
+
+/// Who hears of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventTarget {
+    /// Available resources of this account that are interested in the node (XEP-0163 §4.1).
+    Interested(BareJid),
+    /// All its available resources: it has subscribed.
+    Account(BareJid),
+    /// This resource has.
+    Resource(FullJid),
+}
+
+impl EventTarget {
+    /// The account.
+    pub fn account(&self) -> BareJid {
+        match self {
+            Self::Interested(account) | Self::Account(account) => account.clone(),
+            Self::Resource(jid) => jid.bare(),
+        }
+    }
+}
+
 /// A presence of type subscribe, subscribed, unsubscribe or unsubscribed.
 #[derive(Debug, Clone)]
 pub struct Subscription {
@@ -364,6 +421,12 @@ pub enum Read {
     Activity(BareJid),
     /// An element of somebody's private XML storage.
     Private(crate::iq::private::Key),
+    /// Nodes of somebody's publish-subscribe service.
+    Nodes(BareJid),
+    /// Items of one.
+    Items(Box<store::PubsubQuery>),
+    /// The last items of many.
+    LastItems(Box<crate::pubsub::last::Ask>),
     /// A page of an archive.
     Archive(Box<crate::archive::Ask>),
     /// Its first and last rows.
@@ -385,6 +448,12 @@ pub enum ReadResult {
     Activity(store::Activity),
     /// Of the private XML storage. `None`: it was never stored.
     Private(Option<Bytes>),
+    /// Nodes.
+    Nodes(Vec<store::PubsubNode>),
+    /// Items. `None`: there is none where the page should be.
+    Items(Option<store::PubsubPage>),
+    /// Last items.
+    LastItems(Vec<crate::pubsub::last::Last>),
     /// Of an archive.
     Archive(crate::archive::Answer),
     /// The store did not answer.
@@ -424,6 +493,12 @@ pub enum ReadTag {
     },
     /// An IQ that waits: number in the shard's table.
     Iq(u64),
+    /// Nodes that are loaded.
+    Nodes(BareJid),
+    /// Last items, for a session.
+    LastItems(FullJid),
+    /// The last item of a node, for a new subscriber.
+    Last(BareJid, Box<crate::pubsub::LastFor>),
 }
 
 /// What a shard can ask the directory.

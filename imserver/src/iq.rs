@@ -11,11 +11,12 @@ pub mod archive;
 pub mod blocking;
 mod carbons;
 mod commands;
-mod disco;
+pub mod disco;
 mod external;
 mod last;
 mod ping;
 pub mod private;
+pub mod pubsub;
 pub mod register;
 pub mod roster;
 pub mod search;
@@ -54,6 +55,8 @@ pub const EXTENSIONS: &[&Extension] = &[
     &last::LAST,
     &ping::PING,
     &private::PRIVATE,
+    &pubsub::PUBSUB,
+    &pubsub::OWNER,
     &register::REGISTER,
     &roster::ROSTER,
     &search::SEARCH,
@@ -136,6 +139,8 @@ pub struct Context<'a> {
     pub blocklist_items_max: usize,
     /// Since when the server runs, seconds.
     pub uptime_s: u64,
+    /// What an account may publish.
+    pub pubsub: crate::pubsub::Limits,
     /// The time, milliseconds since 1970 (UTC).
     pub now_unix_ms: u64,
     /// What may be asked of the directories.
@@ -172,6 +177,10 @@ pub enum IqOutcome {
     Reply(Bytes),
     /// Send [`Request::error`] to who asked.
     Error(StanzaError, Option<&'static str>),
+    /// Send this error to who asked.
+    Refuse(Box<crate::pubsub::Refusal>),
+    /// Ask the nodes of the account.
+    Pubsub(Box<crate::pubsub::ask::Ask>),
     /// Nothing: it was an answer itself.
     Ignore,
     /// Read this, then call [`resume`]. Keep the request meanwhile.
@@ -217,14 +226,15 @@ pub enum IqOutcome {
 impl IqOutcome {
     /// It changes what is kept for the sender's account, for which a right is needed.
     pub fn saves(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            Self::Pubsub(ask) => ask.changes(),
             Self::WriteVCard { .. }
-                | Self::WritePrivate { .. }
-                | Self::WriteArchivePrefs { .. }
-                | Self::RosterSet(_)
-                | Self::Read(Wait::Password(..) | Wait::Unregister(_))
-        )
+            | Self::WritePrivate { .. }
+            | Self::WriteArchivePrefs { .. }
+            | Self::RosterSet(_)
+            | Self::Read(Wait::Password(..) | Wait::Unregister(_)) => true,
+            _ => false,
+        }
     }
 }
 
@@ -254,6 +264,8 @@ pub enum Wait {
     Archive(Box<crate::archive::Ask>),
     /// The ends of the sender's archive.
     ArchiveEnds(BareJid),
+    /// Items of a node.
+    Items(Box<crate::pubsub::decide::Reading>),
 }
 
 /// What came of it.
@@ -274,6 +286,8 @@ pub enum Found {
     People(SearchAnswer),
     /// What became of a change to the account.
     Account(AccountAnswer),
+    /// Items of a node. `None`: where the page should be there is none.
+    Items(Option<store::PubsubPage>),
     /// Nothing: who was asked does not answer.
     Unavailable,
 }
@@ -324,6 +338,10 @@ pub fn resume(request: &Request<'_>, wait: &Wait, found: &Found) -> IqOutcome {
         (Wait::Password(..) | Wait::Unregister(_), Found::Account(answer)) => {
             register::changed(request, answer)
         }
+        (Wait::Items(reading), Found::Items(page)) => match reading.answer(page.as_ref()) {
+            Ok(answer) => request.reply(answer),
+            Err(refusal) => IqOutcome::Refuse(Box::new(refusal)),
+        },
         // An outage is never "nobody".
         _ => IqOutcome::Error(
             StanzaError::ResourceConstraint,
@@ -370,6 +388,11 @@ impl Request<'_> {
             ..ErrorReply::default()
         };
         stanza_error_with(self.element, condition, reply)
+    }
+
+    /// The error. `None`: it may not be answered.
+    pub fn refused(&self, refusal: &crate::pubsub::Refusal) -> Option<Bytes> {
+        refusal.answer(self.element, self.to.map(Jid::as_str), self.from.as_str())
     }
 
     /// An error whose text is not known beforehand.

@@ -103,6 +103,14 @@ pub struct Settings {
     pub blocklist_items_max: usize,
     /// Accounts that are told what people of a domain report.
     pub reports_to: std::collections::HashMap<String, Vec<BareJid>>,
+    /// Publish-subscribe nodes of one account.
+    pub pubsub_nodes_max: usize,
+    /// Items of one node.
+    pub pubsub_items_max: u64,
+    /// Size of one item, bytes.
+    pub pubsub_item_bytes_max: usize,
+    /// All items of one account, bytes.
+    pub pubsub_bytes_max: u64,
     /// How those who run the domains are reached.
     pub contacts: Contacts,
     /// Services outside XMPP that clients are told of.
@@ -260,6 +268,10 @@ impl Default for Settings {
             private_bytes_max: 512 * 1024,
             blocklist_items_max: 1_000,
             reports_to: Default::default(),
+            pubsub_nodes_max: 500,
+            pubsub_items_max: 1_000,
+            pubsub_item_bytes_max: 128 * 1024,
+            pubsub_bytes_max: 4 * 1024 * 1024,
             contacts: Contacts::new(),
             external_services: Vec::new(),
             people: People::default(),

@@ -11,6 +11,7 @@ mod acks;
 mod admin;
 mod archive;
 mod blocking;
+mod caps;
 mod conn;
 mod copies;
 mod flood;
@@ -21,6 +22,7 @@ mod message;
 mod notices;
 mod presence;
 mod probes;
+mod pubsub;
 mod recovery;
 mod register;
 mod resumption;
@@ -69,6 +71,10 @@ enum After {
     Archive(u64),
     /// Follows a stored message to the same account.
     Stanza(Box<Routed>),
+    /// So does what somebody has published.
+    Event(Arc<EventFan>, EventTarget),
+    /// Something about nodes.
+    Nodes(Box<pubsub::AfterNodes>),
     /// So does presence for this account.
     Fan(Arc<PresenceFan>, BareJid),
     /// The bound session may be told so.
@@ -218,6 +224,12 @@ pub struct Shard {
     /// What groups give accounts, as of the last population.
     groups: groups::Groups,
     waiting_iqs: HashMap<u64, WaitingIq>,
+    /// What hashes of clients' capabilities stand for.
+    caps: crate::caps::Table,
+    /// Those that somebody is being asked about.
+    asking: HashMap<crate::caps::Key, caps::Asking>,
+    /// Publish-subscribe nodes of accounts, while in use.
+    nodes: HashMap<BareJid, Box<pubsub::Entity>>,
     /// Sessions with an IQ request behind their flood, once for each: since when (mono ms), slot, generation.
     requests_behind: VecDeque<(u64, u32, u32)>,
     /// What accounts have sent and the disk has refused to take: written again by the tick.
@@ -297,6 +309,9 @@ impl Shard {
             after: VecDeque::new(),
             groups,
             waiting_iqs: HashMap::default(),
+            caps: crate::caps::Table::default(),
+            asking: HashMap::default(),
+            nodes: HashMap::default(),
             requests_behind: VecDeque::new(),
             unsaved: Vec::new(),
             reports: Vec::new(),
@@ -510,6 +525,8 @@ impl Shard {
             ShardMsg::Stanza(stanza) => self.stanza(stanza),
             ShardMsg::Done(token) => self.token_done(token),
             ShardMsg::Presence(fan, targets) => self.presence_fan(&fan, &targets),
+            ShardMsg::Event(fan, targets) => self.event_fan(&fan, &targets),
+            ShardMsg::Last(wanted) => self.last_wanted(*wanted),
             ShardMsg::Probe(probe) => self.probes(*probe),
             ShardMsg::Subscription(s) => self.subscription(s),
         }
@@ -587,6 +604,8 @@ impl Shard {
             After::Copies(stanza, by) => self.copy_sent_unstored(&stanza, by),
             After::Archive(n) => self.read_archive(n),
             After::Stanza(stanza) => self.deliver_unstored(stanza),
+            After::Event(fan, target) => self.event_out(&fan, &[target]),
+            After::Nodes(what) => self.nodes_durable(*what, result),
             After::Fan(fan, target) => self.fan_out(&fan, &[&target]),
             After::Token(token) => self.done(Some(token)),
             After::Steps(steps) => self.take_steps(*steps, failed),

@@ -231,7 +231,7 @@ impl StanzaError {
     /// The `<error/>` child of a stanza, to be appended to one of type `error`.
     pub fn child_bytes(self, error_type: ErrorType, text: Option<&str>) -> Bytes {
         let mut out = Vec::with_capacity(160);
-        self.child_into(&mut out, error_type, text, None);
+        self.child_into(&mut out, error_type, text, None, None);
         Bytes::from(out)
     }
 
@@ -241,6 +241,7 @@ impl StanzaError {
         error_type: ErrorType,
         text: Option<&str>,
         application: Option<(&str, &str)>,
+        application_attr: Option<(&str, &str)>,
     ) {
         out.extend_from_slice(b"<error type='");
         out.extend_from_slice(error_type.as_str().as_bytes());
@@ -251,6 +252,14 @@ impl StanzaError {
         }
         if let Some((name, namespace)) = application {
             condition_into(out, name, namespace, "");
+            if let Some((attr, value)) = application_attr {
+                out.truncate(out.len() - b"/>".len());
+                out.push(b' ');
+                out.extend_from_slice(attr.as_bytes());
+                out.extend_from_slice(b"='");
+                escape_into(out, value);
+                out.extend_from_slice(b"'/>");
+            }
         }
         out.extend_from_slice(b"</error>");
     }
@@ -269,6 +278,8 @@ pub struct ErrorReply<'a> {
     pub text: Option<&'a str>,
     /// Name and namespace of an application's own condition (RFC 6120 §8.3.4).
     pub application: Option<(&'static str, &'static str)>,
+    /// An attribute of that condition.
+    pub application_attr: Option<(&'static str, &'static str)>,
     /// What of the stanza is repeated, before the error (§8.3.1).
     pub about: &'a [u8],
 }
@@ -327,6 +338,7 @@ pub fn stanza_error_with(
         reply.error_type.unwrap_or(condition.error_type()),
         reply.text,
         reply.application,
+        reply.application_attr,
     );
     out.extend_from_slice(b"</");
     out.extend_from_slice(kind.as_str().as_bytes());

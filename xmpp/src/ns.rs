@@ -76,6 +76,10 @@ pub const LAST: &str = "jabber:iq:last";
 pub const VERSION: &str = "jabber:iq:version";
 /// Entity capabilities, XEP-0115.
 pub const CAPS: &str = "http://jabber.org/protocol/caps";
+/// Entity capabilities, XEP-0390.
+pub const CAPS2: &str = "urn:xmpp:caps";
+/// Hashes, XEP-0300.
+pub const HASHES: &str = "urn:xmpp:hashes:2";
 /// Ping, XEP-0199.
 pub const PING: &str = "urn:xmpp:ping";
 /// Delayed delivery, XEP-0203.
@@ -122,3 +126,19 @@ pub const CONFERENCE: &str = "jabber:x:conference";
 pub const RSM: &str = "http://jabber.org/protocol/rsm";
 /// Fields and queries that not every archive has, XEP-0313 §8.
 pub const MAM_EXTENDED: &str = "urn:xmpp:mam:2#extended";
+/// Publish and subscribe, XEP-0060.
+pub const PUBSUB: &str = "http://jabber.org/protocol/pubsub";
+/// What the owner of a node asks, XEP-0060 §8.
+pub const PUBSUB_OWNER: &str = "http://jabber.org/protocol/pubsub#owner";
+/// What subscribers are told, XEP-0060 §7.
+pub const PUBSUB_EVENT: &str = "http://jabber.org/protocol/pubsub#event";
+/// Conditions of its errors, XEP-0060.
+pub const PUBSUB_ERRORS: &str = "http://jabber.org/protocol/pubsub#errors";
+/// The form with the configuration of a node, XEP-0060 §16.4.4.
+pub const PUBSUB_NODE_CONFIG: &str = "http://jabber.org/protocol/pubsub#node_config";
+/// The form with what is told of a node, XEP-0060 §16.4.3.
+pub const PUBSUB_META_DATA: &str = "http://jabber.org/protocol/pubsub#meta-data";
+/// The form with preconditions of publishing, XEP-0060 §7.1.5.
+pub const PUBSUB_PUBLISH_OPTIONS: &str = "http://jabber.org/protocol/pubsub#publish-options";
+/// The form that asks an owner whether somebody may subscribe, XEP-0060 §8.6.
+pub const PUBSUB_AUTHORIZATION: &str = "http://jabber.org/protocol/pubsub#subscribe_authorization";

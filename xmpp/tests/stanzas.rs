@@ -225,6 +225,7 @@ fn an_error_answers_what_may_be_answered() {
         error_type: Some(ErrorType::Wait),
         text: None,
         application: None,
+        application_attr: None,
         about: b"<x/>",
     };
     let error = stanza_error_with(

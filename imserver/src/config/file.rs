@@ -393,6 +393,14 @@ section! {
         private_bytes_max: u64, Reload;
         /// Addresses that one account may block.
         blocklist_items_max: u64, Reload;
+        /// Publish-subscribe nodes of one account.
+        pubsub_nodes_max: u64, Reload;
+        /// Items of one node.
+        pubsub_items_per_node_max: u64, Reload;
+        /// Bytes of one item.
+        pubsub_item_bytes_max: u64, Reload;
+        /// Bytes of all items of one account.
+        pubsub_bytes_max: u64, Reload;
         /// Messages in a page of an archive.
         archive_page_max: u64, Reload;
         /// Addresses that somebody may list of whom to keep messages or not.

@@ -288,6 +288,14 @@ impl StoreReader {
                 Read::Private(key) => reader
                     .private(&key.owner, &key.name, &key.ns)
                     .map_or_else(failed_read, ReadResult::Private),
+                Read::Nodes(owner) => reader
+                    .pubsub_nodes(owner)
+                    .map_or_else(failed_read, ReadResult::Nodes),
+                Read::Items(query) => reader
+                    .pubsub_items(query)
+                    .map_or_else(failed_read, ReadResult::Items),
+                Read::LastItems(ask) => crate::pubsub::last::read(reader.as_mut(), ask)
+                    .map_or_else(failed_read, ReadResult::LastItems),
                 Read::Archive(ask) => crate::archive::read(reader.as_mut(), ask)
                     .map_or_else(failed_read, ReadResult::Archive),
                 Read::ArchiveEnds(owner) => crate::archive::ends(reader.as_mut(), owner)

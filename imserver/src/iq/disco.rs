@@ -3,10 +3,11 @@
 //! The features are those of [`EXTENSIONS`] and nothing else. An account is described to those who may see its
 //! presence; anybody else gets the error of an account that does not exist (XEP-0030 §8).
 
-use super::{
-    EXTENSIONS, Extension, IqOutcome, OTHER_SERVER_FEATURES, Request, Target, UNAVAILABLE, commands,
-};
+use super::pubsub::PEP_FEATURES;
+use super::{EXTENSIONS, Extension, IqOutcome, OTHER_SERVER_FEATURES, Request, Target, commands};
+use crate::pubsub::ask::Ask;
 use crate::settings::Contact;
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use xmpp::element::Child;
 use xmpp::error::StanzaError;
@@ -36,15 +37,21 @@ pub const ITEMS: Extension = Extension {
 };
 
 fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
-    if !request.visible() {
-        return UNAVAILABLE;
+    let node = query.attr("node");
+    if request.target != Target::Server && (node.is_some() || !request.visible()) {
+        return IqOutcome::Pubsub(Box::new(Ask::Info(node.map(|n| n.into_owned()))));
     }
-    if let Some(node) = query.attr("node") {
+    if let Some(node) = node {
         return match commands::info(request, &node) {
             Some(info) => request.reply(info),
             None => IqOutcome::Error(StanzaError::ItemNotFound, None),
         };
     }
+    IqOutcome::Reply(describe(request))
+}
+
+/// What there is to say of the server, or of an account to somebody who may know of it.
+pub fn describe(request: &Request<'_>) -> Bytes {
     let server = request.target == Target::Server;
     let identity = match server {
         true => Node::new("identity", DISCO_INFO)
@@ -55,7 +62,13 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
             .with_attr("category", "account")
             .with_attr("type", "registered"),
     };
+    let pep = Node::new("identity", DISCO_INFO)
+        .with_attr("category", "pubsub")
+        .with_attr("type", "pep");
     let mut features = features(server);
+    if !server {
+        features.extend(PEP_FEATURES);
+    }
     let domain = request.to.map_or("", xmpp::jid::Jid::domainpart);
     if server && request.context.people.searches(domain) {
         // XEP-0055 §4: only where there is something to search.
@@ -80,12 +93,13 @@ fn info(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     let features = features
         .into_iter()
         .map(|var| Node::new("feature", DISCO_INFO).with_attr("var", var));
-    request.reply(
-        Node::new("query", DISCO_INFO)
+    request.result(Some(
+        &Node::new("query", DISCO_INFO)
             .with_child(identity)
+            .with_children((!server).then_some(pep))
             .with_children(features)
             .with_children(contacts),
-    )
+    ))
 }
 
 /// XEP-0157 §3, in the way of XEP-0128.
@@ -112,10 +126,11 @@ pub fn features(server: bool) -> BTreeSet<&'static str> {
     own.chain(other).copied().collect()
 }
 
-/// The server's services. An account has none; its resources are known to who gets its presence (§4.1: MAY).
+/// The server's services, or an account's nodes; its resources are known to who gets its presence (§4.1: MAY).
 fn items(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
-    if !request.visible() {
-        return UNAVAILABLE;
+    if request.target != Target::Server {
+        let node = query.attr("node").map(|n| n.into_owned());
+        return IqOutcome::Pubsub(Box::new(Ask::Nodes(node)));
     }
     if let Some(node) = query.attr("node") {
         return match commands::items(request, &node) {
@@ -123,12 +138,7 @@ fn items(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
             None => IqOutcome::Error(StanzaError::ItemNotFound, None),
         };
     }
-    let services = if request.target == Target::Server {
-        request.context.services
-    } else {
-        &[]
-    };
-    let items = services.iter().map(|service| {
+    let items = request.context.services.iter().map(|service| {
         Node::new("item", DISCO_ITEMS)
             .with_attr("jid", service.jid.as_str())
             .with_attr_opt("name", service.name.as_deref())

@@ -49,6 +49,7 @@ fn with<T>(xml: &str, to: &str, people: &People, then: impl FnOnce(&Request<'_>)
             private_element_bytes_max: 1_000,
             blocklist_items_max: 3,
             uptime_s: 17,
+            pubsub: super::pubsub::limits(&crate::settings::Settings::default()),
             now_unix_ms: 0,
             people,
             contacts: &super::tests::CONTACTS,

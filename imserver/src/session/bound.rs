@@ -44,6 +44,10 @@ pub struct Bound {
     pub presence: Option<Available>,
     /// When presence last changed (unix ms).
     pub presence_changed_unix_ms: u64,
+    /// Which capabilities its client claims to have: a fingerprint; 0: none.
+    pub claim: u64,
+    /// What is known of them.
+    pub caps: crate::caps::Caps,
     /// Has asked for the roster (RFC 6121 §2.2): the number of the element with the last of the answer.
     pub interested: Option<u64>,
     /// Has asked whom its account has blocked: it hears of changes (XEP-0191 §3.3).
@@ -114,6 +118,11 @@ impl Bound {
     /// Takes messages sent to the bare JID.
     pub fn takes_messages(&self) -> bool {
         self.presence.as_ref().is_some_and(|p| p.priority >= 0)
+    }
+
+    /// Its client wants to hear of such a node (XEP-0163 §4.1).
+    pub fn is_interested_in(&self, node: &str) -> bool {
+        self.caps.interests().is_some_and(|i| i.has(node))
     }
 
     /// It is still to be sent what is stored for it.

@@ -5,15 +5,17 @@
 
 use super::resumption::{Away, Content, Detached, Resumption, Unsent};
 use super::{Available, Bound, Flood, StreamManagement};
+use crate::caps::{Caps, Interests, Key};
 use crate::event::SessionId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use proto::frame::NoteKey;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use xmpp::jid::{FullJid, Jid};
 use xmpp::sasl::ClientId;
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
-const LAYOUT: u8 = 8;
+const LAYOUT: u8 = 9;
 
 /// A record as it is stored.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub struct Record {
     pub blocklist_asked: bool,
     /// Its presence.
     pub presence: Option<Available>,
+    /// What its client's capabilities say that it wants to hear of, if that is known.
+    pub caps: Option<RecordedCaps>,
     /// When that last changed (unix ms).
     pub presence_changed_unix_ms: u64,
     /// Since when it takes messages (unix ms); 0: it does not.
@@ -61,6 +65,28 @@ pub struct Record {
     pub acked: Vec<u64>,
     /// Entities that had directed presence.
     pub directed: Vec<Jid>,
+}
+
+/// Capabilities in a record: see [`Caps`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedCaps {
+    /// The hash, if it has been proved.
+    pub key: Option<Key>,
+    /// What it is interested in.
+    pub interests: Arc<Interests>,
+}
+
+impl RecordedCaps {
+    /// As they stand now.
+    pub fn of(caps: &Caps) -> Option<Self> {
+        match caps {
+            Caps::Known(interests, key) => Some(Self {
+                key: key.as_ref().map(|k| (**k).clone()),
+                interests: interests.clone(),
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// Stream management in a record: see [`StreamManagement`].
@@ -146,6 +172,21 @@ impl Record {
             put(&mut b, &p.prefix);
             put(&mut b, &p.suffix);
         }
+        b.put_u8(u8::from(self.caps.is_some()));
+        if let Some(caps) = &self.caps {
+            put(
+                &mut b,
+                caps.key
+                    .as_ref()
+                    .map(Key::to_text)
+                    .unwrap_or_default()
+                    .as_bytes(),
+            );
+            b.put_u32(caps.interests.nodes().count() as u32);
+            for node in caps.interests.nodes() {
+                put(&mut b, node.as_bytes());
+            }
+        }
         b.put_u64(self.presence_changed_unix_ms);
         b.put_u64(self.taking_since_unix_ms);
         b.put_u64(self.carbons_since_unix_ms);
@@ -209,6 +250,18 @@ impl Record {
         } else {
             None
         };
+        let caps = match u8_of(&mut b)? {
+            1 => {
+                let key = string(&mut b)?;
+                let count = (b.len() >= 4).then(|| b.get_u32())?;
+                let nodes: Option<Vec<String>> = (0..count).map(|_| string(&mut b)).collect();
+                Some(RecordedCaps {
+                    key: Key::from_text(&key),
+                    interests: Arc::new(Interests::new(nodes?.iter().map(String::as_str))),
+                })
+            }
+            _ => None,
+        };
         let presence_changed_unix_ms = u64_of(&mut b)?;
         let taking_since_unix_ms = u64_of(&mut b)?;
         let carbons_since_unix_ms = u64_of(&mut b)?;
@@ -242,6 +295,7 @@ impl Record {
             interested,
             blocklist_asked,
             presence,
+            caps,
             presence_changed_unix_ms,
             taking_since_unix_ms,
             carbons_since_unix_ms,
@@ -276,6 +330,8 @@ impl Record {
             mux: self.mux.into(),
             conn: self.conn,
             since_unix_ms: self.since_unix_ms,
+            claim: 0,
+            caps: Caps::None,
             presence: self.presence,
             presence_changed_unix_ms: self.presence_changed_unix_ms,
             interested: self.interested,
@@ -495,6 +551,10 @@ mod tests {
             }),
             interested: Some(9),
             blocklist_asked: true,
+            caps: Some(RecordedCaps {
+                key: Key::from_text("sha-1.x"),
+                interests: Arc::new(Interests::new(["a", "b"].into_iter())),
+            }),
             presence: Some(Available {
                 priority: -3,
                 away: true,

@@ -5,7 +5,7 @@
 
 use super::{After, Shard};
 use crate::event::*;
-use crate::session::record::{Record, RecordedSm};
+use crate::session::record::{Record, RecordedCaps, RecordedSm};
 use crate::session::{Flood, Holding, Session, Stage};
 use bytes::Bytes;
 use proto::frame::CloseReason;
@@ -300,6 +300,7 @@ impl Shard {
             interested: bound.interested,
             blocklist_asked: bound.blocklist_asked,
             presence: bound.presence.clone(),
+            caps: RecordedCaps::of(&bound.caps),
             presence_changed_unix_ms: bound.presence_changed_unix_ms,
             taking_since_unix_ms: bound.taking_since_unix_ms,
             carbons_since_unix_ms: bound.carbons_since_unix_ms,

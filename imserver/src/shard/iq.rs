@@ -23,6 +23,9 @@ const PRIVATE_QUESTIONS_PER_ACCOUNT_MAX: usize = 50;
 /// Pages of its archive that one account may wait for: a client asks for a page of each of several conversations at once.
 const ARCHIVE_QUESTIONS_PER_ACCOUNT_MAX: usize = 20;
 
+/// Questions for items that one account may wait for: OMEMO asks for the keys of every device of everybody in a room at once.
+const ITEM_QUESTIONS_PER_ACCOUNT_MAX: usize = 200;
+
 impl Shard {
     /// An IQ of a session to its own account (no `to`, or its bare JID).
     pub(super) fn own_iq(&mut self, slot: u32, number: u64, element: Element) {
@@ -69,6 +72,38 @@ impl Shard {
                 self.session(slot).done(number);
             }
             IqOutcome::Ignore => self.session(slot).done(number),
+            IqOutcome::Refuse(refusal) => {
+                if let Some(bytes) = request.refused(&refusal) {
+                    self.send_stanza(slot, bytes);
+                }
+                self.session(slot).done(number);
+            }
+            IqOutcome::Pubsub(ask) => {
+                let session = self.session(slot);
+                let again = session.resumed;
+                let origin = session.name.map(|name| store::Origin {
+                    session: name.0,
+                    stanza: session.origin_stanza(),
+                    hash: super::stream::hash(element.raw()),
+                });
+                let stanza = Routed {
+                    kind: StanzaKind::Iq(IqType::Set),
+                    from: from.clone(),
+                    to: to.unwrap_or(Jid::Bare(account)),
+                    bytes: element.raw().clone(),
+                    retention: Retention::Drop,
+                    origin,
+                    copies: false,
+                    token: Some(self.token(slot, number)),
+                };
+                self.ask_nodes(super::pubsub::Waiting {
+                    stanza: Box::new(stanza),
+                    element: Box::new(element),
+                    target,
+                    ask: *ask,
+                    again,
+                });
+            }
             IqOutcome::Carbons(on) => {
                 let failure = request.error(StanzaError::ResourceConstraint, None);
                 let reply = request.result(None);
@@ -236,6 +271,17 @@ impl Shard {
             IqOutcome::Reply(bytes) => self.reply(stanza, bytes),
             IqOutcome::Error(condition, text) => self.bounce(stanza, condition, text),
             IqOutcome::Read(wait) => self.iq_waits(stanza, element, wait, target),
+            IqOutcome::Refuse(refusal) => match request.refused(&refusal) {
+                Some(bytes) => self.reply(stanza, bytes),
+                None => self.done(stanza.token),
+            },
+            IqOutcome::Pubsub(ask) => self.ask_nodes(super::pubsub::Waiting {
+                stanza,
+                element: Box::new(element),
+                target,
+                ask: *ask,
+                again: false,
+            }),
             // Only one's own account is changed, and that goes by `own_iq`.
             IqOutcome::WriteVCard { .. }
             | IqOutcome::WritePrivate { .. }
@@ -276,11 +322,18 @@ impl Shard {
         );
     }
 
-    fn iq_waits(&mut self, stanza: Box<Routed>, element: Element, wait: Wait, target: Target) {
+    pub(super) fn iq_waits(
+        &mut self,
+        stanza: Box<Routed>,
+        element: Element,
+        wait: Wait,
+        target: Target,
+    ) {
         // Cards and last activities are asked for by the hundred, of whole rosters; everything else one at a time.
         let questions_max = |wait: &Wait| match wait {
             Wait::Card(_) | Wait::LastActivity(_) => usize::MAX,
             Wait::Private(_) => PRIVATE_QUESTIONS_PER_ACCOUNT_MAX,
+            Wait::Items(_) => ITEM_QUESTIONS_PER_ACCOUNT_MAX,
             Wait::Archive(_) | Wait::ArchiveEnds(_) => ARCHIVE_QUESTIONS_PER_ACCOUNT_MAX,
             _ => QUESTIONS_PER_ACCOUNT_MAX,
         };
@@ -313,6 +366,11 @@ impl Shard {
             }
             Wait::ArchiveEnds(owner) => {
                 let read = Read::ArchiveEnds(owner.clone());
+                self.fx.reads.push((ReadTag::Iq(n), read));
+                None
+            }
+            Wait::Items(reading) => {
+                let read = Read::Items(Box::new(reading.query.clone()));
                 self.fx.reads.push((ReadTag::Iq(n), read));
                 None
             }
@@ -390,6 +448,7 @@ impl Shard {
                 activity,
             },
             ReadResult::Private(stored) => Found::Private(stored),
+            ReadResult::Items(page) => Found::Items(page),
             ReadResult::Archive(answer) => return self.archive_answer(n, answer),
             _ => Found::Unavailable,
         };
@@ -450,6 +509,10 @@ impl Shard {
                 Some(bytes) => self.reply(waiting.stanza, bytes),
                 None => self.done(waiting.stanza.token),
             },
+            IqOutcome::Refuse(refusal) => match request.refused(&refusal) {
+                Some(bytes) => self.reply(waiting.stanza, bytes),
+                None => self.done(waiting.stanza.token),
+            },
             _ => self.done(waiting.stanza.token),
         }
         if let Some(account) = removed {
@@ -465,7 +528,7 @@ impl Shard {
 }
 
 /// What answers may say besides what is asked.
-fn context<'s>(
+pub(super) fn context<'s>(
     settings: &'s Settings,
     now: Now,
     uptime_s: u64,
@@ -483,6 +546,7 @@ fn context<'s>(
         private_element_bytes_max: settings.private_element_bytes_max,
         blocklist_items_max: settings.blocklist_items_max,
         uptime_s,
+        pubsub: iq::pubsub::limits(settings),
         now_unix_ms: now.unix_ms,
         people: &settings.people,
         contacts: &settings.contacts,

@@ -407,6 +407,8 @@ impl Shard {
             since_unix_ms: self.now.unix_ms,
             presence: None,
             presence_changed_unix_ms: 0,
+            claim: 0,
+            caps: Default::default(),
             interested: None,
             blocklist_asked: false,
             directed: Directed::default(),

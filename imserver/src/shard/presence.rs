@@ -3,9 +3,11 @@
 //! A broadcast crosses as one message per shard, and leaves as one Fanout per link.
 //! Never: loads an entity for presence or a probe of somebody who is not online.
 
+use super::pubsub::to_attribute;
 use super::user::{Gone, Queued};
 use super::{After, Shard};
 use crate::blocking::Blocklist;
+use crate::caps::Claim;
 use crate::event::*;
 use crate::presence::{self, Said};
 use crate::routing::{PresenceType, Retention, StanzaKind};
@@ -14,14 +16,13 @@ use crate::session::{Available, Flood, OutKind};
 use bytes::{BufMut, Bytes, BytesMut};
 use directory::population::Group;
 use foldhash::HashMap;
-use proto::frame::{CloseReason, Fanout, FanoutTarget, Frame};
+use proto::frame::{CloseReason, FanoutTarget};
 use std::sync::Arc;
 use xmpp::element::Element;
 use xmpp::error::{StanzaError, StreamError};
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::node::escape_into;
 use xmpp::stanza::{Direction, Rewrite, is_reserved};
-use xmpp::stream::framing;
 
 /// Presence held back for one session while its output window is full: senders, newest stanza each. Of bytes it may be an output
 /// window more.
@@ -121,6 +122,8 @@ impl Shard {
         } else if bound.taking_since_unix_ms == 0 {
             bound.taking_since_unix_ms = now.unix_ms;
         }
+        let claim = bound.presence.as_ref().and(Claim::of(&element));
+        let available = bound.presence.is_some();
         let gone = Gone {
             jid: bound.jid.clone(),
             prefix,
@@ -128,6 +131,9 @@ impl Shard {
             available: bound.presence.is_some(),
         };
         self.carry_out_plan(slot, &account, &plan, &gone, before.is_some());
+        if available {
+            self.take_claim(slot, claim, before.is_none());
+        }
         self.await_record(slot, number);
         self.session(slot).done(number);
         if plan.flood {
@@ -440,7 +446,7 @@ impl Shard {
     }
 
     /// Some session of the account is given presence now. After a restart what it has blocked is to be read first.
-    fn somebody_hears(&self, account: &BareJid) -> bool {
+    pub(super) fn somebody_hears(&self, account: &BareJid) -> bool {
         let restarted = self.restarted();
         let slots = self.users.get(account).map(|u| u.sessions.iter());
         let sessions = slots
@@ -525,24 +531,7 @@ impl Shard {
                 }
             }
         }
-        let mut links: Vec<_> = per_link.into_iter().collect();
-        links.sort_by_key(|(l, _)| *l);
-        for ((link, framed), targets) in links {
-            let frame = Frame::Fanout(Fanout {
-                prefix: match framed {
-                    true => framing::beginning(&fan.prefix),
-                    false => fan.prefix.clone(),
-                },
-                suffix: fan.suffix.clone(),
-                stanza: true,
-                targets,
-            });
-            self.fx.links.push(LinkCommand::Frame {
-                link,
-                frame,
-                track: false,
-            });
-        }
+        self.fanouts(&fan.prefix, &fan.suffix, per_link);
     }
 
     fn was_perhaps_available(&mut self, slot: u32) -> bool {
@@ -701,15 +690,6 @@ pub(super) fn unavailable(jid: &FullJid) -> Gone {
         suffix: Bytes::from_static(b"/>"),
         available: false,
     }
-}
-
-/// ` to='...'`, as it goes between prefix and suffix.
-fn to_attribute(to: &str) -> Bytes {
-    let mut out = Vec::with_capacity(to.len() + 6);
-    out.extend_from_slice(b" to='");
-    escape_into(&mut out, to);
-    out.push(b'\'');
-    out.into()
 }
 
 fn join(prefix: &Bytes, insert: &Bytes, suffix: &Bytes) -> Bytes {

@@ -70,7 +70,9 @@ impl Shard {
         let say_again = said != 0 && recent(said);
         let acked = record.acked.clone();
         let (origin_base, resumption) = (record.origin_base, record.resumption.clone());
-        let (bound, sm) = record.bound();
+        let caps = record.caps.clone();
+        let (mut bound, sm) = record.bound();
+        self.restore_caps(&mut bound, caps);
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
         let (name, takes_messages) = (bound.id, bound.takes_messages());
         let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
@@ -219,6 +221,7 @@ impl Shard {
         self.touch(slot);
         self.resume_clearing(&account);
         self.floods_of(&account);
+        self.resume_claim(slot);
         if self.session(slot).has_taken_its_last() {
             self.end_session(slot, None, CloseReason::Normal);
         }

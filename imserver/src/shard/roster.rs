@@ -79,7 +79,11 @@ impl Shard {
         // wait for ever, and who does not hear of an end keeps a ghost.
         let few = !matches!(
             queued,
-            Queued::Stanza(_) | Queued::Subscription(_) | Queued::Fan(_) | Queued::Probe(_)
+            Queued::Stanza(_)
+                | Queued::Subscription(_)
+                | Queued::Fan(_)
+                | Queued::Event(..)
+                | Queued::Probe(_)
         );
         if few || loading.queue.len() < max && loading.bytes + bytes <= bytes_max {
             loading.bytes += bytes;
@@ -165,6 +169,9 @@ impl Shard {
             }
             (ReadTag::Resend { slot, generation }, _) => self.resend_rows(slot, generation, None),
             (ReadTag::Iq(n), result) => self.iq_read(n, result),
+            (ReadTag::Nodes(owner), result) => self.nodes_read(&owner, result),
+            (ReadTag::LastItems(to), result) => self.last_items_read(&to, result),
+            (ReadTag::Last(owner, to), result) => self.last_read(&owner, *to, result),
             (ReadTag::Load(_), _) => {}
         }
     }
@@ -226,6 +233,14 @@ impl Shard {
             Queued::Subscription(s) if exists => self.subscription(s),
             Queued::Subscription(s) => self.done(s.token),
             Queued::Fan(fan) => self.presence_fan_to(&fan, &[account]),
+            Queued::Event(fan, target) => self.event_fan(&fan, &[target]),
+            Queued::Notice(notice) if exists => self.notify(account, *notice),
+            Queued::Notice(_) => {}
+            Queued::SendLast(slot, generation, interests) => {
+                if self.live(slot, generation) && self.has_roster(account) {
+                    self.send_last(slot, interests);
+                }
+            }
             Queued::Probe(from) => self.answer_probe(&from, account),
             Queued::Element {
                 slot,

@@ -278,6 +278,7 @@ impl Shard {
         } else if to.as_ref().is_some_and(|t| t.localpart().is_none())
             && matches!(iq_type, IqType::Result | IqType::Error)
         {
+            self.caps_answer(slot, number, &element);
             self.session(slot).done(number);
         } else {
             self.send_on(
@@ -319,6 +320,7 @@ impl Shard {
         let origin = matches!(
             kind,
             StanzaKind::Message(MessageType::Chat | MessageType::Normal)
+                | StanzaKind::Iq(IqType::Set)
         )
         .then(|| store::Origin {
             session: bound.id.0,
@@ -493,7 +495,7 @@ pub(super) fn sm_failure(condition: &str) -> Bytes {
 }
 
 /// The hash in an origin. The same in every run.
-fn hash(bytes: &[u8]) -> u64 {
+pub(super) fn hash(bytes: &[u8]) -> u64 {
     let mut h = foldhash::quality::FixedState::with_seed(0x0415).build_hasher();
     h.write(bytes);
     h.finish()

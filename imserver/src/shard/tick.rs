@@ -31,6 +31,8 @@ impl Shard {
         self.sweep_sessions();
         self.sweep_users();
         self.expire_iqs();
+        self.sweep_nodes();
+        self.sweep_asking();
         self.failures.tick(now.mono_ms);
         self.expire_behind_flood();
         self.save_again();
@@ -218,6 +220,7 @@ impl Shard {
                     self.finish_paused(slot, number);
                 }
                 Queued::Fan(fan) => self.fan_out(&fan, &[jid]),
+                Queued::Event(fan, target) => self.event_out(&fan, &[target]),
                 Queued::Subscription(s) => self.fail_queued_subscription(&s),
                 other => self.done(other.token()),
             }

@@ -56,6 +56,15 @@ pub enum Queued {
     Subscription(Box<Subscription>),
     /// Presence of somebody else.
     Fan(std::sync::Arc<crate::event::PresenceFan>),
+    /// What somebody has published.
+    Event(
+        std::sync::Arc<crate::event::EventFan>,
+        crate::event::EventTarget,
+    ),
+    /// What the account itself has published: who hears of it is not known.
+    Notice(Box<crate::pubsub::event::Notice>),
+    /// The last items of nodes, for a session of it.
+    SendLast(u32, u32, std::sync::Arc<crate::caps::Interests>),
     /// A probe, for a restored user whose audience is not known.
     Probe(Jid),
     /// A session's own element: the session is paused until it is handled.

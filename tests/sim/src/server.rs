@@ -643,6 +643,10 @@ impl World {
                 .reader
                 .private(&key.owner, &key.name, &key.ns)
                 .map(ReadResult::Private),
+            Read::Nodes(owner) => server.reader.pubsub_nodes(&owner).map(ReadResult::Nodes),
+            Read::Items(query) => server.reader.pubsub_items(&query).map(ReadResult::Items),
+            Read::LastItems(ask) => imserver::pubsub::last::read(server.reader.as_mut(), &ask)
+                .map(ReadResult::LastItems),
             Read::Archive(ask) => {
                 imserver::archive::read(server.reader.as_mut(), &ask).map(ReadResult::Archive)
             }

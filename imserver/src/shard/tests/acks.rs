@@ -30,6 +30,7 @@ fn record(acked: Vec<u64>) -> Record {
         resumption: None,
         interested: None,
         blocklist_asked: false,
+        caps: None,
         presence: None,
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,

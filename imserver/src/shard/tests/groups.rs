@@ -213,6 +213,7 @@ fn record(n: usize, name: &str) -> Record {
         resumption: None,
         interested: Some(0),
         blocklist_asked: false,
+        caps: None,
         presence: Some(Available {
             priority: -1,
             away: false,
