@@ -8,6 +8,7 @@
 
 mod archive;
 mod check;
+mod component;
 mod contacts;
 mod data_dir;
 mod directory;
@@ -91,6 +92,8 @@ pub struct Config {
     pub search: SearchConfig,
     /// Services outside XMPP.
     pub external_services: Vec<crate::settings::ExternalService>,
+    /// Components.
+    pub components: Vec<crate::settings::Component>,
     /// Limits.
     pub limits: LimitsConfig,
     /// Sessions.

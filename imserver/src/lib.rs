@@ -20,6 +20,7 @@ pub mod linkset;
 pub mod notices;
 pub mod policy;
 pub mod presence;
+pub mod privileges;
 pub mod pubsub;
 pub mod registrations;
 pub mod roster;

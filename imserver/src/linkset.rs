@@ -476,7 +476,7 @@ impl Links {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
-        if !link.identity.kinds.contains(&open.kind) || open.kind != ListenerKind::C2s {
+        if !link.identity.kinds.contains(&open.kind) || open.kind == ListenerKind::S2s {
             self.violations += 1;
             tracing::warn!(mux = %link.name, kind = ?open.kind, "the mux may not open streams of this kind");
             let close = Close {

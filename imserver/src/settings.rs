@@ -4,6 +4,7 @@
 use proto::limits::INPUT_WINDOW_MAX;
 use std::sync::Arc;
 use std::time::Duration;
+use xmpp::component::ComponentSecret;
 use xmpp::jid::{BareJid, Jid};
 use xmpp::negotiation::{Mechanisms, Offer};
 use xmpp::scram::{FakeKeys, ScramHash};
@@ -119,6 +120,51 @@ pub struct Settings {
     pub login_failures_logged_max: usize,
     /// What may be asked of the directories.
     pub people: People,
+    /// Components that may connect.
+    pub components: Components,
+}
+
+/// Components (XEP-0114).
+#[derive(Clone, Debug, Default)]
+pub struct Components {
+    /// What they are.
+    pub all: Vec<Component>,
+    /// How they prove it.
+    pub secrets: Arc<[ComponentSecret]>,
+    /// What service discovery shows of them.
+    pub services: Vec<crate::iq::Service>,
+}
+
+/// A component.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Component {
+    /// Its domain, prepared.
+    pub domain: String,
+    /// Its name for people.
+    pub label: Option<String>,
+    /// Its secret.
+    pub secret: crate::event::Secret,
+    /// What it may do in the name of our people.
+    pub privileges: crate::privileges::Privileges,
+}
+
+impl Components {
+    /// Of these.
+    pub fn new(all: Vec<Component>) -> Self {
+        let secrets = all.iter().map(|c| ComponentSecret {
+            domain: c.domain.clone(),
+            secret: c.secret.0.clone(),
+        });
+        let services = all.iter().map(|c| crate::iq::Service {
+            jid: c.domain.clone(),
+            name: c.label.clone(),
+        });
+        Self {
+            secrets: secrets.collect(),
+            services: services.collect(),
+            all,
+        }
+    }
 }
 
 /// A domain whose people have archives.
@@ -275,6 +321,7 @@ impl Default for Settings {
             contacts: Contacts::new(),
             external_services: Vec::new(),
             people: People::default(),
+            components: Components::default(),
         }
     }
 }
@@ -297,6 +344,16 @@ impl Settings {
     /// Whether the domain is ours.
     pub fn serves(&self, domainpart: &str) -> bool {
         self.domains.iter().any(|d| d == domainpart)
+    }
+
+    /// The component of this domain.
+    pub fn component(&self, domainpart: &str) -> Option<&Component> {
+        self.components.all.iter().find(|c| c.domain == domainpart)
+    }
+
+    /// Whether somebody there can be reached: people of ours, or a component.
+    pub fn reaches(&self, domainpart: &str) -> bool {
+        self.serves(domainpart) || self.component(domainpart).is_some()
     }
 
     /// Whether only this server may speak in the name of an address, as a client has written it: every address in a domain we

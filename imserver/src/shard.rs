@@ -12,6 +12,7 @@ mod admin;
 mod archive;
 mod blocking;
 mod caps;
+mod component;
 mod conn;
 mod copies;
 mod flood;
@@ -53,6 +54,11 @@ use xmpp::jid::{BareJid, Jid};
 pub fn home(account: &BareJid, shards: u16) -> ShardId {
     let hash = foldhash::quality::FixedState::with_seed(0x1574).hash_one(account.as_str());
     ShardId((hash % u64::from(shards)) as u16)
+}
+
+/// The bare address of a domain.
+fn domain_of(jid: &BareJid) -> BareJid {
+    BareJid::from_parts(None, jid.domainpart()).expect("a part of an address is prepared")
 }
 
 /// Slots of the sessions of one account: nearly always a few.
@@ -435,8 +441,12 @@ impl Shard {
         population.membership(account, group, &self.settings.swept)
     }
 
+    /// A component is one entity, whatever addresses it has.
     fn home(&self, account: &BareJid) -> ShardId {
-        home(account, self.shards)
+        match self.settings.component(account.domainpart()) {
+            Some(_) if account.localpart().is_some() => home(&domain_of(account), self.shards),
+            _ => home(account, self.shards),
+        }
     }
 
     fn generation(&self, slot: u32) -> u32 {
@@ -507,7 +517,7 @@ impl Shard {
     /// Sends a stanza to the entity it is for. The one place that decides where that is.
     fn route(&mut self, stanza: Box<Routed>) {
         let to = stanza.to.bare();
-        if !self.settings.serves(to.domainpart()) {
+        if !self.settings.reaches(to.domainpart()) {
             self.bounce(stanza, StanzaError::RemoteServerNotFound, None);
         } else {
             self.tell(self.home(&to), ShardMsg::Stanza(stanza));
@@ -845,7 +855,7 @@ impl Shard {
     #[expect(clippy::boxed_local, reason = "stanzas travel boxed")]
     fn bounce(&mut self, stanza: Box<Routed>, condition: StanzaError, text: Option<&str>) {
         if let Some(bytes) = crate::routing::error_reply(&stanza.bytes, condition, text)
-            && self.settings.serves(stanza.from.domainpart())
+            && self.settings.reaches(stanza.from.domainpart())
         {
             let reply = Routed {
                 kind: stanza.kind.error(),

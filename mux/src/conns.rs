@@ -357,11 +357,11 @@ impl ConnSet {
         conn.input_limit = limit;
         self.switch_protocols(now, slot);
         let conn = &self.slots[slot];
-        if conn.kind == ListenerKind::C2s && conn.counted {
+        if conn.kind != ListenerKind::S2s && conn.counted {
             self.logins.push_back((now + self.limits.login, conn.key));
             self.wake_by(now + AGE_TICK);
         } else if conn.counted && !conn.noted {
-            // Servers and components prove themselves by other means; the login limits are for clients.
+            // Servers prove themselves by other means, and get no Note; the login limits are for those who do.
             self.set_noted(self.slots[slot].key, above);
         }
         if self.slots[slot].readable {

@@ -6,8 +6,8 @@ use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 
 /// The default ports of a set-up (issue 2), to which the offset is added.
-const BASES: [u16; 10] = [
-    5222, 5223, 5269, 5280, 5443, 15230, 15231, 15232, 15233, 15234,
+const BASES: [u16; 11] = [
+    5222, 5223, 5269, 5280, 5347, 5443, 15230, 15231, 15232, 15233, 15234,
 ];
 /// Offsets are multiples of 100 up to 17,500; all resulting ports lie below the ephemeral range.
 const OFFSETS: u16 = 175;

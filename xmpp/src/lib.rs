@@ -10,6 +10,7 @@
 //! [`negotiation`] drives a client's stream from its header to a bound resource, over [`sasl`] and
 //! [`scram`].
 
+pub mod component;
 pub mod element;
 pub mod error;
 pub mod form;

@@ -21,6 +21,7 @@ pub use action::{Accounts, Action, FailedLogin, Keys, LoginFailure, PasswordChec
 pub use offer::{DomainOffer, Mechanisms, Offer};
 pub use sasl2::{Bind2, EnableSm, TokenWish, UsedToken, UserAgent};
 
+use crate::component::{ComponentSecret, Handshake};
 use crate::element::Element;
 use crate::error::{StanzaError, StreamError};
 use crate::jid::{BareJid, FullJid, Jid};
@@ -66,6 +67,8 @@ enum State {
 #[derive(Debug)]
 pub struct Negotiation {
     offer: Arc<Offer>,
+    /// It is none of a client but this.
+    component: Option<Box<Handshake>>,
     state: State,
     tls: Option<TlsFacts>,
     /// The stream is one of WebSocket messages.
@@ -90,6 +93,7 @@ impl Negotiation {
     pub fn new(offer: Arc<Offer>, tls: Option<TlsFacts>) -> Self {
         Self {
             offer,
+            component: None,
             state: State::Header,
             tls,
             framed: false,
@@ -103,6 +107,18 @@ impl Negotiation {
             registrations: 0,
             header_sent: false,
         }
+    }
+
+    /// It is a component that connects, one of these.
+    pub fn of_component(mut self, secrets: Arc<[ComponentSecret]>) -> Self {
+        self.component = Some(Box::new(Handshake::new(secrets)));
+        self
+    }
+
+    /// The domain of a component that has proved who it is.
+    pub fn component(&self) -> Option<&str> {
+        let handshake = self.component.as_ref().filter(|c| c.is_done())?;
+        handshake.domain()
     }
 
     /// The stream is one of WebSocket messages (RFC 7395). There is no STARTTLS: TLS is there, or it is the matter of whoever
@@ -135,11 +151,17 @@ impl Negotiation {
 
     /// A stream header has been sent for the stream the client has opened (an error needs one before it, RFC 6120 §4.9.1.2).
     pub fn header_sent(&self) -> bool {
+        if let Some(component) = &self.component {
+            return component.header_sent();
+        }
         self.header_sent
     }
 
     /// The header that must come before a stream error when none has been sent.
     pub fn error_header(&self, random: &mut dyn FnMut(&mut [u8])) -> Bytes {
+        if let Some(component) = &self.component {
+            return component.error_header(random);
+        }
         header_bytes(
             self.framed,
             self.domain.as_deref().or(self.offer.first_domain()),
@@ -150,6 +172,9 @@ impl Negotiation {
 
     /// Handles one event of the parser.
     pub fn handle(&mut self, event: StreamEvent, random: &mut dyn FnMut(&mut [u8])) -> Vec<Action> {
+        if let Some(component) = &mut self.component {
+            return component.handle(event, random);
+        }
         match event {
             StreamEvent::Header(header) => self.header(&header, random),
             StreamEvent::Element(element) => self.element(&element),

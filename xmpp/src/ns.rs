@@ -90,6 +90,8 @@ pub const DELAY_LEGACY: &str = "jabber:x:delay";
 pub const CARBONS: &str = "urn:xmpp:carbons:2";
 /// Message archive, XEP-0313.
 pub const MAM: &str = "urn:xmpp:mam:2";
+/// Privileged entities, XEP-0356.
+pub const PRIVILEGE: &str = "urn:xmpp:privilege:2";
 /// Full-text search in a message archive, XEP-0431.
 pub const FULLTEXT: &str = "urn:xmpp:fulltext:0";
 /// Unique and stable stanza ids, XEP-0359.

@@ -119,7 +119,10 @@ fn checked(
     };
     let administrators = administrators(reader, &written.administrator);
     let link = link(reader, written, base, embedded, &admin);
-    let muxes = muxes(reader, &written.mux, &domains);
+    let components = super::component::components(reader, written, base, &domains);
+    let streams = components.iter().map(|c| c.domain.clone());
+    let streams: Vec<String> = domains.iter().cloned().chain(streams).collect();
+    let muxes = muxes(reader, &written.mux, &streams);
     let auth = auth(reader, written, base, &domains);
     let search = SearchConfig {
         // A person reads some dozens; the answer must fit into one stanza.
@@ -161,6 +164,7 @@ fn checked(
         auth,
         search,
         external_services,
+        components,
         limits,
         session,
         archive: super::archive::enabled(written),
@@ -536,7 +540,7 @@ fn muxes(reader: &mut Reader, sections: &[MuxFile], served: &[String]) -> Vec<Mu
                 if !served.is_empty() && !served.contains(&domain) {
                     reader.wrong(
                         &written.at,
-                        format!("{domain} is not among the [[domain]] sections"),
+                        format!("{domain} is not among the [[domain]] and [[component]] sections"),
                     );
                 }
                 out.push(domain);
@@ -731,7 +735,7 @@ fn realms(
         if !domains.is_empty() && !domains.contains(&domain) {
             reader.wrong(
                 &written.at,
-                format!("{domain} is not among the [[domain]] sections"),
+                format!("{domain} is not among the [[domain]] and [[component]] sections"),
             );
         }
         out.push((realm.clone(), domain));

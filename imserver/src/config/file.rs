@@ -351,6 +351,22 @@ section! {
 }
 
 section! {
+    /// `[[component]]`: a program that is a domain of its own (XEP-0114).
+    ComponentFile {
+        /// Its domain.
+        domain: String, Reload;
+        /// File with the secret it knows.
+        secret_file: String, Reload;
+        /// Its name for people.
+        label: String, Reload;
+        /// It may ask for the rosters of our people.
+        read_rosters: bool, Reload;
+        /// It may send messages in their names.
+        send_messages: bool, Reload;
+    }
+}
+
+section! {
     /// `[limits]`.
     LimitsFile {
         /// Bytes of one element before login.
@@ -495,6 +511,8 @@ pub struct File {
     pub search: SearchFile,
     /// `[[external_service]]`.
     pub external_service: Vec<ExternalServiceFile>,
+    /// `[[component]]`.
+    pub component: Vec<ComponentFile>,
     /// `[limits]`.
     pub limits: LimitsFile,
     /// `[session]`.
@@ -523,6 +541,7 @@ pub const SECTIONS: &[&str] = &[
     "directory_cache",
     "search",
     "external_service",
+    "component",
     "limits",
     "session",
     "archive",
@@ -571,6 +590,7 @@ impl File {
             directory_cache: one!("directory_cache", DirectoryCacheFile),
             search: one!("search", SearchFile),
             external_service: many!("external_service", ExternalServiceFile),
+            component: many!("component", ComponentFile),
             limits: one!("limits", LimitsFile),
             session: one!("session", SessionFile),
             archive: one!("archive", ArchiveFile),
@@ -615,6 +635,10 @@ impl File {
             let transport = service.transport.as_ref().map_or("udp", |t| &t.value);
             let prefix = format!("external_service.{kind}:{host}:{port}/{transport}.");
             service.show(&prefix, &mut shown);
+        }
+        for component in &self.component {
+            let prefix = format!("component.{}.", name_of(&component.domain));
+            component.show(&prefix, &mut shown);
         }
         self.limits.show("limits.", &mut shown);
         self.session.show("session.", &mut shown);

@@ -27,6 +27,8 @@ impl Site {
         site.write("ldap-ca.pem", &signed.cert.pem());
         site.write("ldap.password", "a secret\n");
         site.protect("ldap.password", 0o640);
+        site.write("bots.secret", "a third secret\n");
+        site.protect("bots.secret", 0o600);
         site.write("turn.secret", "another secret\n");
         site.protect("turn.secret", 0o640);
         site.write(
@@ -144,6 +146,7 @@ fn the_example_documents_every_key_and_no_other() {
         ("directory_cache", DirectoryCacheFile::KEYS),
         ("search", SearchFile::KEYS),
         ("external_service", ExternalServiceFile::KEYS),
+        ("component", ComponentFile::KEYS),
         ("limits", LimitsFile::KEYS),
         ("session", SessionFile::KEYS),
         ("archive", ArchiveFile::KEYS),
@@ -645,7 +648,7 @@ fn one_wrong_line_is_one_mistake() {
         ),
         (
             "[[mux]]\nname = \"m\"\ndomains = [\"a.b\"]",
-            "mux.domains: a.b is not among the [[domain]] sections",
+            "mux.domains: a.b is not among the [[domain]] and [[component]] sections",
         ),
         (
             "[[mux]]\nname = \"m\"\n[[mux]]\nname = \"m\"",

@@ -217,6 +217,10 @@ impl Lookups {
         tag: &ReadTag,
         owner: &BareJid,
     ) -> Option<ReadResult> {
+        if owner.localpart().is_none() {
+            // A domain is nobody's account: a component, of which there is what is stored for it.
+            return Some(of_person(reader, owner, false));
+        }
         let routes = self.routes();
         if routes.site.is_local(owner.domainpart()) {
             return Some(loaded(reader.user(owner)));

@@ -388,7 +388,7 @@ fn start_embedded(
 ) -> anyhow::Result<mux::Mux> {
     let identity = Identity {
         name: mux_config.name.clone(),
-        kinds: vec![ListenerKind::C2s],
+        kinds: vec![ListenerKind::C2s, ListenerKind::Component],
         domains: None,
         trust_client_certificates: true,
     };
@@ -534,6 +534,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         vcard_bytes_max: l.vcard_bytes_max,
         contacts: config.contacts.clone(),
         external_services: config.external_services.clone(),
+        components: crate::settings::Components::new(config.components.clone()),
         private_element_bytes_max: l.private_element_bytes_max,
         private_bytes_max: l.private_bytes_max as u64,
         blocklist_items_max: l.blocklist_items_max,

@@ -115,6 +115,11 @@ pub struct Available {
 }
 
 impl Bound {
+    /// It is a component (XEP-0114), not somebody's client: only a domain has no localpart.
+    pub fn is_component(&self) -> bool {
+        self.account.localpart().is_none()
+    }
+
     /// Takes messages sent to the bare JID.
     pub fn takes_messages(&self) -> bool {
         self.presence.as_ref().is_some_and(|p| p.priority >= 0)
@@ -148,6 +153,9 @@ impl Bound {
     pub fn was_due(&self, row: &store::StoredRow) -> bool {
         if self.taking_since_unix_ms == 0 || row.time_ms < self.taking_since_unix_ms {
             return false;
+        }
+        if self.is_component() {
+            return !row.outgoing;
         }
         let copied = self.gets_copies() && row.time_ms >= self.carbons_since_unix_ms;
         if row.outgoing {

@@ -98,6 +98,7 @@ impl Shard {
         let slot = self.insert_session(session);
         self.session(slot).dirty = false;
         self.touch(slot);
+        self.adopted_component(slot);
         if self.session(slot).is_inline() {
             self.go_inline(slot);
         } else {
@@ -388,8 +389,12 @@ impl Shard {
             return;
         };
         bound.ready = true;
+        let component = bound.is_component();
         self.give_note(slot);
-        self.send_stanza(slot, result);
+        match component {
+            true => self.component_is_bound(slot, result),
+            false => self.send_stanza(slot, result),
+        }
         let session = self.session(slot);
         session.paused = false;
         session.done(number);

@@ -141,8 +141,8 @@ impl Shard {
     /// goes nowhere was not sent.
     fn is_sent(&self, account: &BareJid, to: &Jid) -> bool {
         to.bare_str() != account.as_str()
-            && to.localpart().is_some()
-            && self.settings.serves(to.domainpart())
+            && (to.localpart().is_some() && self.settings.serves(to.domainpart())
+                || self.settings.component(to.domainpart()).is_some())
     }
 
     /// A message of this account cannot be sent on before it is loaded: nobody knows whether it is to be kept.
@@ -417,7 +417,12 @@ impl Shard {
         account: &BareJid,
         row: &store::StoredRow,
     ) -> Option<Bytes> {
-        let mut bytes = routing::with_delay(&row.payload, account.domainpart(), row.time_ms);
+        let by = match account.localpart() {
+            Some(_) => account.domainpart(),
+            // A component has not delayed it, we have.
+            None => self.settings.domains.first().map_or("", String::as_str),
+        };
+        let mut bytes = routing::with_delay(&row.payload, by, row.time_ms);
         if row.archive {
             bytes = self.with_id(account, row.position, &bytes);
         }

@@ -105,6 +105,7 @@ impl Shard {
     /// New settings.
     pub(super) fn reconfigured(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
+        self.end_strange_components();
         self.groups.known.settings += 1;
         let (was, is) = (
             self.groups.view.presence_max(),
@@ -208,7 +209,7 @@ impl Shard {
         contacts: impl Iterator<Item = &'c BareJid>,
     ) -> HashMap<ShardId, Vec<BareJid>> {
         let mut per_shard: HashMap<ShardId, Vec<BareJid>> = HashMap::default();
-        for contact in contacts.filter(|c| self.settings.serves(c.domainpart())) {
+        for contact in contacts.filter(|c| self.settings.reaches(c.domainpart())) {
             per_shard
                 .entry(self.home(contact))
                 .or_default()

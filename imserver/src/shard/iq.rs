@@ -1,18 +1,22 @@
 //! IQs that the server answers, for itself or for an account: reads and writes for them. What is answered, `iq` decides.
 
 use super::blocking::Answers as BlockingAnswers;
+use super::user::Queued;
 use super::{After, Shard, WaitingIq};
 use crate::admin::adhoc::Outcome;
 use crate::event::*;
 use crate::iq::{self, Context, Found, IqOutcome, Request, Target, Wait};
 use crate::policy::keep::Keep;
 use crate::policy::{Right, Rights};
+use crate::roster::GroupPart;
 use crate::routing::{IqType, Retention, StanzaKind};
 use crate::settings::Settings;
 use bytes::Bytes;
 use xmpp::element::Element;
 use xmpp::error::StanzaError;
 use xmpp::jid::{BareJid, Jid};
+use xmpp::ns;
+use xmpp::stanza::Rewrite;
 
 /// Searches and changes of one account under way: a person waits for the answer before asking again.
 const QUESTIONS_PER_ACCOUNT_MAX: usize = 2;
@@ -243,6 +247,17 @@ impl Shard {
             return self.done(stanza.token);
         };
         let settings = self.settings.clone();
+        let component = settings.component(stanza.from.domainpart());
+        if let (Some(component), Target::Account { .. }) = (component, target)
+            && element.child("query", ns::ROSTER).is_some()
+        {
+            // XEP-0356 §5.3.
+            let reads = stanza.kind == StanzaKind::Iq(IqType::Get) && component.privileges.roster;
+            return match reads {
+                true => self.roster_for_component(stanza, &element),
+                false => self.bounce(stanza, StanzaError::Forbidden, None),
+            };
+        }
         // What only accounts of ours may ask of the server.
         let rights = match (target, &stanza.from) {
             (Target::Server, Jid::Full(from)) if self.settings.serves(from.domainpart()) => {
@@ -295,6 +310,32 @@ impl Shard {
                 self.bounce(stanza, StanzaError::Forbidden, None);
             }
             IqOutcome::Ignore => self.done(stanza.token),
+        }
+    }
+
+    /// XEP-0356 §5.3: the roster as its owner would get it.
+    fn roster_for_component(&mut self, stanza: Box<Routed>, element: &Element) {
+        let account = stanza.to.bare();
+        if !self.has_roster(&account) {
+            self.load(&account);
+            return self.queue_for(&account, Queued::Stanza(stanza));
+        }
+        let Some(roster) = self.users.get(&account).and_then(|u| u.roster.as_ref()) else {
+            return self.bounce(stanza, StanzaError::ServiceUnavailable, None);
+        };
+        let view = &self.groups.view;
+        let part = GroupPart::of(view.fingerprint(&account));
+        let id = element.attr("id").unwrap_or_default();
+        let to = stanza.from.as_str();
+        let fetched = roster.fetch(None, &id, to, part, || view.contacts(&account));
+        // As if it were for a session of the account, whose answers say no `from`.
+        let answer = Element::parse(fetched.result);
+        match answer {
+            Ok(answer) => {
+                let bytes = Rewrite::new(&answer).set("from", account.as_str()).finish();
+                self.reply(stanza, bytes);
+            }
+            Err(_) => self.bounce(stanza, StanzaError::InternalServerError, None),
         }
     }
 
@@ -537,7 +578,7 @@ pub(super) fn context<'s>(
 ) -> Context<'s> {
     Context {
         rights: Rights::NONE,
-        services: &[],
+        services: &settings.components.services,
         archive: settings.archive(asked.domainpart()).is_some(),
         archive_search: settings.archive_is_searched(asked.domainpart()),
         archive_page_max: settings.archive_page_max,

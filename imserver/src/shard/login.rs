@@ -8,10 +8,12 @@ use crate::certificate;
 use crate::event::*;
 use crate::policy::Right;
 use crate::presence::Directed;
-use crate::session::{Bound, Flood, OutKind, Session, Stage};
+use crate::session::{Available, Bound, Flood, OutKind, Session, Stage};
 use crate::settings::{Conflict, Settings};
 use bytes::Bytes;
-use proto::frame::{CloseReason, Frame, NoteKey, Open, StartTls, TlsFacts, Transport};
+use proto::frame::{
+    CloseReason, Frame, ListenerKind, NoteKey, Open, StartTls, TlsFacts, Transport,
+};
 use xmpp::error::{StanzaError, StreamError};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::negotiation::{self, Action, FailedLogin, LoginFailure, Negotiation};
@@ -36,6 +38,10 @@ impl Shard {
         };
         if framed {
             negotiation = negotiation.framed();
+        }
+        if open.kind == ListenerKind::Component {
+            let secrets = self.settings.components.secrets.clone();
+            negotiation = negotiation.of_component(secrets);
         }
         let mut session = Session::new(key, open, parser, Box::new(negotiation), self.now);
         session.mux = mux;
@@ -194,6 +200,9 @@ impl Shard {
                     self.status.logins += 1;
                     home = Some(self.home(&account));
                 }
+                Action::Component(domain) => {
+                    return self.component_logs_in(slot, number, &domain);
+                }
                 Action::Failed(failed) => self.login_failed(slot, &failed),
                 Action::Bind { resource, id } => return self.bind(slot, number, resource, &id),
                 Action::BindInline(bind) => return self.bind_inline(slot, number, *bind),
@@ -284,7 +293,10 @@ impl Shard {
             .clone();
         let key = session.key.expect("a connection is negotiating");
         match self.choose(&account, resource) {
-            Ok(jid) => self.bind_as(slot, key, number, jid, &account, id),
+            Ok(jid) => {
+                let result = negotiation::bind_result(id, &jid);
+                self.bind_as(slot, key, number, jid, None, result);
+            }
             Err((condition, text)) => {
                 self.send_stanza(slot, negotiation::bind_error(id, condition, text));
                 let session = self.session(slot);
@@ -358,17 +370,23 @@ impl Shard {
             .expect("hexadecimal digits are a resourcepart")
     }
 
-    fn bind_as(
+    /// The session has this address from now on, and this presence, if it is none that is asked for it.
+    pub(super) fn bind_as(
         &mut self,
         slot: u32,
         key: ConnKey,
         number: u64,
         jid: FullJid,
-        account: &BareJid,
-        id: &str,
+        presence: Option<Available>,
+        result: Bytes,
     ) {
-        let result = negotiation::bind_result(id, &jid);
+        let account = &jid.bare();
         self.begin_session(slot, key, jid, account);
+        let now = self.now.unix_ms;
+        if let (Some(presence), Some(bound)) = (presence, self.session(slot).bound_mut()) {
+            bound.presence = Some(presence);
+            bound.taking_since_unix_ms = now;
+        }
         let write = self.write_record(slot);
         let generation = self.generation(slot);
         self.after(

@@ -14,7 +14,7 @@ use crate::session::{Behind, Flood, OutKind};
 use bytes::Bytes;
 use store::{Append, Written};
 use xmpp::error::StanzaError;
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, Jid};
 
 /// A committed message on its way to sessions.
 pub(super) struct Giving {
@@ -31,9 +31,17 @@ pub(super) struct Giving {
 
 impl Shard {
     /// A stanza for an entity at home here.
-    pub(super) fn stanza(&mut self, stanza: Box<Routed>) {
+    pub(super) fn stanza(&mut self, mut stanza: Box<Routed>) {
+        let component = self.settings.component(stanza.to.domainpart()).is_some();
+        if component {
+            // It is one entity, and knows itself which of its addresses are there. The stanza keeps its own.
+            stanza.to = Jid::Bare(super::domain_of(&stanza.to.bare()));
+            if matches!(stanza.kind, StanzaKind::Presence(_)) {
+                return self.presence_for_component(stanza);
+            }
+        }
         let account = stanza.to.bare();
-        if account.localpart().is_none() {
+        if account.localpart().is_none() && !component {
             self.server_stanza(stanza);
             return;
         }
@@ -81,6 +89,9 @@ impl Shard {
 
     /// RFC 6121 §8 for an account that is loaded, or has sessions.
     pub(super) fn stanza_for_user(&mut self, stanza: Box<Routed>, account: &BareJid) {
+        if account.localpart().is_none() {
+            return self.stanza_for_component(stanza, account);
+        }
         if self.blocks(account, &stanza.from) {
             return self.stanza_for_nobody(stanza);
         }
@@ -159,7 +170,7 @@ impl Shard {
         }
     }
 
-    fn store_message(&mut self, stanza: Box<Routed>, account: &BareJid) {
+    pub(super) fn store_message(&mut self, stanza: Box<Routed>, account: &BareJid) {
         let archive = self.archives(account, stanza.retention, &stanza.from) == Some(true);
         let text = self.text_of(account, archive, &stanza.bytes);
         let settings = self.settings.clone();
@@ -384,6 +395,9 @@ impl Shard {
     /// A stanza that is not stored, to whom it is for now.
     pub(super) fn deliver_unstored(&mut self, stanza: Box<Routed>) {
         let account = stanza.to.bare();
+        if account.localpart().is_none() {
+            return self.give_to_component(stanza, &account);
+        }
         match routing::decide(&self.situation(&stanza, &account, true, false)) {
             Decision::Deliver { to, .. } => {
                 let exact = self.session_of(&stanza.to);
@@ -486,7 +500,7 @@ impl Shard {
 
     /// An IQ request for a session: behind what is stored for it (RFC 6120 §10.1). It is settled when it is out, and answered
     /// for the session if that takes too long or there is no room.
-    fn give_request(&mut self, slot: u32, stanza: Box<Routed>) {
+    pub(super) fn give_request(&mut self, slot: u32, stanza: Box<Routed>) {
         let settings = self.settings.clone();
         let since_ms = self.now.mono_ms;
         let generation = self.generation(slot);

@@ -26,6 +26,9 @@ impl Shard {
 
     /// A session of the account begins.
     pub(super) fn has_come(&mut self, account: &BareJid) {
+        if account.localpart().is_none() {
+            return;
+        }
         let facts = Activity {
             login_ms: self.now.unix_ms,
             ..Activity::default()
@@ -35,6 +38,9 @@ impl Shard {
 
     /// One has ended.
     pub(super) fn has_gone(&mut self, account: &BareJid) {
+        if account.localpart().is_none() {
+            return;
+        }
         let Some(user) = self.users.get(account).filter(|u| u.exists) else {
             // Nothing is left of a removed account.
             return;

@@ -297,7 +297,7 @@ impl Shard {
     /// The presence (or absence) of each available resource of the account, for one contact. Who sees it as a member of a group
     /// still does when a subscription ends.
     pub(super) fn show_to(&mut self, account: &BareJid, contact: &BareJid, available: bool) {
-        if !self.settings.serves(contact.domainpart())
+        if !self.settings.reaches(contact.domainpart())
             || !available && self.groups.view.shares_presence(account, contact)
         {
             return;
@@ -349,7 +349,7 @@ impl Shard {
         suffix: &Bytes,
         presence_type: PresenceType,
     ) {
-        if !self.settings.serves(to.domainpart()) {
+        if !self.settings.reaches(to.domainpart()) {
             return;
         }
         let stanza = Routed {
@@ -410,6 +410,7 @@ impl Shard {
 
     /// Presence of one for many at home here: one Fanout per link.
     pub(super) fn presence_fan(&mut self, fan: &Arc<PresenceFan>, targets: &[BareJid]) {
+        self.fan_to_components(fan, targets);
         let targets = self.with_members(&fan.from.bare(), targets, &fan.groups);
         self.presence_fan_to(fan, &targets);
     }

@@ -23,7 +23,7 @@ impl Shard {
             .bound()
             .expect("only bound sessions get here");
         let (account, target) = (bound.account.clone(), to.bare());
-        let somebody = self.settings.serves(target.domainpart())
+        let somebody = self.settings.reaches(target.domainpart())
             && target.localpart().is_some()
             && target != account;
         if somebody
@@ -99,6 +99,10 @@ impl Shard {
 
     fn probed(&mut self, from: &Jid, targets: &[BareJid]) {
         for target in targets {
+            if self.settings.component(target.domainpart()).is_some() {
+                self.probe_component(from, target);
+                continue;
+            }
             let Some(user) = self.users.get(target) else {
                 continue;
             };

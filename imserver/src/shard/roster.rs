@@ -295,10 +295,11 @@ impl Shard {
         if contact == account {
             return self.session(slot).done(number);
         }
-        if !self.settings.serves(contact.domainpart()) {
+        if !self.settings.reaches(contact.domainpart()) {
             return self.refuse(slot, number, &element, StanzaError::RemoteServerNotFound);
         }
-        if contact.localpart().is_none() {
+        let domain = contact.domainpart();
+        if contact.localpart().is_none() && self.settings.component(domain).is_none() {
             return self.session(slot).done(number);
         }
         if !self.has_roster(&account) {
@@ -339,6 +340,9 @@ impl Shard {
 
     /// A subscription stanza of another account (inbound).
     pub(super) fn subscription(&mut self, s: Box<Subscription>) {
+        if self.settings.component(s.to.domainpart()).is_some() {
+            return self.subscription_of_component(*s);
+        }
         let account = s.to.clone();
         if !self.has_roster(&account) {
             self.load(&account);
@@ -523,7 +527,7 @@ impl Shard {
         bytes: Bytes,
         token: Option<Token>,
     ) {
-        if !self.settings.serves(contact.domainpart()) {
+        if !self.settings.reaches(contact.domainpart()) {
             return;
         }
         if let Some(token) = token

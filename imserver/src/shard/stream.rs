@@ -119,6 +119,9 @@ impl Shard {
             return;
         }
         match event {
+            StreamEvent::Element(element) if self.is_component(slot) => {
+                self.component_element(slot, element)
+            }
             StreamEvent::Element(element) => self.element(slot, element),
             StreamEvent::End => {
                 // Settled when its end is on record: a restarted server would wait for a client that has gone.
@@ -275,7 +278,9 @@ impl Shard {
                 // The answer to a ping of ours: that it came is all we wanted (XEP-0199 §4.2).
                 self.session(slot).done(number);
             }
-        } else if to.as_ref().is_some_and(|t| t.localpart().is_none())
+        } else if to
+            .as_ref()
+            .is_some_and(|t| t.localpart().is_none() && self.settings.serves(t.domainpart()))
             && matches!(iq_type, IqType::Result | IqType::Error)
         {
             self.caps_answer(slot, number, &element);
@@ -469,7 +474,7 @@ impl Shard {
     }
 }
 
-fn copied(kind: StanzaKind, element: &Element, copy: Copy) -> bool {
+pub(super) fn copied(kind: StanzaKind, element: &Element, copy: Copy) -> bool {
     matches!(kind, StanzaKind::Message(t) if carbons::eligible(t, element, copy))
 }
 

@@ -142,7 +142,7 @@ impl Shard {
 
     /// `<r/>` with stream management, else a ping (XEP-0199 §4.2): every client answers one or the other, with a result or an error.
     fn ask_if_alive(&mut self, slot: u32) {
-        let now = self.now;
+        let (now, settings) = (self.now, self.settings.clone());
         let session = self.session(slot);
         session.asked_ms = Some(now.mono_ms);
         if session.sm.is_some() {
@@ -156,8 +156,15 @@ impl Shard {
             let ping = format!(
                 "<iq type='get' id='isthmus-ping-{}' from='{}' to='{}'><ping xmlns='urn:xmpp:ping'/></iq>",
                 bound.pings,
-                bound.jid.domainpart(),
-                escaped(bound.jid.as_str()),
+                match bound.is_component() {
+                    // It is asked by a domain of ours, not by itself.
+                    true => settings.domains.first().map_or("", String::as_str),
+                    false => bound.jid.domainpart(),
+                },
+                escaped(match bound.is_component() {
+                    true => bound.account.as_str(),
+                    false => bound.jid.as_str(),
+                }),
             );
             self.send_stanza(slot, ping.into());
         }

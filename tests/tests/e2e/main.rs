@@ -13,6 +13,7 @@ mod bad_logins;
 mod big_directory;
 mod blocking;
 mod clients;
+mod components;
 mod config;
 mod demo;
 mod external;

@@ -40,6 +40,8 @@ pub enum Action {
         /// The domain of the stream.
         domain: String,
     },
+    /// A component of this domain has proved who it is (XEP-0114). It is told so when it is bound.
+    Component(String),
     /// Logged in as this account. What follows is the account's.
     Authenticated(BareJid),
     /// Bind a resource: the one wanted, or one of the server's making. Then [`super::bind_result`] or [`super::bind_error`].
@@ -83,6 +85,7 @@ impl fmt::Debug for Action {
             Self::LoggedIn => f.write_str("LoggedIn"),
             // There may be a password in it.
             Self::Register { domain, .. } => write!(f, "Register({domain}, ..)"),
+            Self::Component(domain) => write!(f, "Component({domain})"),
             Self::Authenticated(account) => write!(f, "Authenticated({account:?})"),
             Self::Bind { resource, id } => write!(f, "Bind({resource:?}, {id:?})"),
             Self::Resume { h, .. } => write!(f, "Resume(.., {h})"),

@@ -335,6 +335,7 @@ impl Server {
                     self.say(said.into_iter().flatten());
                     continue;
                 }
+                Action::Component(_) => panic!("no component connects"),
                 Action::Register { domain, .. } => {
                     assert_eq!(domain, "verona.lit");
                     self.registrations += 1;

@@ -1,0 +1,441 @@
+//! Components (XEP-0114) through the real processes: a bot of slixmpp's, and what a component may not do.
+
+use anyhow::{Context as _, Result, bail};
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use isthmus_tests::client::{Account, Client, Transport};
+use isthmus_tests::harness::{Plan, Site};
+use isthmus_tests::wait;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const DOMAIN: &str = "bots.localhost";
+const SECRET: &str = "a secret & more";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A site with a listener for components, and this component, with `more` keys.
+fn site(more: &str, accounts: &[Account]) -> Site {
+    let mut site = Site::init(&Plan::default()).unwrap();
+    let address = site.address(5347);
+    let listener = format!(
+        "\n[[listener]]\nkind = \"component\"\ntransport = \"tcp\"\nlisten = [\"{address}\"]\n"
+    );
+    append(&site, "mux.toml", &listener);
+    let kinds = "[\"c2s\", \"component\"]";
+    site.set("imserver.toml", "[[mux]]", "kinds", kinds)
+        .unwrap();
+    append(&site, "imserver.toml", &component(more));
+    let secret = site.path().join("bots.secret");
+    std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    site.start_server().unwrap();
+    site.start_mux().unwrap();
+    site.add_accounts(accounts).unwrap();
+    site.await_clients().unwrap();
+    site
+}
+
+fn component(more: &str) -> String {
+    format!(
+        "\n[[component]]\ndomain = \"{DOMAIN}\"\nsecret_file = \"bots.secret\"\nlabel = \"Bots\"\n{more}\n"
+    )
+}
+
+fn append(site: &Site, file: &str, text: &str) {
+    let path = site.path().join(file);
+    let before = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, before + text).unwrap();
+}
+
+/// A component as a string of bytes.
+struct Raw {
+    socket: TcpStream,
+    read: String,
+}
+
+impl Raw {
+    fn open(address: SocketAddr, to: &str) -> Result<Raw> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut raw = Raw {
+            socket,
+            read: String::new(),
+        };
+        raw.send(&format!(
+            "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{to}'>"
+        ))?;
+        Ok(raw)
+    }
+
+    /// Connected, after the handshake.
+    fn connect(address: SocketAddr, secret: &str) -> Result<Raw> {
+        let mut raw = Raw::open(address, DOMAIN)?;
+        raw.shake_hands(secret)?;
+        raw.until("<handshake/>")?;
+        Ok(raw)
+    }
+
+    fn shake_hands(&mut self, secret: &str) -> Result<()> {
+        let header = self.until("'>")?;
+        let id = header.split(" id='").nth(1).context("no id")?;
+        let id = id.split('\'').next().unwrap_or_default();
+        let hash = digest(
+            &SHA1_FOR_LEGACY_USE_ONLY,
+            format!("{id}{secret}").as_bytes(),
+        );
+        let hash: String = hash
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.send(&format!("<handshake>{hash}</handshake>"))
+    }
+
+    fn send(&mut self, text: &str) -> Result<()> {
+        Ok(self.socket.write_all(text.as_bytes())?)
+    }
+
+    /// Reads up to the end of this text; returns what came.
+    fn until(&mut self, text: &str) -> Result<String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.read.find(text) {
+                return Ok(self.read.drain(..at + text.len()).collect());
+            }
+            let mut buffer = [0; 4_096];
+            let n = self.socket.read(&mut buffer)?;
+            if n == 0 || Instant::now() > end {
+                bail!("no {text:?} in {:?}", self.read);
+            }
+            self.read.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+    }
+
+    /// The condition of the stream error with which the server ends it.
+    fn until_closed(&mut self) -> Result<String> {
+        self.socket.read_to_string(&mut self.read)?;
+        let error = self.read.split("<stream:error><").nth(1);
+        let error = error.and_then(|e| e.split([' ', '/', '>']).next());
+        Ok(error.unwrap_or_default().to_owned())
+    }
+}
+
+fn condition(element: &isthmus_tests::xml::Xml) -> Option<String> {
+    let error = element.child("error")?;
+    error.elements().next().map(|c| c.name.clone())
+}
+
+/// A bot of slixmpp's: found by service discovery, chats, is subscribed to, asks and is asked; a kill of the server disconnects it as
+/// little as it does clients, and loses nothing.
+#[test]
+fn a_bot_of_slixmpp_is_there_also_over_a_kill_of_the_server() {
+    let juliet = Account::new("juliet");
+    let mut site = site("", std::slice::from_ref(&juliet));
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut bot = Command::new(here.join(".venv/bin/python"))
+        .arg(here.join("clients/slixmpp_component.py"))
+        .args(["127.0.0.1", &site.address(5347).port().to_string()])
+        .args([DOMAIN, SECRET])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut orders = bot.stdin.take().unwrap();
+    let mut lines = BufReader::new(bot.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!(next(), "CONNECTED");
+
+    let mut j = site.login(Transport::Plain, &juliet).unwrap();
+    j.available().unwrap();
+    let roster = "<query xmlns='jabber:iq:roster'/>";
+    j.request("get", "r1", None, roster).unwrap();
+    let items = "<query xmlns='http://jabber.org/protocol/disco#items'/>";
+    let items = j.request("get", "i1", Some("localhost"), items).unwrap();
+    let item = items.child("query").unwrap().child("item").unwrap();
+    assert_eq!(
+        (item.attr("jid"), item.attr("name")),
+        (Some(DOMAIN), Some("Bots"))
+    );
+    let echo = "echo@bots.localhost";
+    let info = "<query xmlns='http://jabber.org/protocol/disco#info'/>";
+    let info = j.request("get", "i2", Some(echo), info).unwrap();
+    let identity = info.child("query").unwrap().child("identity").unwrap();
+    assert_eq!(identity.attr("category"), Some("automation"));
+
+    // A subscription both ways, and presence by it.
+    j.send(&format!("<presence to='{echo}' type='subscribe'/>"))
+        .unwrap();
+    let of_bot = |kind: Option<&'static str>| {
+        move |e: &isthmus_tests::xml::Xml| {
+            let from = e.attr("from").unwrap_or_default();
+            e.name == "presence" && e.attr("type") == kind && from.starts_with(echo)
+        }
+    };
+    j.element_where("an approval", of_bot(Some("subscribed")))
+        .unwrap();
+    j.element_where("a request", of_bot(Some("subscribe")))
+        .unwrap();
+    j.send(&format!("<presence to='{echo}' type='subscribed'/>"))
+        .unwrap();
+    assert_eq!(next(), "SUBSCRIBED juliet@localhost");
+    assert_eq!(next(), "ONLINE juliet@localhost");
+
+    // IQs from the bot: to the server, to somebody who is there, to nobody.
+    let full = j.jid.clone();
+    for (to, want) in [
+        ("localhost", "PONG"),
+        (&*full, "PONG"),
+        ("nobody@localhost", "ERROR service-unavailable"),
+        ("elsewhere.example", "ERROR remote-server-not-found"),
+    ] {
+        writeln!(orders, "ping {to}").unwrap();
+        if to == full {
+            let ping = j
+                .element_where("a ping", |e| e.child("ping").is_some())
+                .unwrap();
+            let (id, from) = (ping.attr("id").unwrap(), ping.attr("from").unwrap());
+            j.send(&format!("<iq type='result' id='{id}' to='{from}'/>"))
+                .unwrap();
+        }
+        assert_eq!(next(), want, "{to}");
+    }
+    let said = |j: &mut Client, body: &str| {
+        j.chat(echo, body).unwrap();
+        assert_eq!(j.next_body().unwrap(), format!("echo: {body}"));
+    };
+    said(&mut j, "before");
+    let sessions = site.imadmin_json(["session", "list"]).unwrap();
+    assert!(
+        sessions.to_string().contains("bots.localhost/component"),
+        "{sessions}"
+    );
+
+    site.kill_server();
+    for n in 0..50 {
+        j.chat(echo, &format!("down {n}")).unwrap();
+    }
+    site.start_server().unwrap();
+    for n in 0..50 {
+        assert_eq!(j.next_body().unwrap(), format!("echo: down {n}"));
+    }
+    said(&mut j, "after");
+    drop(orders);
+    assert!(bot.wait().unwrap().success());
+    // It has connected once, and heard nothing else.
+    assert!(lines.next().is_none());
+}
+
+/// Who is no component, or says what a component may not say, is told which stream error it is.
+#[test]
+fn a_component_proves_who_it_is_and_speaks_for_its_domain_only() {
+    let site = site("", &[Account::new("juliet")]);
+    let address = site.address(5347);
+    let mut wrong = Raw::open(address, DOMAIN).unwrap();
+    wrong.shake_hands("another secret").unwrap();
+    assert_eq!(wrong.until_closed().unwrap(), "not-authorized");
+    for (to, want) in [
+        ("localhost", "host-unknown"),
+        ("other.localhost", "host-unknown"),
+        ("@", "improper-addressing"),
+    ] {
+        let mut raw = Raw::open(address, to).unwrap();
+        assert_eq!(raw.until_closed().unwrap(), want, "{to}");
+    }
+    for (early, want) in [
+        (
+            "<message from='a@bots.localhost' to='juliet@localhost'><body>x</body></message>",
+            "not-authorized",
+        ),
+        ("<!DOCTYPE x>", "restricted-xml"),
+        ("</oops>", "not-well-formed"),
+    ] {
+        let mut raw = Raw::open(address, DOMAIN).unwrap();
+        raw.send(early).unwrap();
+        assert_eq!(raw.until_closed().unwrap(), want, "{early}");
+    }
+    // As much as a stranger may send, and no more.
+    let mut raw = Raw::open(address, DOMAIN).unwrap();
+    let _ = raw.send(&format!("<handshake>{}</handshake>", "0".repeat(20_000)));
+    assert_eq!(raw.until_closed().unwrap(), "policy-violation");
+
+    for (said, want) in [
+        (
+            "<message from='a@localhost' to='juliet@localhost'><body>x</body></message>",
+            "invalid-from",
+        ),
+        (
+            "<message from='localhost' to='juliet@localhost'><body>x</body></message>",
+            "invalid-from",
+        ),
+        (
+            "<presence from='a@xbots.localhost' to='juliet@localhost'/>",
+            "invalid-from",
+        ),
+        (
+            "<iq from='@' to='localhost' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "invalid-from",
+        ),
+        (
+            "<message to='juliet@localhost'><body>x</body></message>",
+            "improper-addressing",
+        ),
+        (
+            "<message from='a@bots.localhost'><body>x</body></message>",
+            "improper-addressing",
+        ),
+        ("<r xmlns='urn:xmpp:sm:3'/>", "unsupported-stanza-type"),
+    ] {
+        let mut raw = Raw::connect(address, SECRET).unwrap();
+        raw.send(said).unwrap();
+        assert_eq!(raw.until_closed().unwrap(), want, "{said}");
+    }
+
+    // Who proves last to know the secret is the component.
+    let mut first = Raw::connect(address, SECRET).unwrap();
+    let mut second = Raw::connect(address, SECRET).unwrap();
+    assert_eq!(first.until_closed().unwrap(), "conflict");
+    second
+        .send("<iq from='bots.localhost' to='localhost' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>")
+        .unwrap();
+    second.until("id='p'").unwrap();
+}
+
+/// A component that is away: messages wait for it, everything else comes back. A reload takes it away for good, and brings it again.
+#[test]
+fn what_is_for_a_component_that_is_away_waits_or_comes_back() {
+    let juliet = Account::new("juliet");
+    let mut site = site(
+        "read_rosters = true\nsend_messages = true",
+        std::slice::from_ref(&juliet),
+    );
+    let address = site.address(5347);
+    let mut j = site.login(Transport::Plain, &juliet).unwrap();
+    j.available().unwrap();
+    let bot = "bot@bots.localhost";
+    let ping = "<ping xmlns='urn:xmpp:ping'/>";
+    let answer = j.request("get", "p1", Some(bot), ping).unwrap();
+    assert_eq!(condition(&answer).as_deref(), Some("remote-server-timeout"));
+    j.send(&format!("<presence to='{bot}/x'/>")).unwrap();
+    let error = j
+        .element_where("an error", |e| e.attr("type") == Some("error"))
+        .unwrap();
+    assert_eq!(condition(&error).as_deref(), Some("remote-server-timeout"));
+    j.chat(bot, "one").unwrap();
+    j.chat(&format!("{bot}/x"), "two").unwrap();
+    j.ping().unwrap();
+    site.kill_server();
+    site.start_server().unwrap();
+
+    let mut raw = Raw::connect(address, SECRET).unwrap();
+    let told = raw.until("</message>").unwrap();
+    assert!(
+        told.contains("<privilege xmlns='urn:xmpp:privilege:2'>"),
+        "{told}"
+    );
+    let one = raw.until("</message>").unwrap();
+    assert!(
+        one.contains("to='bot@bots.localhost'") && one.contains("<body>one</body>"),
+        "{one}"
+    );
+    assert!(
+        one.contains("<delay") && one.contains("from='localhost'"),
+        "{one}"
+    );
+    let two = raw.until("</message>").unwrap();
+    assert!(
+        two.contains("to='bot@bots.localhost/x'") && two.contains("<body>two</body>"),
+        "{two}"
+    );
+
+    // Its domain is an address like any other: asked, answered, subscribed to; what is sent there is in one's archive or copied.
+    raw.send(&format!(
+        "<iq from='{DOMAIN}' to='{}' type='get' id='v1'>{ping}</iq>",
+        j.jid
+    ))
+    .unwrap();
+    let error = raw.until("</iq>").unwrap();
+    assert!(
+        error.contains("<service-unavailable"),
+        "no presence is shared: {error}"
+    );
+    j.send(&format!("<presence to='{DOMAIN}'/>")).unwrap();
+    raw.until("<presence").unwrap();
+    raw.send(&format!(
+        "<iq from='{DOMAIN}' to='{}' type='get' id='v2'>{ping}</iq>",
+        j.jid
+    ))
+    .unwrap();
+    j.element_where("a ping", |e| e.attr("id") == Some("v2"))
+        .unwrap();
+    j.send(&format!("<iq type='result' id='v2' to='{DOMAIN}'/>"))
+        .unwrap();
+    raw.until("id='v2'").unwrap();
+    j.send(&format!("<presence to='{DOMAIN}' type='subscribe'/>"))
+        .unwrap();
+    raw.until("type='subscribe'").unwrap();
+    raw.send(&format!(
+        "<presence from='{DOMAIN}' to='juliet@localhost' type='subscribed'/>"
+    ))
+    .unwrap();
+    raw.send(&format!(
+        "<presence from='{DOMAIN}' to='juliet@localhost'/>"
+    ))
+    .unwrap();
+    j.element_where("presence", |e| {
+        e.name == "presence" && e.attr("from") == Some(DOMAIN)
+    })
+    .unwrap();
+
+    // What it may do in our people's names, and no more.
+    let on_behalf = |from: &str, id: &str| {
+        format!(
+            "<message from='{DOMAIN}' to='localhost' id='{id}'><privilege xmlns='urn:xmpp:privilege:2'>\
+             <forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' from='{from}' to='juliet@localhost' \
+             type='chat' id='{id}'><body>in the name of {from}</body></message></forwarded></privilege></message>"
+        )
+    };
+    raw.send(&on_behalf("romeo@localhost", "b1")).unwrap();
+    let message = j
+        .element_where("the message", |e| e.attr("id") == Some("b1"))
+        .unwrap();
+    assert_eq!(message.attr("from"), Some("romeo@localhost"));
+    raw.send(&on_behalf("romeo@elsewhere.example", "b2"))
+        .unwrap();
+    assert!(raw.until("</message>").unwrap().contains("<forbidden"));
+    let roster = "<query xmlns='jabber:iq:roster'><item jid='nurse@localhost'/></query>";
+    j.request("set", "r1", None, roster).unwrap();
+    let ask = |id: &str| {
+        format!(
+            "<iq from='{DOMAIN}' to='juliet@localhost' type='get' id='{id}'><query xmlns='jabber:iq:roster'/></iq>"
+        )
+    };
+    raw.send(&ask("r1")).unwrap();
+    let roster = raw.until("</iq>").unwrap();
+    assert!(
+        roster.contains("nurse@localhost") && roster.contains("from='juliet@localhost'"),
+        "{roster}"
+    );
+
+    // The configuration has it no more, then again, without privileges.
+    let path = site.path().join("imserver.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let at = text.find("\n[[component]]").unwrap();
+    std::fs::write(&path, &text[..at]).unwrap();
+    site.reload().unwrap();
+    assert_eq!(raw.until_closed().unwrap(), "host-gone");
+    let gone = wait::until(PATIENCE, || {
+        let answer = j.request("get", "p2", Some(bot), ping).ok()?;
+        (condition(&answer)? == "remote-server-not-found").then_some(())
+    });
+    gone.expect("the domain is gone");
+    std::fs::write(&path, format!("{}{}", &text[..at], component(""))).unwrap();
+    site.reload().unwrap();
+    let mut raw = wait::until(PATIENCE, || Raw::connect(address, SECRET).ok()).unwrap();
+    raw.send(&on_behalf("romeo@localhost", "b3")).unwrap();
+    assert!(raw.until("</message>").unwrap().contains("<forbidden"));
+    raw.send(&ask("r2")).unwrap();
+    assert!(raw.until("</iq>").unwrap().contains("<forbidden"));
+}
