@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Rust: Prosody, slapd, Dovecot, profanity and HAProxy among others (Debian), slixmpp (PyPI), @xmpp/client (npm).
-# With the argument `full` also what only `make test-full` needs: MIT Kerberos, and Samba as a domain controller.
+# With the argument `full` also what only `make test-full` needs: MIT Kerberos, Samba as a domain controller, Chromium and Converse.js.
 # Idempotent; says nothing and takes no time when all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -10,8 +10,8 @@ for pair in prosody:prosody slapd:slapd ldapsearch:ldap-utils doveadm:dovecot-im
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 if [ "${1:-}" = full ]; then
-    # What only `make test-full` needs: Samba, a Kerberos KDC, its client library for Python, and what GSSAPI is built with.
-    for pair in samba:samba-ad-dc ldbadd:ldb-tools krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user; do
+    # What only `make test-full` needs: Samba, a Kerberos KDC, its client library for Python, what GSSAPI is built with, and a browser.
+    for pair in samba:samba-ad-dc ldbadd:ldb-tools krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user chromium:chromium; do
         command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
     done
     [ -e /usr/share/samba/setup/provision.ldif ] || need+=(samba-ad-provision)
@@ -35,4 +35,9 @@ fi
 if ! cmp -s clients/package.json clients/node_modules/installed.json; then
     (cd clients && npm install --silent --no-audit --no-fund)
     cp clients/package.json clients/node_modules/installed.json
+fi
+
+if [ "${1:-}" = full ] && ! cmp -s clients/web/package.json clients/web/node_modules/installed.json; then
+    (cd clients/web && npm install --silent --no-audit --no-fund)
+    cp clients/web/package.json clients/web/node_modules/installed.json
 fi

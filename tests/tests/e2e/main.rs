@@ -39,4 +39,6 @@ mod samba;
 mod scripts;
 mod tokens;
 mod two_muxes;
+#[cfg(feature = "full")]
+mod web_clients;
 mod websocket;
