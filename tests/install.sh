@@ -32,12 +32,11 @@ if ! cmp -s clients/requirements.txt .venv/installed.txt; then
     cp clients/requirements.txt .venv/installed.txt
 fi
 
-if ! cmp -s clients/package.json clients/node_modules/installed.json; then
-    (cd clients && npm install --silent --no-audit --no-fund)
-    cp clients/package.json clients/node_modules/installed.json
-fi
-
-if [ "${1:-}" = full ] && ! cmp -s clients/web/package.json clients/web/node_modules/installed.json; then
-    (cd clients/web && npm install --silent --no-audit --no-fund)
-    cp clients/web/package.json clients/web/node_modules/installed.json
-fi
+# What is in a package.json, unless it is there.
+npm_install() {
+    cmp -s "$1/package.json" "$1/node_modules/installed.json" && return
+    (cd "$1" && npm install --silent --no-audit --no-fund)
+    cp "$1/package.json" "$1/node_modules/installed.json"
+}
+npm_install clients
+if [ "${1:-}" = full ]; then npm_install clients/web; fi

@@ -1,5 +1,6 @@
 // Converse.js in headless Chromium: two browsers of alice and one of bob. They log in, become contacts, chat with carbons and history in step,
-// go on while the server is killed, and block.
+// go on while the server is killed, block, read what is encrypted
+// for both, and share a bookmark.
 //
 // Arguments: wss-address alice-password bob-password directory-for-screenshots. Says KILL when the server is to be killed and started
 // again, and waits for a file `restarted` in that directory; says DONE when everything was as it should be.
@@ -132,6 +133,24 @@ try {
   bodies.push("heard again");
   await say(bob, ALICE, bodies.at(-1));
   for (const alice of [first, second]) await has(alice, BOB, bodies);
+
+  // Encrypted (OMEMO, whose keys are in PEP): both of alice's browsers can read it, and the server could not.
+  for (const [who, jid] of [[first, BOB], [second, BOB], [bob, ALICE]]) {
+    await until(who, `knows the keys of ${jid}`, (jid) => _converse.state.chatboxes.get(jid).get("omemo_supported"), jid);
+  }
+  await until(bob, "knows both devices of alice", (jid) => _converse.state.devicelists.get(jid)?.devices?.length === 2, ALICE);
+  await bob.page.evaluate(async (jid) => {
+    const chat = await _converse.api.chats.open(jid);
+    chat.save({ omemo_active: true });
+    await chat.sendMessage({ body: "for your eyes only" });
+  }, ALICE);
+  for (const alice of [first, second]) {
+    await until(alice, "reads what is encrypted", (jid) => _converse.state.chatboxes.get(jid).messages.models.some((m) => m.get("is_encrypted") && m.get("plaintext") === "for your eyes only"), BOB);
+  }
+
+  // A bookmark made in one browser is there in the other.
+  await first.page.evaluate(() => _converse.api.bookmarks.set({ jid: "garden@conference.localhost", name: "The garden", nick: "al", autojoin: false }));
+  await until(second, "has the bookmark", async () => (await _converse.api.bookmarks.get("garden@conference.localhost"))?.get("name") === "The garden");
   await second.page.screenshot({ path: `${shots}/alice-second.png` });
   console.log("DONE");
 } catch (error) {
