@@ -363,6 +363,8 @@ limits! {
     private_element_bytes_max: 131_072, 1_024..=1_048_576;
     /// Bytes of all elements that one account has there; more are refused with `policy-violation`.
     private_bytes_max: 524_288, 1_024..=16_777_216;
+    /// Messages without content that wait for an inactive client; 0: nothing waits.
+    inactive_held_max: 100, 0..=1_000;
     /// Addresses that one account may block.
     blocklist_items_max: 1_000, 10..=10_000;
     /// Publish-subscribe nodes of one account.

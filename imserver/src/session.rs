@@ -6,6 +6,7 @@
 //! Never: decides where a stanza goes; touches the state of an account.
 
 mod bound;
+pub mod csi;
 mod output;
 pub mod record;
 pub mod resumption;
@@ -200,6 +201,8 @@ pub struct Session {
     pub acks_unrecorded: bool,
     /// Stream management.
     pub sm: Option<StreamManagement>,
+    /// Its client is inactive (XEP-0352).
+    pub inactive: Option<Box<csi::Inactive>>,
     /// Its stream can be resumed.
     pub resumption: Option<Box<resumption::Resumption>>,
     /// Stanzas that came on connections before this one: origins count on through resumption.
@@ -305,6 +308,7 @@ impl Session {
             ack_pending: false,
             acks_unrecorded: false,
             sm: None,
+            inactive: None,
             resumption: None,
             origin_base: 0,
             held_back: None,
@@ -709,12 +713,16 @@ impl Session {
     /// It may be sent one more stored stanza. A mux remembers those that the client has not acknowledged and those whose
     /// acknowledgement is not on disk yet, and ends a connection with more than `HELD_STORED_MAX` of them.
     pub fn may_hold_more(&self, unacknowledged_max: usize) -> bool {
-        self.unacked.len() < unacknowledged_max && self.in_mux.len() < HELD_STORED_MAX
+        let waiting = self.waiting_stored();
+        self.unacked.len() + waiting < unacknowledged_max
+            && self.in_mux.len() + waiting < HELD_STORED_MAX
     }
 
     /// It may be sent a page of them.
     pub fn may_hold_page(&self, unacknowledged_max: usize) -> bool {
-        self.unacked.len() < unacknowledged_max / 2 && self.in_mux.len() < HELD_STORED_MAX / 2
+        let waiting = self.waiting_stored();
+        self.unacked.len() + waiting < unacknowledged_max / 2
+            && self.in_mux.len() + waiting < HELD_STORED_MAX / 2
     }
 }
 

@@ -100,6 +100,8 @@ pub struct Settings {
     pub private_element_bytes_max: usize,
     /// What one account may have there, bytes.
     pub private_bytes_max: u64,
+    /// Messages that wait for an inactive client (XEP-0352); 0: neither they nor presence do.
+    pub inactive_held_max: usize,
     /// Addresses that one account may block.
     pub blocklist_items_max: usize,
     /// Accounts that are told what people of a domain report.
@@ -312,6 +314,7 @@ impl Default for Settings {
             vcard_bytes_max: 256 * 1024,
             private_element_bytes_max: 128 * 1024,
             private_bytes_max: 512 * 1024,
+            inactive_held_max: 100,
             blocklist_items_max: 1_000,
             reports_to: Default::default(),
             pubsub_nodes_max: 500,

@@ -15,6 +15,7 @@ mod caps;
 mod component;
 mod conn;
 mod copies;
+mod csi;
 mod flood;
 mod groups;
 mod iq;
@@ -764,6 +765,7 @@ impl Shard {
         // Flushing one session may touch others.
         while let Some(slot) = self.dirty.pop() {
             self.flush_record(slot);
+            self.record_waiting(slot);
             let Some(session) = self.sessions.get_mut(slot as usize) else {
                 continue;
             };
@@ -836,19 +838,6 @@ impl Shard {
 
     fn send_nonza(&mut self, slot: u32, bytes: Bytes) {
         self.send(slot, bytes, crate::session::OutKind::NONZA);
-    }
-
-    fn send(&mut self, slot: u32, bytes: Bytes, kind: crate::session::OutKind) {
-        let now = self.now;
-        let session = self
-            .sessions
-            .get_mut(slot as usize)
-            .expect("checked by the caller");
-        session.send(bytes, kind, now, &mut self.fx.links);
-        if kind.stanza {
-            self.status.stanzas_out += 1;
-        }
-        self.touch(slot);
     }
 
     /// Answers a stanza with an error, to its sender, and settles it. Errors and results are never answered.

@@ -70,6 +70,8 @@ pub const BLOCKING: &str = "urn:xmpp:blocking";
 pub const BLOCKING_ERRORS: &str = "urn:xmpp:blocking:errors";
 /// Reports of spam and abuse, XEP-0377.
 pub const REPORTING: &str = "urn:xmpp:reporting:1";
+/// Client state indication, XEP-0352.
+pub const CSI: &str = "urn:xmpp:csi:0";
 /// Last activity, XEP-0012.
 pub const LAST: &str = "jabber:iq:last";
 /// Software version, XEP-0092.

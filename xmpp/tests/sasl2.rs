@@ -167,6 +167,7 @@ fn a_resource_comes_with_success_and_what_was_wished_for_it() {
         tag: Some("Gajim".into()),
         client: Some(ClientId::of(CLIENT)),
         carbons: true,
+        inactive: false,
         enable: Some(EnableSm {
             resume: true,
             max_s: Some(60),

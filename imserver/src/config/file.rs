@@ -407,6 +407,8 @@ section! {
         private_element_bytes_max: u64, Reload;
         /// Bytes of all of one account.
         private_bytes_max: u64, Reload;
+        /// Messages without content that wait for an inactive client.
+        inactive_held_max: u64, Reload;
         /// Addresses that one account may block.
         blocklist_items_max: u64, Reload;
         /// Publish-subscribe nodes of one account.

@@ -537,6 +537,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         components: crate::settings::Components::new(config.components.clone()),
         private_element_bytes_max: l.private_element_bytes_max,
         private_bytes_max: l.private_bytes_max as u64,
+        inactive_held_max: l.inactive_held_max,
         blocklist_items_max: l.blocklist_items_max,
         reports_to: config.reports_to.clone(),
         pubsub_nodes_max: l.pubsub_nodes_max,

@@ -15,7 +15,7 @@ use xmpp::jid::{FullJid, Jid};
 use xmpp::sasl::ClientId;
 
 /// First byte of every record: the layout below. A record of another layout is ignored (its client logs in again).
-const LAYOUT: u8 = 9;
+const LAYOUT: u8 = 10;
 
 /// A record as it is stored.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct Record {
     pub interested: Option<u64>,
     /// Has asked whom its account has blocked.
     pub blocklist_asked: bool,
+    /// Its client is inactive: what waits for it and nobody says again, messages and presence.
+    pub inactive: Option<Waiting>,
     /// Its presence.
     pub presence: Option<Available>,
     /// What its client's capabilities say that it wants to hear of, if that is known.
@@ -104,6 +106,9 @@ pub struct RecordedSm {
     pub continued: bool,
 }
 
+/// Messages, and the newest presence of each sender.
+pub type Waiting = (Vec<Bytes>, Vec<(Jid, Bytes)>);
+
 /// Resumption in a record: see [`Resumption`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedResumption {
@@ -163,6 +168,12 @@ impl Record {
             b.put_u64(element);
         }
         b.put_u8(u8::from(self.blocklist_asked));
+        b.put_u8(u8::from(self.inactive.is_some()));
+        if let Some((messages, presence)) = &self.inactive {
+            b.put_u32(messages.len() as u32);
+            messages.iter().for_each(|bytes| put(&mut b, bytes));
+            put_presence(&mut b, presence);
+        }
         b.put_u8(match &self.presence {
             None => 0,
             Some(p) => 1 + u8::from(p.away),
@@ -239,6 +250,17 @@ impl Record {
             _ => None,
         };
         let blocklist_asked = u8_of(&mut b)? == 1;
+        let inactive = match u8_of(&mut b)? {
+            1 => {
+                let count = (b.len() >= 4).then(|| b.get_u32())?;
+                let mut messages = Vec::new();
+                for _ in 0..count {
+                    messages.push(take(&mut b)?);
+                }
+                Some((messages, presence_of(&mut b)?))
+            }
+            _ => None,
+        };
         let presence = u8_of(&mut b)?;
         let presence = if presence != 0 {
             Some(Available {
@@ -294,6 +316,7 @@ impl Record {
             resumption,
             interested,
             blocklist_asked,
+            inactive,
             presence,
             caps,
             presence_changed_unix_ms,
@@ -382,11 +405,7 @@ impl RecordedResumption {
         }
         b.put_u8(u8::from(self.stale));
         b.put_u64(self.sent);
-        b.put_u32(self.presence.len() as u32);
-        for (from, bytes) in &self.presence {
-            put(b, from.as_str().as_bytes());
-            put(b, bytes);
-        }
+        put_presence(b, &self.presence);
         b.put_u32(self.unsent.len() as u32);
         for unsent in &self.unsent {
             b.put_u64(unsent.stanza);
@@ -421,11 +440,7 @@ impl RecordedResumption {
         };
         let stale = u8_of(b)? == 1;
         let sent = u64_of(b)?;
-        let count = (b.len() >= 4).then(|| b.get_u32())?;
-        let mut presence = Vec::new();
-        for _ in 0..count {
-            presence.push((Jid::parse(&string(b)?).ok()?, take(b)?));
-        }
+        let presence = presence_of(b)?;
         let count = (b.len() >= 4).then(|| b.get_u32())?;
         let mut unsent = VecDeque::new();
         for _ in 0..count {
@@ -474,6 +489,23 @@ fn key(b: &mut Bytes) -> Option<[u8; 16]> {
     let mut key = [0; 16];
     (b.len() >= 16).then(|| b.copy_to_slice(&mut key))?;
     Some(key)
+}
+
+fn put_presence(b: &mut BytesMut, presence: &[(Jid, Bytes)]) {
+    b.put_u32(presence.len() as u32);
+    for (from, bytes) in presence {
+        put(b, from.as_str().as_bytes());
+        put(b, bytes);
+    }
+}
+
+fn presence_of(b: &mut Bytes) -> Option<Vec<(Jid, Bytes)>> {
+    let count = (b.len() >= 4).then(|| b.get_u32())?;
+    let mut presence = Vec::new();
+    for _ in 0..count {
+        presence.push((Jid::parse(&string(b)?).ok()?, take(b)?));
+    }
+    Some(presence)
 }
 
 fn put(b: &mut BytesMut, bytes: &[u8]) {
@@ -555,6 +587,13 @@ mod tests {
                 key: Key::from_text("sha-1.x"),
                 interests: Arc::new(Interests::new(["a", "b"].into_iter())),
             }),
+            inactive: Some((
+                vec![Bytes::from_static(b"<message/>")],
+                vec![(
+                    Jid::parse("romeo@montague.lit/y").expect("a JID"),
+                    Bytes::from_static(b"<presence/>"),
+                )],
+            )),
             presence: Some(Available {
                 priority: -3,
                 away: true,

@@ -286,6 +286,12 @@ impl Session {
         for (bytes, kind) in self.held_back.take().unwrap_or_default() {
             self.log(bytes, kind);
         }
+        // XEP-0352 §5.2: whoever comes back is active.
+        if let Some(mut inactive) = self.inactive.take() {
+            for (bytes, kind) in inactive.take() {
+                self.log(bytes, kind);
+            }
+        }
     }
 
     /// It ends: what was only kept counts as never sent, or its mux would be told of more than it was given.

@@ -320,12 +320,15 @@ impl Shard {
             bound
                 .held_presence
                 .retain(|(from, _)| !list.blocks(account, from));
-            let blocked = |bytes: &Bytes| {
+            let is_blocked = |bytes: &Bytes| {
                 routing::sender(bytes).is_some_and(|from| list.blocks(account, &from))
             };
             let waiting = std::mem::take(&mut bound.behind_flood);
-            let (blocked, rest) = waiting.into_iter().partition(|b| blocked(&b.bytes));
+            let (blocked, rest) = waiting.into_iter().partition(|b| is_blocked(&b.bytes));
             bound.behind_flood = rest;
+            if let Some(inactive) = &mut self.session(slot).inactive {
+                inactive.forget_from(is_blocked);
+            }
             let blocked: Vec<crate::session::Behind> = blocked;
             for request in blocked.into_iter().filter_map(|b| b.request) {
                 self.bounce(request, StanzaError::ServiceUnavailable, None);

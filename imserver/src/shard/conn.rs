@@ -36,7 +36,7 @@ impl Shard {
         let Some(bound) = self.session(slot).bound() else {
             return;
         };
-        if !bound.held_presence.is_empty() {
+        if !bound.held_presence.is_empty() && !self.session(slot).is_inactive() {
             self.release_held_presence(slot);
         }
         self.continue_output(slot);
@@ -300,6 +300,7 @@ impl Shard {
             resumption: session.recorded_resumption(self.now.unix_ms),
             interested: bound.interested,
             blocklist_asked: bound.blocklist_asked,
+            inactive: (session.inactive.as_ref()).map(|i| (i.recorded(), session.held_presence())),
             presence: bound.presence.clone(),
             caps: RecordedCaps::of(&bound.caps),
             presence_changed_unix_ms: bound.presence_changed_unix_ms,

@@ -12,7 +12,7 @@ use crate::event::*;
 use crate::presence::{self, Said};
 use crate::routing::{PresenceType, Retention, StanzaKind};
 use crate::session::resumption::Kept;
-use crate::session::{Available, Flood, OutKind};
+use crate::session::{Available, Flood, OutKind, csi};
 use bytes::{BufMut, Bytes, BytesMut};
 use directory::population::Group;
 use foldhash::HashMap;
@@ -515,6 +515,7 @@ impl Shard {
                     && session.has_room(len, &settings)
                     && !session.holds_back()
                     && !session.is_away()
+                    && !session.is_inactive()
                 {
                     session.count_out(len, OutKind::STANZA, now);
                     session
@@ -546,13 +547,22 @@ impl Shard {
         let session = self.session(slot);
         // For a client that is away only the newest counts.
         let room = session.has_room(bytes.len(), &settings) && !session.is_away();
+        let inactive = session.is_inactive() && settings.inactive_held_max > 0;
         let Some(bound) = session.bound_mut() else {
             return;
         };
-        if room && bound.held_presence.is_empty() {
+        // An inactive one waits for what it has said itself, and for nobody else.
+        let own = bound.jid.as_str() == from.as_str();
+        if room && inactive && own {
+            return self.send_now(slot, bytes, OutKind::STANZA);
+        }
+        let waits = inactive && csi::presence_waits(&bytes);
+        if room && !waits && (bound.held_presence.is_empty() || inactive) {
             self.send_stanza(slot, bytes);
             return;
         }
+        self.presence_waits(slot);
+        let session = self.session(slot);
         session.mark_unrecorded();
         self.touch(slot);
         let Some(bound) = self.session(slot).bound_mut() else {

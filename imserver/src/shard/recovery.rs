@@ -7,6 +7,7 @@
 use super::user::{Holder, Queued};
 use super::{After, Shard, home};
 use crate::event::*;
+use crate::session::csi::Inactive;
 use crate::session::record::Record;
 use crate::session::{Holding, Session};
 use proto::frame::{Close, CloseReason, Frame, ListenerKind, Open, Resume, Transport};
@@ -70,7 +71,7 @@ impl Shard {
         let say_again = said != 0 && recent(said);
         let acked = record.acked.clone();
         let (origin_base, resumption) = (record.origin_base, record.resumption.clone());
-        let caps = record.caps.clone();
+        let (caps, inactive) = (record.caps.clone(), record.inactive.clone());
         let (mut bound, sm) = record.bound();
         self.restore_caps(&mut bound, caps);
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
@@ -81,6 +82,12 @@ impl Shard {
         session.restore_uncleared(&acked);
         let held = session.restore_resumption(resumption, self.now);
         let detached = session.is_detached();
+        if let Some((messages, presence)) = inactive {
+            session.inactive = Some(Box::new(Inactive::restored(messages)));
+            if let Some(bound) = session.bound_mut() {
+                bound.held_presence = presence;
+            }
+        }
         let slot = self.insert_session(session);
         if !detached {
             self.notes.insert(note.0, slot);

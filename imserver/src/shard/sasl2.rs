@@ -207,6 +207,8 @@ impl Shard {
             bound.client = bind.client;
             bound.carbons_since_unix_ms = if bind.carbons { now.unix_ms } else { 0 };
         }
+        self.switch_csi(slot, bind.inactive);
+        let session = self.session(slot);
         if let Some(enable) = bind.enable {
             session.enable_sm();
             session.hold_back();

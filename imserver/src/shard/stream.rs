@@ -155,6 +155,8 @@ impl Shard {
             self.client_stanza(slot, number, element);
         } else if element.ns() == ns::SM {
             self.stream_management(slot, number, &element);
+        } else if element.ns() == ns::CSI {
+            self.client_state(slot, number, &element);
         } else {
             // RFC 6120 §4.9.3.24.
             self.stream_error(slot, StreamError::UnsupportedStanzaType);

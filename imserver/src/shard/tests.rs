@@ -6,6 +6,7 @@ use crate::routing::{MessageType, Retention, StanzaKind};
 mod acks;
 mod between;
 mod blocking;
+mod csi;
 mod groups;
 mod notices;
 

@@ -100,6 +100,7 @@ impl Shard {
                     }
                     return;
                 }
+                let inactive = session.is_inactive();
                 let wants_flood = bound.flood == Flood::Wanted;
                 let resends = session.is_catching_up_stream();
                 let unacknowledged = session.sm.is_some()
@@ -126,6 +127,9 @@ impl Shard {
                     let mut links = Vec::new();
                     session.request_ack(silent > SILENT_MS, now, &mut links);
                     self.fx.links.append(&mut links);
+                }
+                if inactive {
+                    self.record_waiting_presence(slot);
                 }
                 if resends {
                     self.resend(slot);

@@ -84,6 +84,8 @@ pub(crate) struct Client {
     /// IQs without an answer.
     pub iqs: u64,
     next_iq: u64,
+    /// It has said that nobody looks at it (XEP-0352).
+    pub inactive: bool,
     /// Number of the last message sent.
     pub seq: u64,
 }
@@ -191,6 +193,7 @@ impl World {
             roster_known: false,
             iqs: 0,
             next_iq: 0,
+            inactive: false,
             seq: 0,
         });
     }
@@ -206,6 +209,7 @@ impl World {
         let tcp = self.connect(client, mux);
         let c = &mut self.clients[client];
         c.state = State::Connecting;
+        c.inactive = false;
         c.tcp = tcp;
         c.life += 1;
         if c.sm_id.is_none() {
@@ -233,6 +237,9 @@ impl World {
     /// Everybody who is away logs in.
     pub(crate) fn gather(&mut self) {
         for client in 0..self.clients.len() {
+            if self.clients[client].state == State::Online && self.clients[client].inactive {
+                self.switch_csi(client);
+            }
             match self.clients[client].state {
                 State::Offline => self.login_later(client),
                 State::Online

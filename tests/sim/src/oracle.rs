@@ -428,7 +428,8 @@ impl World {
     pub(crate) fn check_presence(&mut self) {
         let mut wrong = Vec::new();
         for (x, client) in self.clients.iter().enumerate() {
-            if client.state != State::Online || client.presence.is_none() {
+            // An inactive one hears of it when it is active.
+            if client.state != State::Online || client.presence.is_none() || client.inactive {
                 continue;
             }
             for (y, other) in self.clients.iter().enumerate() {

@@ -49,7 +49,7 @@ impl Negotiation {
         }
         out.push_str(
             "<inline><bind xmlns='urn:xmpp:bind:0'><inline><feature var='urn:xmpp:carbons:2'/>\
-             <feature var='urn:xmpp:sm:3'/></inline></bind><sm xmlns='urn:xmpp:sm:3'/>",
+             <feature var='urn:xmpp:csi:0'/><feature var='urn:xmpp:sm:3'/></inline></bind><sm xmlns='urn:xmpp:sm:3'/>",
         );
         let tokens = self.token_mechanisms();
         if !tokens.is_empty() {
@@ -159,7 +159,7 @@ pub(super) fn bind_features() -> Bytes {
         b"<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
           <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
           <sm xmlns='urn:xmpp:sm:3'/><ver xmlns='urn:xmpp:features:rosterver'/>\
-          <sub xmlns='urn:xmpp:features:pre-approval'/></stream:features>",
+          <csi xmlns='urn:xmpp:csi:0'/><sub xmlns='urn:xmpp:features:pre-approval'/></stream:features>",
     )
 }
 
@@ -171,7 +171,7 @@ pub(super) fn bound_features(managed: bool) -> Bytes {
     };
     Bytes::from(format!(
         "<stream:features>{sm}<ver xmlns='urn:xmpp:features:rosterver'/>\
-         <sub xmlns='urn:xmpp:features:pre-approval'/></stream:features>"
+         <csi xmlns='urn:xmpp:csi:0'/><sub xmlns='urn:xmpp:features:pre-approval'/></stream:features>"
     ))
 }
 

@@ -39,6 +39,8 @@ pub struct Bind2 {
     pub client: Option<ClientId>,
     /// Carbons (XEP-0280) from the beginning.
     pub carbons: bool,
+    /// Nobody looks at it (XEP-0352) from the beginning.
+    pub inactive: bool,
     /// Stream management from the beginning.
     pub enable: Option<EnableSm>,
 }
@@ -197,6 +199,7 @@ fn bind2(child: &Child<'_>, client: Option<ClientId>) -> Bind2 {
         tag: tag.filter(|t| !t.is_empty() && t.len() <= TAG_BYTES_MAX),
         client,
         carbons: tree.child("enable", ns::CARBONS).is_some(),
+        inactive: tree.child("inactive", ns::CSI).is_some(),
         enable: enable.map(|e| EnableSm::read(|name| e.attr(name).map(Cow::Borrowed))),
     }
 }

@@ -31,6 +31,7 @@ fn record(acked: Vec<u64>) -> Record {
         interested: None,
         blocklist_asked: false,
         caps: None,
+        inactive: None,
         presence: None,
         presence_changed_unix_ms: 0,
         taking_since_unix_ms: 0,

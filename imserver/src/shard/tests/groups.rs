@@ -214,6 +214,7 @@ fn record(n: usize, name: &str) -> Record {
         interested: Some(0),
         blocklist_asked: false,
         caps: None,
+        inactive: None,
         presence: Some(Available {
             priority: -1,
             away: false,

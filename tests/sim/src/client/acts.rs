@@ -35,8 +35,9 @@ impl World {
             70..80 => self.change_presence(client),
             80..84 => self.ask(client, "<ping xmlns='urn:xmpp:ping'/>"),
             84..86 => self.ask_roster(client),
-            86..90 => self.enable_sm(client),
-            90..96 => return self.leave(client),
+            86..88 => self.enable_sm(client),
+            88..91 => self.switch_csi(client),
+            91..96 => return self.leave(client),
             _ => return self.drop_line(client),
         }
         self.act_later(client);
@@ -157,6 +158,19 @@ impl World {
         c.iqs += 1;
         let text = format!("<iq type='set' id='q{what}{}'>{child}</iq>", c.next_iq);
         self.stanza(client, &text);
+    }
+
+    /// While nobody looks at it presence may be late, and what it believes of others wrong; nothing else is otherwise.
+    pub(super) fn switch_csi(&mut self, client: usize) {
+        let c = &mut self.clients[client];
+        c.inactive = !c.inactive;
+        let state = if c.inactive { "inactive" } else { "active" };
+        self.trace.line(
+            self.now_us,
+            client as u64,
+            format_args!("client {client} is {state}"),
+        );
+        self.send(client, &format!("<{state} xmlns='urn:xmpp:csi:0'/>"));
     }
 
     pub(super) fn enable_sm(&mut self, client: usize) {
