@@ -58,7 +58,7 @@ fn it_is_offered_with_all_that_can_be_had_with_it() {
     let offer = &features[features.find("<authentication").unwrap()..];
     for part in [
         "<authentication xmlns='urn:xmpp:sasl:2'><mechanism>GSSAPI</mechanism><mechanism>SCRAM-SHA-512-PLUS</mechanism>",
-        "<bind xmlns='urn:xmpp:bind:0'><inline><feature var='urn:xmpp:carbons:2'/><feature var='urn:xmpp:sm:3'/></inline></bind>",
+        "<bind xmlns='urn:xmpp:bind:0'><inline><feature var='urn:xmpp:carbons:2'/><feature var='urn:xmpp:csi:0'/><feature var='urn:xmpp:sm:3'/></inline></bind>",
         "<sm xmlns='urn:xmpp:sm:3'/>",
         "<fast xmlns='urn:xmpp:fast:0'><mechanism>HT-SHA-256-EXPR</mechanism><mechanism>HT-SHA-256-ENDP</mechanism><mechanism>HT-SHA-256-NONE</mechanism></fast>",
     ] {
