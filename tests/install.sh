@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Rust: Prosody, slapd, Dovecot, profanity and HAProxy among others (Debian), slixmpp (PyPI), @xmpp/client (npm).
+# Installs what the tests need beside Rust: Prosody, slapd, Dovecot, profanity and HAProxy among others (Debian), slixmpp and slixmpp-omemo (PyPI), @xmpp/client (npm).
 # With the argument `full` also what only `make test-full` needs: MIT Kerberos, Samba as a domain controller, Chromium and Converse.js.
 # Idempotent; says nothing and takes no time when all of it is there.
 set -euo pipefail

@@ -9,10 +9,13 @@
 //! Never: a sender waits for a receiver. Every arrow is a message.
 
 use crate::blocking::Blocklist;
+mod published;
+
 use bytes::Bytes;
 use directory::backend::{Card, Registration, SearchAnswer, SearchQuery};
 use directory::population::Group;
 use proto::frame::{CloseReason, ConnId, Frame, Input, NoteKey, Open, Resume, StoredId, TlsFacts};
+pub use published::{EventFan, EventTarget, LastWanted};
 use std::sync::Arc;
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::negotiation::{Accounts, Bind2, Keys, PasswordCheck, TokenCheck};
@@ -322,59 +325,6 @@ impl PresenceFan {
     }
 }
 
-/// One notice of a publish-subscribe service for many.
-#[derive(Debug)]
-pub struct EventFan {
-    /// Whose.
-    pub from: BareJid,
-    /// Of which node.
-    pub node: Arc<str>,
-    /// Bytes up to the value of the attribute `to`.
-    pub prefix: Bytes,
-    /// Bytes behind it.
-    pub suffix: Bytes,
-    /// It goes to the members of these groups, too.
-    pub groups: Vec<Arc<Group>>,
-    /// But never to these,
-    pub outcasts: std::collections::BTreeSet<BareJid>,
-    /// nor to whom the owner has blocked.
-    pub but: Blocklist,
-}
-
-/// Last items for a session.
-#[derive(Debug)]
-pub struct LastWanted {
-    /// The session.
-    pub to: FullJid,
-    /// Of which nodes.
-    pub interests: Arc<crate::caps::Interests>,
-    /// Of which accounts.
-    pub accounts: Vec<BareJid>,
-    /// And of the members of these groups.
-    pub groups: Vec<Arc<Group>>,
-}
-
-/// Who hears of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventTarget {
-    /// Available resources of this account that are interested in the node (XEP-0163 §4.1).
-    Interested(BareJid),
-    /// All its available resources: it has subscribed.
-    Account(BareJid),
-    /// This resource has.
-    Resource(FullJid),
-}
-
-impl EventTarget {
-    /// The account.
-    pub fn account(&self) -> BareJid {
-        match self {
-            Self::Interested(account) | Self::Account(account) => account.clone(),
-            Self::Resource(jid) => jid.bare(),
-        }
-    }
-}
-
 /// A presence of type subscribe, subscribed, unsubscribe or unsubscribed.
 #[derive(Debug, Clone)]
 pub struct Subscription {
@@ -427,6 +377,8 @@ pub enum Read {
     Items(Box<store::PubsubQuery>),
     /// The last items of many.
     LastItems(Box<crate::pubsub::last::Ask>),
+    /// Somebody's bookmarks.
+    Bookmarks(BareJid),
     /// A page of an archive.
     Archive(Box<crate::archive::Ask>),
     /// Its first and last rows.
@@ -437,7 +389,7 @@ pub enum Read {
 #[derive(Debug)]
 pub enum ReadResult {
     /// `None`: no such account.
-    User(Option<Box<store::UserData>>),
+    User(Option<Box<Loaded>>),
     /// The page.
     Pending(store::PendingPage),
     /// The rows, in the order wanted, as far as they went; `None` where there is none.
@@ -454,10 +406,21 @@ pub enum ReadResult {
     Items(Option<store::PubsubPage>),
     /// Last items.
     LastItems(Vec<crate::pubsub::last::Last>),
+    /// Bookmarks.
+    Bookmarks(crate::pubsub::bookmarks::Stored),
     /// Of an archive.
     Archive(crate::archive::Answer),
     /// The store did not answer.
     Failed(String),
+}
+
+/// What an entity is loaded with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Loaded {
+    /// What the store has of the account itself.
+    pub data: store::UserData,
+    /// Hash of the avatar, for its presence (XEP-0398).
+    pub photo: Option<String>,
 }
 
 /// For whom a read is.
@@ -497,6 +460,8 @@ pub enum ReadTag {
     Nodes(BareJid),
     /// Last items, for a session.
     LastItems(FullJid),
+    /// Bookmarks, for sessions that know them all in one: they have changed.
+    Bookmarks(BareJid),
     /// The last item of a node, for a new subscriber.
     Last(BareJid, Box<crate::pubsub::LastFor>),
 }
@@ -639,6 +604,8 @@ pub struct CardFacts {
     pub card: Card,
     /// What the person has stored.
     pub stored: Option<Bytes>,
+    /// The avatar that the person has published.
+    pub avatar: Option<crate::pubsub::avatar::Avatar>,
 }
 
 /// What became of a change to an account.

@@ -185,13 +185,6 @@ pub enum IqOutcome {
     Ignore,
     /// Read this, then call [`resume`]. Keep the request meanwhile.
     Read(Wait),
-    /// Store this vCard (`None`: remove it) for the sender's account, then send the reply.
-    WriteVCard {
-        /// The `<vCard/>`, self-contained.
-        xml: Option<Bytes>,
-        /// Once it is durable.
-        reply: Bytes,
-    },
     /// Store these elements privately for the sender's account, then send the reply.
     WritePrivate {
         /// The elements.
@@ -228,8 +221,8 @@ impl IqOutcome {
     pub fn saves(&self) -> bool {
         match self {
             Self::Pubsub(ask) => ask.changes(),
-            Self::WriteVCard { .. }
-            | Self::WritePrivate { .. }
+            Self::Read(Wait::Bookmarks(_, wanted)) => wanted.changes(),
+            Self::WritePrivate { .. }
             | Self::WriteArchivePrefs { .. }
             | Self::RosterSet(_)
             | Self::Read(Wait::Password(..) | Wait::Unregister(_)) => true,
@@ -266,6 +259,8 @@ pub enum Wait {
     ArchiveEnds(BareJid),
     /// Items of a node.
     Items(Box<crate::pubsub::decide::Reading>),
+    /// Bookmarks of the sender, for a client that knows them all in one.
+    Bookmarks(BareJid, Box<crate::pubsub::bookmarks::Wanted>),
 }
 
 /// What came of it.
@@ -288,6 +283,8 @@ pub enum Found {
     Account(AccountAnswer),
     /// Items of a node. `None`: where the page should be there is none.
     Items(Option<store::PubsubPage>),
+    /// Bookmarks.
+    Bookmarks(crate::pubsub::bookmarks::Stored),
     /// Nothing: who was asked does not answer.
     Unavailable,
 }
@@ -342,6 +339,9 @@ pub fn resume(request: &Request<'_>, wait: &Wait, found: &Found) -> IqOutcome {
             Ok(answer) => request.reply(answer),
             Err(refusal) => IqOutcome::Refuse(Box::new(refusal)),
         },
+        (Wait::Bookmarks(_, wanted), Found::Bookmarks(stored)) => {
+            private::bookmarks(request, wanted, stored)
+        }
         // An outage is never "nobody".
         _ => IqOutcome::Error(
             StanzaError::ResourceConstraint,

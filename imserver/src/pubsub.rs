@@ -16,6 +16,8 @@
 
 pub mod answer;
 pub mod ask;
+pub mod avatar;
+pub mod bookmarks;
 pub mod config;
 pub mod decide;
 pub mod event;

@@ -24,6 +24,7 @@ mod message;
 mod notices;
 mod presence;
 mod probes;
+mod profiles;
 mod pubsub;
 mod recovery;
 mod register;

@@ -15,7 +15,7 @@
 use super::gssapi::Gssapi;
 use super::people::{self, Clerk};
 use super::queue::Outbox;
-use crate::event::{Event, Look, LookResult, LookTag, Read, ReadResult, ReadTag, ShardId};
+use crate::event::{Event, Loaded, Look, LookResult, LookTag, Read, ReadResult, ReadTag, ShardId};
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use directory::site::Site;
@@ -223,7 +223,8 @@ impl Lookups {
         }
         let routes = self.routes();
         if routes.site.is_local(owner.domainpart()) {
-            return Some(loaded(reader.user(owner)));
+            let data = reader.user(owner);
+            return Some(loaded(reader, owner, data));
         }
         if let Some(person) = routes.site.at_hand(owner) {
             return Some(match person {
@@ -300,6 +301,8 @@ impl StoreReader {
                     .map_or_else(failed_read, ReadResult::Items),
                 Read::LastItems(ask) => crate::pubsub::last::read(reader.as_mut(), ask)
                     .map_or_else(failed_read, ReadResult::LastItems),
+                Read::Bookmarks(owner) => crate::pubsub::bookmarks::read(reader.as_mut(), owner)
+                    .map_or_else(failed_read, ReadResult::Bookmarks),
                 Read::Archive(ask) => crate::archive::read(reader.as_mut(), ask)
                     .map_or_else(failed_read, ReadResult::Archive),
                 Read::ArchiveEnds(owner) => crate::archive::ends(reader.as_mut(), owner)
@@ -310,16 +313,25 @@ impl StoreReader {
     }
 }
 
-fn loaded(result: Result<Option<store::UserData>, store::StoreError>) -> ReadResult {
-    result.map_or_else(failed_read, |user| ReadResult::User(user.map(Box::new)))
+fn loaded(
+    reader: &mut dyn Reader,
+    owner: &BareJid,
+    data: Result<Option<store::UserData>, store::StoreError>,
+) -> ReadResult {
+    let loaded = data.and_then(|data| match data {
+        None => Ok(None),
+        Some(data) => {
+            let photo = crate::pubsub::avatar::read_hash(reader, owner)?;
+            Ok(Some(Box::new(Loaded { data, photo })))
+        }
+    });
+    loaded.map_or_else(failed_read, ReadResult::User)
 }
 
 fn of_person(reader: &mut dyn Reader, owner: &BareJid, disabled: bool) -> ReadResult {
-    loaded(
-        reader
-            .user_data(owner)
-            .map(|data| Some(store::UserData { disabled, ..data })),
-    )
+    let data = reader.user_data(owner);
+    let data = data.map(|data| Some(store::UserData { disabled, ..data }));
+    loaded(reader, owner, data)
 }
 
 fn failed_read(error: store::StoreError) -> ReadResult {

@@ -23,7 +23,12 @@ const DROP_SLICE: usize = 1_000;
 pub fn card(reader: &mut dyn Reader, card: Option<Card>) -> Result<ReadResult, StoreError> {
     let facts = card.map(|card| {
         let stored = reader.vcard(&card.person.jid)?;
-        Ok(Box::new(CardFacts { card, stored }))
+        let avatar = crate::pubsub::avatar::read(reader, &card.person.jid)?;
+        Ok(Box::new(CardFacts {
+            card,
+            stored,
+            avatar,
+        }))
     });
     Ok(ReadResult::Card(facts.transpose()?))
 }

@@ -112,6 +112,7 @@ fn facts(profile: Profile, photo: Option<usize>, stored: Option<&str>) -> Found 
     Found::Card(Some(Box::new(CardFacts {
         card: Card { person, photo },
         stored: stored.map(|xml| Bytes::copy_from_slice(xml.as_bytes())),
+        avatar: None,
     })))
 }
 

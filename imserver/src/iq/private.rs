@@ -1,9 +1,14 @@
 //! Private XML storage, XEP-0049: elements that a client keeps with its account, and only its account reads.
 //!
+//! Bookmarks (XEP-0048) are kept as items of a node (`pubsub::bookmarks`), and only shown here (XEP-0411).
+//!
 //! An element is found again by its name and namespace. An empty one without attributes says as much as none, so it is removed, and
 //! what was never stored is answered with such a one.
 
 use super::{Extension, IqOutcome, Request, Target, UNAVAILABLE, Wait};
+use crate::pubsub::answer;
+use crate::pubsub::ask::Ask;
+use crate::pubsub::bookmarks::{List, OLD, STORAGE, Stored, Wanted};
 use bytes::Bytes;
 use store::PrivateElement;
 use xmpp::element::Child;
@@ -59,6 +64,10 @@ fn get(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
     let mut wanted = query.children();
     match (wanted.next(), wanted.next()) {
         (None, _) => IqOutcome::Error(StanzaError::BadRequest, None),
+        (Some(element), None) if element.is(STORAGE, OLD) => IqOutcome::Read(Wait::Bookmarks(
+            request.from.bare(),
+            Box::new(Wanted::Private),
+        )),
         (Some(element), None) if scoped(element) => IqOutcome::Read(Wait::Private(Key {
             owner: request.from.bare(),
             name: element.name().to_owned(),
@@ -105,6 +114,11 @@ fn set(request: &Request<'_>, query: Child<'_>) -> IqOutcome {
             xml: (!empty).then_some(xml),
         });
     }
+    if let (Some(storage), None) = (query.children().next(), query.children().nth(1))
+        && storage.is(STORAGE, OLD)
+    {
+        return store_bookmarks(request, storage, Wanted::SetPrivate);
+    }
     IqOutcome::WritePrivate {
         elements,
         reply: request.result(None),
@@ -119,4 +133,33 @@ pub fn found(request: &Request<'_>, key: &Key, stored: Option<&Bytes>) -> IqOutc
         Err(_) => return IqOutcome::Error(StanzaError::InternalServerError, None),
     };
     request.reply(Node::new("query", ns::PRIVATE).with_child(element))
+}
+
+/// A list of bookmarks is to be stored: what there is must be seen first.
+pub fn store_bookmarks(
+    request: &Request<'_>,
+    storage: &Node,
+    wanted: impl FnOnce(List) -> Wanted,
+) -> IqOutcome {
+    match List::of(storage, request.context.pubsub.items_max) {
+        Ok(list) => IqOutcome::Read(Wait::Bookmarks(request.from.bare(), Box::new(wanted(list)))),
+        Err(refusal) => IqOutcome::Refuse(Box::new(refusal)),
+    }
+}
+
+/// What there is has been seen.
+pub fn bookmarks(request: &Request<'_>, wanted: &Wanted, stored: &Stored) -> IqOutcome {
+    let replaced = |list: &List, reply| {
+        let new = stored.replaced(list.clone(), reply);
+        IqOutcome::Pubsub(Box::new(Ask::Bookmarks(Box::new(new))))
+    };
+    match wanted {
+        Wanted::Private => {
+            request.reply(Node::new("query", ns::PRIVATE).with_child(stored.storage()))
+        }
+        Wanted::Item if stored.is_empty() => IqOutcome::Error(StanzaError::ItemNotFound, None),
+        Wanted::Item => request.reply(stored.item()),
+        Wanted::SetPrivate(list) => replaced(list, None),
+        Wanted::Publish(id, list) => replaced(list, Some(answer::published(OLD, id))),
+    }
 }

@@ -1,6 +1,7 @@
 //! IQs and their answers, as rows of XML.
 
 use super::*;
+use crate::pubsub::ask::Ask;
 use roster::Set;
 use xmpp::ns;
 
@@ -526,9 +527,14 @@ fn the_server_announces_what_it_does() {
             "http://jabber.org/protocol/pubsub#subscribe",
             "jabber:iq:last",
             "jabber:iq:private",
+            "urn:ietf:params:xml:ns:vcard-4.0",
+            "urn:xmpp:bookmarks-conversion:0",
+            "urn:xmpp:bookmarks:1#compat",
+            "urn:xmpp:bookmarks:1#compat-pep",
             "urn:xmpp:fulltext:0",
             "urn:xmpp:mam:2",
             "urn:xmpp:mam:2#extended",
+            "urn:xmpp:pep-vcard-conversion:0",
             "urn:xmpp:ping",
             "urn:xmpp:sid:0",
             "vcard-temp",
@@ -644,10 +650,13 @@ fn vcards_are_stored_self_contained_and_bounded() {
         "<vCard xmlns='vcard-temp'><FN>J &amp; R</FN></vCard>",
         "<v:vCard><v:FN>J &amp; R</v:FN></v:vCard>",
     ] {
-        let IqOutcome::WriteVCard {
+        let IqOutcome::Pubsub(ask) = set(vcard) else {
+            panic!("written")
+        };
+        let Ask::Card {
             xml: Some(xml),
-            reply,
-        } = set(vcard)
+            photo: None,
+        } = *ask
         else {
             panic!("written")
         };
@@ -657,18 +666,35 @@ fn vcards_are_stored_self_contained_and_bounded() {
             stored.child("FN", ns::VCARD).expect("a name").text(),
             "J & R"
         );
-        assert_eq!(
-            Element::parse(reply)
-                .expect("well-formed")
-                .attr("type")
-                .as_deref(),
-            Some("result")
-        );
     }
-    assert!(matches!(
-        set("<vCard xmlns='vcard-temp'/>"),
-        IqOutcome::WriteVCard { xml: None, .. }
-    ));
+    // The photo goes another way; one that is none, or somewhere else, stays.
+    for (photo, goes) in [
+        ("<TYPE>image/png</TYPE><BINVAL>aGVs\n bG8=</BINVAL>", true),
+        ("<TYPE>text/html</TYPE><BINVAL>aGVsbG8=</BINVAL>", false),
+        ("<TYPE>image/png</TYPE><BINVAL>%</BINVAL>", false),
+        ("<EXTVAL>http://x</EXTVAL>", false),
+    ] {
+        let outcome = set(&format!(
+            "<vCard xmlns='vcard-temp'><PHOTO>{photo}</PHOTO></vCard>"
+        ));
+        let IqOutcome::Pubsub(ask) = outcome else {
+            panic!("written")
+        };
+        let Ask::Card { xml, photo } = *ask else {
+            panic!("written")
+        };
+        assert_eq!((photo.is_some(), xml.is_none()), (goes, goes));
+        if let Some(photo) = photo {
+            // SHA-1 of "hello".
+            assert_eq!(photo.id, "aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d");
+        }
+    }
+    let empty = Ask::Card {
+        xml: None,
+        photo: None,
+    };
+    let outcome = set("<vCard xmlns='vcard-temp'/>");
+    assert_eq!(outcome, IqOutcome::Pubsub(Box::new(empty)));
     let long = format!(
         "<vCard xmlns='vcard-temp'><FN>{}</FN></vCard>",
         "x".repeat(200)

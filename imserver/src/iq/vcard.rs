@@ -1,14 +1,19 @@
 //! vCards, XEP-0054: one's own to set, anybody's to read (§5: world-readable).
 //!
+//! The photo is kept as an avatar (`pubsub::avatar`), and put into the vCard when that is read.
+//!
 //! Somebody whose account is in a directory has what the directory knows of them, and their own vCard beside it: a field that the
 //! directory has is the directory's, whatever they have stored; every other field is theirs. So a photo of one's own shows as long as
 //! the directory has none, and a name that the personnel office has changed shows at once.
 
 use super::{Extension, IqOutcome, Request, Target, UNAVAILABLE, Wait, plain};
 use crate::event::CardFacts;
+use crate::pubsub::ask::Ask;
+use crate::pubsub::avatar::Photo;
+use crate::pubsub::config::AccessModel;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use directory::backend::{Photo, Profile};
+use directory::backend::{self, Profile};
 use xmpp::element::Child;
 use xmpp::error::StanzaError;
 use xmpp::jid::BareJid;
@@ -56,11 +61,15 @@ fn set(request: &Request<'_>, vcard: Child<'_>) -> IqOutcome {
     if xml.len() > request.context.vcard_bytes_max {
         return IqOutcome::Error(StanzaError::PolicyViolation, Some("the vCard is too long"));
     }
-    let empty = vcard.children().next().is_none();
-    IqOutcome::WriteVCard {
-        xml: (!empty).then_some(xml),
-        reply: request.result(None),
-    }
+    let photo = vcard.child("PHOTO", ns::VCARD).and_then(Photo::of_vcard);
+    // A photo that is none, or somewhere else, stays where it is.
+    let is_kept = |child: &&Node| photo.is_none() || !child.is("PHOTO", ns::VCARD);
+    let rest: Vec<Node> = vcard.children().filter(is_kept).cloned().collect();
+    let rest = (!rest.is_empty()).then(|| Node::new("vCard", ns::VCARD).with_children(rest));
+    IqOutcome::Pubsub(Box::new(Ask::Card {
+        xml: rest.map(|rest| rest.to_bytes("")),
+        photo: photo.map(Box::new),
+    }))
 }
 
 /// §3.1, §3.3: no vCard is `item-not-found` to its owner; to others it looks like no account.
@@ -75,11 +84,15 @@ pub fn found(request: &Request<'_>, found: Option<&CardFacts>) -> IqOutcome {
         Err(_) => return UNAVAILABLE,
     };
     let photo = facts.card.photo.as_ref();
-    let known = fields(
-        &facts.card.person.jid,
-        &facts.card.person.profile,
-        photo.filter(|p| p.bytes.len() <= PHOTO_BYTES_MAX),
-    );
+    let photo = photo.filter(|p| p.bytes.len() <= PHOTO_BYTES_MAX);
+    let known = fields(&facts.card.person.jid, &facts.card.person.profile, photo);
+    let mut known = known;
+    let avatar = facts.avatar.as_ref().filter(|a| may_see(request, a.access));
+    if let Some(avatar) = avatar
+        && photo.is_none()
+    {
+        known.push(avatar.photo.to_vcard());
+    }
     match stored {
         Some(stored) => request.reply(joined(known, stored)),
         None if !known.is_empty() => {
@@ -88,6 +101,16 @@ pub fn found(request: &Request<'_>, found: Option<&CardFacts>) -> IqOutcome {
         None if request.own() => IqOutcome::Error(StanzaError::ItemNotFound, None),
         None => UNAVAILABLE,
     }
+}
+
+/// XEP-0398 §7: who may see the nodes sees the photo that is made of them.
+fn may_see(request: &Request<'_>, access: AccessModel) -> bool {
+    request.own()
+        || match access {
+            AccessModel::Open => true,
+            AccessModel::Presence => request.visible(),
+            AccessModel::Roster | AccessModel::Whitelist | AccessModel::Authorize => false,
+        }
 }
 
 /// The directory's fields first, then what the person has stored of others.
@@ -106,7 +129,7 @@ fn joined(known: Vec<Node>, stored: Node) -> Node {
 }
 
 /// What a directory knows, as fields of a vCard. Nothing of somebody of whom it knows nothing but the address.
-fn fields(jid: &BareJid, profile: &Profile, photo: Option<&Photo>) -> Vec<Node> {
+fn fields(jid: &BareJid, profile: &Profile, photo: Option<&backend::Photo>) -> Vec<Node> {
     let of = |name: &'static str| Node::new(name, ns::VCARD);
     let leaf = |name: &'static str, text: String| of(name).with_text(text);
     let one = |value: &Option<String>| value.as_deref().and_then(plain);

@@ -1,5 +1,7 @@
 //! What is asked of a service: `<pubsub/>` of both namespaces, read and checked, before any node is looked at.
 
+use super::avatar::Photo;
+use super::bookmarks::Replacement;
 use super::node::{Affiliation, Subscription};
 use super::{ID_BYTES_MAX, IDS_MAX, Limits, MEMBER_CHANGES_MAX, Refusal};
 use bytes::Bytes;
@@ -68,6 +70,15 @@ pub enum Ask {
     Affiliated(String),
     /// §8.9.2.
     SetAffiliated(String, Vec<(BareJid, Affiliation)>),
+    /// A vCard is stored, `None`: removed; and the photo that was in it becomes the avatar, or there is none any more (XEP-0398).
+    Card {
+        /// What there is besides the photo.
+        xml: Option<Bytes>,
+        /// The photo.
+        photo: Option<Box<Photo>>,
+    },
+    /// Bookmarks are replaced by those of an older client.
+    Bookmarks(Box<Replacement>),
     /// §5.3: `disco#info`, of a node or of the service.
     Info(Option<String>),
     /// §5.2, §5.5: `disco#items`, of a node or of the service.
@@ -100,7 +111,9 @@ impl Ask {
             | Self::Subscribe(..)
             | Self::Unsubscribe(..)
             | Self::SetSubscribers(..)
-            | Self::SetAffiliated(..) => true,
+            | Self::SetAffiliated(..)
+            | Self::Card { .. }
+            | Self::Bookmarks(_) => true,
             Self::Items(_)
             | Self::Configuration(_)
             | Self::Default
@@ -134,7 +147,7 @@ impl Ask {
             | Self::Affiliations(node)
             | Self::Info(node)
             | Self::Nodes(node) => node.as_deref(),
-            Self::Default => None,
+            Self::Default | Self::Card { .. } | Self::Bookmarks(_) => None,
         }
     }
 }

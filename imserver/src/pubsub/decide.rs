@@ -5,12 +5,14 @@
 
 use super::answer;
 use super::ask::{Ask, Items};
-use super::config::{AccessModel, Config, SendLast};
+use super::avatar::{self, Photo};
+use super::bookmarks::{self, Replacement};
+use super::config::{AccessModel, Config, ITEMS_MAX, SendLast};
 use super::event::{self, Notice};
 use super::node::{Affiliation, Member, Node, Nodes, Subscription, Who};
 use super::{Limits, MEMBERS_MAX, Refusal};
 use bytes::Bytes;
-use store::{PubsubChange, PubsubItem, PubsubQuery, PubsubRange};
+use store::{PrivateElement, PubsubChange, PubsubItem, PubsubQuery, PubsubRange};
 use xmpp::error::{ErrorType, StanzaError};
 use xmpp::form::{Form, FormType};
 use xmpp::jid::{BareJid, Jid};
@@ -108,6 +110,17 @@ pub struct Change {
     pub notices: Vec<Notice>,
     /// and this address is sent the last item of this node.
     pub last: Option<(String, Jid)>,
+    /// Before all that, this is stored too.
+    pub also: Option<Also>,
+}
+
+/// What is stored of the account beside its nodes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Also {
+    /// Its vCard; `None`: it goes.
+    VCard(Option<Bytes>),
+    /// An element of the private XML storage.
+    Private(PrivateElement),
 }
 
 impl From<Refusal> for Plan {
@@ -210,6 +223,8 @@ impl Request<'_> {
                 Ok(Plan::Reply(Some(list)))
             }
             Ask::SetAffiliated(name, changes) => self.set_affiliated(nodes, &name, &changes),
+            Ask::Card { xml, photo } => self.card(nodes, xml, photo.as_deref()),
+            Ask::Bookmarks(new) => self.bookmarks(nodes, *new),
             Ask::Info(None) => Ok(self.describe(nodes)),
             Ask::Info(Some(name)) => self.info(nodes, &name),
             Ask::Nodes(None) => Ok(self.list(nodes)),
@@ -423,22 +438,7 @@ impl Request<'_> {
             1 => "current".to_owned(),
             _ => self.service.fresh_id.to_owned(),
         });
-        let kept = config.items_kept(cap);
-        if kept > 0 {
-            change.changes.push(PubsubChange::Publish {
-                node: name.clone(),
-                item: PubsubItem {
-                    id: id.clone(),
-                    publisher: self.who.jid.as_str().to_owned(),
-                    time_ms: self.service.now_ms,
-                    payload: payload.clone().unwrap_or_default(),
-                },
-                items_max: kept,
-            });
-        }
-        let shown = payload.as_ref().filter(|_| config.payloads);
-        let item = event::item(&name, &id, shown);
-        change.notices.extend(Notice::to_all(&name, node, &item));
+        self.put_item(&mut change, &name, node, &id, payload);
         change.reply = Some(answer::published(&name, &id));
         Ok(change.into())
     }
@@ -490,6 +490,135 @@ impl Request<'_> {
         }))
     }
 
+    // ---- what other protocols have in nodes ---------------------------------------------------------------
+
+    /// The node, made with this configuration if it is not there.
+    fn ready<'n>(
+        &self,
+        nodes: &'n mut Nodes,
+        change: &mut Change,
+        name: &str,
+        config: Config,
+    ) -> Result<&'n mut Node, Refusal> {
+        if !nodes.contains_key(name) {
+            let (_, put) = self.make(nodes, name, config)?;
+            change.changes.push(put);
+        }
+        nodes.get_mut(name).ok_or_else(not_found)
+    }
+
+    fn put_item(
+        &self,
+        change: &mut Change,
+        name: &str,
+        node: &Node,
+        id: &str,
+        payload: Option<Bytes>,
+    ) {
+        let shown = payload.as_ref().filter(|_| node.config.payloads);
+        let item = event::item(name, id, shown);
+        change.notices.extend(Notice::to_all(name, node, &item));
+        let items_max = node.config.items_kept(self.service.limits.items_max);
+        if items_max > 0 {
+            change.changes.push(PubsubChange::Publish {
+                node: name.to_owned(),
+                item: PubsubItem {
+                    id: id.to_owned(),
+                    publisher: self.who.jid.as_str().to_owned(),
+                    time_ms: self.service.now_ms,
+                    payload: payload.unwrap_or_default(),
+                },
+                items_max,
+            });
+        }
+    }
+
+    /// XEP-0398 §3.2: a photo is everybody's to see, as vCards are, unless the nodes are there and say otherwise.
+    fn card(
+        &self,
+        nodes: &mut Nodes,
+        xml: Option<Bytes>,
+        photo: Option<&Photo>,
+    ) -> Result<Plan, Refusal> {
+        if !self.is_owner() {
+            return Err(forbidden());
+        }
+        let mut change = Change {
+            also: Some(Also::VCard(xml)),
+            ..Change::default()
+        };
+        let open = || Config {
+            access: AccessModel::Open,
+            ..Config::default()
+        };
+        match photo {
+            Some(photo) => {
+                if photo.data().len() > self.service.limits.item_bytes_max {
+                    let text = "the photo is too long";
+                    return Err(Refusal::saying(StanzaError::PolicyViolation, text));
+                }
+                let items = [
+                    (avatar::DATA, photo.data()),
+                    (avatar::METADATA, photo.metadata()),
+                ];
+                for (name, payload) in items {
+                    let node = self.ready(nodes, &mut change, name, open())?;
+                    self.put_item(&mut change, name, node, &photo.id, Some(payload));
+                }
+            }
+            None => {
+                if let Some(node) = nodes.get(avatar::METADATA) {
+                    let id = "current";
+                    let none = Some(avatar::none());
+                    self.put_item(&mut change, avatar::METADATA, node, id, none);
+                }
+            }
+        }
+        Ok(change.into())
+    }
+
+    /// XEP-0402 §6.3: what an older client has changed. Only the owner sees bookmarks, whatever the node was before (XEP-0411 §6).
+    fn bookmarks(&self, nodes: &mut Nodes, new: Replacement) -> Result<Plan, Refusal> {
+        if !self.is_owner() {
+            return Err(forbidden());
+        }
+        let name = bookmarks::NODE;
+        let mut change = Change {
+            reply: new.reply,
+            also: Some(Also::Private(new.private)),
+            ..Change::default()
+        };
+        if new.publish.is_empty() && !nodes.contains_key(name) {
+            return Ok(change.into());
+        }
+        let config = Config {
+            access: AccessModel::Whitelist,
+            items_max: ITEMS_MAX,
+            send_last: SendLast::Never,
+            ..Config::default()
+        };
+        let node = self.ready(nodes, &mut change, name, config)?;
+        if node.config.access != AccessModel::Whitelist {
+            node.config.access = AccessModel::Whitelist;
+            change.changes.push(PubsubChange::Put {
+                node: name.to_owned(),
+                meta: node.meta(),
+            });
+        }
+        for (id, payload) in new.publish {
+            self.put_item(&mut change, name, node, &id, Some(payload));
+        }
+        for id in new.retract {
+            let gone = event::retracted(name, &id);
+            change.notices.extend(Notice::to_all(name, node, &gone));
+            change.changes.push(PubsubChange::Retract {
+                node: name.to_owned(),
+                id,
+            });
+        }
+        Ok(change.into())
+    }
+
     // ---- members ----------------------------------------------------------------------------------------
 
     /// §6.1.
@@ -537,6 +666,7 @@ impl Request<'_> {
             reply,
             notices: Vec::new(),
             last: sends.then_some((name, jid)),
+            also: None,
         }
         .into())
     }

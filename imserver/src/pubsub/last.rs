@@ -1,6 +1,7 @@
 //! Last items of many owners in one read (XEP-0163 §4.3.4), for somebody who has come online.
 
-use super::config::{AccessModel, SendLast};
+use super::bookmarks;
+use super::config::{AccessModel, Config, SendLast};
 use super::node::Node;
 use crate::caps::Interests;
 use std::sync::Arc;
@@ -44,6 +45,9 @@ pub fn read(reader: &mut dyn Reader, ask: &Ask) -> Result<Vec<Last>, StoreError>
     let mut bytes = 0;
     let asks = ask.to.bare();
     for owner in &ask.owners {
+        if *owner == asks && ask.interests.has(bookmarks::OLD) {
+            found.extend(old_bookmarks(reader, owner)?);
+        }
         let stored = reader.pubsub_nodes(owner)?;
         let mut groups = None;
         for stored in stored.iter().filter(|n| ask.interests.has(&n.node)) {
@@ -75,4 +79,32 @@ pub fn read(reader: &mut dyn Reader, ask: &Ask) -> Result<Vec<Last>, StoreError>
         }
     }
     Ok(found)
+}
+
+/// All bookmarks as one item, for a client that knows them so.
+fn old_bookmarks(reader: &mut dyn Reader, owner: &BareJid) -> Result<Option<Last>, StoreError> {
+    let stored = bookmarks::read(reader, owner)?;
+    if stored.is_empty() {
+        return Ok(None);
+    }
+    let config = Config {
+        access: AccessModel::Whitelist,
+        ..Config::default()
+    };
+    let item = PubsubItem {
+        id: bookmarks::OLD_ID.to_owned(),
+        publisher: owner.as_str().to_owned(),
+        time_ms: stored.items.first().map_or(0, |item| item.time_ms),
+        payload: stored.storage().to_bytes(""),
+    };
+    Ok(Some(Last {
+        owner: owner.clone(),
+        name: bookmarks::OLD.to_owned(),
+        node: Node {
+            config,
+            ..Node::default()
+        },
+        item,
+        groups: Vec::new(),
+    }))
 }

@@ -494,3 +494,97 @@ fn members_are_bounded() {
     let plan = ask_as(Asks::Owner, &mut nodes, false, of_owner(true, more));
     assert_eq!(condition(&plan), "policy-violation");
 }
+
+#[test]
+fn bookmarks_go_from_one_form_to_another_and_back() {
+    use super::bookmarks::{List, NODE, OLD, Stored};
+    let storage = |inside: &str| {
+        let xml = format!("<storage xmlns='{OLD}'>{inside}</storage>");
+        xml::Node::parse(xml.as_bytes(), "").expect("well-formed")
+    };
+    let room = "<conference jid='a@rooms' name='A' autojoin='1'><nick>me</nick><x xmlns='urn:x'/></conference>";
+    let url = "<url url='http://x'/>";
+    let nameless = "<conference name='nowhere'/>";
+    let list = |inside: &str| List::of(&storage(inside), 2).expect("few enough");
+    let new = Stored::default().replaced(list(&format!("{room}{url}{nameless}")), None);
+    let [(id, payload)] = &new.publish[..] else {
+        panic!("{new:?}");
+    };
+    let item = format!(
+        "<conference xmlns='{NODE}' name='A' autojoin='1'><nick>me</nick>\
+         <extensions><x xmlns='urn:x'/></extensions></conference>"
+    );
+    assert_eq!((id.as_str(), &payload[..]), ("a@rooms", item.as_bytes()));
+    let stored = Stored {
+        items: vec![store::PubsubItem {
+            id: id.clone(),
+            publisher: String::new(),
+            time_ms: 1,
+            payload: payload.clone(),
+        }],
+        private: new.private.xml,
+    };
+    assert_eq!(stored.storage(), storage(&format!("{room}{url}{nameless}")));
+    // The same again changes nothing; a client that knows no extensions does not remove them.
+    let same = stored.replaced(list(room), None);
+    assert!(same.publish.is_empty() && same.retract.is_empty());
+    let simple = room.replace("<x xmlns='urn:x'/>", "");
+    assert!(stored.replaced(list(&simple), None).publish.is_empty());
+    let other = stored.replaced(list(&simple.replace("'A'", "'B'")), None);
+    let kept = String::from_utf8_lossy(&other.publish[0].1).contains("urn:x");
+    assert!(kept && other.retract.is_empty());
+    let none = stored.replaced(list(""), None);
+    assert_eq!(
+        (none.retract, none.private.xml),
+        (vec!["a@rooms".to_owned()], None)
+    );
+    let many: String = (0..3)
+        .map(|n| format!("<conference jid='{n}@rooms'/>"))
+        .collect();
+    assert!(List::of(&storage(&many), 2).is_err());
+}
+
+#[test]
+fn a_photo_is_an_avatar_and_presence_says_so() {
+    use super::avatar::{Photo, hash, restamped, stamp};
+    use xmpp::element::Element;
+    let photo = Photo::new("image/png", "aGVs\nbG8=").expect("a picture");
+    let sha = "aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d";
+    assert_eq!((photo.id.as_str(), photo.bytes), (sha, 5));
+    assert_eq!(hash(&photo.metadata()).as_deref(), Some(sha));
+    assert_eq!(hash(b"<metadata xmlns='urn:xmpp:avatar:metadata'/>"), None);
+    // One that is elsewhere is none; neither is what is no hash.
+    let info = |attrs: &str| {
+        format!("<metadata xmlns='urn:xmpp:avatar:metadata'><info {attrs}/></metadata>")
+    };
+    assert_eq!(
+        hash(info(&format!("id='{sha}' url='http://x'")).as_bytes()),
+        None
+    );
+    assert_eq!(hash(info("id='&lt;x'").as_bytes()), None);
+    let presence = |inside: &str| {
+        let xml = format!("<presence from='a@b/c'>{inside}</presence>");
+        Element::parse(xml.into()).expect("well-formed")
+    };
+    let said = |inside: &str, hash| {
+        let stamp = stamp(&presence(inside), hash)?;
+        Some(String::from_utf8_lossy(&stamp).into_owned())
+    };
+    let x = |inside: &str| format!("<x xmlns='vcard-temp:x:update'>{inside}</x>");
+    let full = x("<photo>1</photo>");
+    assert_eq!(said("", Some("1")), Some(full.clone()));
+    assert_eq!(said(&x(""), Some("1")), Some(full.clone()));
+    assert_eq!(said(&x("<photo>2</photo>"), Some("1")), Some(full.clone()));
+    assert_eq!(said(&x("<photo/>"), Some("1")), None);
+    assert_eq!(said("", None), None);
+    let prefix = bytes::Bytes::from("<presence from='a@b/c'");
+    let suffix = bytes::Bytes::from(format!("><show>away</show>{full}</presence>"));
+    let (prefix, suffix) = restamped(&prefix, &suffix, Some("3")).expect("another");
+    let whole = [&prefix[..], b" to='x'", &suffix[..]].concat();
+    let whole = String::from_utf8_lossy(&whole).into_owned();
+    assert!(
+        whole.contains("<photo>3</photo>") && !whole.contains("<photo>1</photo>"),
+        "{whole}"
+    );
+    assert!(whole.contains(" to='x'") && Element::parse(whole.into()).is_ok());
+}

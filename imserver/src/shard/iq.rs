@@ -139,28 +139,6 @@ impl Shard {
             | IqOutcome::RosterSet(_)
             | IqOutcome::Blocklist
             | IqOutcome::Blocking(_) => self.pause_for_roster(slot, number, element),
-            IqOutcome::WriteVCard { xml, reply } => {
-                let failure = request
-                    .error(StanzaError::ResourceConstraint, None)
-                    .unwrap_or_default();
-                let write = self.write(Write::Store(store::Write::VCard {
-                    owner: account,
-                    xml,
-                }));
-                let generation = self.generation(slot);
-                self.after(
-                    write,
-                    After::Reply {
-                        slot,
-                        generation,
-                        number,
-                        first: write,
-                        reply,
-                        failure,
-                        stanza: true,
-                    },
-                );
-            }
             IqOutcome::ArchivePrefs => match self.archive_prefs(&account) {
                 Some(prefs) => {
                     let reply = request.result(Some(&prefs.to_node()));
@@ -298,8 +276,7 @@ impl Shard {
                 again: false,
             }),
             // Only one's own account is changed, and that goes by `own_iq`.
-            IqOutcome::WriteVCard { .. }
-            | IqOutcome::WritePrivate { .. }
+            IqOutcome::WritePrivate { .. }
             | IqOutcome::ArchivePrefs
             | IqOutcome::WriteArchivePrefs { .. }
             | IqOutcome::RosterGet { .. }
@@ -375,6 +352,7 @@ impl Shard {
             Wait::Card(_) | Wait::LastActivity(_) => usize::MAX,
             Wait::Private(_) => PRIVATE_QUESTIONS_PER_ACCOUNT_MAX,
             Wait::Items(_) => ITEM_QUESTIONS_PER_ACCOUNT_MAX,
+            Wait::Bookmarks(..) => PRIVATE_QUESTIONS_PER_ACCOUNT_MAX,
             Wait::Archive(_) | Wait::ArchiveEnds(_) => ARCHIVE_QUESTIONS_PER_ACCOUNT_MAX,
             _ => QUESTIONS_PER_ACCOUNT_MAX,
         };
@@ -412,7 +390,11 @@ impl Shard {
             }
             Wait::Items(reading) => {
                 let read = Read::Items(Box::new(reading.query.clone()));
-                self.fx.reads.push((ReadTag::Iq(n), read));
+                self.read_nodes(&reading.query.owner, n, read);
+                None
+            }
+            Wait::Bookmarks(owner, _) => {
+                self.read_nodes(owner, n, Read::Bookmarks(owner.clone()));
                 None
             }
             // As soon as there is room for it.
@@ -490,6 +472,7 @@ impl Shard {
             },
             ReadResult::Private(stored) => Found::Private(stored),
             ReadResult::Items(page) => Found::Items(page),
+            ReadResult::Bookmarks(stored) => Found::Bookmarks(stored),
             ReadResult::Archive(answer) => return self.archive_answer(n, answer),
             _ => Found::Unavailable,
         };
@@ -554,6 +537,13 @@ impl Shard {
                 Some(bytes) => self.reply(waiting.stanza, bytes),
                 None => self.done(waiting.stanza.token),
             },
+            IqOutcome::Pubsub(ask) => self.ask_nodes(super::pubsub::Waiting {
+                stanza: waiting.stanza,
+                element: waiting.element,
+                target: waiting.target,
+                ask: *ask,
+                again: false,
+            }),
             _ => self.done(waiting.stanza.token),
         }
         if let Some(account) = removed {

@@ -10,6 +10,7 @@ use crate::blocking::Blocklist;
 use crate::caps::Claim;
 use crate::event::*;
 use crate::presence::{self, Said};
+use crate::pubsub::avatar::is_stamp;
 use crate::routing::{PresenceType, Retention, StanzaKind};
 use crate::session::resumption::Kept;
 use crate::session::{Available, Flood, OutKind, csi};
@@ -95,11 +96,19 @@ impl Shard {
         let ours = |by: &str| settings.speaks_for(by);
         let now = self.now;
         let away = presence::is_away(&element);
+        let stamp = match said {
+            Said::Available(_) => self.photo_stamp(&account, &element),
+            _ => None,
+        };
         let bound = self.session(slot).bound_mut().expect("checked above");
         let (prefix, suffix) = Rewrite::new(&element)
             .set("from", bound.jid.as_str())
             .remove("to")
-            .cut(|child| is_reserved(Direction::FromClient, child, ours))
+            .cut(|child| {
+                is_reserved(Direction::FromClient, child, ours)
+                    || stamp.is_some() && is_stamp(child)
+            })
+            .append(stamp.as_deref().unwrap_or_default())
             .finish_split();
         bound.presence = match said {
             Said::Available(priority) => Some(Available {
@@ -148,7 +157,7 @@ impl Shard {
         }
     }
 
-    fn carry_out_plan(
+    pub(super) fn carry_out_plan(
         &mut self,
         slot: u32,
         account: &BareJid,

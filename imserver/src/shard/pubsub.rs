@@ -13,7 +13,7 @@ use super::{After, Shard};
 use crate::event::*;
 use crate::iq::{self, Request, Target, Wait};
 use crate::pubsub::config::{AccessModel, NotificationType};
-use crate::pubsub::decide::{Change, Plan, Reading, Service, decide};
+use crate::pubsub::decide::{Also, Change, Plan, Service, decide};
 use crate::pubsub::event::{Audience, Contacts, Notice, Recipients, event, item};
 use crate::pubsub::node::{Node, Nodes, Who};
 use crate::pubsub::{LastFor, Refusal, ask::Ask};
@@ -73,8 +73,10 @@ pub(super) struct Waiting {
 pub(super) enum AfterNodes {
     /// The write is this change: answer it.
     Stored(Waiting, Box<Change>),
-    /// Items may be read.
-    Read(Waiting, Box<Reading>),
+    /// The write of what is stored beside them, for this change.
+    Also(Waiting, Box<Change>),
+    /// This may be read, for the IQ that waits under this number.
+    Read(u64, Box<Read>),
     /// So may nodes.
     Load(BareJid),
 }
@@ -240,13 +242,10 @@ impl Shard {
                 self.reply(waiting.stanza, bytes);
             }
             Plan::Read(reading) => {
-                let behind = self.nodes.get(owner).map_or(0, |e| e.last_write);
-                if behind > self.durable {
-                    let after = AfterNodes::Read(waiting, Box::new(reading));
-                    return self.after(self.write_number, After::Nodes(Box::new(after)));
-                }
-                self.read_items(waiting, Box::new(reading));
+                let wait = Wait::Items(Box::new(reading));
+                self.iq_waits(waiting.stanza, *waiting.element, wait, waiting.target);
             }
+            Plan::Change(change) if change.changes.is_empty() => self.store_also(waiting, change),
             Plan::Change(change) => {
                 let write = self.write(Write::Store(store::Write::Pubsub {
                     owner: owner.clone(),
@@ -262,52 +261,90 @@ impl Shard {
         }
     }
 
-    fn read_items(&mut self, waiting: Waiting, reading: Box<Reading>) {
-        let wait = Wait::Items(reading);
-        self.iq_waits(waiting.stanza, *waiting.element, wait, waiting.target);
+    /// Reads something of an account's nodes, after what has been changed of them.
+    pub(super) fn read_nodes(&mut self, owner: &BareJid, n: u64, read: Read) {
+        let behind = self.nodes.get(owner).map_or(0, |e| e.last_write);
+        if behind > self.durable {
+            let after = AfterNodes::Read(n, Box::new(read));
+            return self.after(self.write_number, After::Nodes(Box::new(after)));
+        }
+        self.fx.reads.push((ReadTag::Iq(n), read));
+    }
+
+    /// What is stored beside the nodes, after them.
+    fn store_also(&mut self, waiting: Waiting, change: Box<Change>) {
+        let owner = waiting.stanza.to.bare();
+        let write = match &change.also {
+            None => return self.answer_nodes(waiting, Ok(change.reply)),
+            Some(Also::VCard(xml)) => store::Write::VCard {
+                owner: owner.clone(),
+                xml: xml.clone(),
+            },
+            Some(Also::Private(element)) => store::Write::Private {
+                owner: owner.clone(),
+                elements: vec![element.clone()],
+                bytes_max: self.settings.private_bytes_max,
+            },
+        };
+        let write = self.write(Write::Store(write));
+        // What is read next is read after this, too.
+        if let Some(entity) = self.nodes.get_mut(&owner) {
+            entity.last_write = write;
+        }
+        let after = AfterNodes::Also(waiting, change);
+        self.after(write, After::Nodes(Box::new(after)));
     }
 
     /// What a write was waited for.
     pub(super) fn nodes_durable(&mut self, what: AfterNodes, result: Option<&Written>) {
         match what {
-            AfterNodes::Read(waiting, reading) => self.read_items(waiting, reading),
+            AfterNodes::Read(n, read) => self.fx.reads.push((ReadTag::Iq(n), *read)),
             AfterNodes::Load(owner) => {
                 if let Some(entity) = self.nodes.get_mut(&owner) {
                     entity.loading_ms = None;
                     self.load_nodes(&owner);
                 }
             }
-            AfterNodes::Stored(waiting, change) => self.nodes_stored(waiting, *change, result),
+            AfterNodes::Stored(waiting, change) => match self.stored(&waiting, result) {
+                Err(refusal) => self.answer_nodes(waiting, Err(refusal)),
+                Ok(()) if change.also.is_some() => self.store_also(waiting, change),
+                Ok(()) => self.nodes_stored(waiting, *change),
+            },
+            AfterNodes::Also(waiting, change) => match self.stored(&waiting, result) {
+                Err(refusal) => self.answer_nodes(waiting, Err(refusal)),
+                Ok(()) => self.nodes_stored(waiting, *change),
+            },
         }
     }
 
-    fn nodes_stored(&mut self, waiting: Waiting, change: Change, result: Option<&Written>) {
-        let owner = waiting.stanza.to.bare();
-        let refusal = match result {
-            Some(Written::Failed(WriteError::NotFound)) if waiting.again => None,
-            Some(Written::Failed(WriteError::NotFound)) => {
-                Some(Refusal::new(StanzaError::ItemNotFound))
-            }
-            Some(Written::Failed(WriteError::TooMuch)) => Some(Refusal::saying(
-                StanzaError::PolicyViolation,
-                "the account keeps as much as it may",
-            )),
-            Some(Written::Failed(_)) => Some(Refusal::new(StanzaError::ResourceConstraint)),
-            _ => None,
+    /// What became of a write.
+    fn stored(&mut self, waiting: &Waiting, result: Option<&Written>) -> Result<(), Refusal> {
+        let Some(Written::Failed(error)) = result else {
+            return Ok(());
         };
-        if matches!(result, Some(Written::Failed(_)))
-            && let Some(entity) = self.nodes.get_mut(&owner)
-        {
+        if let Some(entity) = self.nodes.get_mut(&waiting.stanza.to.bare()) {
             // They are not as they were thought to be.
             entity.nodes = None;
         }
-        if let Some(refusal) = refusal {
-            return self.answer_nodes(waiting, Err(refusal));
-        }
+        Err(match error {
+            WriteError::NotFound if waiting.again => return Ok(()),
+            WriteError::NotFound => Refusal::new(StanzaError::ItemNotFound),
+            WriteError::TooMuch => Refusal::saying(
+                StanzaError::PolicyViolation,
+                "the account keeps as much as it may",
+            ),
+            _ => Refusal::new(StanzaError::ResourceConstraint),
+        })
+    }
+
+    fn nodes_stored(&mut self, waiting: Waiting, change: Change) {
+        let owner = waiting.stanza.to.bare();
         self.answer_nodes(waiting, Ok(change.reply));
         for notice in change.notices {
             self.notify(&owner, notice);
         }
+        self.photo_changed(&owner, &change.changes);
+        self.bookmarks_changed(&owner, &change.changes);
         if let Some((node, to)) = change.last {
             let query = PubsubQuery {
                 owner: owner.clone(),
@@ -369,6 +406,12 @@ impl Shard {
             Some(bytes) => self.reply(waiting.stanza, bytes),
             None => self.done(waiting.stanza.token),
         }
+    }
+
+    /// Who may read a node that is loaded.
+    pub(super) fn access_of(&self, owner: &BareJid, node: &str) -> Option<AccessModel> {
+        let nodes = self.nodes.get(owner)?.nodes.as_ref()?;
+        nodes.get(node).map(|node| node.config.access)
     }
 
     /// Groups of the account's roster that somebody is in: its own, and those of the directories.
@@ -469,7 +512,7 @@ impl Shard {
         open && !audience.outcasts.contains(jid)
     }
 
-    fn send_event(
+    pub(super) fn send_event(
         &mut self,
         owner: &BareJid,
         notice: &Notice,

@@ -170,20 +170,27 @@ impl Shard {
             (ReadTag::Resend { slot, generation }, _) => self.resend_rows(slot, generation, None),
             (ReadTag::Iq(n), result) => self.iq_read(n, result),
             (ReadTag::Nodes(owner), result) => self.nodes_read(&owner, result),
+            (ReadTag::Bookmarks(owner), result) => self.old_bookmarks_read(&owner, result),
             (ReadTag::LastItems(to), result) => self.last_items_read(&to, result),
             (ReadTag::Last(owner, to), result) => self.last_read(&owner, *to, result),
             (ReadTag::Load(_), _) => {}
         }
     }
 
-    fn loaded(&mut self, account: &BareJid, data: Option<Box<store::UserData>>) {
+    fn loaded(&mut self, account: &BareJid, loaded: Option<Box<Loaded>>) {
         let Some(user) = self.users.get_mut(account) else {
             return;
         };
         let Some(loading) = user.loading.take() else {
             return;
         };
+        let (data, photo) = match loaded.map(|l| *l) {
+            Some(Loaded { data, photo }) => (Some(data), photo),
+            None => (None, None),
+        };
         let exists = data.is_some() || !user.sessions.is_empty();
+        // What is known here may be newer.
+        user.photo.get_or_insert(photo.map(String::into_boxed_str));
         user.exists = exists;
         // What was read may be older than what is known here.
         if matches!(user.archive_prefs, ArchivePrefs::Unknown) {
@@ -211,7 +218,7 @@ impl Shard {
             user.pending = data.pending;
             user.pending_bytes = data.pending_bytes;
             let activity = data.activity;
-            let roster = Roster::new(*data);
+            let roster = Roster::new(data);
             user.audience = Some(roster.audience().cloned().collect());
             user.roster = Some(Box::new(roster));
             self.knows(account, &activity);

@@ -7,7 +7,8 @@ use super::blocking::Sending;
 use super::{After, Shard};
 use crate::carbons::{self, Copy};
 use crate::event::*;
-use crate::routing::{self, IqType, MessageType, Retention, StanzaKind};
+use crate::pubsub::avatar::is_stamp;
+use crate::routing::{self, IqType, MessageType, PresenceType, Retention, StanzaKind};
 use crate::session::Stage;
 use crate::session::resumption::Resumption;
 use bytes::Bytes;
@@ -312,6 +313,11 @@ impl Shard {
         let generation = self.generation(slot);
         let shard = self.id;
         let settings = self.settings.clone();
+        // XEP-0398 §4: into directed presence, too.
+        let account = self.account_of(slot);
+        let available = kind == StanzaKind::Presence(PresenceType::Available);
+        let stamp = account.filter(|_| available);
+        let stamp = stamp.and_then(|account| self.photo_stamp(&account, element));
         let session = self.session(slot);
         let stanza_number = session.origin_stanza();
         let bound = session.bound().expect("only bound sessions get here");
@@ -322,7 +328,11 @@ impl Shard {
         let bytes = Rewrite::new(element)
             .set("from", bound.jid.as_str())
             .set("to", to.as_str())
-            .cut(|child| cuts && is_reserved(Direction::FromClient, child, ours))
+            .cut(|child| {
+                cuts && is_reserved(Direction::FromClient, child, ours)
+                    || stamp.is_some() && is_stamp(child)
+            })
+            .append(stamp.as_deref().unwrap_or_default())
             .finish();
         let origin = matches!(
             kind,

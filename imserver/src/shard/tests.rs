@@ -85,7 +85,7 @@ fn loaded(shard: &mut Shard) {
         pending_bytes: 0,
         ..store::UserData::default()
     };
-    let read = ReadResult::User(Some(Box::new(data)));
+    let read = ReadResult::User(Some(Box::new(Loaded { data, photo: None })));
     shard.handle(NOW, Event::Read(ReadTag::Load(account), read));
 }
 
@@ -251,7 +251,7 @@ fn an_inbox_with_too_many_bytes_takes_no_more() {
             pending_bytes: there,
             ..store::UserData::default()
         };
-        let read = ReadResult::User(Some(Box::new(data)));
+        let read = ReadResult::User(Some(Box::new(Loaded { data, photo: None })));
         shard.handle(NOW, Event::Read(ReadTag::Load(account), read));
         assert_eq!(outcome(&mut shard).1, fit, "{there}");
     }

@@ -178,6 +178,8 @@ pub struct User {
     pub pending_bytes: u64,
     /// Last use of the roster or the entity (mono ms).
     pub used_ms: u64,
+    /// Hash of the avatar, for presence (XEP-0398); `None` inside: there is none. `None`: not known.
+    pub photo: Option<Option<Box<str>>>,
     /// The account is known to exist.
     pub exists: bool,
     /// They have been available here before. `None`: that has not been read.
@@ -210,6 +212,7 @@ impl User {
             pending: 0,
             pending_bytes: 0,
             used_ms: now_ms,
+            photo: None,
             exists: false,
             greeted: None,
             motd: 0,

@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use imserver::archive::prefs::ByDefault;
 use imserver::drive;
 use imserver::event::{
-    Effects, Event, LinkCommand, LinkId, Look, LookResult, LookTag, Now, Read, ReadResult, ReadTag,
-    ShardId, TokenRules, Write,
+    Effects, Event, LinkCommand, LinkId, Loaded, Look, LookResult, LookTag, Now, Read, ReadResult,
+    ReadTag, ShardId, TokenRules, Write,
 };
 use imserver::linkset::{HelloError, Identity, Links};
 use imserver::session::record::Record;
@@ -610,10 +610,10 @@ impl World {
             return;
         };
         let result = match read {
-            Read::User(owner) => server
-                .reader
-                .user(&owner)
-                .map(|u| ReadResult::User(u.map(Box::new))),
+            Read::User(owner) => server.reader.user(&owner).map(|u| {
+                let loaded = |data| Box::new(Loaded { data, photo: None });
+                ReadResult::User(u.map(loaded))
+            }),
             Read::Pending {
                 owner,
                 after,
@@ -647,6 +647,10 @@ impl World {
             Read::Items(query) => server.reader.pubsub_items(&query).map(ReadResult::Items),
             Read::LastItems(ask) => imserver::pubsub::last::read(server.reader.as_mut(), &ask)
                 .map(ReadResult::LastItems),
+            Read::Bookmarks(owner) => {
+                imserver::pubsub::bookmarks::read(server.reader.as_mut(), &owner)
+                    .map(ReadResult::Bookmarks)
+            }
             Read::Archive(ask) => {
                 imserver::archive::read(server.reader.as_mut(), &ask).map(ReadResult::Archive)
             }

@@ -28,6 +28,7 @@ mod load_balancer;
 mod mail_accounts;
 mod many;
 mod people;
+mod pep;
 mod policy;
 #[cfg(feature = "full")]
 mod prosody;

@@ -136,7 +136,10 @@ impl Office {
             }
             for (tag, _) in effects.reads {
                 let read = match tag {
-                    ReadTag::Load(_) => ReadResult::User(Some(Box::new(user()))),
+                    ReadTag::Load(_) => ReadResult::User(Some(Box::new(Loaded {
+                        data: user(),
+                        photo: None,
+                    }))),
                     _ => ReadResult::Pending(store::PendingPage {
                         complete: true,
                         ..store::PendingPage::default()

@@ -1,0 +1,126 @@
+//! What other protocols show of what is published: the avatar's hash in presence (XEP-0398), bookmarks all in one (XEP-0048).
+//!
+//! Never: decides what they are; `pubsub::avatar` and `pubsub::bookmarks` do.
+
+use super::Shard;
+use super::user::Gone;
+use crate::event::*;
+use crate::presence::Plan;
+use crate::pubsub::avatar;
+use crate::pubsub::bookmarks;
+use crate::pubsub::config::NotificationType;
+use crate::pubsub::event::{Notice, Recipients, event};
+use bytes::Bytes;
+use store::PubsubChange;
+use xmpp::element::Element;
+use xmpp::jid::{BareJid, Jid};
+
+impl Shard {
+    /// What is to be in an available presence of the account. `None`: it stays as it is.
+    pub(super) fn photo_stamp(&self, account: &BareJid, presence: &Element) -> Option<Bytes> {
+        let photo = self.users.get(account).and_then(|u| u.photo.as_ref());
+        avatar::stamp(presence, photo.and_then(|p| p.as_deref()))
+    }
+
+    /// These changes are on disk: if the avatar is another, so is the presence of each resource.
+    pub(super) fn photo_changed(&mut self, owner: &BareJid, changes: &[PubsubChange]) {
+        let mut now = None;
+        for change in changes {
+            match change {
+                PubsubChange::Publish { node, item, .. } if node == avatar::METADATA => {
+                    now = Some(avatar::hash(&item.payload));
+                }
+                PubsubChange::Delete { node } | PubsubChange::Retract { node, .. }
+                    if node == avatar::METADATA =>
+                {
+                    now = Some(None);
+                }
+                PubsubChange::Trim { node, items_max: 0 } if node == avatar::METADATA => {
+                    now = Some(None);
+                }
+                _ => {}
+            }
+        }
+        let (Some(now), Some(user)) = (now, self.users.get(owner)) else {
+            return;
+        };
+        let before = user.photo.clone().flatten();
+        let access = self.access_of(owner, avatar::METADATA);
+        let seen = access.is_some_and(avatar::is_for_contacts);
+        let now = now.filter(|_| seen).map(String::into_boxed_str);
+        self.user(owner).photo = Some(now.clone());
+        if now == before {
+            return;
+        }
+        for slot in self.available_sessions(owner) {
+            self.say_photo(slot, owner, now.as_deref());
+        }
+    }
+
+    fn say_photo(&mut self, slot: u32, owner: &BareJid, hash: Option<&str>) {
+        let now = self.now;
+        let Some(bound) = self.session(slot).bound_mut() else {
+            return;
+        };
+        let Some(presence) = &mut bound.presence else {
+            return;
+        };
+        let Some((prefix, suffix)) = avatar::restamped(&presence.prefix, &presence.suffix, hash)
+        else {
+            return;
+        };
+        (presence.prefix, presence.suffix) = (prefix.clone(), suffix.clone());
+        bound.presence_changed_unix_ms = now.unix_ms;
+        let said = Gone {
+            jid: bound.jid.clone(),
+            prefix,
+            suffix,
+            available: true,
+        };
+        let plan = Plan {
+            audience: true,
+            siblings: true,
+            echo: true,
+            ..Plan::default()
+        };
+        self.write_record(slot);
+        self.carry_out_plan(slot, owner, &plan, &said, true);
+    }
+
+    /// These changes are on disk: clients that know bookmarks all in one are told, if there are any.
+    pub(super) fn bookmarks_changed(&mut self, owner: &BareJid, changes: &[PubsubChange]) {
+        let changed = changes.iter().any(|change| match change {
+            PubsubChange::Publish { node, .. }
+            | PubsubChange::Retract { node, .. }
+            | PubsubChange::Delete { node }
+            | PubsubChange::Trim { node, .. } => node == bookmarks::NODE,
+            PubsubChange::Put { .. } | PubsubChange::Member { .. } => false,
+        });
+        let interested = |slot: &u32| {
+            let session = self.sessions.get(*slot as usize);
+            let bound = session.and_then(|s| s.bound());
+            bound.is_some_and(|b| b.is_interested_in(bookmarks::OLD))
+        };
+        if changed && self.available_sessions(owner).iter().any(interested) {
+            let read = Read::Bookmarks(owner.clone());
+            self.fx
+                .reads
+                .push((ReadTag::Bookmarks(owner.clone()), read));
+        }
+    }
+
+    pub(super) fn old_bookmarks_read(&mut self, owner: &BareJid, result: ReadResult) {
+        let ReadResult::Bookmarks(stored) = result else {
+            return;
+        };
+        let notice = Notice {
+            node: bookmarks::OLD.to_owned(),
+            event: event(&stored.event()),
+            kind: NotificationType::Headline,
+            delay_ms: None,
+            to: Recipients::One(Jid::Bare(owner.clone())),
+        };
+        let own = vec![EventTarget::Interested(owner.clone())];
+        self.send_event(owner, &notice, own, Vec::new(), Default::default());
+    }
+}
