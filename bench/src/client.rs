@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use xmpp::sasl::token::initiator_message;
 use xmpp::scram::client::{ClientBinding, ScramClient, salted_password};
 use xmpp::scram::{Digest, ScramHash};
 
@@ -21,6 +22,9 @@ pub const PASSWORD: &str = "bench-password";
 pub const RESOURCE: &str = "b";
 /// Input kept while waiting for one answer after log-in; presence of many contacts may come before it.
 const SKIP_BYTES: usize = 64 * 1024;
+
+const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+const SASL2: &str = "urn:xmpp:sasl:2";
 
 /// How bytes travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -54,6 +58,44 @@ impl Mechanism {
     }
 }
 
+/// In which way a client comes to its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Way {
+    /// RFC 6120: SASL, then binding.
+    #[default]
+    Rfc6120,
+    /// SASL 2 with Bind 2 (XEP-0388, XEP-0386).
+    Sasl2,
+    /// The same with a token (XEP-0484), which it has from its first log-in.
+    Fast,
+    /// SASL, then its stream is resumed (XEP-0198); its first time it binds.
+    Resume,
+    /// With a token, and its stream is resumed in the same go.
+    FastResume,
+}
+
+impl Way {
+    /// Its stream is to be resumed: it is not ended, but dropped.
+    pub fn resumes(self) -> bool {
+        matches!(self, Way::Resume | Way::FastResume)
+    }
+
+    fn by_token(self) -> bool {
+        matches!(self, Way::Fast | Way::FastResume)
+    }
+
+    /// As it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Rfc6120 => "SASL and bind",
+            Way::Sasl2 => "SASL 2 and Bind 2",
+            Way::Fast => "FAST and Bind 2",
+            Way::Resume => "SASL and resumption",
+            Way::FastResume => "FAST and resumption",
+        }
+    }
+}
+
 /// What clients do between binding and being ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entrance {
@@ -76,27 +118,38 @@ pub struct Target {
     pub transport: Transport,
     /// How to log in.
     pub mechanism: Mechanism,
+    /// In which way.
+    pub way: Way,
     /// What comes after binding.
     pub entrance: Entrance,
     /// Client side TLS, checking nothing.
     pub tls: Arc<rustls::ClientConfig>,
 }
 
-/// Salted passwords by (hash, salt, iterations): accounts share them, so that PBKDF2 runs once and not per log-in.
+/// What clients remember from log-in to log-in.
 #[derive(Default)]
-pub struct Salted(HashMap<(ScramHash, Vec<u8>, u32), Digest>);
+pub struct Memory {
+    /// Salted passwords by (hash, salt, iterations): accounts share them, so that PBKDF2 runs once and not per log-in.
+    salted: HashMap<(ScramHash, Vec<u8>, u32), Digest>,
+    /// Tokens, by account.
+    tokens: HashMap<usize, String>,
+    /// Ids of streams that can be resumed, by account.
+    streams: HashMap<usize, String>,
+    /// Log-ins by token, and streams resumed.
+    pub shortened: usize,
+}
 
-impl Salted {
-    fn get(&mut self, hash: ScramHash, salt: &[u8], iterations: u32) -> Digest {
+impl Memory {
+    fn salted(&mut self, hash: ScramHash, salt: &[u8], iterations: u32) -> Digest {
         *self
-            .0
+            .salted
             .entry((hash, salt.to_vec(), iterations))
             .or_insert_with(|| salted_password(hash, PASSWORD, salt, iterations))
     }
 
     /// How many times PBKDF2 ran.
-    pub fn len(&self) -> usize {
-        self.0.len()
+    pub fn derivations(&self) -> usize {
+        self.salted.len()
     }
 }
 
@@ -110,6 +163,10 @@ enum State {
     Success,
     FeaturesAfterLogin,
     Bound,
+    /// SASL 2: success, and the features behind it.
+    SuccessWithAll,
+    Resumed,
+    Enabled,
     Pinged,
     Ready,
 }
@@ -288,10 +345,10 @@ impl Conn {
     }
 
     /// Goes on with the way to a session, as far as the input leads.
-    pub fn handle_login(&mut self, target: &Target, salted: &mut Salted) -> anyhow::Result<()> {
+    pub fn handle_login(&mut self, target: &Target, memory: &mut Memory) -> anyhow::Result<()> {
         loop {
             let before = self.state;
-            self.step(target, salted)?;
+            self.step(target, memory)?;
             if self.state == before || self.state == State::Ready {
                 break;
             }
@@ -310,7 +367,7 @@ impl Conn {
         self.flush()
     }
 
-    fn step(&mut self, target: &Target, salted: &mut Salted) -> anyhow::Result<()> {
+    fn step(&mut self, target: &Target, memory: &mut Memory) -> anyhow::Result<()> {
         match self.state {
             State::Connecting | State::Ready => {}
             State::FeaturesBeforeTls => {
@@ -332,7 +389,7 @@ impl Conn {
             }
             State::FeaturesBeforeLogin => {
                 if self.take_until(&[b"</stream:features>"]).is_some() {
-                    self.auth(target);
+                    self.auth(target, memory);
                 }
             }
             State::Challenge => {
@@ -344,14 +401,16 @@ impl Conn {
                         .as_mut()
                         .context("a challenge without an exchange")?;
                     let last = scram.handle_challenge_salted(&challenge, |salt, iterations| {
-                        Ok(salted.get(hash, salt, iterations))
+                        Ok(memory.salted(hash, salt, iterations))
                     })?;
-                    let response = format!(
-                        "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>",
-                        base64_encode(last.as_bytes())
-                    );
+                    let (ns, next) = match target.way {
+                        Way::Rfc6120 | Way::Resume => (SASL, State::Success),
+                        _ => (SASL2, State::SuccessWithAll),
+                    };
+                    let response = base64_encode(last.as_bytes());
+                    let response = format!("<response xmlns='{ns}'>{response}</response>");
                     self.output.extend_from_slice(response.as_bytes());
-                    self.state = State::Success;
+                    self.state = next;
                 }
             }
             State::Success => {
@@ -365,11 +424,54 @@ impl Conn {
             }
             State::FeaturesAfterLogin => {
                 if self.take_until(&[b"</stream:features>"]).is_some() {
-                    let bind = format!(
-                        "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{RESOURCE}</resource></bind></iq>"
-                    );
-                    self.output.extend_from_slice(bind.as_bytes());
-                    self.state = State::Bound;
+                    match memory.streams.get(&self.user) {
+                        Some(id) if target.way == Way::Resume => {
+                            let resume = resume(id);
+                            self.output.extend_from_slice(resume.as_bytes());
+                            self.state = State::Resumed;
+                        }
+                        _ => self.bind(),
+                    }
+                }
+            }
+            State::Resumed => {
+                if let Some(answer) = self.take_until(&[b"/>", b"</failed>"]) {
+                    if memmem::find(&answer, b"<resumed").is_some() {
+                        memory.shortened += 1;
+                        self.enter(target);
+                    } else {
+                        self.bind();
+                    }
+                }
+            }
+            State::Enabled => {
+                if let Some(answer) = self.take_until(&[b"/>"]) {
+                    let id = attribute(&answer, b" id=").context("it cannot be resumed")?;
+                    memory.streams.insert(self.user, id);
+                    self.enter(target);
+                }
+            }
+            State::SuccessWithAll => {
+                if memmem::find(&self.input, b"</success>").is_some()
+                    && let Some(success) = self.take_until(&[b"</stream:features>"])
+                {
+                    self.scram = None;
+                    if let Some(token) = attribute(&success, b" token=") {
+                        memory.tokens.insert(self.user, token);
+                    } else if target.way.by_token() {
+                        memory.shortened += 1;
+                    }
+                    if let Some(at) = memmem::find(&success, b"<enabled") {
+                        let id = attribute(&success[at..], b" id=").context("no id")?;
+                        memory.streams.insert(self.user, id);
+                    } else if target.way.resumes() && memmem::find(&success, b"<resumed").is_none()
+                    {
+                        bail!(
+                            "neither resumed nor bound: {}",
+                            String::from_utf8_lossy(&success)
+                        );
+                    }
+                    self.enter(target);
                 }
             }
             State::Bound => {
@@ -377,7 +479,13 @@ impl Conn {
                     if memmem::find(&result, b"<jid>").is_none() {
                         bail!("bind: {}", String::from_utf8_lossy(&result));
                     }
-                    self.enter(target);
+                    if target.way == Way::Resume {
+                        let enable = b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+                        self.output.extend_from_slice(enable);
+                        self.state = State::Enabled;
+                    } else {
+                        self.enter(target);
+                    }
                 }
             }
             State::Pinged => {
@@ -401,17 +509,27 @@ impl Conn {
         Ok(())
     }
 
-    fn auth(&mut self, target: &Target) {
+    fn bind(&mut self) {
+        let bind = format!(
+            "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{RESOURCE}</resource></bind></iq>"
+        );
+        self.output.extend_from_slice(bind.as_bytes());
+        self.state = State::Bound;
+    }
+
+    fn auth(&mut self, target: &Target, memory: &Memory) {
         let user = localpart(self.user);
-        let auth = match target.mechanism.hash() {
-            None => {
+        let token = memory.tokens.get(&self.user);
+        let (mechanism, initial) = match (token, target.mechanism.hash()) {
+            (Some(token), _) if target.way.by_token() => {
                 self.state = State::Success;
-                format!(
-                    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}</auth>",
-                    base64_encode(format!("\0{user}\0{PASSWORD}").as_bytes())
-                )
+                ("HT-SHA-256-NONE", initiator_message(&user, token, &[]))
             }
-            Some(hash) => {
+            (_, None) => {
+                self.state = State::Success;
+                ("PLAIN", format!("\0{user}\0{PASSWORD}").into_bytes())
+            }
+            (_, Some(hash)) => {
                 let mut random = [0; 18];
                 getrandom::fill(&mut random).expect("the system has a random source");
                 let scram = ScramClient::new(
@@ -422,12 +540,37 @@ impl Conn {
                     ClientBinding::Unsupported,
                     &base64_encode(&random),
                 );
-                let first = base64_encode(scram.first_message().as_bytes());
+                let first = scram.first_message().into_bytes();
                 self.scram = Some(Box::new(scram));
                 self.state = State::Challenge;
+                (hash.mechanism(), first)
+            }
+        };
+        let initial = base64_encode(&initial);
+        let auth = match target.way {
+            Way::Rfc6120 | Way::Resume => {
+                format!("<auth xmlns='{SASL}' mechanism='{mechanism}'>{initial}</auth>")
+            }
+            way => {
+                if self.state == State::Success {
+                    self.state = State::SuccessWithAll;
+                }
+                let fast = match (way.by_token(), token) {
+                    (true, Some(_)) => "<fast xmlns='urn:xmpp:fast:0'/>",
+                    (true, None) => {
+                        "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>"
+                    }
+                    (false, _) => "",
+                };
+                let stream = memory.streams.get(&self.user).filter(|_| way.resumes());
+                let resume = stream.map(|id| resume(id)).unwrap_or_default();
+                let enable = match way.resumes() {
+                    true => "<enable xmlns='urn:xmpp:sm:3' resume='true'/>",
+                    false => "",
+                };
                 format!(
-                    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{}'>{first}</auth>",
-                    hash.mechanism()
+                    "<authenticate xmlns='{SASL2}' mechanism='{mechanism}'><initial-response>{initial}</initial-response>\
+                     <user-agent id='{user}'/>{fast}{resume}<bind xmlns='urn:xmpp:bind:0'>{enable}</bind></authenticate>"
                 )
             }
         };
@@ -451,6 +594,20 @@ impl Conn {
         self.output.extend_from_slice(rest.as_bytes());
         self.state = State::Pinged;
     }
+}
+
+/// No stanzas have come before: sessions of these runs do nothing.
+fn resume(id: &str) -> String {
+    format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>")
+}
+
+/// The value of the first attribute of that name, which ends in `=`.
+fn attribute(bytes: &[u8], name: &[u8]) -> Option<String> {
+    let at = memmem::find(bytes, name)? + name.len();
+    let quote = *bytes.get(at)?;
+    let value = &bytes[at + 1..];
+    let end = memchr::memchr(quote, value)?;
+    String::from_utf8(value[..end].to_vec()).ok()
 }
 
 /// Text of one element without children.

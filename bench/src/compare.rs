@@ -1,6 +1,6 @@
 //! The comparison: every server in turn, set up alike, on the same core, under the same loads; one table of ratios.
 
-use crate::client::{Entrance, Mechanism, Transport};
+use crate::client::{Entrance, Mechanism, Transport, Way};
 use crate::disk::{self, DiskResult};
 use crate::load::chat::{Address, Chat, ChatResult, Plan};
 use crate::load::idle::{self, IdleResult};
@@ -171,7 +171,7 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
                 64,
                 Length::Seconds(options.seconds),
             )?;
-            print_login(which.name(), &result);
+            print_login(which.name(), Way::default(), &result);
             figures.login = Some(result);
         }
         What::Idle => {
@@ -239,10 +239,15 @@ fn plan(options: &Options) -> Plan {
 }
 
 /// One line.
-pub fn print_login(server: &str, r: &LoginResult) {
+pub fn print_login(server: &str, way: Way, r: &LoginResult) {
     println!(
-        "{server:<9} log-in (SCRAM-SHA-1, plain): {:.0}/s, {:.2} ms CPU each, p50 {:.1} ms, p99 {:.1} ms, generator {:.1} s of CPU",
-        r.per_s, r.cpu_ms_each, r.latency.p50_ms, r.latency.p99_ms, r.cost.generator_s
+        "{server:<9} log-in ({}): {:.0}/s, {:.2} ms CPU each, p50 {:.1} ms, p99 {:.1} ms, generator {:.1} s of CPU",
+        way.name(),
+        r.per_s,
+        r.cpu_ms_each,
+        r.latency.p50_ms,
+        r.latency.p99_ms,
+        r.cost.generator_s
     );
 }
 

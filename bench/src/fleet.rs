@@ -3,7 +3,7 @@
 //! In: "connect account N". Out: which connections became ready, have input, or ended. Owns: connections, the poll, the
 //! cache of salted passwords. Never: decides what a ready session says; that is the load's business.
 
-use crate::client::{Conn, Salted, Target};
+use crate::client::{Conn, Memory, Target};
 use anyhow::{Context as _, bail};
 use mio::{Events, Interest, Poll, Token};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ pub struct Fleet {
     /// Where they go.
     pub target: Target,
     conns: Vec<Option<Conn>>,
-    salted: Salted,
+    memory: Memory,
     buffer: Vec<u8>,
 }
 
@@ -55,7 +55,7 @@ impl Fleet {
             events: Events::with_capacity(1024),
             target,
             conns: Vec::new(),
-            salted: Salted::default(),
+            memory: Memory::default(),
             buffer: vec![0; BUFFER_BYTES],
         })
     }
@@ -80,10 +80,12 @@ impl Fleet {
         self.conns.get_mut(slot).and_then(Option::as_mut)
     }
 
-    /// Ends a connection: the end of its stream, then FIN.
+    /// Ends a connection: the end of its stream, unless that is to be resumed, then FIN.
     pub fn close(&mut self, slot: usize) {
         if let Some(mut conn) = self.conns.get_mut(slot).and_then(Option::take) {
-            conn.output.extend_from_slice(b"</stream:stream>");
+            if !self.target.way.resumes() {
+                conn.output.extend_from_slice(b"</stream:stream>");
+            }
             // The measurement of this session is over; whether its last bytes arrive changes nothing.
             let _ = conn.flush();
             let _ = self.poll.registry().deregister(conn.source());
@@ -92,7 +94,12 @@ impl Fleet {
 
     /// How often PBKDF2 ran: more than a few means that accounts do not share their salt.
     pub fn derivations(&self) -> usize {
-        self.salted.len()
+        self.memory.derivations()
+    }
+
+    /// How many came by a token, or went on with a stream, instead of what that replaces.
+    pub fn shortened(&self) -> usize {
+        self.memory.shortened
     }
 
     /// Waits at most `timeout` and appends what happened to `turns`.
@@ -110,7 +117,7 @@ impl Fleet {
             match drive(
                 conn,
                 &self.target,
-                &mut self.salted,
+                &mut self.memory,
                 &mut self.buffer,
                 event.is_readable(),
                 event.is_writable(),
@@ -210,7 +217,7 @@ impl Fleet {
 fn drive(
     conn: &mut Conn,
     target: &Target,
-    salted: &mut Salted,
+    memory: &mut Memory,
     buffer: &mut [u8],
     readable: bool,
     writable: bool,
@@ -224,7 +231,7 @@ fn drive(
     let open = conn.handle_readable(buffer)?;
     let was_ready = conn.is_ready();
     if !was_ready {
-        conn.handle_login(target, salted)?;
+        conn.handle_login(target, memory)?;
     }
     if !open && (!conn.is_ready() || was_ready) {
         let text = String::from_utf8_lossy(&conn.input[..conn.input.len().min(300)]);

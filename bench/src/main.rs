@@ -17,7 +17,7 @@ mod tls;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use client::{Entrance, Mechanism, Target, Transport};
+use client::{Entrance, Mechanism, Target, Transport, Way};
 use compare::{What, Which};
 use load::Processes;
 use load::chat::{Address, Chat, Plan};
@@ -59,6 +59,9 @@ enum Command {
         /// Seconds.
         #[arg(long, default_value_t = 8.0)]
         seconds: f64,
+        /// In which way; several are run one after another.
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "rfc6120")]
+        way: Vec<Way>,
     },
     /// Memory of idle sessions.
     Idle {
@@ -288,6 +291,7 @@ impl ServerArgs {
             domain: self.domain.clone(),
             transport: self.transport,
             mechanism: self.mechanism,
+            way: Way::default(),
             entrance,
             tls: tls::client_config(self.transport == Transport::Tls)?,
         };
@@ -332,16 +336,23 @@ fn main() -> anyhow::Result<()> {
             accounts,
             at_once,
             seconds,
+            way,
         } => {
             let ready = server.ready(accounts, 0, core, Entrance::Bind)?;
-            let result = load::login::run(
-                ready.target,
-                &ready.processes,
-                accounts,
-                at_once,
-                Length::Seconds(seconds),
-            )?;
-            compare::print_login(&ready.name, &result);
+            for way in way {
+                let target = Target {
+                    way,
+                    ..ready.target.clone()
+                };
+                let result = load::login::run(
+                    target,
+                    &ready.processes,
+                    accounts,
+                    at_once,
+                    Length::Seconds(seconds),
+                )?;
+                compare::print_login(&ready.name, way, &result);
+            }
         }
         Command::Idle {
             server,

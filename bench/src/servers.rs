@@ -5,7 +5,7 @@ pub mod ejabberd;
 pub mod isthmus;
 pub mod prosody;
 
-use crate::client::{Entrance, Mechanism, PASSWORD, Target, Transport};
+use crate::client::{Entrance, Mechanism, PASSWORD, Target, Transport, Way};
 use crate::fleet::check_stop;
 use crate::load::Processes;
 use crate::{sys, tls};
@@ -94,6 +94,7 @@ impl Server {
             domain: DOMAIN.into(),
             transport,
             mechanism,
+            way: Way::default(),
             entrance,
             tls: tls::client_config(direct)?,
         })

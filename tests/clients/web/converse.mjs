@@ -91,6 +91,10 @@ try {
     await until(who, `sees ${jid} online`, (jid) => _converse.state.roster.get(jid)?.get("subscription") === "both" && _converse.state.roster.get(jid).presence?.get("presence") === "online", jid);
   }
 
+  // Converse.js looks once, when a chat is opened, whether the other can read what is encrypted: they must have said so before.
+  for (const [who, jid] of [[first, BOB], [bob, ALICE]]) {
+    await until(who, `is told the devices of ${jid}`, (jid) => _converse.state.devicelists.get(jid)?.devices?.length > 0, jid);
+  }
   const bodies = ["hello from the browser"];
   await say(first, BOB, bodies[0]);
   await both([first], bob, bodies);
