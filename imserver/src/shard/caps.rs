@@ -295,6 +295,26 @@ impl Shard {
         }
     }
 
+    /// The same of somebody whose presence the account sees from now on (XEP-0163 §4.3.4: that is a subscription, too).
+    pub(super) fn send_last_of(&mut self, account: &BareJid, contact: &BareJid) {
+        let sessions = self.users.get(account).map(|u| u.sessions.clone());
+        for slot in sessions.unwrap_or_default() {
+            let bound = self.session(slot).bound();
+            let there = bound.filter(|b| b.presence.is_some() && b.ready);
+            let known = there.and_then(|b| Some((b.jid.clone(), b.caps.interests()?.clone())));
+            let Some((to, interests)) = known.filter(|(_, interests)| !interests.is_empty()) else {
+                continue;
+            };
+            let wanted = LastWanted {
+                to,
+                interests,
+                accounts: vec![contact.clone()],
+                groups: Vec::new(),
+            };
+            self.tell(self.home(contact), ShardMsg::Last(Box::new(wanted)));
+        }
+    }
+
     /// Somebody has come online, and would have the last items of accounts at home here.
     pub(super) fn last_wanted(&mut self, wanted: LastWanted) {
         let asks = wanted.to.bare();

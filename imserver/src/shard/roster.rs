@@ -511,8 +511,11 @@ impl Shard {
                     self.subscribe_to(account, contact, *kind, bytes, token);
                 }
                 Step::DeliverAvailable | Step::DeliverInterested => {
-                    if let Some((_, bytes)) = stanza {
+                    if let Some((kind, bytes)) = stanza {
                         self.show_subscription(account, bytes, *step == Step::DeliverInterested);
+                        if *kind == Kind::Subscribed {
+                            self.send_last_of(account, contact);
+                        }
                     }
                 }
                 Step::Push => {
