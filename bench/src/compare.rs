@@ -5,6 +5,7 @@ use crate::disk::{self, DiskResult};
 use crate::load::chat::{Address, Chat, ChatResult, Plan};
 use crate::load::idle::{self, IdleResult};
 use crate::load::login::{self, Length, LoginResult};
+use crate::load::pages::{self, PagesResult};
 use crate::servers::{Server, Setup, ejabberd, isthmus, prosody};
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -36,6 +37,8 @@ pub enum What {
     Archive,
     /// Open loop.
     Open,
+    /// The last page of an archive, over and over.
+    Pages,
 }
 
 /// How the comparison runs.
@@ -53,6 +56,8 @@ pub struct Options {
     pub seconds: f64,
     /// Messages stored before the archived run.
     pub stored: u64,
+    /// Messages that fill an archive of which pages are read.
+    pub messages: usize,
     /// To whom messages are addressed.
     pub address: Address,
     /// Core of the servers.
@@ -74,6 +79,8 @@ pub struct Figures {
     pub idle: BTreeMap<String, IdleResult>,
     /// By "archive off, 16 outstanding" and so on.
     pub chat: BTreeMap<String, ChatResult>,
+    /// By "filled over the wire" and, of Isthmus, "filled before".
+    pub pages: BTreeMap<String, PagesResult>,
     /// Loads that could not be run, and why.
     pub failed: BTreeMap<String, String>,
 }
@@ -149,6 +156,7 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
         accounts: options.pairs * 2,
         contacts: 0,
         archive: false,
+        archive_in_sql: false,
         stored: 0,
         ldap: None,
         core: options.core,
@@ -210,6 +218,34 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
                 let result = chat.closed(outstanding)?;
                 print_chat(which.name(), &name, &result);
                 figures.chat.insert(name, result);
+            }
+        }
+        What::Pages => {
+            setup.accounts = 2;
+            (setup.archive, setup.archive_in_sql) = (true, true);
+            // Only our store can be filled without sending everything.
+            let before = (which == Which::Isthmus).then_some(options.stored);
+            for stored in std::iter::once(0).chain(before.filter(|s| *s > 0)) {
+                setup.stored = stored;
+                let server = start(&setup)?;
+                let target =
+                    server.target(Transport::Plain, Mechanism::ScramSha1, Entrance::Presence)?;
+                let processes = server.processes();
+                // Half of what is stored is of the one who asks.
+                let stored = stored / 2;
+                let result = pages::run(
+                    target,
+                    &processes,
+                    options.messages,
+                    options.seconds,
+                    stored,
+                )?;
+                let name = match stored {
+                    0 => "filled over the wire",
+                    _ => "filled before",
+                };
+                print_pages(which.name(), name, &result);
+                figures.pages.insert(name.into(), result);
             }
         }
         What::Open => {
@@ -293,6 +329,21 @@ pub fn print_chat(server: &str, name: &str, r: &ChatResult) {
     );
 }
 
+/// One line.
+pub fn print_pages(server: &str, name: &str, r: &PagesResult) {
+    println!(
+        "{server:<9} last page of 100, {name} ({} messages, {:.0}/s): {:.0}/s, {:.2} ms CPU each, ms p50 {:.2} p99 {:.2} max {:.1}; generator {:.1} s of CPU",
+        r.stored,
+        r.filled_per_s,
+        r.per_s,
+        r.cpu_ms_each,
+        r.latency.p50_ms,
+        r.latency.p99_ms,
+        r.latency.max_ms,
+        r.cost.generator_s
+    );
+}
+
 /// A row of the table: what, ours, theirs, and what we owe.
 struct Row {
     what: String,
@@ -365,6 +416,18 @@ pub fn print_table(report: &Report) {
         row(&format!("CPU s per million, {name}"), Bar::None, &|_, f| {
             f.chat.get(&name).map(|c| c.cpu_s_per_million)
         });
+    }
+    for name in ["filled over the wire", "filled before"] {
+        row(
+            &format!("ms for the last page of 100 (p50), {name}"),
+            Bar::None,
+            &|_, f| f.pages.get(name).map(|p| p.latency.p50_ms),
+        );
+        row(
+            &format!("CPU ms for the last page of 100, {name}"),
+            Bar::None,
+            &|_, f| f.pages.get(name).map(|p| p.cpu_ms_each),
+        );
     }
     row("SCRAM log-ins/s", Bar::AtLeastTimes(3.0), &|_, f| {
         f.login.as_ref().map(|l| l.per_s)

@@ -124,6 +124,7 @@ fn against(which: Which, slapd: &Slapd, options: &Options) -> anyhow::Result<()>
         accounts: options.accounts,
         contacts: 0,
         archive: false,
+        archive_in_sql: false,
         stored: 0,
         ldap: Some(Ldap {
             address: slapd.address(),

@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod idle;
 pub mod login;
+pub mod pages;
 
 use crate::proc::{self, Usage};
 use serde::Serialize;

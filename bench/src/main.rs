@@ -140,7 +140,7 @@ enum Command {
         #[arg(
             long,
             value_delimiter = ',',
-            default_value = "chat,archive,open,login,idle"
+            default_value = "chat,archive,open,login,idle,pages"
         )]
         loads: Vec<What>,
         /// Pairs that chat.
@@ -155,6 +155,9 @@ enum Command {
         /// Messages in Isthmus's archive before the archived run.
         #[arg(long, default_value_t = 1_000_000)]
         stored: u64,
+        /// Messages sent to fill the archive of which pages are read.
+        #[arg(long, default_value_t = 20_000)]
+        messages: usize,
         /// To whom messages are addressed.
         #[arg(long, value_enum, default_value_t = Address::Bare)]
         address: Address,
@@ -263,6 +266,7 @@ impl ServerArgs {
                 accounts,
                 contacts,
                 archive: self.archive,
+                archive_in_sql: false,
                 stored: self.stored,
                 ldap: None,
                 core,
@@ -421,6 +425,7 @@ fn main() -> anyhow::Result<()> {
             sessions,
             seconds,
             stored,
+            messages,
             address,
             bin: given,
             dir,
@@ -433,6 +438,7 @@ fn main() -> anyhow::Result<()> {
                 sessions,
                 seconds,
                 stored,
+                messages,
                 address,
                 core,
                 bin: bin(&given)?,

@@ -38,6 +38,8 @@ pub struct Setup {
     pub contacts: usize,
     /// Messages are kept.
     pub archive: bool,
+    /// They are kept in SQLite, as ours are (ejabberd only, whose Mnesia takes the longer for a message the more there are).
+    pub archive_in_sql: bool,
     /// Messages stored before the start (Isthmus only).
     pub stored: u64,
     /// Accounts are in this directory, not in the server.

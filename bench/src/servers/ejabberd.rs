@@ -16,11 +16,16 @@ pub fn start(setup: &Setup) -> anyhow::Result<Server> {
     let path = dir.path().display();
     let (plain, direct) = (free_port()?, free_port()?);
     let certificate = certificate(dir.path())?;
-    let mam = if setup.archive {
-        "  mod_mam:\n    default: always\n    assume_mam_usage: true\n    request_activates_archiving: false\n"
-    } else {
-        ""
-    };
+    let sql = setup.archive && setup.archive_in_sql;
+    let mut mam = String::new();
+    if setup.archive {
+        mam.push_str("  mod_mam:\n    default: always\n    assume_mam_usage: true\n    request_activates_archiving: false\n");
+    }
+    let mut database = String::new();
+    if sql {
+        mam.push_str("    db_type: sql\n");
+        database = format!("sql_type: sqlite\nsql_database: \"{path}/archive.db\"\n");
+    }
     let auth = match &setup.ldap {
         None => "auth_method: [internal]\nauth_password_format: scram".to_owned(),
         Some(ldap) => format!(
@@ -41,7 +46,7 @@ certfiles:
 acme:
   auto: false
 {auth}
-disable_sasl_mechanisms: ["digest-md5", "X-OAUTH2"]
+{database}disable_sasl_mechanisms: ["digest-md5", "X-OAUTH2"]
 listen:
   -
     port: {}

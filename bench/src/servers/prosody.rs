@@ -41,6 +41,7 @@ authentication = "internal_hashed"
 storage = "internal"
 archive_expires_after = "never"
 default_archive_policy = true
+max_archive_query_results = 100
 modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "vcard", "smacks", "offline"{mam} }}
 modules_disabled = {{ "s2s" }}
 VirtualHost "{DOMAIN}"
