@@ -288,6 +288,12 @@ pub struct SessionConfig {
     pub resume: Duration,
     /// Where clients should connect to resume a session.
     pub resume_location: Option<String>,
+    /// How long a message may be unacknowledged before push services are told.
+    pub push_after: Duration,
+    /// They are told who has sent it.
+    pub push_sender: bool,
+    /// And its text.
+    pub push_body: bool,
 }
 
 /// `[log]`.
@@ -363,6 +369,8 @@ limits! {
     private_element_bytes_max: 131_072, 1_024..=1_048_576;
     /// Bytes of all elements that one account has there; more are refused with `policy-violation`.
     private_bytes_max: 524_288, 1_024..=16_777_216;
+    /// Push services of one account.
+    push_services_max: 20, 1..=1_000;
     /// Messages without content that wait for an inactive client; 0: nothing waits.
     inactive_held_max: 100, 0..=1_000;
     /// Addresses that one account may block.

@@ -17,6 +17,7 @@ mod last;
 mod ping;
 pub mod private;
 pub mod pubsub;
+pub mod push;
 pub mod register;
 pub mod roster;
 pub mod search;
@@ -57,6 +58,8 @@ pub const EXTENSIONS: &[&Extension] = &[
     &private::PRIVATE,
     &pubsub::PUBSUB,
     &pubsub::OWNER,
+    &push::ENABLE,
+    &push::DISABLE,
     &register::REGISTER,
     &roster::ROSTER,
     &search::SEARCH,
@@ -212,6 +215,8 @@ pub enum IqOutcome {
     Blocklist,
     /// A change of whom it has blocked; then [`Request::result`], after the write.
     Blocking(blocking::Change),
+    /// A change of what the sender's client is told while it is away; then [`Request::result`], after the write.
+    Push(push::Change),
     /// Copies of messages for the sender's session, or none; then [`Request::result`], when the session's record says so.
     Carbons(bool),
 }

@@ -22,6 +22,7 @@ pub mod policy;
 pub mod presence;
 pub mod privileges;
 pub mod pubsub;
+pub mod push;
 pub mod registrations;
 pub mod roster;
 pub mod routing;

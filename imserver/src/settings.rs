@@ -100,6 +100,14 @@ pub struct Settings {
     pub private_element_bytes_max: usize,
     /// What one account may have there, bytes.
     pub private_bytes_max: u64,
+    /// How long a message may be unacknowledged before clients that are away are told of it, if others are there.
+    pub push_after: Duration,
+    /// Push services are told who has sent a message.
+    pub push_sender: bool,
+    /// And its text.
+    pub push_body: bool,
+    /// Push services that one account may have.
+    pub push_services_max: usize,
     /// Messages that wait for an inactive client (XEP-0352); 0: neither they nor presence do.
     pub inactive_held_max: usize,
     /// Addresses that one account may block.
@@ -314,6 +322,10 @@ impl Default for Settings {
             vcard_bytes_max: 256 * 1024,
             private_element_bytes_max: 128 * 1024,
             private_bytes_max: 512 * 1024,
+            push_after: Duration::from_secs(5),
+            push_sender: false,
+            push_body: false,
+            push_services_max: 20,
             inactive_held_max: 100,
             blocklist_items_max: 1_000,
             reports_to: Default::default(),

@@ -26,6 +26,7 @@ mod presence;
 mod probes;
 mod profiles;
 mod pubsub;
+mod push;
 mod recovery;
 mod register;
 mod resumption;
@@ -242,6 +243,8 @@ pub struct Shard {
     requests_behind: VecDeque<(u64, u32, u32)>,
     /// What accounts have sent and the disk has refused to take: written again by the tick.
     unsaved: Vec<copies::Sent>,
+    /// Accounts with messages to be told to push services, by when (mono ms).
+    push_due: std::collections::BTreeSet<(u64, BareJid)>,
     /// Reports of spam and abuse of the last hour that were passed on: when (mono ms), and whose.
     reports: Vec<(u64, BareJid)>,
     next_iq: u64,
@@ -322,6 +325,7 @@ impl Shard {
             nodes: HashMap::default(),
             requests_behind: VecDeque::new(),
             unsaved: Vec::new(),
+            push_due: Default::default(),
             reports: Vec::new(),
             next_iq: 0,
             ended: VecDeque::new(),

@@ -27,6 +27,6 @@ pub use traits::{Engine, Reader, SessionStore, Writer};
 pub use types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Origin, Overlay,
     PendingPage, PrivateElement, PubsubChange, PubsubItem, PubsubNode, PubsubPage, PubsubQuery,
-    PubsubRange, PutMode, RosterItem, StoreId, StoredRow, Subscription, SubscriptionRequest, Text,
-    UserData, Write, WriteError, Written,
+    PubsubRange, PushService, PutMode, RosterItem, StoreId, StoredRow, Subscription,
+    SubscriptionRequest, Text, UserData, Write, WriteError, Written,
 };

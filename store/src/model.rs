@@ -22,8 +22,8 @@ use crate::tokens::LoginToken;
 use crate::traits::{Engine, Reader, SessionStore, Writer};
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Overlay,
-    PendingPage, PrivateElement, PubsubNode, PubsubPage, PubsubQuery, PutMode, RosterItem, StoreId,
-    StoredRow, SubscriptionRequest, UserData, Write, WriteError, Written,
+    PendingPage, PrivateElement, PubsubNode, PubsubPage, PubsubQuery, PushService, PutMode,
+    RosterItem, StoreId, StoredRow, SubscriptionRequest, UserData, Write, WriteError, Written,
 };
 
 /// A store in memory. Clones of the handle share the store; [`snapshot`](Model::snapshot) does not.
@@ -63,6 +63,8 @@ struct State {
     rosters: BTreeMap<BareJid, Roster>,
     requests: BTreeMap<BareJid, BTreeMap<BareJid, Bytes>>,
     blocked: BTreeMap<BareJid, BTreeSet<Jid>>,
+    /// By owner, by service and node.
+    push: BTreeMap<BareJid, BTreeMap<(String, String), PushService>>,
     vcards: BTreeMap<BareJid, Bytes>,
     /// By owner, by namespace and name.
     private: BTreeMap<BareJid, BTreeMap<(String, String), PrivateElement>>,
@@ -308,6 +310,17 @@ impl State {
                 blocked.retain(|jid| !unblock.contains(jid));
                 blocked.extend(block.iter().cloned());
             }
+            Write::Push { owner, put, remove } => {
+                let push = self.push.entry(owner.clone()).or_default();
+                let key =
+                    |service: &Jid, node: &String| (service.as_str().to_owned(), node.clone());
+                for (service, node) in remove {
+                    push.remove(&key(service, node));
+                }
+                if let Some(put) = put {
+                    push.insert(key(&put.service, &put.node), put.clone());
+                }
+            }
             Write::VCard { owner, xml } => {
                 match xml {
                     Some(xml) => self.vcards.insert(owner.clone(), xml.clone()),
@@ -474,6 +487,7 @@ impl State {
                     self.rosters.remove(jid).is_some(),
                     self.requests.remove(jid).is_some_and(|r| !r.is_empty()),
                     self.blocked.remove(jid).is_some_and(|b| !b.is_empty()),
+                    self.push.remove(jid).is_some_and(|p| !p.is_empty()),
                     self.vcards.remove(jid).is_some(),
                     self.activity.remove(jid).is_some(),
                     self.private.remove(jid).is_some_and(|p| !p.is_empty()),
@@ -586,6 +600,13 @@ impl Reader for ModelReader {
                 .get(owner)
                 .into_iter()
                 .flatten()
+                .cloned()
+                .collect(),
+            push: state
+                .push
+                .get(owner)
+                .into_iter()
+                .flat_map(|p| p.values())
                 .cloned()
                 .collect(),
             pending: pending().count() as u64,

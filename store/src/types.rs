@@ -153,6 +153,15 @@ pub enum Write {
         /// Not any more.
         unblock: Vec<Jid>,
     },
+    /// Where the owner's clients want to be told of messages while they are away (XEP-0357). -> `Done`
+    Push {
+        /// Whose.
+        owner: BareJid,
+        /// Add, or replace the one with the same service and node.
+        put: Option<PushService>,
+        /// Remove those of these services and nodes.
+        remove: Vec<(Jid, String)>,
+    },
     /// Set or remove the vCard (XEP-0054). -> `Done`
     VCard {
         /// Whose.
@@ -233,8 +242,8 @@ pub enum Write {
         /// When they were made.
         made_ms: u64,
     },
-    /// Remove an account with its roster, requests, blocking list, vCard, private XML, tokens, wishes about its archive, nodes, activity and
-    /// what is kept beside a directory elsewhere;
+    /// Remove an account with its roster, requests, blocking list, push services, vCard, private XML, tokens, wishes about its archive,
+    /// nodes, activity and what is kept beside a directory elsewhere;
     /// also of somebody who has only some of these. Message rows are dropped by the caller, in slices, with [`Write::Drop`].
     /// -> `Done`, or `Failed(NotFound)` if there was nothing.
     AccountDelete {
@@ -450,6 +459,19 @@ pub struct PubsubPage {
     pub count: u64,
 }
 
+/// A service that tells a client of messages while it is away (XEP-0357).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PushService {
+    /// Where notifications are published.
+    pub service: Jid,
+    /// The node there; empty if the client has named none.
+    pub node: String,
+    /// Resource of the client that has asked for it.
+    pub resource: String,
+    /// The form to be sent with each (`publish-options`), self-contained.
+    pub options: Option<Bytes>,
+}
+
 /// A roster subscription state (RFC 6121 §2.1.2.5).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Subscription {
@@ -507,6 +529,8 @@ pub struct UserData {
     pub requests: Vec<SubscriptionRequest>,
     /// Addresses the owner has blocked, in order.
     pub blocked: Vec<Jid>,
+    /// Where clients want to be told of messages, ordered by service and node.
+    pub push: Vec<PushService>,
     /// Messages pending.
     pub pending: u64,
     /// Bytes of them: of their stanzas, and maybe of what an engine stores beside each.

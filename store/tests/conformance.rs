@@ -45,6 +45,7 @@ conformance! {
     archived_rows_are_found_by_their_words
     wishes_about_the_archive_come_with_the_user
     a_blocking_list_is_kept_and_goes_with_its_account
+    push_services_are_kept_and_go_with_their_account
     tokens_are_given_used_and_revoked
     nodes_keep_the_newest_items_and_are_bounded
     items_are_read_in_pages
@@ -1331,6 +1332,43 @@ fn items_are_read_in_pages(store: &mut dyn Fixture) {
         assert_eq!(page(reader, after(id), 2, 100), None);
         assert_eq!(page(reader, before(id), 2, 100), None);
     }
+}
+
+fn push_services_are_kept_and_go_with_their_account(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    let owner = jid("a@x.example");
+    let service = |node: &str, options: Option<&'static str>| store::PushService {
+        service: Jid::parse("push.example").unwrap(),
+        node: node.to_owned(),
+        resource: "phone".to_owned(),
+        options: options.map(Bytes::from),
+    };
+    let write = |put: Option<store::PushService>, remove: &[&str]| Write::Push {
+        owner: jid("a@x.example"),
+        put,
+        remove: remove
+            .iter()
+            .map(|node| (Jid::parse("push.example").unwrap(), (*node).to_owned()))
+            .collect(),
+    };
+    let mut push = || reader.user_data(&owner).unwrap().push;
+    assert!(push().is_empty());
+    let writes = [
+        write(Some(service("n", None)), &[]),
+        write(Some(service("", Some("<x/>"))), &[]),
+        write(Some(service("n", Some("<y/>"))), &["never"]),
+    ];
+    writer.commit(&writes).unwrap();
+    assert_eq!(
+        push(),
+        [service("", Some("<x/>")), service("n", Some("<y/>"))]
+    );
+    writer.commit(&[write(None, &[""])]).unwrap();
+    assert_eq!(push(), [service("n", Some("<y/>"))]);
+    let delete = [Write::AccountDelete { jid: owner.clone() }];
+    assert_eq!(writer.commit(&delete).unwrap(), [Written::Done]);
+    assert!(push().is_empty());
 }
 
 fn accounts_are_created_changed_and_deleted(store: &mut dyn Fixture) {

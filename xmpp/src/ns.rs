@@ -72,6 +72,8 @@ pub const BLOCKING_ERRORS: &str = "urn:xmpp:blocking:errors";
 pub const REPORTING: &str = "urn:xmpp:reporting:1";
 /// Client state indication, XEP-0352.
 pub const CSI: &str = "urn:xmpp:csi:0";
+/// Push notifications, XEP-0357.
+pub const PUSH: &str = "urn:xmpp:push:0";
 /// Last activity, XEP-0012.
 pub const LAST: &str = "jabber:iq:last";
 /// Software version, XEP-0092.

@@ -787,6 +787,9 @@ fn session(reader: &mut Reader, file: &File) -> SessionConfig {
         mux_lost: seconds(number(reader, &s.mux_lost_s, 30, 1..=3_600)),
         resume: seconds(number(reader, &s.resume_s, 600, 1..=86_400)),
         resume_location,
+        push_after: seconds(number(reader, &s.push_after_s, 5, 1..=600)),
+        push_sender: s.push_sender.as_ref().is_some_and(|p| p.value),
+        push_body: s.push_body.as_ref().is_some_and(|p| p.value),
     }
 }
 

@@ -123,6 +123,9 @@ impl Config {
             ("session.mux_lost_s", seconds(session.mux_lost)),
             ("session.resume_s", seconds(session.resume)),
             ("session.resume_location", none()),
+            ("session.push_after_s", seconds(session.push_after)),
+            ("session.push_sender", session.push_sender.to_string()),
+            ("session.push_body", session.push_body.to_string()),
             ("archive.enabled", self.archive.to_string()),
             (
                 "archive.default",

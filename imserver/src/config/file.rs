@@ -407,6 +407,8 @@ section! {
         private_element_bytes_max: u64, Reload;
         /// Bytes of all of one account.
         private_bytes_max: u64, Reload;
+        /// Push services of one account.
+        push_services_max: u64, Reload;
         /// Messages without content that wait for an inactive client.
         inactive_held_max: u64, Reload;
         /// Addresses that one account may block.
@@ -451,6 +453,12 @@ section! {
         resume_s: u64, Reload;
         /// Where clients should connect to resume a session.
         resume_location: String, Reload;
+        /// Seconds after which push services are told of a message that nobody has acknowledged.
+        push_after_s: u64, Reload;
+        /// Whether they are told who has sent it.
+        push_sender: bool, Reload;
+        /// And its text.
+        push_body: bool, Reload;
     }
 }
 

@@ -264,6 +264,26 @@ fn who_may_ask_what_is_a_table() {
             ],
         ),
         (
+            "set",
+            "<enable xmlns='urn:xmpp:push:0' jid='push.example'/>",
+            [
+                "service-unavailable",
+                "?",
+                "forbidden",
+                "service-unavailable",
+            ],
+        ),
+        (
+            "set",
+            "<disable xmlns='urn:xmpp:push:0' jid='push.example'/>",
+            [
+                "service-unavailable",
+                "?",
+                "forbidden",
+                "service-unavailable",
+            ],
+        ),
+        (
             "get",
             "<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='x'/></pubsub>",
             ["service-unavailable", "?", "?", "?"],
@@ -536,6 +556,7 @@ fn the_server_announces_what_it_does() {
             "urn:xmpp:mam:2#extended",
             "urn:xmpp:pep-vcard-conversion:0",
             "urn:xmpp:ping",
+            "urn:xmpp:push:0",
             "urn:xmpp:sid:0",
             "vcard-temp",
         ]

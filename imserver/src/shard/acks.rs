@@ -16,10 +16,11 @@ impl Shard {
             return;
         };
         let up_to = self.clearable_up_to(&account);
+        let mut deferred = Vec::new();
+        self.push_acknowledged(&account, slot, delivered);
         let Some(user) = self.users.get_mut(&account) else {
             return;
         };
-        let mut deferred = Vec::new();
         for &unacked in delivered {
             let Some(assignment) = user.assigned.get_mut(&unacked.position) else {
                 continue;

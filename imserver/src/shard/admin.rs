@@ -68,6 +68,7 @@ impl Shard {
                     user.roster = None;
                     user.audience = None;
                     user.knows_blocked = false;
+                    user.push = None;
                     (user.greeted, user.motd) = (None, 0);
                     user.archive_prefs = Default::default();
                 }

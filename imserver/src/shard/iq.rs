@@ -135,9 +135,20 @@ impl Shard {
                 };
                 self.change_blocklist(slot, number, account, change, answers);
             }
+            IqOutcome::Push(change) if self.has_roster(&account) => {
+                let error = |condition, text| request.error(condition, text).unwrap_or_default();
+                let too_many = Some("There are as many services as may be");
+                let answers = (
+                    request.result(None),
+                    error(StanzaError::ResourceConstraint, None),
+                    error(StanzaError::PolicyViolation, too_many),
+                );
+                self.change_push(slot, number, account, change, answers);
+            }
             IqOutcome::RosterGet { .. }
             | IqOutcome::RosterSet(_)
             | IqOutcome::Blocklist
+            | IqOutcome::Push(_)
             | IqOutcome::Blocking(_) => self.pause_for_roster(slot, number, element),
             IqOutcome::ArchivePrefs => match self.archive_prefs(&account) {
                 Some(prefs) => {
@@ -282,6 +293,7 @@ impl Shard {
             | IqOutcome::RosterGet { .. }
             | IqOutcome::RosterSet(_)
             | IqOutcome::Blocklist
+            | IqOutcome::Push(_)
             | IqOutcome::Blocking(_)
             | IqOutcome::Carbons(_) => {
                 self.bounce(stanza, StanzaError::Forbidden, None);

@@ -229,6 +229,7 @@ impl Shard {
         }
         match result {
             Some(&Written::Stored { position }) => {
+                self.push_message(&account, &stanza, position);
                 self.deliver_stored(&stanza, position, archive);
                 self.done(stanza.token);
             }
@@ -416,6 +417,10 @@ impl Shard {
                 self.done(stanza.token);
             }
             Decision::Account => self.account_iq(stanza),
+            Decision::Answer => {
+                self.push_answered(&account, &stanza);
+                self.done(stanza.token);
+            }
             Decision::Error(condition) => self.bounce(stanza, condition, None),
             Decision::Probe => {
                 self.client_probe(&stanza.from, &account);

@@ -211,6 +211,7 @@ impl Shard {
             && !user.knows_blocked
         {
             user.blocked = Blocklist::new(data.blocked.clone());
+            user.push = crate::push::Push::new(data.push.clone());
         }
         // What is known here may be newer than what was read.
         user.knows_blocked = true;

@@ -36,6 +36,7 @@ impl Shard {
         self.failures.tick(now.mono_ms);
         self.expire_behind_flood();
         self.save_again();
+        self.tick_push();
         self.forget_ended();
         if self.orphans_until_ms != 0 && now.mono_ms >= self.orphans_until_ms {
             self.orphans_until_ms = 0;

@@ -156,8 +156,10 @@ pub struct User {
     pub audience: Option<Box<[BareJid]>>,
     /// Whom the account has blocked.
     pub blocked: crate::blocking::Blocklist,
-    /// That has been read.
+    /// That has been read, and what push services there are.
     pub knows_blocked: bool,
+    /// Services that are told of messages while clients are away.
+    pub push: Option<Box<crate::push::Push>>,
     /// A load under way.
     pub loading: Option<Box<Loading>>,
     /// Pending messages that some session holds, or whose clearing is under way.
@@ -202,6 +204,7 @@ impl User {
             audience: None,
             blocked: Default::default(),
             knows_blocked: false,
+            push: None,
             loading: None,
             assigned: BTreeMap::new(),
             acks: Vec::new(),
@@ -255,5 +258,6 @@ impl User {
             && self.loading.is_none()
             && self.assigned.is_empty()
             && self.acks.is_empty()
+            && self.push.as_ref().is_none_or(|p| p.is_quiet())
     }
 }

@@ -15,8 +15,8 @@ use super::record::{Cursor, put_number};
 use crate::StoreError;
 use crate::tokens::TokenChange;
 use crate::types::{
-    Account, AccountCounts, AccountEntry, Activity, Overlay, PrivateElement, PutMode, RosterItem,
-    Subscription, SubscriptionRequest, UserData, Write, WriteError, Written,
+    Account, AccountCounts, AccountEntry, Activity, Overlay, PrivateElement, PushService, PutMode,
+    RosterItem, Subscription, SubscriptionRequest, UserData, Write, WriteError, Written,
 };
 
 /// The file and its schema.
@@ -59,7 +59,12 @@ pub(crate) const STATE: Database = Database {
         CREATE TABLE archive_prefs (owner TEXT PRIMARY KEY, prefs BLOB NOT NULL) WITHOUT ROWID;
     ", "
         CREATE TABLE blocked (owner TEXT NOT NULL, jid TEXT NOT NULL, PRIMARY KEY (owner, jid)) WITHOUT ROWID;
-    ", super::tokens::TABLE, pubsub::TABLES],
+    ", super::tokens::TABLE, pubsub::TABLES, "
+        CREATE TABLE push (
+            owner TEXT NOT NULL, service TEXT NOT NULL, node TEXT NOT NULL, resource TEXT NOT NULL, options BLOB,
+            PRIMARY KEY (owner, service, node)
+        ) WITHOUT ROWID;
+    "],
 };
 
 /// Key in meta: how many accounts there are, so that asking is cheap.
@@ -275,6 +280,24 @@ impl StateWriter {
                     self.run(sql, (owner.as_str(), jid.as_str()))?;
                 }
             }
+            Write::Push { owner, put, remove } => {
+                for (service, node) in remove {
+                    let sql = "DELETE FROM push WHERE owner = ? AND service = ? AND node = ?";
+                    self.run(sql, (owner.as_str(), service.as_str(), node))?;
+                }
+                if let Some(push) = put {
+                    let sql = "INSERT OR REPLACE INTO push VALUES (?, ?, ?, ?, ?)";
+                    let options = push.options.as_deref();
+                    let params = (
+                        owner.as_str(),
+                        push.service.as_str(),
+                        &push.node,
+                        &push.resource,
+                        options,
+                    );
+                    self.run(sql, params)?;
+                }
+            }
             Write::VCard { owner, xml } => {
                 match xml {
                     Some(xml) => self.run(
@@ -450,6 +473,7 @@ impl StateWriter {
             "roster_version",
             "request",
             "blocked",
+            "push",
             "vcard",
             "private",
             "archive_prefs",
@@ -594,6 +618,7 @@ impl StateReader {
                 },
                 requests: self.requests(owner)?,
                 blocked: self.blocked(owner)?,
+                push: self.push(owner)?,
                 pending: 0,
                 pending_bytes: 0,
                 activity: self.activity(owner)?,
@@ -674,6 +699,23 @@ impl StateReader {
             .collect::<Result<Vec<Jid>, _>>()?;
         jids.sort();
         Ok(jids)
+    }
+
+    fn push(&self, owner: &BareJid) -> Result<Vec<PushService>, StoreError> {
+        let sql = "SELECT service, node, resource, options FROM push WHERE owner = ? ORDER BY service, node";
+        let rows = self.all(sql, [owner.as_str()], |row| {
+            let options = row.get::<_, Option<Vec<u8>>>(3)?;
+            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, options))
+        })?;
+        let push = rows.into_iter().map(|(service, node, resource, options)| {
+            Ok(PushService {
+                service: Jid::parse(&service).map_err(|_| corrupt(&self.db, "JID in a"))?,
+                node,
+                resource,
+                options: options.map(Bytes::from),
+            })
+        });
+        push.collect()
     }
 
     pub fn account(&self, jid: &BareJid) -> Result<Option<Account>, StoreError> {

@@ -244,6 +244,7 @@ impl SqliteWriter {
             Write::Roster { .. }
             | Write::SubscriptionRequest { .. }
             | Write::Blocklist { .. }
+            | Write::Push { .. }
             | Write::VCard { .. }
             | Write::ArchivePrefs { .. }
             | Write::Private { .. }

@@ -344,55 +344,6 @@ impl World {
         self.login_later(client);
     }
 
-    fn leave(&mut self, client: usize) {
-        self.trace.line(
-            self.now_us,
-            client as u64,
-            format_args!("client {client} logs out"),
-        );
-        self.acknowledge(client);
-        // Mostly as it should be; else the server ends the stream, and what came before counts as much.
-        let end = match self.rng.permille(850) {
-            true => "</stream:stream>",
-            false => "</no-such-element>",
-        };
-        self.send(client, end);
-        let c = &mut self.clients[client];
-        c.state = State::Leaving;
-        c.life += 1;
-        c.presence = None;
-        let session = c.session;
-        let now = self.now_us;
-        self.oracle.sessions[session].left_us = Some(now);
-    }
-
-    /// The program ends without a word; its kernel closes the connection.
-    fn drop_line(&mut self, client: usize) {
-        self.trace.line(
-            self.now_us,
-            client as u64,
-            format_args!("client {client} drops the line"),
-        );
-        let tcp = self.clients[client].tcp;
-        self.client_closes(tcp, CloseReason::Normal);
-        self.go_offline(client, Ended::Dropped);
-        self.login_later(client);
-    }
-
-    /// Out of reach: no FIN, no acknowledgement, nothing.
-    fn vanish(&mut self, client: usize) {
-        self.trace.line(
-            self.now_us,
-            client as u64,
-            format_args!("client {client} vanishes"),
-        );
-        let tcp = self.clients[client].tcp;
-        self.tcps[tcp].vanished = true;
-        self.oracle.vanished = true;
-        self.go_offline(client, Ended::Vanished);
-        self.login_later(client);
-    }
-
     // ---- the stream -----------------------------------------------------------------------------------------
 
     fn send(&mut self, client: usize, text: &str) {

@@ -439,3 +439,81 @@ fn what_is_for_a_component_that_is_away_waits_or_comes_back() {
     raw.send(&ask("r2")).unwrap();
     assert!(raw.until("</iq>").unwrap().contains("<forbidden"));
 }
+
+/// A push service (XEP-0357) is a component: it is told of messages while the client is away, gone or inactive, also after a kill of
+/// the server, until it refuses too often.
+#[test]
+fn a_component_is_told_of_messages_for_clients_that_are_away() {
+    let [romeo, juliet, nurse] = ["romeo", "juliet", "nurse"].map(Account::new);
+    let mut site = site("", &[romeo.clone(), juliet.clone(), nurse.clone()]);
+    site.set("imserver.toml", "[session]", "push_after_s", "1")
+        .unwrap();
+    site.set("imserver.toml", "[session]", "push_body", "true")
+        .unwrap();
+    site.reload().unwrap();
+    let mut app = Raw::connect(site.address(5347), SECRET).unwrap();
+    let mut j = site.login(Transport::Plain, &juliet).unwrap();
+    let mut r = site.login(Transport::Plain, &romeo).unwrap();
+    let enable = format!("<enable xmlns='urn:xmpp:push:0' jid='{DOMAIN}' node='n'/>");
+    let answer = r.request("set", "p", None, &enable).unwrap();
+    assert_eq!(condition(&answer), None);
+    r.available().unwrap();
+    // Told, and answered as it says; the id of the notification.
+    let told = |app: &mut Raw, body: &str, answer: &str| {
+        let notification = app.until("</iq>").unwrap();
+        assert!(
+            notification.contains(&format!("<value>{body}</value>")),
+            "{notification}"
+        );
+        assert!(
+            notification.contains(" from='romeo@localhost'"),
+            "{notification}"
+        );
+        assert!(!notification.contains("juliet"), "{notification}");
+        let id = notification.split("id='").nth(1).unwrap();
+        let id = id.split('\'').next().unwrap().to_owned();
+        let answer = answer.replace("ID", &id);
+        app.send(&format!(
+            "<iq from='{DOMAIN}' to='romeo@localhost' id='{id}' {answer}"
+        ))
+        .unwrap();
+    };
+    let (result, refusal) = (
+        "type='result'/>",
+        "type='error'><error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>",
+    );
+    // Active, and it acknowledges.
+    j.chat("romeo@localhost", "seen").unwrap();
+    assert_eq!(r.next_body().unwrap(), "seen");
+    // Inactive, and its TCP acknowledges: nothing is told.
+    r.send("<inactive xmlns='urn:xmpp:csi:0'/>").unwrap();
+    r.ping().unwrap();
+    j.chat("romeo@localhost", "taken in the background")
+        .unwrap();
+    assert_eq!(r.next_body().unwrap(), "taken in the background");
+    r.close().unwrap();
+    j.chat("romeo@localhost", "gone").unwrap();
+    told(&mut app, "gone", result);
+    site.kill_server();
+    site.start_server().unwrap();
+    j.chat("romeo@localhost", "after the kill").unwrap();
+    told(&mut app, "after the kill", refusal);
+    j.chat("romeo@localhost", "again").unwrap();
+    told(&mut app, "again", refusal);
+    j.chat("romeo@localhost", "and again").unwrap();
+    told(&mut app, "and again", refusal);
+    // It is given up: what it hears next is of somebody else.
+    app.send(&format!(
+        "<message from='{DOMAIN}' to='juliet@localhost'><body>refused</body></message>"
+    ))
+    .unwrap();
+    j.available().unwrap();
+    assert_eq!(j.next_body().unwrap(), "refused");
+    j.chat("romeo@localhost", "not told").unwrap();
+    let mut n = site.login(Transport::Plain, &nurse).unwrap();
+    n.request("set", "p", None, &enable).unwrap();
+    n.close().unwrap();
+    j.chat("nurse@localhost", "the end").unwrap();
+    let rest = app.until("</iq>").unwrap();
+    assert!(rest.contains("<value>the end</value>"), "{rest}");
+}
