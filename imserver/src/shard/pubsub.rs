@@ -628,7 +628,8 @@ impl Shard {
                         if !floods
                             && session.has_room(len, &settings)
                             && !session.holds_back()
-                            && !session.is_away() =>
+                            && !session.is_away()
+                            && !session.is_inactive() =>
                     {
                         session.count_out(len, OutKind::STANZA, now);
                         session.keep(|| {
