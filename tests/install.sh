@@ -28,7 +28,7 @@ fi
 
 if ! cmp -s clients/requirements.txt .venv/installed.txt; then
     python3 -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check -r clients/requirements.txt
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r clients/requirements.txt
     cp clients/requirements.txt .venv/installed.txt
 fi
 

@@ -266,6 +266,7 @@ impl Shard {
                     self.parse(slot);
                 }
             }
+            Queued::Sent(stanza, copies) => self.send_late(stanza, copies),
             Queued::Rebroadcast(slot, generation, jid) => {
                 if self.live(slot, generation) && self.session(slot).bound().is_some() {
                     self.say_again(slot);

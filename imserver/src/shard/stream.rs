@@ -4,6 +4,7 @@
 //! Never: lets a client speak for anybody else; looks into a payload that is not for us.
 
 use super::blocking::Sending;
+use super::user::Queued;
 use super::{After, Shard};
 use crate::carbons::{self, Copy};
 use crate::event::*;
@@ -310,6 +311,64 @@ impl Shard {
         to: Option<Jid>,
         retention: Retention,
     ) {
+        let routed = self.stamped(slot, number, element, kind, to, retention);
+        self.keep_sent(slot, &routed, copied(kind, element, Copy::Sent));
+        self.route(Box::new(routed));
+    }
+
+    /// The session ends, and a message of its waits for the account to be loaded: it has been sent all the same.
+    pub(super) fn send_paused(&mut self, slot: u32) {
+        let generation = self.generation(slot);
+        let Some(account) = self.account_of(slot).filter(|_| self.session(slot).paused) else {
+            return;
+        };
+        let loading = self
+            .users
+            .get_mut(&account)
+            .and_then(|u| u.loading.as_mut());
+        let Some(loading) = loading else { return };
+        let at = loading.queue.iter().position(|queued| {
+            matches!(queued, Queued::Element { slot: s, generation: g, element, .. }
+                if (*s, *g) == (slot, generation) && element.name() == "message")
+        });
+        let Some(Queued::Element {
+            number, element, ..
+        }) = at.and_then(|at| loading.queue.remove(at))
+        else {
+            return;
+        };
+        let Some(Ok(kind @ StanzaKind::Message(t))) = StanzaKind::of(&element) else {
+            return;
+        };
+        let to = element.attr("to").and_then(|to| Jid::parse(&to).ok());
+        let retention = routing::retention(t, &element);
+        let routed = self.stamped(slot, number, &element, kind, to, retention);
+        let copies = copied(kind, &element, Copy::Sent);
+        self.session(slot).paused = false;
+        self.queue_for(&account, Queued::Sent(Box::new(routed), copies));
+    }
+
+    /// The account is loaded, or cannot be: what an ended session had sent goes on its way.
+    pub(super) fn send_late(&mut self, stanza: Box<Routed>, copies: bool) {
+        if self.blocks(&stanza.from.bare(), &stanza.to) {
+            return self.done(stanza.token);
+        }
+        if let Some(token) = stanza.token.filter(|t| self.live(t.slot, t.generation)) {
+            self.keep_sent(token.slot, &stanza, copies);
+        }
+        self.route(stanza);
+    }
+
+    /// A stanza with its sender, as it goes on its way.
+    fn stamped(
+        &mut self,
+        slot: u32,
+        number: u64,
+        element: &Element,
+        kind: StanzaKind,
+        to: Option<Jid>,
+        retention: Retention,
+    ) -> Routed {
         let generation = self.generation(slot);
         let shard = self.id;
         let settings = self.settings.clone();
@@ -344,7 +403,7 @@ impl Shard {
             stanza: stanza_number,
             hash: hash(&bytes),
         });
-        let routed = Routed {
+        Routed {
             kind,
             from: Jid::Full(bound.jid.clone()),
             to,
@@ -358,9 +417,7 @@ impl Shard {
                 generation,
                 element: number,
             }),
-        };
-        self.keep_sent(slot, &routed, copied(kind, element, Copy::Sent));
-        self.route(Box::new(routed));
+        }
     }
 
     // ---- XEP-0198 ---------------------------------------------------------------------------------------

@@ -215,6 +215,7 @@ impl Shard {
         for queued in loading.queue {
             match queued {
                 Queued::Stanza(stanza) => self.fail_queued_stanza(stanza),
+                Queued::Sent(stanza, copies) => self.send_late(stanza, copies),
                 Queued::Element {
                     slot,
                     generation,

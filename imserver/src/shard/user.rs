@@ -78,6 +78,8 @@ pub enum Queued {
         /// The element.
         element: Box<xmpp::element::Element>,
     },
+    /// A message that one of its sessions had sent, which has ended meanwhile; and whether its other sessions want copies.
+    Sent(Box<Routed>, bool),
     /// Presence that a restart must say again: the session in this slot (its current presence).
     Rebroadcast(u32, u32, xmpp::jid::FullJid),
     /// Presence that a restart must say again: this full JID is gone.
@@ -103,7 +105,7 @@ impl Queued {
     /// Bytes of the stanza.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Stanza(r) => r.bytes.len(),
+            Self::Stanza(r) | Self::Sent(r, _) => r.bytes.len(),
             Self::Subscription(s) => s.bytes.len(),
             _ => 0,
         }
@@ -112,7 +114,7 @@ impl Queued {
     /// Who waits for it to be settled.
     pub fn token(&self) -> Option<Token> {
         match self {
-            Self::Stanza(r) => r.token,
+            Self::Stanza(r) | Self::Sent(r, _) => r.token,
             Self::Subscription(s) => s.token,
             _ => None,
         }

@@ -157,9 +157,10 @@ impl World {
         for tcp in 0..self.tcps.len() {
             if self.tcps[tcp].mux == mux && self.tcps[tcp].boot == boot {
                 self.oracle.sessions[tcp].mux_died_us = Some(self.now_us);
-                let client = &self.clients[self.tcps[tcp].client];
-                if client.tcp == tcp {
-                    let session = self.oracle.roots[tcp];
+                // The last connection that the session went on on, whatever its client has tried since.
+                let session = self.oracle.roots[tcp];
+                let last = self.oracle.roots.iter().rposition(|&r| r == session);
+                if last == Some(tcp) {
                     self.oracle.sessions[session].mux_died_us = Some(self.now_us);
                 }
             }

@@ -374,8 +374,8 @@ fn elements(stage: Stage) -> Vec<Row> {
             &b"<compress xmlns='http://jabber.org/protocol/compress'><method>zlib</method></compress>"[..],
         ),
         (
-            "SASL2",
-            b"<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'><initial-response>AGEAYg==</initial-response></authenticate>",
+            "SASL 2 out of place",
+            b"<response xmlns='urn:xmpp:sasl:2'>AGEAYg==</response>",
         ),
     ] {
         let conditions: &[&str] = &["not-authorized", "unsupported-stanza-type"];
