@@ -137,7 +137,9 @@ impl Shard {
                 }
                 if wants_flood {
                     self.continue_flood(slot);
-                } else if silent > settings.ping_after.as_millis() as u64 && !asked {
+                }
+                // Also one that waits for room: nobody may be there to make any.
+                if silent > settings.ping_after.as_millis() as u64 && !asked {
                     self.ask_if_alive(slot);
                 }
             }
