@@ -837,6 +837,23 @@ impl Shard {
 
     // ---- small helpers for the rooms below --------------------------------------------------------------
 
+    /// A stanza's answer waits for a write, and is another one if that is refused.
+    fn answer_after(&mut self, write: u64, slot: u32, number: u64, reply: Bytes, failure: Bytes) {
+        let generation = self.generation(slot);
+        self.after(
+            write,
+            After::Reply {
+                slot,
+                generation,
+                number,
+                first: write,
+                reply,
+                failure,
+                stanza: true,
+            },
+        );
+    }
+
     fn send_stanza(&mut self, slot: u32, bytes: Bytes) {
         self.send(slot, bytes, crate::session::OutKind::STANZA);
     }

@@ -44,7 +44,7 @@ xmpp.on("online", async (address) => {
   if (++times > 1) return;
   console.log("ONLINE", address.toString());
   // It says so before it has seen that stream management is on: what is sent now would not be counted.
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  while (!xmpp.streamManagement.enabled) await new Promise((resolve) => setTimeout(resolve, 10));
   await xmpp.send(xml("presence"));
   await xmpp.iqCaller.get(xml("query", "jabber:iq:roster"));
   // The line is cut: no end of the stream, no goodbye.

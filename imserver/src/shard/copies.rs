@@ -61,19 +61,7 @@ impl Shard {
             (true, before) => before,
         };
         let write = self.write_record(slot);
-        let generation = self.generation(slot);
-        self.after(
-            write,
-            After::Reply {
-                slot,
-                generation,
-                number,
-                first: write,
-                reply,
-                failure,
-                stanza: true,
-            },
-        );
+        self.answer_after(write, slot, number, reply, failure);
     }
 
     /// Whether a message with `with` belongs to the owner's archive. `None`: the owner must be loaded to know, with its roster.

@@ -19,6 +19,7 @@ use crate::pubsub::node::{Node, Nodes, Who};
 use crate::pubsub::{LastFor, Refusal, ask::Ask};
 use crate::session::OutKind;
 use crate::session::resumption::Kept;
+use crate::settings::Settings;
 use bytes::Bytes;
 use foldhash::HashMap;
 use proto::frame::{Fanout, FanoutTarget, Frame};
@@ -226,19 +227,7 @@ impl Shard {
             }
             Plan::Describe => {
                 let settings = self.settings.clone();
-                let bytes = iq::disco::describe(&Request {
-                    element: &waiting.element,
-                    from: &waiting.stanza.from,
-                    to: addressed(&waiting),
-                    target: waiting.target,
-                    context: context(
-                        &settings,
-                        self.now,
-                        self.uptime_s(),
-                        false,
-                        &waiting.stanza.to,
-                    ),
-                });
+                let bytes = iq::disco::describe(&self.request(&waiting, &settings));
                 self.reply(waiting.stanza, bytes);
             }
             Plan::Read(reading) => {
@@ -379,25 +368,25 @@ impl Shard {
         self.notify(owner, notice);
     }
 
+    /// The question that waits.
+    fn request<'a>(&self, waiting: &'a Waiting, settings: &'a Settings) -> Request<'a> {
+        let to = &waiting.stanza.to;
+        Request {
+            element: &waiting.element,
+            from: &waiting.stanza.from,
+            to: addressed(waiting),
+            target: waiting.target,
+            context: context(settings, self.now, self.uptime_s(), false, to),
+        }
+    }
+
     fn answer_nodes(
         &mut self,
         waiting: Waiting,
         answer: Result<Option<xmpp::node::Node>, Refusal>,
     ) {
         let settings = self.settings.clone();
-        let request = Request {
-            element: &waiting.element,
-            from: &waiting.stanza.from,
-            to: addressed(&waiting),
-            target: waiting.target,
-            context: context(
-                &settings,
-                self.now,
-                self.uptime_s(),
-                false,
-                &waiting.stanza.to,
-            ),
-        };
+        let request = self.request(&waiting, &settings);
         let bytes = match answer {
             Ok(payload) => Some(request.result(payload.as_ref())),
             Err(refusal) => request.refused(&refusal),

@@ -4,7 +4,7 @@
 //! Owns: when each account is looked at next: one entry for each that has something to tell.
 //! Never: loads an account for it, but that a message has loaded it; sends more than `crate::push` allows.
 
-use super::{After, Shard};
+use super::Shard;
 use crate::event::*;
 use crate::iq::push::Change;
 use crate::push::{self, Client};
@@ -58,19 +58,7 @@ impl Shard {
             put,
             remove,
         }));
-        let generation = self.generation(slot);
-        self.after(
-            write,
-            After::Reply {
-                slot,
-                generation,
-                number,
-                first: write,
-                reply,
-                failure,
-                stanza: true,
-            },
-        );
+        self.answer_after(write, slot, number, reply, failure);
     }
 
     /// A message for the account is on disk.
