@@ -1,5 +1,6 @@
 //! What a client has acknowledged, on its way to disk, when the session ends or the disk refuses.
 
+use super::after::Answers;
 use super::*;
 use crate::session::record::Record;
 use proto::frame::{
