@@ -4,7 +4,7 @@
 set -euo pipefail
 
 need=()
-for pair in /usr/sbin/ejabberdctl:ejabberd /usr/share/doc/erlang-p1-sqlite3:erlang-p1-sqlite3 /usr/bin/prosody:prosody /usr/bin/openssl:openssl; do
+for pair in /usr/sbin/ejabberdctl:ejabberd /usr/share/doc/erlang-p1-sqlite3:erlang-p1-sqlite3 /usr/bin/prosody:prosody /usr/share/doc/lua-dbi-sqlite3:lua-dbi-sqlite3 /usr/bin/openssl:openssl; do
     [ -e "${pair%%:*}" ] || need+=("${pair##*:}")
 done
 [ ${#need[@]} -gt 0 ] || exit 0

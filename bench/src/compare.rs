@@ -6,11 +6,12 @@ use crate::load::chat::{Address, Chat, ChatResult, Plan};
 use crate::load::idle::{self, IdleResult};
 use crate::load::login::{self, Length, LoginResult};
 use crate::load::pages::{self, PagesResult};
+use crate::servers::rows::FIRST_MS;
 use crate::servers::{Server, Setup, ejabberd, isthmus, prosody};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A server the comparison knows.
@@ -37,7 +38,7 @@ pub enum What {
     Archive,
     /// Open loop.
     Open,
-    /// The last page of an archive, over and over.
+    /// Pages of an archive, over and over.
     Pages,
 }
 
@@ -56,8 +57,10 @@ pub struct Options {
     pub seconds: f64,
     /// Messages stored before the archived run.
     pub stored: u64,
-    /// Messages that fill an archive of which pages are read.
+    /// Messages sent before pages are read.
     pub messages: usize,
+    /// Messages stored before that, of one run after another.
+    pub pages_of: Vec<u64>,
     /// To whom messages are addressed.
     pub address: Address,
     /// Core of the servers.
@@ -79,7 +82,7 @@ pub struct Figures {
     pub idle: BTreeMap<String, IdleResult>,
     /// By "archive off, 16 outstanding" and so on.
     pub chat: BTreeMap<String, ChatResult>,
-    /// By "filled over the wire" and, of Isthmus, "filled before".
+    /// By kind of page and messages stored.
     pub pages: BTreeMap<String, PagesResult>,
     /// Loads that could not be run, and why.
     pub failed: BTreeMap<String, String>,
@@ -223,29 +226,28 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
         What::Pages => {
             setup.accounts = 2;
             (setup.archive, setup.archive_in_sql) = (true, true);
-            // Only our store can be filled without sending everything.
-            let before = (which == Which::Isthmus).then_some(options.stored);
-            for stored in std::iter::once(0).chain(before.filter(|s| *s > 0)) {
-                setup.stored = stored;
+            for stored in &options.pages_of {
+                setup.stored = *stored;
                 let server = start(&setup)?;
                 let target =
                     server.target(Transport::Plain, Mechanism::ScramSha1, Entrance::Presence)?;
                 let processes = server.processes();
-                // Half of what is stored is of the one who asks.
-                let stored = stored / 2;
-                let result = pages::run(
+                let stored = pages::Stored {
+                    messages: *stored,
+                    first_ms: FIRST_MS,
+                };
+                let results = pages::run(
                     target,
                     &processes,
                     options.messages,
                     options.seconds,
                     stored,
                 )?;
-                let name = match stored {
-                    0 => "filled over the wire",
-                    _ => "filled before",
-                };
-                print_pages(which.name(), name, &result);
-                figures.pages.insert(name.into(), result);
+                for (kind, result) in results {
+                    let name = pages_name(kind, stored.messages);
+                    print_pages(which.name(), &name, &result);
+                    figures.pages.insert(name, result);
+                }
             }
         }
         What::Open => {
@@ -263,6 +265,13 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
         }
     }
     Ok(())
+}
+
+fn pages_name(kind: pages::Kind, stored: u64) -> String {
+    match stored {
+        0 => format!("{}, all sent over the wire", kind.name()),
+        _ => format!("{}, out of {:.1} million", kind.name(), stored as f64 / 1e6),
+    }
 }
 
 fn plan(options: &Options) -> Plan {
@@ -332,7 +341,7 @@ pub fn print_chat(server: &str, name: &str, r: &ChatResult) {
 /// One line.
 pub fn print_pages(server: &str, name: &str, r: &PagesResult) {
     println!(
-        "{server:<9} last page of 100, {name} ({} messages, {:.0}/s): {:.0}/s, {:.2} ms CPU each, ms p50 {:.2} p99 {:.2} max {:.1}; generator {:.1} s of CPU",
+        "{server:<9} {name} ({} of the reader; sent at {:.0}/s): {:.0}/s, {:.2} ms CPU each, ms p50 {:.2} p99 {:.2} max {:.1}; generator {:.1} s of CPU",
         r.stored,
         r.filled_per_s,
         r.per_s,
@@ -417,17 +426,18 @@ pub fn print_table(report: &Report) {
             f.chat.get(&name).map(|c| c.cpu_s_per_million)
         });
     }
-    for name in ["filled over the wire", "filled before"] {
-        row(
-            &format!("ms for the last page of 100 (p50), {name}"),
-            Bar::None,
-            &|_, f| f.pages.get(name).map(|p| p.latency.p50_ms),
-        );
-        row(
-            &format!("CPU ms for the last page of 100, {name}"),
-            Bar::None,
-            &|_, f| f.pages.get(name).map(|p| p.cpu_ms_each),
-        );
+    let pages: BTreeSet<&String> = report
+        .servers
+        .values()
+        .flat_map(|f| f.pages.keys())
+        .collect();
+    for name in pages {
+        row(&format!("p50 ms, {name}"), Bar::None, &|_, f| {
+            f.pages.get(name).map(|p| p.latency.p50_ms)
+        });
+        row(&format!("CPU ms, {name}"), Bar::None, &|_, f| {
+            f.pages.get(name).map(|p| p.cpu_ms_each)
+        });
     }
     row("SCRAM log-ins/s", Bar::AtLeastTimes(3.0), &|_, f| {
         f.login.as_ref().map(|l| l.per_s)

@@ -155,9 +155,12 @@ enum Command {
         /// Messages in Isthmus's archive before the archived run.
         #[arg(long, default_value_t = 1_000_000)]
         stored: u64,
-        /// Messages sent to fill the archive of which pages are read.
-        #[arg(long, default_value_t = 20_000)]
+        /// Messages sent before pages of an archive are read.
+        #[arg(long, default_value_t = 1_000)]
         messages: usize,
+        /// Messages in the archives before that; one run each. Ten million take 10 GB of disk and some minutes.
+        #[arg(long, value_delimiter = ',', default_value = "1000000")]
+        pages_of: Vec<u64>,
         /// To whom messages are addressed.
         #[arg(long, value_enum, default_value_t = Address::Bare)]
         address: Address,
@@ -426,6 +429,7 @@ fn main() -> anyhow::Result<()> {
             seconds,
             stored,
             messages,
+            pages_of,
             address,
             bin: given,
             dir,
@@ -439,6 +443,7 @@ fn main() -> anyhow::Result<()> {
                 seconds,
                 stored,
                 messages,
+                pages_of,
                 address,
                 core,
                 bin: bin(&given)?,

@@ -4,6 +4,7 @@
 pub mod ejabberd;
 pub mod isthmus;
 pub mod prosody;
+pub mod rows;
 
 use crate::client::{Entrance, Mechanism, PASSWORD, Target, Transport, Way};
 use crate::fleet::check_stop;
@@ -38,9 +39,10 @@ pub struct Setup {
     pub contacts: usize,
     /// Messages are kept.
     pub archive: bool,
-    /// They are kept in SQLite, as ours are (ejabberd only, whose Mnesia takes the longer for a message the more there are).
+    /// They are kept in SQLite, as ours are (ejabberd's Mnesia takes the longer for a message the more there are, Prosody's own
+    /// files are no archive of many).
     pub archive_in_sql: bool,
-    /// Messages stored before the start (Isthmus only).
+    /// Messages stored before the start (those of ejabberd and Prosody in SQLite only).
     pub stored: u64,
     /// Accounts are in this directory, not in the server.
     pub ldap: Option<Ldap>,

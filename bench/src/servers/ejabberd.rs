@@ -2,13 +2,17 @@
 //! distribution (no node name, no epmd), so it can meet no other Erlang node of the machine.
 
 use super::{
-    DOMAIN, Running, Server, Setup, answers, certificate, debian_version, free_port, temporary,
-    wait_until,
+    DOMAIN, Running, Server, Setup, answers, certificate, debian_version, free_port, rows,
+    temporary, wait_until,
 };
 use crate::client::PASSWORD;
+use anyhow::{Context as _, ensure};
 use isthmus_tests::slapd::{PEOPLE, SERVICE, SERVICE_PASSWORD};
 use std::fs;
 use std::process::Command;
+
+/// Its tables in SQLite.
+const SCHEMA: &str = "/usr/share/ejabberd/sql/lite.sql";
 
 /// Sets it up and starts it.
 pub fn start(setup: &Setup) -> anyhow::Result<Server> {
@@ -25,6 +29,15 @@ pub fn start(setup: &Setup) -> anyhow::Result<Server> {
     if sql {
         mam.push_str("    db_type: sql\n");
         database = format!("sql_type: sqlite\nsql_database: \"{path}/archive.db\"\n");
+    }
+    if setup.stored > 0 {
+        ensure!(sql, "only an archive in SQLite can be filled before");
+        let schema = fs::read_to_string(SCHEMA).with_context(|| SCHEMA.to_owned())?;
+        rows::ejabberd(
+            &dir.path().join("archive.db"),
+            &rows::of_table(&schema, "archive")?,
+            setup,
+        )?;
     }
     let auth = match &setup.ldap {
         None => "auth_method: [internal]\nauth_password_format: scram".to_owned(),

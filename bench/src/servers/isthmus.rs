@@ -1,6 +1,8 @@
 //! Isthmus: mux and imserver as two processes, set up by `imadmin init`, accounts by `imadmin user import`.
 
-use super::{DOMAIN, Running, Server, Setup, answers, contacts, keys, run, temporary, wait_until};
+use super::{
+    DOMAIN, Running, Server, Setup, answers, contacts, keys, rows, run, temporary, wait_until,
+};
 use crate::client::localpart;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -175,7 +177,7 @@ fn fill(data: &Path, setup: &Setup) -> anyhow::Result<()> {
                     origin: None,
                     archive: true,
                     pending: false,
-                    time_ms: 1_700_000_000_000 + n,
+                    time_ms: rows::FIRST_MS + n,
                     outgoing: (n as usize / jids.len()).is_multiple_of(2),
                     payload: payload.clone(),
                     text: None,

@@ -1,10 +1,11 @@
-//! Prosody from Debian: internal storage, hashed passwords, the modules that match what Isthmus does.
+//! Prosody from Debian: internal storage (archives on request in SQLite), hashed passwords, the modules that match what Isthmus does.
 
 use super::{
     DOMAIN, Running, Server, Setup, answers, certificate, contacts, debian_version, free_port,
-    keys, temporary, wait_until,
+    keys, rows, temporary, wait_until,
 };
 use crate::client::localpart;
+use anyhow::ensure;
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
@@ -19,6 +20,16 @@ pub fn start(setup: &Setup) -> anyhow::Result<Server> {
     let base = dir.path().join("data").join(encode(DOMAIN));
     accounts(setup, &base)?;
     let mam = if setup.archive { r#", "mam""# } else { "" };
+    let sql = setup.archive && setup.archive_in_sql;
+    let storage = if sql {
+        r#"{ archive = "sql" }; sql = { driver = "SQLite3", database = "archive.sqlite" }"#
+    } else {
+        r#""internal""#
+    };
+    if setup.stored > 0 {
+        ensure!(sql, "only an archive in SQLite can be filled before");
+        rows::prosody(&dir.path().join("data").join("archive.sqlite"), setup)?;
+    }
     let config = dir.path().join("prosody.cfg.lua");
     fs::write(
         &config,
@@ -38,7 +49,7 @@ c2s_direct_tls_ssl = {{ key = "{path}/key.pem"; certificate = "{path}/cert.pem" 
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_hashed"
-storage = "internal"
+storage = {storage}
 archive_expires_after = "never"
 default_archive_policy = true
 max_archive_query_results = 100
