@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Rust: Prosody, slapd, Dovecot, profanity and HAProxy among others (Debian), slixmpp and slixmpp-omemo (PyPI), @xmpp/client (npm).
-# With the argument `full` also what only `make test-full` needs: MIT Kerberos, Samba as a domain controller, Chromium and Converse.js.
+# With the argument `full` also what only `make test-full` needs: MIT Kerberos, Samba as a domain controller, Chromium and Converse.js,
+# and Gajim with its OMEMO plug-in and a display without a screen.
 # Idempotent; says nothing and takes no time when all of it is there.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -10,12 +11,13 @@ for pair in prosody:prosody slapd:slapd ldapsearch:ldap-utils doveadm:dovecot-im
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 if [ "${1:-}" = full ]; then
-    # What only `make test-full` needs: Samba, a Kerberos KDC, its client library for Python, what GSSAPI is built with, and a browser.
-    for pair in samba:samba-ad-dc ldbadd:ldb-tools krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user chromium:chromium; do
+    # What only `make test-full` needs: Samba, a Kerberos KDC, its client library for Python, what GSSAPI is built with, a browser, and Gajim.
+    for pair in samba:samba-ad-dc ldbadd:ldb-tools krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user chromium:chromium gajim:gajim Xvfb:xvfb import:imagemagick; do
         command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
     done
     [ -e /usr/share/samba/setup/provision.ldif ] || need+=(samba-ad-provision)
     [ -e /usr/include/gssapi/gssapi.h ] || need+=(libkrb5-dev)
+    [ -e /usr/share/gajim/plugins/omemo/plugin.py ] || need+=(gajim-omemo)
     /usr/bin/python3 -c 'import gssapi' 2>/dev/null || need+=(python3-gssapi)
 fi
 python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)

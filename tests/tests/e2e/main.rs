@@ -16,6 +16,8 @@ mod clients;
 mod components;
 mod config;
 mod demo;
+#[cfg(feature = "full")]
+mod desktop_clients;
 mod external;
 mod floods;
 mod hostile_link;
