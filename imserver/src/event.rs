@@ -263,6 +263,23 @@ pub enum ShardMsg {
     Probe(Box<Probing>),
     /// Subscription presence between two accounts (RFC 6121 §3).
     Subscription(Box<Subscription>),
+    /// A component may know who is there (XEP-0356 §7), and asks for the next of them.
+    List(Box<Listing>),
+    /// They have been sent.
+    Listed(Box<Listing>),
+}
+
+/// Of those who are there, for a component: a page of one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The component's domain.
+    pub component: BareJid,
+    /// Which of its listings: it may have come again since.
+    pub number: u64,
+    /// The shard that asks.
+    pub by: ShardId,
+    /// The last account it has been told of. In the answer `None`: there are no more.
+    pub after: Option<BareJid>,
 }
 
 /// A probe of many accounts.

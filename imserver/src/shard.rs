@@ -24,6 +24,7 @@ mod login;
 mod message;
 mod notices;
 mod presence;
+mod privileged;
 mod probes;
 mod profiles;
 mod pubsub;
@@ -122,6 +123,8 @@ pub struct Shard {
     requests_behind: VecDeque<(u64, u32, u32)>,
     /// What accounts have sent and the disk has refused to take: written again by the tick.
     unsaved: Vec<copies::Sent>,
+    /// What components do in the name of our people, and hear of them.
+    privileged: privileged::Privileged,
     /// Accounts with messages to be told to push services, by when (mono ms).
     push_due: std::collections::BTreeSet<(u64, BareJid)>,
     /// Reports of spam and abuse of the last hour that were passed on: when (mono ms), and whose.
@@ -204,6 +207,7 @@ impl Shard {
             nodes: HashMap::default(),
             requests_behind: VecDeque::new(),
             unsaved: Vec::new(),
+            privileged: Default::default(),
             push_due: Default::default(),
             reports: Vec::new(),
             next_iq: 0,
@@ -423,6 +427,8 @@ impl Shard {
             ShardMsg::Event(fan, targets) => self.event_fan(&fan, &targets),
             ShardMsg::Last(wanted) => self.last_wanted(*wanted),
             ShardMsg::Probe(probe) => self.probes(*probe),
+            ShardMsg::List(list) => self.list(*list),
+            ShardMsg::Listed(list) => self.listed(*list),
             ShardMsg::Subscription(s) => self.subscription(s),
         }
     }

@@ -359,10 +359,18 @@ section! {
         secret_file: String, Reload;
         /// Its name for people.
         label: String, Reload;
-        /// It may ask for the rosters of our people.
-        read_rosters: bool, Reload;
+        /// What it may do with the rosters of our people: `none`, `get`, `set`, `both`.
+        rosters: String, Reload;
+        /// It is told of their changes.
+        roster_pushes: bool, Reload;
         /// It may send messages in their names.
         send_messages: bool, Reload;
+        /// Namespaces of what it may ask in their names.
+        iq_get: Strings, Reload;
+        /// And of what it may set.
+        iq_set: Strings, Reload;
+        /// Whose presence it is sent: `none`, `managed_entity`, `roster`.
+        presence: String, Reload;
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Shard, blocking, copies, pubsub, roster, sasl2};
 use crate::event::*;
 use bytes::Bytes;
 use std::sync::Arc;
+use xmpp::error::StanzaError;
 use xmpp::jid::BareJid;
 
 /// What waits for a write.
@@ -101,6 +102,12 @@ pub(super) enum After {
         /// The account has more than it may keep.
         too_much: Bytes,
         failure: Bytes,
+    },
+    /// Answer to a request that came from elsewhere and wrote something, from this write on.
+    Answer {
+        stanza: Box<Routed>,
+        first: u64,
+        reply: Bytes,
     },
     /// Answer to an element that wrote something, for the session's element.
     Reply {
@@ -295,6 +302,20 @@ impl Shard {
                     self.settle(slot);
                 }
             }
+            After::Answer {
+                stanza,
+                first,
+                reply,
+            } => match result {
+                Some(store::Written::Failed(store::WriteError::TooMuch)) => {
+                    let text = Some("The account keeps as much as it may");
+                    self.bounce(stanza, StanzaError::PolicyViolation, text);
+                }
+                _ if answers.failed(first..=write) => {
+                    self.bounce(stanza, StanzaError::ResourceConstraint, None);
+                }
+                _ => self.reply(stanza, reply),
+            },
             After::Reply {
                 slot,
                 generation,
@@ -317,6 +338,23 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// The answer to a request that came from elsewhere waits for what it has written, from `first` on.
+    pub(super) fn reply_after(&mut self, first: u64, stanza: Box<Routed>, reply: Bytes) {
+        let write = self.write_number;
+        if write < first {
+            // There was nothing to write.
+            return self.reply(stanza, reply);
+        }
+        self.after(
+            write,
+            After::Answer {
+                stanza,
+                first,
+                reply,
+            },
+        );
     }
 
     /// A stanza's answer waits for a write, and is another one if that is refused.

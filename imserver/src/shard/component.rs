@@ -94,18 +94,10 @@ impl Shard {
     /// The session is known to the store: the component hears that it is connected, what it may do, and what has waited for it.
     pub(super) fn component_is_bound(&mut self, slot: u32, result: Bytes) {
         self.send_nonza(slot, result);
-        let settings = self.settings.clone();
         let Some(domain) = self.session(slot).bound().map(|b| b.account.clone()) else {
             return;
         };
-        if let Some(component) = settings.component(domain.domainpart()) {
-            for served in &settings.domains {
-                let told = component.privileges.advertised(&component.domain, served);
-                if let Some(stanza) = told {
-                    self.send_stanza(slot, stanza);
-                }
-            }
-        }
+        self.tell_privileges(slot, &domain, None);
         tracing::info!(component = domain.as_str(), "component connected");
         self.start_flood(slot);
     }
@@ -222,38 +214,14 @@ impl Shard {
             copies: copied(kind, &element, Copy::Received),
             token,
         };
+        if let StanzaKind::Presence(PresenceType::Available | PresenceType::Unavailable) = kind {
+            self.watch_contact(&stanza, &element);
+        }
         match self.on_behalf(&stanza, &element) {
             None => self.route(Box::new(stanza)),
             Some(Ok(message)) => self.route(Box::new(message)),
             Some(Err(condition)) => self.bounce(Box::new(stanza), condition, None),
         }
-    }
-
-    /// XEP-0356 §6: a message to one of our domains that is to be sent in somebody else's name. `None`: it is none.
-    fn on_behalf(&self, stanza: &Routed, element: &Element) -> Option<Result<Routed, StanzaError>> {
-        let domain =
-            stanza.to.localpart().is_none() && self.settings.serves(stanza.to.domainpart());
-        let privilege = element
-            .child("privilege", ns::PRIVILEGE)
-            .filter(|_| domain)?;
-        let component = self.settings.component(stanza.from.domainpart())?;
-        let serves = |domain: &str| self.settings.serves(domain);
-        let message = component.privileges.message(&privilege.tree(), serves);
-        Some(message.and_then(|message| {
-            let element = Element::parse(message.bytes.clone());
-            let element = element.map_err(|_| StanzaError::BadRequest)?;
-            let kind = MessageType::of(&element);
-            Ok(Routed {
-                kind: StanzaKind::Message(kind),
-                retention: routing::retention(kind, &element),
-                copies: copied(StanzaKind::Message(kind), &element, Copy::Received),
-                from: message.from,
-                to: message.to,
-                bytes: message.bytes,
-                origin: stanza.origin,
-                token: stanza.token,
-            })
-        }))
     }
 
     /// RFC 6121 §3: subscriptions are between bare addresses.
@@ -289,7 +257,7 @@ impl Shard {
     // ---- what is for it ---------------------------------------------------------------------------------
 
     /// Its session, if it is connected.
-    fn component_session(&self, account: &BareJid) -> Option<u32> {
+    pub(super) fn component_session(&self, account: &BareJid) -> Option<u32> {
         let user = self.users.get(account)?;
         let ready = |slot: &&u32| {
             let session = self.sessions.get(**slot as usize);

@@ -104,8 +104,9 @@ impl Shard {
 
     /// New settings.
     pub(super) fn reconfigured(&mut self, settings: Arc<Settings>) {
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
         self.end_strange_components();
+        self.privileges_changed(&before);
         self.groups.known.settings += 1;
         let (was, is) = (
             self.groups.view.presence_max(),

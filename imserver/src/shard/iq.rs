@@ -1,14 +1,12 @@
 //! IQs that the server answers, for itself or for an account: reads and writes for them. What is answered, `iq` decides.
 
 use super::blocking::Answers as BlockingAnswers;
-use super::user::Queued;
 use super::{After, Shard, WaitingIq};
 use crate::admin::adhoc::Outcome;
 use crate::event::*;
 use crate::iq::{self, Context, Found, IqOutcome, Request, Target, Wait};
 use crate::policy::keep::Keep;
 use crate::policy::{Right, Rights};
-use crate::roster::GroupPart;
 use crate::routing::{IqType, Retention, StanzaKind};
 use crate::settings::Settings;
 use bytes::Bytes;
@@ -16,7 +14,6 @@ use xmpp::element::Element;
 use xmpp::error::StanzaError;
 use xmpp::jid::{BareJid, Jid};
 use xmpp::ns;
-use xmpp::stanza::Rewrite;
 
 /// Searches and changes of one account under way: a person waits for the answer before asking again.
 const QUESTIONS_PER_ACCOUNT_MAX: usize = 2;
@@ -237,15 +234,23 @@ impl Shard {
         };
         let settings = self.settings.clone();
         let component = settings.component(stanza.from.domainpart());
-        if let (Some(component), Target::Account { .. }) = (component, target)
-            && element.child("query", ns::ROSTER).is_some()
-        {
-            // XEP-0356 §5.3.
-            let reads = stanza.kind == StanzaKind::Iq(IqType::Get) && component.privileges.roster;
-            return match reads {
-                true => self.roster_for_component(stanza, &element),
-                false => self.bounce(stanza, StanzaError::Forbidden, None),
-            };
+        let own = matches!(target, Target::Account { own: true, .. });
+        let in_name = own && stanza.from.resourcepart().is_none();
+        if let (Some(component), Target::Account { .. }) = (component, target) {
+            if element.child("privileged_iq", ns::PRIVILEGE).is_some() {
+                return self.ask_in_name(stanza, &element);
+            }
+            if element.child("query", ns::ROSTER).is_some() {
+                // XEP-0356 §4.3.
+                let may = match stanza.kind {
+                    StanzaKind::Iq(IqType::Get) => component.privileges.roster.gets(),
+                    _ => component.privileges.roster.sets(),
+                };
+                return match may {
+                    true => self.roster_by(stanza, &element),
+                    false => self.bounce(stanza, StanzaError::Forbidden, None),
+                };
+            }
         }
         // What only accounts of ours may ask of the server.
         let rights = match (target, &stanza.from) {
@@ -271,6 +276,10 @@ impl Shard {
         {
             outcome = IqOutcome::Error(StanzaError::NotAllowed, None);
         }
+        let account = stanza.to.bare();
+        if in_name && outcome.saves() && !self.may(&account, Right::SaveSettings) {
+            outcome = IqOutcome::Error(StanzaError::NotAllowed, None);
+        }
         match outcome {
             IqOutcome::Reply(bytes) => self.reply(stanza, bytes),
             IqOutcome::Error(condition, text) => self.bounce(stanza, condition, text),
@@ -286,7 +295,19 @@ impl Shard {
                 ask: *ask,
                 again: false,
             }),
-            // Only one's own account is changed, and that goes by `own_iq`.
+            // What a component asks in the account's name (XEP-0356 §6).
+            IqOutcome::RosterGet { .. } | IqOutcome::RosterSet(_) if in_name => {
+                self.roster_by(stanza, &element);
+            }
+            IqOutcome::WritePrivate { elements, reply } if in_name => {
+                let first = self.write(Write::Store(store::Write::Private {
+                    owner: account,
+                    elements,
+                    bytes_max: settings.private_bytes_max,
+                }));
+                self.reply_after(first, stanza, reply);
+            }
+            // Everything else about one's own account belongs to a session, and goes by `own_iq`.
             IqOutcome::WritePrivate { .. }
             | IqOutcome::ArchivePrefs
             | IqOutcome::WriteArchivePrefs { .. }
@@ -299,32 +320,6 @@ impl Shard {
                 self.bounce(stanza, StanzaError::Forbidden, None);
             }
             IqOutcome::Ignore => self.done(stanza.token),
-        }
-    }
-
-    /// XEP-0356 §5.3: the roster as its owner would get it.
-    fn roster_for_component(&mut self, stanza: Box<Routed>, element: &Element) {
-        let account = stanza.to.bare();
-        if !self.has_roster(&account) {
-            self.load(&account);
-            return self.queue_for(&account, Queued::Stanza(stanza));
-        }
-        let Some(roster) = self.users.get(&account).and_then(|u| u.roster.as_ref()) else {
-            return self.bounce(stanza, StanzaError::ServiceUnavailable, None);
-        };
-        let view = &self.groups.view;
-        let part = GroupPart::of(view.fingerprint(&account));
-        let id = element.attr("id").unwrap_or_default();
-        let to = stanza.from.as_str();
-        let fetched = roster.fetch(None, &id, to, part, || view.contacts(&account));
-        // As if it were for a session of the account, whose answers say no `from`.
-        let answer = Element::parse(fetched.result);
-        match answer {
-            Ok(answer) => {
-                let bytes = Rewrite::new(&answer).set("from", account.as_str()).finish();
-                self.reply(stanza, bytes);
-            }
-            Err(_) => self.bounce(stanza, StanzaError::InternalServerError, None),
         }
     }
 

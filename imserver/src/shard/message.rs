@@ -418,6 +418,9 @@ impl Shard {
             }
             Decision::Account => self.account_iq(stanza),
             Decision::Answer => {
+                if self.answered_in_name(&account, &stanza) {
+                    return;
+                }
                 self.push_answered(&account, &stanza);
                 self.done(stanza.token);
             }

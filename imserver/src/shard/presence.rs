@@ -167,6 +167,7 @@ impl Shard {
     ) {
         if plan.audience {
             self.broadcast(said);
+            self.tell_watchers(said, !was_available);
         }
         let to_account = to_attribute(account.as_str());
         let own = join(&said.prefix, &to_account, &said.suffix);
@@ -663,6 +664,7 @@ impl Shard {
             self.remember_gone(&said.jid);
         }
         self.broadcast_to(&said, !said.available);
+        self.tell_watchers(&said, true);
         self.tell_siblings(&said);
     }
 

@@ -75,6 +75,7 @@ impl Shard {
         let (mut bound, sm) = record.bound();
         self.restore_caps(&mut bound, caps);
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
+        let new_component = bound.is_component() && recent(bound.since_unix_ms);
         let (name, takes_messages) = (bound.id, bound.takes_messages());
         let mut session = Session::orphan(Box::new(unknown_open()), parser, bound, sm, self.now);
         session.name = Some(name);
@@ -100,6 +101,10 @@ impl Shard {
         user.sessions.push(slot);
         if takes_messages {
             self.was_told(&account);
+        }
+        if new_component {
+            // It may not have been told of everybody before the kill.
+            self.list_for(&account);
         }
         if say_again {
             self.load(&account);
@@ -361,6 +366,7 @@ impl Shard {
         if back.is_none_or(|b| b.presence.is_none()) {
             let gone = super::presence::unavailable(jid);
             self.broadcast_to(&gone, true);
+            self.tell_watchers(&gone, false);
             self.tell_siblings(&gone);
         }
     }

@@ -32,6 +32,15 @@ pub(super) struct Steps {
     token: Option<Token>,
 }
 
+/// What a roster set comes to.
+enum Edited {
+    /// Nothing of it is the account's own: its clients are told how it is.
+    Shown(BareJid),
+    Refused(StanzaError, Option<&'static str>),
+    /// To be stored, and what follows from it.
+    Changed(BareJid, Outcome, Applied),
+}
+
 impl Shard {
     pub(super) fn user(&mut self, account: &BareJid) -> &mut User {
         let now = self.now.mono_ms;
@@ -590,6 +599,10 @@ impl Shard {
             let bytes = change.push(&id, bound.jid.as_str(), part, shown.as_ref());
             self.send(slot, bytes, OutKind::PUSH);
         }
+        self.push_to_components(account, |to| {
+            let id = format!("push-{:x}", change.version);
+            change.push(&id, to, part, shown.as_ref())
+        });
     }
 
     /// The contact as it is, to every interested resource.
@@ -670,80 +683,22 @@ impl Shard {
             .expect("only bound sessions get here")
             .account
             .clone();
-        let limits = self.settings.roster_limits();
-        let now_ms = self.now.unix_ms;
         let token = self.token(slot, number);
         let again = self.session(slot).resumed;
-        let contact = match &set {
-            Set::Put { jid, .. } | Set::Remove { jid } => jid.clone(),
-        };
-        let shown = self.groups.view.shown(&account, &contact);
-        let roster = self
-            .user(&account)
-            .roster
-            .as_mut()
-            .expect("the caller has loaded it");
-        let own = roster.item(&contact).is_some();
-        let set = match (set, &shown) {
-            (Set::Put { jid, name, groups }, Some(shown)) => {
-                let (name, groups) = own_part(shown, name, groups);
-                if !own && name.is_none() && groups.is_empty() {
-                    // Nothing of it is the account's own: its clients are told how it is.
-                    self.send_stanza(slot, reply);
-                    self.push_seen(&account, &jid);
-                    return self.session(slot).done(number);
-                }
-                Set::Put { jid, name, groups }
+        match self.edit_roster(&account, set, again) {
+            Edited::Shown(contact) => {
+                self.send_stanza(slot, reply);
+                self.push_seen(&account, &contact);
+                self.session(slot).done(number);
             }
-            (Set::Remove { .. }, Some(_)) if !own && !again => {
-                let text = "The contact is in a group of the directory and cannot be removed";
-                let error = xmpp::error::stanza_error(element, StanzaError::NotAllowed, Some(text));
-                if let Some(error) = error {
+            Edited::Refused(condition, None) => self.refuse(slot, number, element, condition),
+            Edited::Refused(condition, text) => {
+                if let Some(error) = xmpp::error::stanza_error(element, condition, text) {
                     self.send_stanza(slot, error);
                 }
-                return self.session(slot).done(number);
+                self.session(slot).done(number);
             }
-            (set, _) => set,
-        };
-        let roster = self
-            .user(&account)
-            .roster
-            .as_mut()
-            .expect("the caller has loaded it");
-        let done =
-            match set {
-                Set::Put { jid, name, groups } => roster
-                    .put(&jid, name, groups, limits, now_ms)
-                    .map(|change| {
-                        let outcome = Outcome {
-                            state: State::None,
-                            steps: &[Step::Push],
-                        };
-                        (
-                            jid,
-                            outcome,
-                            Applied {
-                                change: Some(change),
-                                request: None,
-                            },
-                        )
-                    }),
-                Set::Remove { jid } => {
-                    match roster.remove(&jid, now_ms) {
-                        // A restarted server may get a removal again that it has carried out (DESIGN §3, replay).
-                        Err(StanzaError::ItemNotFound) if again => {
-                            Ok((jid, subscription::REMOVE_AGAIN, Applied::default()))
-                        }
-                        removed => removed.map(|(outcome, applied)| (jid, outcome, applied)),
-                    }
-                }
-            };
-        if again && !own && shown.is_some() {
-            // A removal that may have been carried out before: the client is told what is left.
-            self.push_seen(&account, &contact);
-        }
-        match done {
-            Ok((contact, outcome, applied)) => {
+            Edited::Changed(contact, outcome, applied) => {
                 let first = self.write_number + 1;
                 self.carry_out_steps(&account, &contact, &outcome, &applied, None, Some(token));
                 let generation = self.generation(slot);
@@ -769,7 +724,84 @@ impl Shard {
                     },
                 );
             }
-            Err(condition) => self.refuse(slot, number, element, condition),
         }
+    }
+
+    /// The same by a component, or in the account's name: whoever asked is answered where they are. The roster is loaded.
+    pub(super) fn roster_set_by(&mut self, stanza: Box<Routed>, set: Set, reply: Bytes) {
+        let account = stanza.to.bare();
+        match self.edit_roster(&account, set, false) {
+            Edited::Shown(contact) => {
+                self.push_seen(&account, &contact);
+                self.reply(stanza, reply);
+            }
+            Edited::Refused(condition, text) => self.bounce(stanza, condition, text),
+            Edited::Changed(contact, outcome, applied) => {
+                let first = self.write_number + 1;
+                self.carry_out_steps(&account, &contact, &outcome, &applied, None, None);
+                self.reply_after(first, stanza, reply);
+            }
+        }
+    }
+
+    /// Changes a roster that is loaded, in memory. `again`: it may have been carried out before.
+    fn edit_roster(&mut self, account: &BareJid, set: Set, again: bool) -> Edited {
+        let limits = self.settings.roster_limits();
+        let now_ms = self.now.unix_ms;
+        let contact = match &set {
+            Set::Put { jid, .. } | Set::Remove { jid } => jid.clone(),
+        };
+        let shown = self.groups.view.shown(account, &contact);
+        let roster = self
+            .user(account)
+            .roster
+            .as_mut()
+            .expect("the caller has loaded it");
+        let own = roster.item(&contact).is_some();
+        let set = match (set, &shown) {
+            (Set::Put { jid, name, groups }, Some(shown)) => {
+                let (name, groups) = own_part(shown, name, groups);
+                if !own && name.is_none() && groups.is_empty() {
+                    return Edited::Shown(jid);
+                }
+                Set::Put { jid, name, groups }
+            }
+            (Set::Remove { .. }, Some(_)) if !own && !again => {
+                let text = "The contact is in a group of the directory and cannot be removed";
+                return Edited::Refused(StanzaError::NotAllowed, Some(text));
+            }
+            (set, _) => set,
+        };
+        let done = match set {
+            Set::Put { jid, name, groups } => {
+                roster
+                    .put(&jid, name, groups, limits, now_ms)
+                    .map(|change| {
+                        let outcome = Outcome {
+                            state: State::None,
+                            steps: &[Step::Push],
+                        };
+                        let applied = Applied {
+                            change: Some(change),
+                            request: None,
+                        };
+                        Edited::Changed(jid, outcome, applied)
+                    })
+            }
+            Set::Remove { jid } => match roster.remove(&jid, now_ms) {
+                // A restarted server may get a removal again that it has carried out (DESIGN §3, replay).
+                Err(StanzaError::ItemNotFound) if again => Ok(Edited::Changed(
+                    jid,
+                    subscription::REMOVE_AGAIN,
+                    Applied::default(),
+                )),
+                removed => removed.map(|(outcome, applied)| Edited::Changed(jid, outcome, applied)),
+            },
+        };
+        if again && !own && shown.is_some() {
+            // A removal that may have been carried out before: the client is told what is left.
+            self.push_seen(account, &contact);
+        }
+        done.unwrap_or_else(|condition| Edited::Refused(condition, None))
     }
 }

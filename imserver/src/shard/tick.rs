@@ -37,6 +37,7 @@ impl Shard {
         self.expire_behind_flood();
         self.save_again();
         self.tick_push();
+        self.tick_privileged();
         self.forget_ended();
         if self.orphans_until_ms != 0 && now.mono_ms >= self.orphans_until_ms {
             self.orphans_until_ms = 0;

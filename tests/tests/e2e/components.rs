@@ -308,7 +308,7 @@ fn a_component_proves_who_it_is_and_speaks_for_its_domain_only() {
 fn what_is_for_a_component_that_is_away_waits_or_comes_back() {
     let juliet = Account::new("juliet");
     let mut site = site(
-        "read_rosters = true\nsend_messages = true",
+        "rosters = \"get\"\nroster_pushes = false\nsend_messages = true",
         std::slice::from_ref(&juliet),
     );
     let address = site.address(5347);
@@ -438,6 +438,260 @@ fn what_is_for_a_component_that_is_away_waits_or_comes_back() {
     assert!(raw.until("</message>").unwrap().contains("<forbidden"));
     raw.send(&ask("r2")).unwrap();
     assert!(raw.until("</iq>").unwrap().contains("<forbidden"));
+}
+
+/// A script of slixmpp's as a component: what it prints, and where its orders go.
+struct Script {
+    child: std::process::Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    orders: std::process::ChildStdin,
+}
+
+impl Script {
+    fn start(site: &Site, script: &str) -> Script {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut child = Command::new(here.join(".venv/bin/python"))
+            .arg(here.join("clients").join(script))
+            .args(["127.0.0.1", &site.address(5347).port().to_string()])
+            .args([DOMAIN, SECRET])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let orders = child.stdin.take().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Script {
+            child,
+            lines,
+            orders,
+        }
+    }
+
+    fn next(&mut self) -> String {
+        self.lines.next().unwrap().unwrap()
+    }
+
+    fn order(&mut self, order: &str) -> String {
+        writeln!(self.orders, "{order}").unwrap();
+        self.next()
+    }
+
+    /// The next line that is none of these: what is said again after a kill.
+    fn next_but(&mut self, again: &[String]) -> String {
+        loop {
+            let line = self.next();
+            if !again.contains(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// It ends by itself, and has nothing more to say.
+    fn end(mut self) {
+        drop(self.orders);
+        assert!(self.child.wait().unwrap().success());
+        let more: Vec<String> = self.lines.map_while(Result::ok).collect();
+        assert!(more.is_empty(), "{more:?}");
+    }
+}
+
+/// XEP-0356, all of it, with slixmpp: what is granted is told, also by a reload; rosters are read, changed and pushed; requests are made
+/// and messages sent in the name of our people; who is there is told, and who comes and goes.
+#[test]
+fn a_privileged_component_of_slixmpp_does_what_is_granted() {
+    let [juliet, romeo, nurse] = ["juliet", "romeo", "nurse"].map(Account::new);
+    let granted = "rosters = \"both\"\nsend_messages = true\npresence = \"roster\"\n\
+        iq_get = [\"jabber:iq:private\", \"urn:xmpp:ping\", \"jabber:iq:roster\", \"http://jabber.org/protocol/disco#info\"]\n\
+        iq_set = [\"jabber:iq:private\", \"urn:xmpp:carbons:2\", \"http://jabber.org/protocol/commands\"]\n";
+    let mut site = site(granted, &[juliet.clone(), romeo.clone(), nurse.clone()]);
+    let mut j = site.login(Transport::Plain, &juliet).unwrap();
+    let roster = "<query xmlns='jabber:iq:roster'/>";
+    j.request("get", "r1", None, roster).unwrap();
+    j.available().unwrap();
+    let mut bot = Script::start(&site, "slixmpp_privileged.py");
+    assert_eq!(bot.next(), "CONNECTED");
+    assert_eq!(
+        bot.next(),
+        "GRANTED localhost both outgoing roster http://jabber.org/protocol/commands=set http://jabber.org/protocol/disco#info=get \
+         jabber:iq:private=both jabber:iq:roster=get urn:xmpp:carbons:2=set urn:xmpp:ping=get"
+    );
+    // Who is there already, and who comes.
+    assert_eq!(bot.next(), format!("PRESENCE {} available -", j.jid));
+    let mut n = site.login(Transport::Plain, &nurse).unwrap();
+    n.available().unwrap();
+    assert_eq!(bot.next(), format!("PRESENCE {} available -", n.jid));
+
+    // Rosters: of somebody who is there, who hears of it, and of somebody who is not.
+    writeln!(bot.orders, "add juliet@localhost nurse@localhost").unwrap();
+    assert_eq!(bot.next(), "PUSH juliet@localhost nurse@localhost none");
+    assert_eq!(bot.next(), "DONE");
+    let push = j
+        .element_where("a push", |e| e.attr("type") == Some("set"))
+        .unwrap();
+    let item = push.child("query").unwrap().child("item").unwrap();
+    assert_eq!(
+        (item.attr("jid"), item.attr("name")),
+        (Some("nurse@localhost"), Some("Added"))
+    );
+    assert_eq!(
+        bot.order("add romeo@localhost juliet@localhost"),
+        "PUSH romeo@localhost juliet@localhost none"
+    );
+    assert_eq!(bot.next(), "DONE");
+    assert_eq!(
+        bot.order("roster romeo@localhost"),
+        "ROSTER juliet@localhost"
+    );
+    assert_eq!(
+        bot.order("remove romeo@localhost juliet@localhost"),
+        "PUSH romeo@localhost juliet@localhost remove"
+    );
+    assert_eq!(bot.next(), "DONE");
+    assert_eq!(
+        bot.order("remove romeo@localhost juliet@localhost"),
+        "ERROR item-not-found"
+    );
+    assert_eq!(
+        bot.order("add romeo@localhost romeo@localhost"),
+        "ERROR not-allowed"
+    );
+    // A change by the owner.
+    let set =
+        "<query xmlns='jabber:iq:roster'><item jid='nurse@localhost' name='Angelica'/></query>";
+    j.request("set", "r2", None, set).unwrap();
+    assert_eq!(bot.next(), "PUSH juliet@localhost nurse@localhost none");
+
+    // Presence that is no first is told as soon as some account hears it.
+    n.send("<presence><status>unheard</status></presence>")
+        .unwrap();
+    n.send("<presence to='juliet@localhost' type='subscribe'/>")
+        .unwrap();
+    j.element_where("a request", |e| e.attr("type") == Some("subscribe"))
+        .unwrap();
+    j.send("<presence to='nurse@localhost' type='subscribed'/>")
+        .unwrap();
+    assert_eq!(bot.next(), "PUSH nurse@localhost juliet@localhost none");
+    assert_eq!(bot.next(), "PUSH juliet@localhost nurse@localhost from");
+    assert_eq!(bot.next(), "PUSH nurse@localhost juliet@localhost to");
+    j.send("<presence><status>heard</status></presence>")
+        .unwrap();
+    assert_eq!(bot.next(), format!("PRESENCE {} available heard", j.jid));
+
+    // Requests in somebody's name: to oneself, to the server, to a client, to nobody.
+    let private = "jabber:iq:private query juliet@localhost -";
+    assert_eq!(bot.order(&format!("get {private}")), "ANSWERED bad-request");
+    let ping = "get urn:xmpp:ping ping juliet@localhost";
+    assert_eq!(
+        bot.order(&format!("{ping} localhost")),
+        "ANSWER localhost result"
+    );
+    assert_eq!(
+        bot.order(&format!("{ping} nobody@localhost")),
+        "ANSWERED service-unavailable"
+    );
+    assert_eq!(
+        bot.order(&format!("{ping} x@elsewhere.example")),
+        "ANSWERED remote-server-not-found"
+    );
+    assert_eq!(
+        bot.order("get jabber:iq:roster query juliet@localhost -"),
+        "ANSWER juliet@localhost result {jabber:iq:roster}query"
+    );
+    writeln!(
+        bot.orders,
+        "get urn:xmpp:ping ping nurse@localhost {}",
+        j.jid
+    )
+    .unwrap();
+    let asked = j
+        .element_where("a ping", |e| e.child("ping").is_some())
+        .unwrap();
+    assert_eq!(asked.attr("from"), Some("nurse@localhost"));
+    let id = asked.attr("id").unwrap();
+    // Nobody else answers for her.
+    n.send(&format!(
+        "<iq type='result' id='{id}' to='nurse@localhost'/>"
+    ))
+    .unwrap();
+    j.send(&format!(
+        "<iq type='result' id='{id}' to='nurse@localhost'/>"
+    ))
+    .unwrap();
+    assert_eq!(bot.next(), format!("ANSWER {} result", j.jid));
+    // What is a session's, an administrator's, somebody's of another domain, or nobody's.
+    let mut refused = |order: &str, want: &str| assert_eq!(bot.order(order), want, "{order}");
+    refused(
+        "set urn:xmpp:carbons:2 enable juliet@localhost -",
+        "ANSWERED forbidden",
+    );
+    refused(
+        "set http://jabber.org/protocol/commands command juliet@localhost localhost",
+        "ANSWERED forbidden",
+    );
+    refused(
+        "get urn:xmpp:ping ping nobody@localhost localhost",
+        "ERROR service-unavailable",
+    );
+    refused("message nurse@localhost juliet@localhost hello", "SENT");
+    let said = j
+        .element_where("a message", |e| e.child("body").is_some())
+        .unwrap();
+    assert_eq!(said.attr("from"), Some("nurse@localhost"));
+    // Whom she has blocked she does not speak to, whoever does it for her.
+    let block = "<block xmlns='urn:xmpp:blocking'><item jid='nurse@localhost'/></block>";
+    j.request("set", "b1", None, block).unwrap();
+    assert_eq!(
+        bot.order("get urn:xmpp:ping ping juliet@localhost nurse@localhost"),
+        "ERROR not-acceptable"
+    );
+
+    // After a kill of the server it is still there, and so are its privileges.
+    site.kill_server();
+    site.start_server().unwrap();
+    let again = [
+        format!("PRESENCE {} available heard", j.jid),
+        format!("PRESENCE {} available unheard", n.jid),
+    ];
+    writeln!(bot.orders, "roster juliet@localhost").unwrap();
+    assert_eq!(bot.next_but(&again), "ROSTER nurse@localhost");
+    let gone = format!("PRESENCE {} unavailable -", n.jid);
+    n.close().unwrap();
+    assert_eq!(bot.next_but(&again), gone);
+
+    // A reload takes most of it away.
+    let path = site.path().join("imserver.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let kept = "rosters = \"get\"\nroster_pushes = false\niq_get = \"urn:xmpp:ping\"\npresence = \"managed_entity\"\n";
+    std::fs::write(&path, text.replace(granted, kept)).unwrap();
+    site.reload().unwrap();
+    assert_eq!(
+        bot.next_but(&again),
+        "GRANTED localhost get none managed_entity urn:xmpp:ping=get"
+    );
+    for (order, want) in [
+        ("add juliet@localhost romeo@localhost", "ERROR forbidden"),
+        (
+            "message nurse@localhost juliet@localhost hello",
+            "NOT ASKED",
+        ),
+        (
+            "set jabber:iq:private query juliet@localhost -",
+            "ERROR forbidden",
+        ),
+    ] {
+        writeln!(bot.orders, "{order}").unwrap();
+        assert_eq!(bot.next_but(&again), want, "{order}");
+    }
+    j.request("set", "r3", None, set).unwrap();
+    j.send("<presence><status>not initial</status></presence>")
+        .unwrap();
+    j.ping().unwrap();
+    writeln!(bot.orders, "roster juliet@localhost").unwrap();
+    assert_eq!(bot.next_but(&again), "ROSTER nurse@localhost");
+    let gone = format!("PRESENCE {} unavailable -", j.jid);
+    j.close().unwrap();
+    assert_eq!(bot.next_but(&again), gone);
+    bot.end();
 }
 
 /// A push service (XEP-0357) is a component: it is told of messages while the client is away, gone or inactive, also after a kill of
