@@ -118,8 +118,9 @@ pub enum Event {
     },
     /// A read has come back.
     Read(ReadTag, ReadResult),
-    /// The directory has answered.
-    Looked(LookTag, LookResult),
+    /// The directory has answered; and how many revocations there had been before it was asked (`store::Reader::revocations`; 0 where it
+    /// was not).
+    Looked(LookTag, LookResult, u64),
     /// From another shard, or this one.
     Shard(ShardMsg),
     /// From an administrator.

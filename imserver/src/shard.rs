@@ -252,7 +252,7 @@ impl Shard {
             Event::LinkLost(link) => self.link_lost(link),
             Event::Durable { first, results } => self.on_durable(first, results),
             Event::Read(tag, result) => self.read_done(tag, result),
-            Event::Looked(tag, result) => self.looked(tag, result),
+            Event::Looked(tag, result, revocations) => self.looked(tag, result, revocations),
             Event::Shard(msg) => self.shard_msg(msg),
             Event::Admin(ask) => self.admin(ask),
             Event::Command(n, outcome) => self.command_done(n, &outcome),

@@ -18,7 +18,7 @@ use xmpp::sasl::ClientId;
 use crate::StoreError;
 use crate::position::PositionKey;
 use crate::search;
-use crate::tokens::LoginToken;
+use crate::tokens::{LoginToken, Revocations};
 use crate::traits::{Engine, Reader, SessionStore, Writer};
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Overlay,
@@ -70,6 +70,7 @@ struct State {
     private: BTreeMap<BareJid, BTreeMap<(String, String), PrivateElement>>,
     archive_prefs: BTreeMap<BareJid, Bytes>,
     tokens: BTreeMap<BareJid, Vec<LoginToken>>,
+    revocations: Revocations,
     pubsub: pubsub::Pubsub,
     overlays: BTreeMap<BareJid, Overlay>,
     activity: BTreeMap<BareJid, Activity>,
@@ -339,6 +340,9 @@ impl State {
                 bytes_max,
             } => return self.put_private(owner, elements, *bytes_max),
             Write::Tokens { owner, change } => {
+                if self.revocations.take(owner, change) {
+                    return Written::Failed(WriteError::Outdated);
+                }
                 let tokens = self.tokens.entry(owner.clone()).or_default();
                 crate::tokens::apply(tokens, change);
             }
@@ -352,6 +356,9 @@ impl State {
             | Write::AccountDisabled { .. }
             | Write::AccountDelete { .. } => return self.apply_account(write),
             Write::OverlayDisabled { jid, disabled } => {
+                if *disabled {
+                    self.revocations.note(jid);
+                }
                 self.overlays.entry(jid.clone()).or_default().disabled = *disabled;
             }
             Write::OverlayKeys { jid, keys, made_ms } => {
@@ -482,6 +489,7 @@ impl State {
             Write::AccountPut { account, .. } => &account.jid,
             Write::AccountKeys { jid, .. } | Write::AccountDisabled { jid, .. } => jid,
             Write::AccountDelete { jid } => {
+                self.revocations.note(jid);
                 let there = [
                     self.accounts.remove(&account_key(jid)).is_some(),
                     self.rosters.remove(jid).is_some(),
@@ -519,8 +527,17 @@ impl State {
             _ if !exists => return Written::Failed(WriteError::NotFound),
             _ => {}
         }
-        if !matches!(write, Write::AccountDisabled { .. }) {
-            self.tokens.remove(jid);
+        match write {
+            Write::AccountDisabled { disabled: true, .. } => self.revocations.note(jid),
+            Write::AccountDisabled { .. }
+            | Write::AccountPut {
+                mode: PutMode::Create,
+                ..
+            } => {}
+            _ => {
+                self.revocations.note(jid);
+                self.tokens.remove(jid);
+            }
         }
         match write {
             Write::AccountPut { account, .. } => {
@@ -799,6 +816,11 @@ impl Reader for ModelReader {
         let mut tokens = shared.state.tokens.get(owner).cloned().unwrap_or_default();
         tokens.retain(|t| client.is_none_or(|client| t.client == client));
         Ok(tokens)
+    }
+
+    fn revocations(&self) -> u64 {
+        // Of a dead process: it grants nothing any more.
+        self.0.lock().map_or(0, |s| s.state.revocations.count())
     }
 
     fn pubsub_nodes(&mut self, owner: &BareJid) -> Result<Vec<PubsubNode>, StoreError> {

@@ -309,7 +309,7 @@ impl SqliteEngine {
         Ok(SqliteWriter::new(
             self.shared.clone(),
             log,
-            StateWriter::new(state),
+            StateWriter::new(state, self.shared.revoked.clone()),
             view,
             origins,
             floor,

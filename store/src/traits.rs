@@ -141,6 +141,9 @@ pub trait Reader: Send {
         owner: &BareJid,
         client: Option<ClientId>,
     ) -> Result<Vec<LoginToken>, StoreError>;
+    /// How many times a password, tokens, an account or the right to log in were taken away from somebody since the store was opened.
+    /// What is granted to somebody from here on by what is read from here on is not outdated by those.
+    fn revocations(&self) -> u64;
     /// An element of the private XML storage, by its name and namespace.
     fn private(
         &mut self,

@@ -197,7 +197,8 @@ pub enum Write {
         /// What the items of the owner may have together, with their names.
         bytes_max: u64,
     },
-    /// Change which tokens log in to an account (XEP-0484). -> `Done`
+    /// Change which tokens log in to an account (XEP-0484). -> `Done`, or `Failed(Outdated)` if what a new one was granted for has
+    /// been taken away meanwhile.
     Tokens {
         /// Whose.
         owner: BareJid,
@@ -211,14 +212,15 @@ pub enum Write {
         /// Whether it must be new.
         mode: PutMode,
     },
-    /// Replace all password keys of an account: it has another password, and the tokens given for the old one go. -> `Done` or `Failed(NotFound)`.
+    /// Replace all password keys of an account: it has another password, and the tokens given for the old one go, and those that are
+    /// being given for it. -> `Done` or `Failed(NotFound)`.
     AccountKeys {
         /// Whose.
         jid: BareJid,
         /// One per hash.
         keys: Vec<ScramKeys>,
     },
-    /// Disable or enable log-in. -> `Done` or `Failed(NotFound)`.
+    /// Disable or enable log-in. Who is disabled gets no token that was granted before. -> `Done` or `Failed(NotFound)`.
     AccountDisabled {
         /// Whose.
         jid: BareJid,
@@ -311,6 +313,9 @@ pub enum WriteError {
     /// The owner would have more of it than may be.
     #[error("more than one account may keep")]
     TooMuch,
+    /// What it was granted for has been taken away, or changed, since.
+    #[error("what it was granted for has changed")]
+    Outdated,
     /// The file this write goes to could not be written (the others of the batch could).
     #[error(transparent)]
     Store(Arc<StoreError>),

@@ -47,6 +47,7 @@ conformance! {
     a_blocking_list_is_kept_and_goes_with_its_account
     push_services_are_kept_and_go_with_their_account
     tokens_are_given_used_and_revoked
+    a_token_does_not_outlive_what_it_was_granted_for
     nodes_keep_the_newest_items_and_are_bounded
     items_are_read_in_pages
     accounts_are_created_changed_and_deleted
@@ -1083,6 +1084,7 @@ fn tokens_are_given_used_and_revoked(store: &mut dyn Fixture) {
     let issue = |n, issued_ms| TokenChange::Issue {
         token: token(n, issued_ms),
         clients_max: 2,
+        revocations: u64::MAX,
     };
     let used = |n, issued_ms| TokenChange::Used {
         client: client(n),
@@ -1123,9 +1125,20 @@ fn tokens_are_given_used_and_revoked(store: &mut dyn Fixture) {
     change(issue(2, 126));
     change(TokenChange::Revoke {
         client: Some(client(2)),
+        but: None,
     });
     assert_eq!(there(), [(3, 125, false)]);
-    change(TokenChange::Revoke { client: None });
+    change(issue(2, 126));
+    change(issue(2, 127));
+    change(TokenChange::Revoke {
+        client: Some(client(2)),
+        but: Some(127),
+    });
+    assert_eq!(there(), [(2, 127, false), (3, 125, false)]);
+    change(TokenChange::Revoke {
+        client: None,
+        but: None,
+    });
     assert_eq!(there(), []);
     // Another password.
     let keys = Write::AccountKeys {
@@ -1147,6 +1160,100 @@ fn tokens_are_given_used_and_revoked(store: &mut dyn Fixture) {
     let delete = [Write::AccountDelete { jid: owner() }];
     assert_eq!(writer.commit(&delete).unwrap(), [Written::Done]);
     assert_eq!(reader2.tokens(&owner(), None).unwrap(), []);
+}
+
+/// What was granted before something was taken away is not given out after.
+fn a_token_does_not_outlive_what_it_was_granted_for(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    let (ann, bob) = (jid("ann@x.example"), jid("bob@x.example"));
+    let issue = |owner: &BareJid, issued_ms: u64, revocations: u64| Write::Tokens {
+        owner: owner.clone(),
+        change: TokenChange::Issue {
+            token: LoginToken {
+                client: ClientId([1; 16]),
+                mechanism: TokenMechanism::Unbound,
+                secret: "secret".into(),
+                issued_ms,
+                expires_ms: 1_000_000,
+                used: true,
+                software: None,
+                device: None,
+            },
+            clients_max: 9,
+            revocations,
+        },
+    };
+    let revoke = |client| Write::Tokens {
+        owner: ann.clone(),
+        change: TokenChange::Revoke { client, but: None },
+    };
+    let disable = |disabled| Write::AccountDisabled {
+        jid: ann.clone(),
+        disabled,
+    };
+    let outdated = || Written::Failed(WriteError::Outdated);
+    let all = [
+        put(account("ann@x.example"), PutMode::Create),
+        put(account("bob@x.example"), PutMode::Create),
+    ];
+    writer.commit(&all).unwrap();
+    let begin = reader.revocations();
+    let mut now = 1;
+    for taken in [
+        Write::AccountKeys {
+            jid: ann.clone(),
+            keys: vec![keys(ScramHash::Sha256, 9)],
+        },
+        put(account("ann@x.example"), PutMode::Replace),
+        put(account("ann@x.example"), PutMode::CreateOrReplace),
+        disable(true),
+        Write::OverlayDisabled {
+            jid: ann.clone(),
+            disabled: true,
+        },
+        revoke(None),
+        revoke(Some(ClientId([7; 16]))),
+        Write::AccountDelete { jid: ann.clone() },
+    ] {
+        let granted = reader.revocations();
+        // In the same commit, and in a later one.
+        let writes = [taken.clone(), issue(&ann, now, granted)];
+        let written = writer.commit(&writes).unwrap();
+        assert_eq!(written, [Written::Done, outdated()], "{taken:?}");
+        let late = [issue(&ann, now, granted), issue(&bob, now, granted)];
+        let written = writer.commit(&late).unwrap();
+        assert_eq!(written, [outdated(), Written::Done], "{taken:?}");
+        // Somebody else is not concerned, and whoever is asked from now on is answered by what is there now.
+        assert!(reader.revocations() > granted);
+        let early = [issue(&ann, now, reader.revocations())];
+        assert_eq!(writer.commit(&early).unwrap(), [Written::Done], "{taken:?}");
+        now += 1;
+    }
+    // An account of the same name that is made later does not get what was granted to the earlier one.
+    let again = put(account("ann@x.example"), PutMode::CreateOrReplace);
+    let written = writer.commit(&[again, issue(&ann, now, begin)]).unwrap();
+    assert_eq!(written, [Written::Done, outdated()]);
+    // What takes nothing away.
+    let granted = reader.revocations();
+    let others = [
+        disable(false),
+        Write::OverlayDisabled {
+            jid: ann.clone(),
+            disabled: false,
+        },
+        issue(&ann, now, granted),
+        Write::Tokens {
+            owner: ann.clone(),
+            change: TokenChange::Used {
+                client: ClientId([1; 16]),
+                issued_ms: now,
+            },
+        },
+    ];
+    assert_eq!(writer.commit(&others).unwrap(), vec![Written::Done; 4]);
+    assert_eq!(reader.revocations(), granted);
+    assert_eq!(reader.tokens(&ann, None).unwrap().len(), 1);
 }
 
 fn publish(node: &str, id: &str, payload: &'static str, items_max: u64) -> store::PubsubChange {

@@ -19,7 +19,7 @@ mod sasl2;
 
 pub use action::{Accounts, Action, FailedLogin, Keys, LoginFailure, PasswordCheck, TokenCheck};
 pub use offer::{DomainOffer, Mechanisms, Offer};
-pub use sasl2::{Bind2, EnableSm, TokenWish, UsedToken, UserAgent};
+pub use sasl2::{Bind2, EnableSm, TokenTurn, TokenWish, UsedToken, UserAgent};
 
 use crate::component::{ComponentSecret, Handshake};
 use crate::element::Element;
@@ -57,6 +57,8 @@ enum State {
     Token(Box<Exchange>),
     /// Logged in by SASL 2: what was asked for with it is being done, and then success is said.
     Inline,
+    /// The same, and what was done so far is on its way to disk.
+    Storing,
     /// Success has been sent; the client restarts the stream.
     Restart,
     Bind,
@@ -434,8 +436,16 @@ impl Negotiation {
         matches!(self.state, State::Inline)
     }
 
-    /// What is to be done about tokens, once, before [`Negotiation::go_on`]; and by which client.
-    pub fn token_wish(&mut self) -> Option<(UserAgent, TokenWish, Option<UsedToken>)> {
+    /// Somebody is about to be asked about the log-in, and there have been so many revocations before (as the store counts them).
+    pub fn asked_after(&mut self, revocations: u64) {
+        if let Some(inline) = &mut self.inline {
+            // Of several questions the first: what is granted hangs on all the answers.
+            inline.revocations.get_or_insert(revocations);
+        }
+    }
+
+    /// What is to be done about tokens, once, before [`Negotiation::go_on`].
+    pub fn token_turn(&mut self) -> Option<TokenTurn> {
         let inline = self.inline.as_mut()?;
         let agent = inline.agent.clone()?;
         let nothing = TokenWish {
@@ -443,7 +453,24 @@ impl Negotiation {
             invalidate: false,
         };
         let wish = std::mem::replace(&mut inline.wish, nothing);
-        Some((agent, wish, inline.used.take()))
+        Some(TokenTurn {
+            agent,
+            wish,
+            used: inline.used.take(),
+            revocations: inline.revocations.unwrap_or(0),
+        })
+    }
+
+    /// What the log-in has changed is on its way to disk: nothing goes on before [`Negotiation::stored`], or [`Negotiation::postpone`].
+    pub fn storing(&mut self) {
+        self.state = State::Storing;
+    }
+
+    /// It is on disk. Then [`Negotiation::go_on`].
+    pub fn stored(&mut self) {
+        if matches!(self.state, State::Storing) {
+            self.state = State::Inline;
+        }
     }
 
     /// A new token goes to the client with success. `expiry`: as XEP-0082 writes it.
@@ -652,7 +679,7 @@ impl Negotiation {
         )
     }
 
-    /// Whether the account may log in cannot be said now (policy).
+    /// Whether the account may log in cannot be said now (policy), or not what was asked for with it be done (the store).
     pub fn postpone(&mut self) -> Vec<Action> {
         self.attempt.name = self
             .account

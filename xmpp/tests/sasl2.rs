@@ -236,7 +236,8 @@ fn tokens_are_given_and_good_for_their_mechanism_and_client() {
     let sent = server.feed(&authenticate("PLAIN", PLAIN, &wish));
     let token = "<token xmlns='urn:xmpp:fast:0' expiry='2026-12-24T00:00:00Z' token='new-token'/></success>";
     assert!(sent.contains(token), "{sent}");
-    let (agent_said, wish, used) = server.token_wish.unwrap();
+    let turn = server.token_turn.unwrap();
+    let (agent_said, wish, used) = (turn.agent, turn.wish, turn.used);
     assert_eq!(agent_said.client, ClientId::of(CLIENT));
     assert_eq!(agent_said.software.as_deref(), Some("Gajim"));
     assert_eq!(agent_said.device.as_deref(), Some("desk"));

@@ -372,7 +372,7 @@ fn refusal(e: &WriteError) -> Refusal {
     match e {
         WriteError::Exists => Refusal::new("exists", "the account exists already"),
         WriteError::NotFound => Refusal::new("not-found", "there is no such account"),
-        WriteError::TooMuch => Refusal::new("unavailable", e.to_string()),
+        WriteError::TooMuch | WriteError::Outdated => Refusal::new("unavailable", e.to_string()),
         WriteError::Store(e) => Refusal::new("unavailable", e.to_string()),
     }
 }

@@ -50,16 +50,17 @@ pub(super) fn revoke(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, R
         .iter()
         .filter(|t| client.is_none_or(|c| t.client == c));
     let gone = gone.count();
-    if gone == 0 {
-        return Err(Refusal::new("not-found", "there is no such token"));
-    }
+    // Though there is none: one may be on its way to a client that is logging in.
     one(
         backend,
         Write::Tokens {
             owner: jid,
-            change: TokenChange::Revoke { client },
+            change: TokenChange::Revoke { client, but: None },
         },
     )?;
+    if gone == 0 {
+        return Err(Refusal::new("not-found", "there is no such token"));
+    }
     let plural = if gone == 1 { "" } else { "s" };
     text(format!(
         "{gone} token{plural} revoked; sessions that are there go on, `session kick` ends them"

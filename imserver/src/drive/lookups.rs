@@ -163,7 +163,7 @@ impl Lookups {
     pub fn ask(&self, shard: ShardId, tag: LookTag, look: Look) -> Option<Event> {
         let routes = self.routes();
         let Some(queues) = routes.queues.get(look.domain()) else {
-            return Some(Event::Looked(tag, look.unanswered()));
+            return Some(Event::Looked(tag, look.unanswered(), 0));
         };
         let sent = match &look {
             Look::Password(..) => queues.passwords.try_send(Job::Look(shard, tag, look)),
@@ -182,7 +182,7 @@ impl Lookups {
         match sent.err()?.into_inner() {
             Job::Look(_, tag, look) | Job::People(_, tag, look, _) => {
                 tracing::debug!("more look-ups wait for a directory than may");
-                Some(Event::Looked(tag, look.unanswered()))
+                Some(Event::Looked(tag, look.unanswered(), 0))
             }
             Job::Load(..) | Job::Card(..) => None,
         }
@@ -397,13 +397,15 @@ impl Worker {
         };
         Some(match job {
             Job::Look(shard, tag, look) => {
+                // Before anything is read by which somebody is let in.
+                let revocations = reader.revocations();
                 let result = match look {
                     Look::Token(ask, rules) => {
                         LookResult::Token(super::tokens::check(site, reader, &ask, rules))
                     }
                     look => answer(site, self.gssapi.as_deref(), look),
                 };
-                (shard, Event::Looked(tag, result))
+                (shard, Event::Looked(tag, result, revocations))
             }
             Job::Load(shard, tag, owner) => {
                 let result = match site.person(&owner) {
@@ -420,7 +422,7 @@ impl Worker {
                     true => look.unanswered(),
                     false => self.clerk.answer(site, reader, &look),
                 };
-                (shard, Event::Looked(tag, result))
+                (shard, Event::Looked(tag, result, 0))
             }
             Job::Card(_, _, _, since) if since.elapsed() > PATIENCE => return None,
             Job::Card(shard, tag, owner, _) => {

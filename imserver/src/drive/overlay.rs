@@ -137,7 +137,10 @@ impl Overlay for StoreOverlay {
     fn forget(&self, jid: &BareJid) {
         let tokens = Write::Tokens {
             owner: jid.clone(),
-            change: TokenChange::Revoke { client: None },
+            change: TokenChange::Revoke {
+                client: None,
+                but: None,
+            },
         };
         // Whoever knew the old password may have one.
         if let Err(error) = self.writer.write(vec![tokens]) {

@@ -44,11 +44,13 @@ pub(super) enum After {
         inline: Box<sasl2::Inline>,
         number: u64,
     },
-    /// What a log-in has changed is on disk: the client may be told that it has logged in.
-    LoggedIn {
+    /// A log-in has changed tokens: it goes on.
+    Tokens {
         slot: u32,
         generation: u32,
-        number: u64,
+        /// The first of the writes; the last is the one it waits for.
+        first: u64,
+        changes: Box<sasl2::Changes>,
     },
     /// What the element caused is durable.
     Token(Token),
@@ -208,13 +210,15 @@ impl Shard {
                     self.bound_inline(slot, number, *inline, failed);
                 }
             }
-            After::LoggedIn {
+            After::Tokens {
                 slot,
                 generation,
-                number,
+                first,
+                changes,
             } => {
                 if self.live(slot, generation) {
-                    self.say_logged_in(slot, number);
+                    let refused = |n: u64| answers.failed(first + n..=first + n);
+                    self.tokens_changed(slot, *changes, refused);
                 }
             }
             After::Acked {

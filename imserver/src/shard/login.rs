@@ -116,7 +116,7 @@ impl Shard {
     }
 
     /// The directory has answered.
-    pub(super) fn looked(&mut self, tag: LookTag, result: LookResult) {
+    pub(super) fn looked(&mut self, tag: LookTag, result: LookResult, revocations: u64) {
         let (slot, generation) = match tag {
             LookTag::Stranger { slot, generation } => (slot, generation),
             LookTag::Iq(n) => return self.iq_looked(n, result),
@@ -130,6 +130,7 @@ impl Shard {
         let Stage::Negotiating(negotiation) = &mut session.stage else {
             return;
         };
+        negotiation.asked_after(revocations);
         let actions = match result {
             LookResult::Scram(keys) => negotiation.keys(keys, &mut *self.random),
             LookResult::Password(check) => negotiation.password(check),

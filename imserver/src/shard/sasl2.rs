@@ -1,11 +1,11 @@
 //! What comes with a log-in of SASL 2 (XEP-0388): a token, resumption, a resource with all that is to be switched on for it.
 //!
 //! ```text
-//!   authenticated ──(home shard)──> token written ──> resumed? ──(no)──> ends of the archive ──> bound ──on disk──> <success/>, Note
+//!   authenticated ──(home shard)──> token ──on disk──> resumed? ──(no)──> ends of the archive ──> bound ──on disk──> <success/>, Note
 //! ```
 //! In: a negotiation that has authenticated its client. Out: `<success/>` with everything that came of it.
-//! Never: says success before the store and the session store have what it tells. The mux gets the session's Note behind success, so that
-//! a connection that outlives the server either knows both or neither.
+//! Never: says success before the store and the session store have what it tells, nor if they have refused it. The mux gets the
+//! session's Note behind success, so that a connection that outlives the server either knows both or neither.
 
 use super::{After, Shard};
 use crate::archive::{self, Answer};
@@ -29,8 +29,9 @@ impl Shard {
     /// The client has logged in, here is the home of its account, and nothing more is read of it until success has been said.
     pub(super) fn go_inline(&mut self, slot: u32) {
         self.session(slot).paused = true;
-        self.change_token(slot);
-        self.go_on_inline(slot);
+        if !self.change_tokens(slot) {
+            self.go_on_inline(slot);
+        }
     }
 
     /// The next of what was asked for with the log-in.
@@ -42,27 +43,22 @@ impl Shard {
         }
     }
 
-    /// A token was used, is to be revoked, or a new one is due (XEP-0484).
-    fn change_token(&mut self, slot: u32) {
+    /// A token was used, is to be revoked, or a new one is due (XEP-0484). True: the log-in goes on when the store has answered.
+    fn change_tokens(&mut self, slot: u32) -> bool {
         let settings = self.settings.clone();
         let now_ms = self.now.unix_ms;
         let Stage::Negotiating(negotiation) = &mut self.session(slot).stage else {
-            return;
+            return false;
         };
-        let Some(account) = negotiation.account().cloned() else {
-            return;
+        let Some((owner, turn)) = (negotiation.account().cloned()).zip(negotiation.token_turn())
+        else {
+            return false;
         };
-        let Some((agent, wish, used)) = negotiation.token_wish() else {
-            return;
-        };
-        let client = agent.client;
-        let mut changes = Vec::new();
-        if wish.invalidate && used.is_some() {
-            changes.push(TokenChange::Revoke {
-                client: Some(client),
-            });
-        } else if let Some(used) = used.filter(|used| !used.known) {
-            changes.push(TokenChange::Used {
+        let (client, wish, used) = (turn.agent.client, turn.wish, turn.used);
+        let mut writes = Vec::new();
+        let mut changes = Changes::default();
+        if let Some(used) = used.filter(|used| !used.known && !wish.invalidate) {
+            writes.push(TokenChange::Used {
                 client,
                 issued_ms: used.issued_ms,
             });
@@ -79,42 +75,82 @@ impl Shard {
                 issued_ms: now_ms,
                 expires_ms: now_ms + settings.token.as_millis() as u64,
                 used: false,
-                software: agent.software,
-                device: agent.device,
+                software: turn.agent.software,
+                device: turn.agent.device,
             };
-            if let Stage::Negotiating(negotiation) = &mut self.session(slot).stage {
-                negotiation.give_token(token.secret.clone(), routing::stamp(token.expires_ms));
-            }
-            changes.push(TokenChange::Issue {
+            changes.given = Some(Given {
+                write: writes.len() as u64,
+                secret: token.secret.clone(),
+                expires_ms: token.expires_ms,
+            });
+            writes.push(TokenChange::Issue {
                 token,
                 clients_max: settings.token_clients_max,
+                revocations: turn.revocations,
             });
         }
-        for change in changes {
-            self.write(Write::Store(store::Write::Tokens {
-                owner: account.clone(),
-                change,
-            }));
+        if wish.invalidate && used.is_some() {
+            // Last, because it also ends what is being given out to others at this moment.
+            changes.revoked = Some(writes.len() as u64);
+            writes.push(TokenChange::Revoke {
+                client: Some(client),
+                but: changes.given.as_ref().map(|_| now_ms),
+            });
         }
+        if writes.is_empty() {
+            return false;
+        }
+        if let Stage::Negotiating(negotiation) = &mut self.session(slot).stage {
+            negotiation.storing();
+        }
+        let first = self.write_number + 1;
+        for change in writes {
+            let owner = owner.clone();
+            self.write(Write::Store(store::Write::Tokens { owner, change }));
+        }
+        let after = After::Tokens {
+            slot,
+            generation: self.generation(slot),
+            first,
+            changes: Box::new(changes),
+        };
+        self.after(self.write_number, after);
+        true
     }
 
-    /// Nothing more was asked for: success, when the store has what it says.
-    pub(super) fn logged_in(&mut self, slot: u32, number: u64) {
+    /// The store has answered, and these it has `refused`. A token that could not be revoked is not said to be; one that could not be
+    /// given out is wanting, and the client asks for it again.
+    pub(super) fn tokens_changed(
+        &mut self,
+        slot: u32,
+        changes: Changes,
+        refused: impl Fn(u64) -> bool,
+    ) {
         let generation = self.generation(slot);
-        if self.write_number > self.durable {
-            let after = After::LoggedIn {
-                slot,
-                generation,
-                number,
-            };
-            self.after(self.write_number, after);
-        } else {
-            self.say_logged_in(slot, number);
+        let session = self.session(slot);
+        let number = session.last_element();
+        let Stage::Negotiating(negotiation) = &mut session.stage else {
+            return;
+        };
+        if changes.revoked.is_some_and(&refused) {
+            session.paused = false;
+            let actions = negotiation.postpone();
+            self.act(slot, number, actions);
+            if self.live(slot, generation) {
+                self.settle(slot);
+                self.parse(slot);
+            }
+            return;
         }
+        if let Some(given) = changes.given.filter(|given| !refused(given.write)) {
+            negotiation.give_token(given.secret, routing::stamp(given.expires_ms));
+        }
+        negotiation.stored();
+        self.go_on_inline(slot);
     }
 
-    /// Success without a resource.
-    pub(super) fn say_logged_in(&mut self, slot: u32, number: u64) {
+    /// Nothing more was asked for: success without a resource.
+    pub(super) fn logged_in(&mut self, slot: u32, number: u64) {
         let session = self.session(slot);
         let Stage::Negotiating(negotiation) = &mut session.stage else {
             return;
@@ -330,6 +366,21 @@ impl Shard {
         }
         again
     }
+}
+
+/// Writes about tokens that a log-in waits for, by their place among them.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    revoked: Option<u64>,
+    given: Option<Given>,
+}
+
+/// A token on its way to the client.
+#[derive(Debug)]
+struct Given {
+    write: u64,
+    secret: String,
+    expires_ms: u64,
 }
 
 /// What is said when a session is on record that was bound with its log-in.

@@ -9,6 +9,7 @@ mod blocking;
 mod csi;
 mod groups;
 mod notices;
+mod tokens;
 
 const NOW: Now = Now {
     mono_ms: 1_000,

@@ -4,6 +4,7 @@
 //! Never: holds a read transaction beyond one call (the WAL could not be reused), counts rows.
 
 use bytes::Bytes;
+use std::sync::atomic::Ordering;
 use xmpp::jid::BareJid;
 use xmpp::sasl::ClientId;
 
@@ -658,6 +659,10 @@ impl Reader for SqliteReader {
         client: Option<ClientId>,
     ) -> Result<Vec<LoginToken>, StoreError> {
         self.state.tokens(owner, client)
+    }
+
+    fn revocations(&self) -> u64 {
+        self.view.shared.revoked.load(Ordering::Acquire)
     }
 
     fn pubsub_nodes(&mut self, owner: &BareJid) -> Result<Vec<PubsubNode>, StoreError> {

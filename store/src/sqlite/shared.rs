@@ -4,8 +4,8 @@
 //! that), and never two at a time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::tail::Tail;
@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     pub sweep: Mutex<Sweep>,
     /// Why the index thread cannot work, while it cannot.
     pub index_failure: Mutex<Option<StoreError>>,
+    /// See [`Reader::revocations`](crate::Reader::revocations).
+    pub revoked: Arc<AtomicU64>,
     asked: Mutex<Asked>,
     wake: Condvar,
     gate: Mutex<()>,
@@ -94,6 +96,7 @@ impl Shared {
             room: Condvar::new(),
             sweep: Mutex::default(),
             index_failure: Mutex::default(),
+            revoked: Arc::default(),
             asked: Mutex::default(),
             wake: Condvar::new(),
             gate: Mutex::new(()),

@@ -7,13 +7,15 @@ mod pubsub;
 
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use xmpp::jid::{BareJid, Jid};
 use xmpp::scram::{ScramHash, ScramKeys};
 
 use super::open::{Database, Db};
 use super::record::{Cursor, put_number};
 use crate::StoreError;
-use crate::tokens::TokenChange;
+use crate::tokens::Revocations;
 use crate::types::{
     Account, AccountCounts, AccountEntry, Activity, Overlay, PrivateElement, PushService, PutMode,
     RosterItem, Subscription, SubscriptionRequest, UserData, Write, WriteError, Written,
@@ -177,19 +179,24 @@ pub(crate) struct StateWriter {
     /// A commit waits for the disk.
     synced: bool,
     accounts_added: i64,
+    pub(super) revocations: Revocations,
+    /// How many of them are on disk, for the readers.
+    revoked: Arc<AtomicU64>,
     /// A test wants the next commits refused.
     #[cfg(test)]
     pub refuse_commit: bool,
 }
 
 impl StateWriter {
-    pub fn new(db: Db) -> Self {
+    pub fn new(db: Db, revoked: Arc<AtomicU64>) -> Self {
         db.conn.set_prepared_statement_cache_capacity(64);
         StateWriter {
             db,
             open: false,
             synced: true,
             accounts_added: 0,
+            revocations: Revocations::default(),
+            revoked,
             #[cfg(test)]
             refuse_commit: false,
         }
@@ -324,7 +331,7 @@ impl StateWriter {
                 elements,
                 bytes_max,
             } => return self.put_private(owner, elements, *bytes_max),
-            Write::Tokens { owner, change } => self.change_tokens(owner, change)?,
+            Write::Tokens { owner, change } => return self.change_tokens(owner, change),
             Write::Pubsub {
                 owner,
                 changes,
@@ -332,13 +339,14 @@ impl StateWriter {
             } => return self.change_pubsub(owner, changes, *bytes_max),
             Write::AccountPut { account, mode } => return self.put_account(account, *mode),
             Write::AccountKeys { jid, keys } => {
-                self.change_tokens(jid, &TokenChange::Revoke { client: None })?;
+                self.revoke_all(jid)?;
                 let sql = "UPDATE account SET keys = ? WHERE domain = ? AND localpart = ?";
                 return self
                     .run(sql, (encode_keys(keys), jid.domainpart(), local_of(jid)))
                     .map(found);
             }
             Write::AccountDisabled { jid, disabled } => {
+                self.may_log_in(jid, !disabled);
                 let sql = "UPDATE account SET disabled = ? WHERE domain = ? AND localpart = ?";
                 return self
                     .run(sql, (disabled, jid.domainpart(), local_of(jid)))
@@ -346,6 +354,7 @@ impl StateWriter {
             }
             Write::AccountDelete { jid } => return self.delete_account(jid),
             Write::OverlayDisabled { jid, disabled } => {
+                self.may_log_in(jid, !disabled);
                 let sql = "INSERT INTO overlay VALUES (?, ?, x'', 0)
                      ON CONFLICT DO UPDATE SET disabled = excluded.disabled";
                 self.run(sql, (jid.as_str(), disabled))?;
@@ -448,7 +457,7 @@ impl StateWriter {
         if mode != PutMode::Create {
             let sql = "UPDATE account SET disabled = ?, created_ms = ?, keys = ? WHERE domain = ? AND localpart = ?";
             let changed = self.run(sql, (account.disabled, created, &keys, domain, local))?;
-            self.change_tokens(&account.jid, &TokenChange::Revoke { client: None })?;
+            self.revoke_all(&account.jid)?;
             if changed > 0 || mode == PutMode::Replace {
                 return Ok(found(changed));
             }
@@ -464,6 +473,7 @@ impl StateWriter {
     }
 
     fn delete_account(&mut self, jid: &BareJid) -> Result<Written, StoreError> {
+        self.revocations.note(jid);
         let sql = "DELETE FROM account WHERE domain = ? AND localpart = ?";
         let removed = self.run(sql, (jid.domainpart(), local_of(jid)))?;
         self.accounts_added -= removed as i64;
@@ -506,6 +516,7 @@ impl StateWriter {
         }
         self.db.execute("COMMIT")?;
         self.open = false;
+        self.publish();
         Ok(())
     }
 
@@ -513,6 +524,14 @@ impl StateWriter {
     pub fn rollback(&mut self) {
         self.db.rollback();
         self.open = false;
+        // What has not come to pass does no harm: who is logging in gets a token the next time.
+        self.publish();
+    }
+
+    /// Not before readers can see what was revoked: whoever reads this number must not read after it what was there before.
+    fn publish(&self) {
+        self.revoked
+            .store(self.revocations.count(), Ordering::Release);
     }
 
     #[cfg(test)]

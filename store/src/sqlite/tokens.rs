@@ -6,6 +6,7 @@ use super::open::Db;
 use super::state::{StateReader, StateWriter};
 use crate::StoreError;
 use crate::tokens::{LoginToken, TokenChange, apply};
+use crate::types::{WriteError, Written};
 use rusqlite::Row;
 use xmpp::jid::BareJid;
 use xmpp::sasl::{ClientId, TokenMechanism};
@@ -54,11 +55,30 @@ fn tokens(
 }
 
 impl StateWriter {
+    /// Another password: no token is good any more.
+    pub(super) fn revoke_all(&mut self, owner: &BareJid) -> Result<(), StoreError> {
+        let all = TokenChange::Revoke {
+            client: None,
+            but: None,
+        };
+        self.change_tokens(owner, &all).map(drop)
+    }
+
+    /// The right to log in is given, or taken.
+    pub(super) fn may_log_in(&mut self, owner: &BareJid, yes: bool) {
+        if !yes {
+            self.revocations.note(owner);
+        }
+    }
+
     pub(super) fn change_tokens(
-        &self,
+        &mut self,
         owner: &BareJid,
         change: &TokenChange,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Written, StoreError> {
+        if self.revocations.take(owner, change) {
+            return Ok(Written::Failed(WriteError::Outdated));
+        }
         let before = tokens(&self.db, owner, None)?;
         let mut after = before.clone();
         apply(&mut after, change);
@@ -82,7 +102,7 @@ impl StateWriter {
             );
             self.run(sql, token)?;
         }
-        Ok(())
+        Ok(Written::Done)
     }
 }
 

@@ -53,7 +53,7 @@ pub enum Action {
     },
     /// Bind a resource with a log-in of SASL 2. Then [`super::Negotiation::bound`] or [`super::Negotiation::bind_inline_refused`].
     BindInline(Box<Bind2>),
-    /// A log-in of SASL 2 is done and no resource was asked for: say [`super::Negotiation::logged_in`] when what it has changed is on disk.
+    /// A log-in of SASL 2 is done and no resource was asked for: say [`super::Negotiation::logged_in`].
     LoggedIn,
     /// Go on with the session of this SM-ID (XEP-0198 §5); or [`super::Negotiation::resume_refused`].
     Resume {

@@ -73,6 +73,19 @@ pub struct TokenWish {
     pub invalidate: bool,
 }
 
+/// What is to be done about the tokens of a client that has logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenTurn {
+    /// Which client.
+    pub agent: UserAgent,
+    /// What it has asked for.
+    pub wish: TokenWish,
+    /// The one it has used.
+    pub used: Option<UsedToken>,
+    /// How many revocations there had been before anybody was asked whether it may log in.
+    pub revocations: u64,
+}
+
 /// A token that was used to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsedToken {
@@ -92,6 +105,8 @@ pub(super) struct Inline {
     pub(super) agent: Option<UserAgent>,
     pub(super) wish: TokenWish,
     pub(super) used: Option<UsedToken>,
+    /// See [`TokenTurn::revocations`].
+    pub(super) revocations: Option<u64>,
     resume: Option<Resume>,
     pub(super) bind: Option<Bind2>,
     /// For `<additional-data/>`.
@@ -158,6 +173,7 @@ pub(super) fn authenticate(
                     .is_some_and(|v| is_true(&v)),
             },
             used: None,
+            revocations: None,
             resume,
             bind,
             last: None,

@@ -7,7 +7,7 @@ use xmpp::error::StreamError;
 use xmpp::jid::BareJid;
 use xmpp::negotiation::{
     Accounts, Action, Bind2, DomainOffer, Keys, LoginFailure, Mechanisms, Negotiation, Offer,
-    PasswordCheck, TokenCheck, TokenWish, UsedToken, UserAgent,
+    PasswordCheck, TokenCheck, TokenTurn, UsedToken,
 };
 use xmpp::sasl::{
     ClientId, Failure, GssapiAnswer, GssapiState, Identity, LoginName, Named, TokenAsk,
@@ -80,7 +80,7 @@ pub struct Server {
     pub starttls: bool,
     pub registrations: usize,
     pub bind2: Option<Bind2>,
-    pub token_wish: Option<(UserAgent, TokenWish, Option<UsedToken>)>,
+    pub token_turn: Option<TokenTurn>,
     pub failures: Vec<(Option<String>, String, LoginFailure)>,
 }
 
@@ -123,7 +123,7 @@ impl Server {
             starttls: false,
             registrations: 0,
             bind2: None,
-            token_wish: None,
+            token_turn: None,
             failures: Vec::new(),
         }
     }
@@ -285,11 +285,11 @@ impl Server {
                     if !self.negotiation.is_inline() {
                         continue;
                     }
-                    self.token_wish = self.negotiation.token_wish();
+                    self.token_turn = self.negotiation.token_turn();
                     if self
-                        .token_wish
+                        .token_turn
                         .as_ref()
-                        .is_some_and(|(_, w, _)| w.request.is_some())
+                        .is_some_and(|t| t.wish.request.is_some())
                     {
                         let expiry = "2026-12-24T00:00:00Z";
                         self.negotiation

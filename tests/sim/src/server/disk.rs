@@ -226,7 +226,8 @@ impl World {
             // Nor here.
             other => other.unanswered(),
         };
-        self.to_shard(run, shard, vec![Event::Looked(tag, result)]);
+        let revocations = self.server(run).map_or(0, |s| s.reader.revocations());
+        self.to_shard(run, shard, vec![Event::Looked(tag, result, revocations)]);
     }
 
     fn check_token(&mut self, run: u32, ask: &TokenAsk, rules: TokenRules) -> TokenCheck {
