@@ -51,15 +51,30 @@ fn without_spaces(text: &str) -> String {
     text.chars().filter(|c| !c.is_ascii_whitespace()).collect()
 }
 
+/// What a picture is by its first bytes.
+fn type_of(bytes: &[u8]) -> Option<&'static str> {
+    const KINDS: [(&[u8], &str); 4] = [
+        (b"\x89PNG\r\n\x1a\n", "image/png"),
+        (b"\xff\xd8\xff", "image/jpeg"),
+        (b"GIF8", "image/gif"),
+        (b"RIFF", "image/webp"),
+    ];
+    let mut kinds = KINDS.iter().filter(|(begin, _)| bytes.starts_with(begin));
+    kinds.next().map(|(_, kind)| *kind)
+}
+
 impl Photo {
-    /// Of base64, with or without spaces. `None`: it is none, or of no type of pictures.
+    /// Of base64, with or without spaces. `None`: it is none, or no picture by what is said of it and by its first bytes.
     pub fn new(media_type: &str, base64: &str) -> Option<Self> {
         let base64 = without_spaces(base64);
         let bytes = STANDARD.decode(&base64).ok().filter(|b| !b.is_empty())?;
-        let media_type = media_type.trim();
-        let known = media_type.starts_with("image/") && media_type.len() <= TYPE_BYTES_MAX;
+        let media_type = match media_type.trim() {
+            said if said.starts_with("image/") && said.len() <= TYPE_BYTES_MAX => said,
+            // COMPAT: profanity 0.13 says "img/png".
+            _ => type_of(&bytes)?,
+        };
         let id = sha1::Sha1::digest(&bytes);
-        known.then(|| Self {
+        Some(Self {
             id: id.iter().map(|b| format!("{b:02x}")).collect(),
             media_type: media_type.to_owned(),
             base64,

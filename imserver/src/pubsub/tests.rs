@@ -553,6 +553,18 @@ fn a_photo_is_an_avatar_and_presence_says_so() {
     assert_eq!((photo.id.as_str(), photo.bytes), (sha, 5));
     assert_eq!(hash(&photo.metadata()).as_deref(), Some(sha));
     assert_eq!(hash(b"<metadata xmlns='urn:xmpp:avatar:metadata'/>"), None);
+    // What is said to be no type of pictures is one by its first bytes, or none.
+    let kind = |said: &str, base64: &str| Photo::new(said, base64).map(|p| p.media_type);
+    assert_eq!(
+        kind("img/png", "iVBORw0KGgo=").as_deref(),
+        Some("image/png")
+    );
+    assert_eq!(kind("", "/9j/4A==").as_deref(), Some("image/jpeg"));
+    assert_eq!(
+        kind("image/jpeg", "iVBORw0KGgo=").as_deref(),
+        Some("image/jpeg")
+    );
+    assert_eq!(kind("text/html", "aGVsbG8="), None);
     // One that is elsewhere is none; neither is what is no hash.
     let info = |attrs: &str| {
         format!("<metadata xmlns='urn:xmpp:avatar:metadata'><info {attrs}/></metadata>")
