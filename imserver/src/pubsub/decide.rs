@@ -577,7 +577,8 @@ impl Request<'_> {
         Ok(change.into())
     }
 
-    /// XEP-0402 §6.3: what an older client has changed. Only the owner sees bookmarks, whatever the node was before (XEP-0411 §6).
+    /// XEP-0402 §6.3: what an older client has changed. Only the owner sees bookmarks, whatever the node was before (XEP-0411 §6). One
+    /// that a client made for a single item, for it did not say how many there will be, gets room for the others.
     fn bookmarks(&self, nodes: &mut Nodes, new: Replacement) -> Result<Plan, Refusal> {
         if !self.is_owner() {
             return Err(forbidden());
@@ -598,8 +599,12 @@ impl Request<'_> {
             ..Config::default()
         };
         let node = self.ready(nodes, &mut change, name, config)?;
-        if node.config.access != AccessModel::Whitelist {
+        let narrow = node.config.items_max == Config::default().items_max;
+        if node.config.access != AccessModel::Whitelist || narrow {
             node.config.access = AccessModel::Whitelist;
+            if narrow {
+                node.config.items_max = ITEMS_MAX;
+            }
             change.changes.push(PubsubChange::Put {
                 node: name.to_owned(),
                 meta: node.meta(),
