@@ -1,5 +1,5 @@
-//! Clients that people have on their desks, in the middle of things: Gajim under Xvfb, with another device of its account and a contact
-//! beside it (`clients/gajim_day.py` is what they do).
+//! Clients that people have on their desks, in the middle of things, with another device of their account and a contact beside them:
+//! Gajim under Xvfb (`clients/gajim_day.py` is what it does), and profanity in a terminal (`clients/profanity_day.py`).
 
 use isthmus_tests::client::{Account, Client, Transport};
 use isthmus_tests::harness::{Plan, Proc, Site};
@@ -68,4 +68,20 @@ fn gajim_lives_with_another_device_and_a_contact() {
         "BLOCKED",
     ];
     day("gajim_day.py", &lines, &["chat.png", "profile.png"]);
+}
+
+#[test]
+fn profanity_lives_with_another_device_and_a_contact() {
+    let lines = [
+        "CARBONS",
+        "OMEMO-desk",
+        "OMEMO-phone",
+        "SECRET",
+        "AVATAR-SEEN",
+        "AVATAR-SET",
+        "VCARD",
+        "BOOKMARKS",
+        "BLOCKED",
+    ];
+    day("profanity_day.py", &lines, &[]);
 }
