@@ -1,9 +1,9 @@
 // Converse.js in headless Chromium: two browsers of alice and one of bob. They log in, become contacts, chat with carbons and history in step,
-// go on while the server is killed, block, read what is encrypted
-// for both, and share a bookmark.
+// go on while the server is killed, block, read what is encrypted for both, share a bookmark, and see each other's pictures.
 //
 // Arguments: wss-address alice-password bob-password directory-for-screenshots. Says KILL when the server is to be killed and started
-// again, and waits for a file `restarted` in that directory; says DONE when everything was as it should be.
+// again, and waits for a file `restarted` in that directory; says PICTURE when another client of bob's is to show one, and the hash of the one
+// that alice shows; says DONE when everything was as it should be.
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import http from "node:http";
@@ -157,7 +157,30 @@ try {
   await first.page.evaluate(() => _converse.api.bookmarks.set({ jid: "garden@conference.localhost", name: "The garden", nick: "al", autojoin: false }));
   const third = await open("alice's third browser", ALICE, alicePassword);
   await until(third, "has the bookmark", async () => (await _converse.api.bookmarks.get("garden@conference.localhost"))?.get("name") === "The garden");
+  // Another client of bob's shows a picture as it is done nowadays (XEP-0084). Converse.js knows those of vCards (XEP-0153), and shows it.
+  console.log("PICTURE");
+  const shown = (jid) => [...document.querySelectorAll("converse-avatar")].some((a) => a.model?.get("jid") === jid && a.querySelector("image, img"));
+  for (const alice of [first, second]) {
+    await until(alice, "shows bob's picture", (jid) => _converse.state.vcards.get(jid)?.get("image_type") === "image/png" && !!_converse.state.vcards.get(jid).get("image"), BOB);
+  }
+  await until(second, "has bob's picture on the screen", shown, BOB);
+  // And one set in the browser is what the other browsers and the other client see.
+  const hash = await first.page.evaluate(async (jid) => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 96, height: 96 });
+    const context = canvas.getContext("2d");
+    context.fillStyle = "rgb(30, 120, 30)";
+    context.fillRect(0, 0, 96, 96);
+    const image = canvas.toDataURL("image/png").split(",")[1];
+    await _converse.api.vcard.set(jid, { fn: "Alice", image, image_type: "image/png" });
+    return _converse.state.vcards.get(jid).get("image_hash");
+  }, ALICE);
+  console.log("HASH", hash);
+  for (const who of [second, third, bob]) {
+    await until(who, "has alice's picture", (jid, hash) => _converse.state.vcards.get(jid)?.get("image_hash") === hash, ALICE, hash);
+  }
+  await until(bob, "has alice's picture on the screen", shown, ALICE);
   await second.page.screenshot({ path: `${shots}/alice-second.png` });
+  await bob.page.screenshot({ path: `${shots}/bob-pictures.png` });
   console.log("DONE");
 } catch (error) {
   console.log("FAILED", error);

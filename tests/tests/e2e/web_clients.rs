@@ -1,7 +1,8 @@
 //! Converse.js in headless Chromium, over WebSocket: two browsers of one person and one of another (`clients/web/converse.mjs` is what they
-//! do). They become contacts, chat with carbons and history in step, do not notice that the server is killed, and block.
+//! do). They become contacts, chat with carbons and history in step, do not notice that the server is killed, block, and see
+//! pictures, also of and by a client that publishes them in the new way (`clients/slixmpp_pictures.py`).
 
-use isthmus_tests::client::{Account, Transport};
+use isthmus_tests::client::{Account, Client, Transport};
 use isthmus_tests::harness::{Plan, Proc, Site};
 use isthmus_tests::wait;
 use std::path::Path;
@@ -48,9 +49,35 @@ fn converse_js_chats_in_two_browsers_of_one_person() {
     site.kill_server();
     site.start_server().unwrap();
     std::fs::write(shots.join("restarted"), "").unwrap();
+
+    said(&mut browsers, "\nPICTURE\n");
+    let endpoint = site.endpoint(Transport::StartTls);
+    let looks = Client::login(&endpoint, &bob, None).unwrap();
+    let ca = site.scratch("ca.pem");
+    std::fs::write(&ca, looks.certificate_pem().unwrap()).unwrap();
+    looks.close().unwrap();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(here.join(".venv/bin/python"));
+    command
+        .arg(here.join("clients/slixmpp_pictures.py"))
+        .args(["localhost", &endpoint.starttls.port().to_string()])
+        .args(["bob@localhost", &bob.password, "alice@localhost"])
+        .arg(&ca);
+    let mut camera = Proc::start("slixmpp", &mut command, &site.scratch("camera.log")).unwrap();
     said(&mut browsers, "\nDONE\n");
-    for name in ["alice-first.png", "alice-second.png", "bob.png"] {
-        let bytes = std::fs::metadata(shots.join(name)).unwrap().len();
+    let status = wait::until(patience, || camera.status());
+    let (log, seen) = (browsers.log(), camera.log());
+    assert!(status.is_some_and(|s| s.success()), "{seen}");
+    let hash = log.lines().find_map(|line| line.strip_prefix("HASH "));
+    let hash = hash.expect("said before DONE");
+    assert!(
+        seen.contains(&format!("SEEN True {hash}")),
+        "{hash}: {seen}"
+    );
+
+    let names = ["alice-first", "alice-second", "bob", "bob-pictures"];
+    for name in names.map(|name| format!("{name}.png")) {
+        let bytes = std::fs::metadata(shots.join(&name)).unwrap().len();
         assert!(bytes > 10_000, "{name} shows nothing: {bytes} bytes");
     }
 }
