@@ -25,6 +25,12 @@ const SCANNED_MAX: usize = 10_000;
 /// Rows read at a time for that.
 const SCAN_PAGE: usize = 250;
 
+/// Rows read at a time for that if they must have certain words: each time these are looked up anew.
+const SCAN_PAGE_OF_WORDS: usize = 2_500;
+
+/// Bytes read at a time for that, one row more at most.
+const SCAN_BYTES: usize = 16 << 20;
+
 /// What a row grows by when it is wrapped, about.
 const WRAPPING_BYTES: usize = 512;
 
@@ -188,11 +194,14 @@ fn scan(
     with: &Jid,
     ask: &Ask,
 ) -> Result<Option<Page>, StoreError> {
-    query.limit = SCAN_PAGE;
+    query.limit = match query.text {
+        Some(_) => SCAN_PAGE_OF_WORDS,
+        None => SCAN_PAGE,
+    };
     let mut page = Page::default();
     let (mut scanned, mut bytes) = (0, 0);
     'pages: while scanned < SCANNED_MAX {
-        let read = reader.archive_page(query, usize::MAX)?;
+        let read = reader.archive_page(query, SCAN_BYTES)?;
         scanned += read.rows.len();
         if read.rows.is_empty() && !read.complete {
             // More with the words wanted than the store looks at.

@@ -113,6 +113,8 @@ pub struct Shard {
     /// What groups give accounts, as of the last population.
     groups: groups::Groups,
     waiting_iqs: HashMap<u64, WaitingIq>,
+    /// Archives that are being read, and for whom.
+    archive_reads: archive::Reads,
     /// What hashes of clients' capabilities stand for.
     caps: crate::caps::Table,
     /// Those that somebody is being asked about.
@@ -202,6 +204,7 @@ impl Shard {
             after: VecDeque::new(),
             groups,
             waiting_iqs: HashMap::default(),
+            archive_reads: archive::Reads::default(),
             caps: crate::caps::Table::default(),
             asking: HashMap::default(),
             nodes: HashMap::default(),

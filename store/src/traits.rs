@@ -83,6 +83,15 @@ pub trait Reader: Send {
     fn archive(&mut self, query: &ArchiveQuery) -> Result<Vec<StoredRow>, StoreError> {
         Ok(self.archive_page(query, usize::MAX)?.rows)
     }
+    /// Positions of some rows of an owner: of those that wait, and when there are none, of archived ones; `limit` at most. None: the
+    /// owner has none.
+    fn some_rows(&mut self, owner: &BareJid, limit: usize) -> Result<Vec<u64>, StoreError> {
+        let mut rows = self.pending(owner, 0, limit)?;
+        if rows.is_empty() {
+            rows = self.archive(&ArchiveQuery::new(owner.clone(), limit))?;
+        }
+        Ok(rows.into_iter().map(|row| row.position).collect())
+    }
     /// Owners of archived rows that the index knows (all but those whose first is quite new), in an order, after `after`.
     fn archive_owners(
         &mut self,

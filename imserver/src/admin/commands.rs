@@ -436,19 +436,23 @@ fn user_del(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
         Err(refusal) => return Err(refusal),
     };
     backend.account_removed(&jid);
+    // The waiting ones come first, the archived ones when there are none of those: a short slice is not the last.
     loop {
         let positions = backend.rows(&jid, DROP_SLICE)?;
-        let last = positions.len() < DROP_SLICE;
-        if !positions.is_empty() {
-            removed = true;
-            backend.write(vec![Write::Drop {
-                owner: jid.clone(),
-                positions,
-            }])?;
-        }
-        if last {
+        if positions.is_empty() {
             break;
         }
+        removed = true;
+        backend.write(vec![Write::Drop {
+            owner: jid.clone(),
+            positions,
+        }])?;
+    }
+    // Again, for what its sessions had on its way to disk.
+    match one(backend, Write::AccountDelete { jid: jid.clone() }) {
+        Ok(()) => removed = true,
+        Err(refusal) if refusal.code == "not-found" => {}
+        Err(refusal) => return Err(refusal),
     }
     match removed {
         true => text(format!("{} removed", jid.as_str())),

@@ -307,9 +307,8 @@ impl Backend for Site {
         }))
     }
     fn rows(&self, jid: &BareJid, limit: usize) -> Result<Vec<u64>, Refusal> {
-        let rows = self.reader.lock().unwrap().pending(jid, 0, limit);
-        rows.map(|rows| rows.into_iter().map(|r| r.position).collect())
-            .map_err(store_refusal)
+        let rows = self.reader.lock().unwrap().some_rows(jid, limit);
+        rows.map_err(store_refusal)
     }
     fn sessions(
         &self,

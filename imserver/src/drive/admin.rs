@@ -357,18 +357,7 @@ impl admin::Backend for Backend {
     }
 
     fn rows(&self, jid: &BareJid, limit: usize) -> Result<Vec<u64>, Refusal> {
-        self.read(|r| {
-            let mut positions: Vec<u64> = r
-                .pending(jid, 0, limit)?
-                .into_iter()
-                .map(|row| row.position)
-                .collect();
-            if positions.is_empty() {
-                let query = store::ArchiveQuery::new(jid.clone(), limit);
-                positions.extend(r.archive(&query)?.into_iter().map(|row| row.position));
-            }
-            Ok(positions)
-        })
+        self.read(|r| r.some_rows(jid, limit))
     }
 
     fn sessions(

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use store::{ArchiveQuery, Reader, Write};
+use store::{Reader, Write};
 use xmpp::jid::BareJid;
 
 /// Of so many who are known by id, more than half with another one at a time is a directory that was loaded anew.
@@ -148,22 +148,16 @@ impl Holders {
             .write(vec![Write::AccountDelete { jid: jid.clone() }])?;
         self.overlay.set_disabled(jid, false);
         loop {
-            let positions = self.rows(jid).map_err(|e| e.to_string())?;
+            let positions = self
+                .reader
+                .some_rows(jid, DROP_SLICE)
+                .map_err(|e| e.to_string())?;
             if positions.is_empty() {
                 return Ok(());
             }
             let owner = jid.clone();
             self.writer.write(vec![Write::Drop { owner, positions }])?;
         }
-    }
-
-    fn rows(&mut self, jid: &BareJid) -> Result<Vec<u64>, store::StoreError> {
-        let mut rows = self.reader.pending(jid, 0, DROP_SLICE)?;
-        if rows.is_empty() {
-            let query = ArchiveQuery::new(jid.clone(), DROP_SLICE);
-            rows = self.reader.archive(&query)?;
-        }
-        Ok(rows.into_iter().map(|row| row.position).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use directory::DirectoryError;
 use directory::backend::{Card, Registered};
 use directory::site::Site;
 use std::sync::{Arc, Mutex, PoisonError};
-use store::{ArchiveQuery, Reader, StoreError};
+use store::{Reader, StoreError};
 use xmpp::jid::BareJid;
 
 /// Messages of a removed account dropped in one commit.
@@ -109,15 +109,10 @@ impl Clerk {
     fn drop_messages(&self, reader: &mut dyn Reader, jid: &BareJid) -> Result<(), String> {
         let words = |e: StoreError| e.to_string();
         loop {
-            let mut rows = reader.pending(jid, 0, DROP_SLICE).map_err(words)?;
-            if rows.is_empty() {
-                let query = ArchiveQuery::new(jid.clone(), DROP_SLICE);
-                rows = reader.archive(&query).map_err(words)?;
-            }
-            if rows.is_empty() {
+            let positions = reader.some_rows(jid, DROP_SLICE).map_err(words)?;
+            if positions.is_empty() {
                 return Ok(());
             }
-            let positions = rows.into_iter().map(|row| row.position).collect();
             self.writer.write(vec![store::Write::Drop {
                 owner: jid.clone(),
                 positions,

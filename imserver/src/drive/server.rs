@@ -9,7 +9,7 @@ use super::clock::Clock;
 use super::directories::Directories;
 use super::health;
 use super::links::{Ask, LinkLoop, LinkLoopConfig, Permits};
-use super::lookups::{Lookups, ReadJob, StoreReader};
+use super::lookups::StoreReader;
 use super::questions::Questions;
 use super::queue::{Outbox, queue};
 use super::reload::Reloader;
@@ -28,7 +28,7 @@ use crate::session::record::Record;
 use crate::settings::{Conflict, People, Settings};
 use crate::shard::{Shard, ShardConfig};
 use anyhow::{Context as _, bail};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use directory::site::Site;
 use proto::frame::{BootId, ListenerKind, StoreId};
 use std::net::{SocketAddr, TcpListener};
@@ -42,6 +42,9 @@ use xmpp::scram::{FakeKeys, ScramHash};
 
 /// Threads that read the store.
 const READERS: usize = 2;
+
+/// Threads that read archives and nothing else: a page of a large one, or a search, takes long, and log-ins must not wait for it.
+const ARCHIVE_READERS: usize = 2;
 
 /// A running server.
 pub struct Server {
@@ -150,6 +153,7 @@ impl Server {
         let (link_tx, link_rx) = queue();
         let (write_tx, write_rx) = queue();
         let (read_tx, read_rx) = queue();
+        let (archive_tx, archive_rx) = queue();
         let (ask_tx, ask_rx) = bounded(16);
         let (command_tx, command_rx) = bounded(adhoc::QUEUE);
 
@@ -183,7 +187,20 @@ impl Server {
             direct: direct_rx,
         };
         spawn("store-writer", move || store_writer.run(&write_rx))?;
-        spawn_readers(&engine, directories.lookups(), &read_rx, &to_shards)?;
+        for (name, threads, jobs) in [
+            ("reader", READERS, &read_rx),
+            ("archive", ARCHIVE_READERS, &archive_rx),
+        ] {
+            for n in 0..threads {
+                let reader = StoreReader {
+                    reader: engine.reader()?,
+                    lookups: directories.lookups().clone(),
+                    shards: to_shards(),
+                };
+                let jobs = jobs.clone();
+                spawn(&format!("{name}-{n}"), move || reader.run(&jobs))?;
+            }
+        }
         for (n, (shard, input)) in built.into_iter().zip(shard_inputs).enumerate() {
             let outlets = Outlets {
                 links: Outbox::new(link_tx.clone()),
@@ -191,6 +208,7 @@ impl Server {
                 shards: to_shards(),
                 writer: Outbox::new(write_tx.clone()),
                 reads: Outbox::new(read_tx.clone()),
+                archive_reads: Outbox::new(archive_tx.clone()),
                 looks: directories.lookups().clone(),
                 answers: Vec::new(),
                 admin: admin_tx.clone(),
@@ -274,24 +292,6 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<Join
         .name(name.into())
         .spawn(run)
         .with_context(|| format!("thread `{name}` cannot be started"))
-}
-
-fn spawn_readers(
-    engine: &Arc<dyn Engine>,
-    lookups: &Lookups,
-    jobs: &Receiver<ReadJob>,
-    to_shards: &impl Fn() -> Vec<Outbox<Vec<Event>>>,
-) -> anyhow::Result<()> {
-    for n in 0..READERS {
-        let reader = StoreReader {
-            reader: engine.reader()?,
-            lookups: lookups.clone(),
-            shards: to_shards(),
-        };
-        let jobs = jobs.clone();
-        spawn(&format!("reader-{n}"), move || reader.run(&jobs))?;
-    }
-    Ok(())
 }
 
 pub(super) fn warn_forgotten(config: &Config) {

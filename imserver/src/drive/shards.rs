@@ -8,7 +8,7 @@ use super::queue::Outbox;
 use super::writer::WriteBatch;
 use crate::admin::adhoc::Outcome;
 use crate::event::{
-    AdminReply, CommandJob, ConnKey, Effects, Event, Now, SessionId, ShardId, ShardMsg, Write,
+    AdminReply, CommandJob, ConnKey, Effects, Event, Now, Read, SessionId, ShardId, ShardMsg, Write,
 };
 use crate::shard::Shard;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -39,6 +39,8 @@ pub struct Outlets {
     pub writer: Outbox<WriteBatch>,
     /// Store readers.
     pub reads: Outbox<ReadJob>,
+    /// Those of archives.
+    pub archive_reads: Outbox<ReadJob>,
     /// Directories.
     pub looks: Lookups,
     /// Answers of directories that were there at once: events of the next turn.
@@ -248,7 +250,11 @@ impl Outlets {
             }
         }
         for (tag, read) in effects.reads {
-            self.reads.send(ReadJob(id, tag, read));
+            let outbox = match read {
+                Read::Archive(_) | Read::ArchiveEnds(_) => &mut self.archive_reads,
+                _ => &mut self.reads,
+            };
+            outbox.send(ReadJob(id, tag, read));
         }
         for (tag, look) in effects.looks {
             self.answers.extend(self.looks.ask(id, tag, look));
@@ -277,6 +283,7 @@ impl Outlets {
 
     fn retry(&mut self) -> bool {
         let mut clear = self.links.retry() & self.writer.retry() & self.reads.retry();
+        clear &= self.archive_reads.retry();
         for s in &mut self.shards {
             clear &= s.retry();
         }
@@ -287,6 +294,7 @@ impl Outlets {
         self.links.is_long()
             || self.writer.is_long()
             || self.reads.is_long()
+            || self.archive_reads.is_long()
             || self.shards.iter().any(Outbox::is_long)
     }
 }
@@ -360,6 +368,7 @@ mod tests {
             shards: Vec::new(),
             writer: Outbox::new(writer),
             reads: Outbox::new(queue().0),
+            archive_reads: Outbox::new(queue().0),
             looks: Lookups::default(),
             answers: Vec::new(),
             admin: crossbeam_channel::bounded(1).0,

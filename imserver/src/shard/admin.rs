@@ -64,6 +64,7 @@ impl Shard {
                     user.exists = false;
                 }
                 self.kick(&account, None, StreamError::NotAuthorized, text);
+                self.forget_nodes(&account);
                 if let Some(user) = self.users.get_mut(&account) {
                     user.roster = None;
                     user.audience = None;

@@ -16,6 +16,7 @@ use crate::iq::Wait;
 use crate::routing;
 use crate::session::OutKind;
 use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
 use store::StoredRow;
 use xmpp::error::StanzaError;
 use xmpp::jid::{BareJid, Jid};
@@ -23,6 +24,15 @@ use xmpp::node::Node;
 
 /// Bytes of the output window that a page leaves free: for the answer that ends it.
 const ANSWER_BYTES: usize = 4_096;
+
+/// Pages that are being read: one at a time for a session, so that nobody's questions keep others from theirs.
+#[derive(Default)]
+pub(super) struct Reads {
+    /// The slot each question under way came from.
+    slots: HashMap<u64, u32>,
+    /// Slots with one under way.
+    busy: HashSet<u32>,
+}
 
 impl Shard {
     /// A question is asked when what its client, and others, had said before is on disk: it is in the answer.
@@ -34,7 +44,8 @@ impl Shard {
         }
     }
 
-    /// Reads a page for a question that waits, if its client has taken most of what it was sent; else when it has.
+    /// Reads a page for a question that waits, if its client has taken most of what it was sent, and no other is being read for
+    /// it; else when that is so.
     pub(super) fn read_archive(&mut self, n: u64) {
         let Some(waiting) = self.waiting_iqs.get(&n) else {
             return;
@@ -47,12 +58,14 @@ impl Shard {
         let Some(outstanding) = self.outstanding_of(token) else {
             return self.never_mind(n);
         };
-        if outstanding > window / 2 {
-            return self.wait_for_room(token.slot, n);
+        if outstanding > window / 2 || self.archive_reads.busy.contains(&token.slot) {
+            return self.wait_for_turn(token.slot, n);
         }
         // Half, because short messages grow by as much again when they are wrapped.
         ask.bytes_max = ((window - outstanding) / 2).max(1);
         ask.decode(&self.ids);
+        self.archive_reads.busy.insert(token.slot);
+        self.archive_reads.slots.insert(n, token.slot);
         self.fx.reads.push((ReadTag::Iq(n), Read::Archive(ask)));
     }
 
@@ -63,7 +76,7 @@ impl Shard {
         session.bound().map(|_| session.outstanding_bytes())
     }
 
-    fn wait_for_room(&mut self, slot: u32, n: u64) {
+    fn wait_for_turn(&mut self, slot: u32, n: u64) {
         if let Some(bound) = self.session(slot).bound_mut() {
             bound.archive_asks.push(n);
         }
@@ -76,7 +89,18 @@ impl Shard {
         }
     }
 
-    /// The client has taken something: questions that waited for that go on.
+    /// A reader has answered this question, if it was one: the next of its session is read.
+    pub(super) fn archive_read_done(&mut self, n: u64) {
+        let Some(slot) = self.archive_reads.slots.remove(&n) else {
+            return;
+        };
+        self.archive_reads.busy.remove(&slot);
+        if self.sessions.contains(slot as usize) {
+            self.continue_archive(slot);
+        }
+    }
+
+    /// The client has taken something, or an answer: questions that waited for that go on.
     pub(super) fn continue_archive(&mut self, slot: u32) {
         let Some(bound) = self.session(slot).bound_mut() else {
             return;
@@ -137,7 +161,7 @@ impl Shard {
         let fit = fitting(&results, ask, room, outstanding == 0);
         if fit == 0 && !results.is_empty() {
             // It was sent something else meanwhile.
-            self.wait_for_room(token.slot, n);
+            self.wait_for_turn(token.slot, n);
             self.waiting_iqs.insert(n, waiting);
             return;
         }

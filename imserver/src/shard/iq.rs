@@ -471,6 +471,11 @@ impl Shard {
 
     /// What an IQ waited for has been read.
     pub(super) fn iq_read(&mut self, n: u64, result: ReadResult) {
+        self.iq_is_read(n, result);
+        self.archive_read_done(n);
+    }
+
+    fn iq_is_read(&mut self, n: u64, result: ReadResult) {
         let found = match result {
             ReadResult::Card(facts) => Found::Card(facts),
             ReadResult::Activity(activity) => Found::LastActivity {

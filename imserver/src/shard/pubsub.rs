@@ -21,7 +21,7 @@ use crate::session::OutKind;
 use crate::session::resumption::Kept;
 use crate::settings::Settings;
 use bytes::Bytes;
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use proto::frame::{Fanout, FanoutTarget, Frame};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -144,6 +144,15 @@ impl Shard {
         for waiting in waiting {
             self.ask_nodes(waiting);
             self.run_local();
+        }
+    }
+
+    /// The account is no more: what it had is not there for who has its address next.
+    pub(super) fn forget_nodes(&mut self, owner: &BareJid) {
+        if let Some(entity) = self.nodes.get_mut(owner) {
+            (entity.nodes, entity.loading_ms) = (None, None);
+            let waiting = std::mem::take(&mut entity.waiting);
+            self.refuse_waiting(waiting);
         }
     }
 
@@ -436,7 +445,9 @@ impl Shard {
         let subscribed = audience.subscribers.iter();
         let subscribed = subscribed.filter(|jid| self.may_hear(owner, audience, &jid.bare()));
         let subscribed: Vec<&Jid> = subscribed.collect();
-        let whole = |jid: &BareJid| subscribed.contains(&&Jid::Bare(jid.clone()));
+        let bare = subscribed.iter().filter(|jid| jid.as_full().is_none());
+        let bare: HashSet<BareJid> = bare.map(|jid| jid.bare()).collect();
+        let whole = |jid: &BareJid| bare.contains(jid);
         for jid in &subscribed {
             // A resource of an account that has subscribed as a whole hears it once.
             if jid.as_full().is_none() || !whole(&jid.bare()) {

@@ -182,3 +182,35 @@ fn what_the_server_says_is_set_shown_and_removed() {
     );
     assert_eq!(rows(&site.ok("motd show", json!({})))[2][1], "y");
 }
+
+#[test]
+fn who_is_removed_leaves_no_message_to_the_next_of_that_address() {
+    let site = Site::new();
+    let ann = BareJid::parse("ann@a.example").unwrap();
+    let account = store::Account {
+        jid: ann.clone(),
+        keys: Vec::new(),
+        disabled: false,
+        created_ms: 1,
+    };
+    let mode = store::PutMode::Create;
+    let mut writes = vec![store::Write::AccountPut { account, mode }];
+    writes.extend((0..5).map(|n| {
+        store::Write::Append(store::Append {
+            owner: ann.clone(),
+            peer: BareJid::parse("bob@a.example").unwrap(),
+            origin: None,
+            archive: true,
+            // One waits for her.
+            pending: n == 4,
+            time_ms: n,
+            outgoing: false,
+            payload: "<message/>".into(),
+            text: None,
+        })
+    }));
+    site.write(writes).unwrap();
+    site.ok("user del", json!({"jid": "ann@a.example"}));
+    let left = site.reader.lock().unwrap().some_rows(&ann, 10).unwrap();
+    assert_eq!(left, [0u64; 0]);
+}
