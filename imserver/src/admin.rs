@@ -225,8 +225,10 @@ pub trait Backend: Send + Sync {
     fn config(&self) -> Result<Vec<crate::config::Effective>, Refusal>;
     /// Reads the configuration again; what has changed, or all mistakes.
     fn reload(&self) -> Result<Vec<String>, Refusal>;
-    /// The account is gone from the store: its sessions end.
-    fn account_removed(&self, account: &BareJid);
+    /// Who has the account among their contacts, by its own roster.
+    fn contacts(&self, account: &BareJid) -> Result<Vec<BareJid>, Refusal>;
+    /// The account is gone from the store: its sessions end, and these contacts hear that it is none any more.
+    fn account_removed(&self, account: &BareJid, contacts: &[BareJid]);
     /// Muxes.
     fn muxes(&self) -> Result<Vec<crate::linkset::MuxInfo>, Refusal>;
     /// Name and value pairs for `status`.

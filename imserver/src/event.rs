@@ -254,6 +254,8 @@ pub enum ShardMsg {
     Stanza(Box<Routed>),
     /// What the token's element caused here is durable, and answered.
     Done(Token),
+    /// This account is gone for good: the store has taken it out of everybody's nodes.
+    Gone(BareJid),
     /// Presence of `from` for the available sessions of each target.
     Presence(Arc<PresenceFan>, Vec<BareJid>),
     /// What somebody has published, for those who hear of it.
@@ -718,8 +720,14 @@ pub enum AdminEvent {
         /// Which.
         domain: Arc<str>,
     },
-    /// The account is gone: end its sessions and forget it.
-    AccountRemoved(BareJid),
+    /// The account is gone: end its sessions and forget it. `contacts`: not for a while, but for good; these had it among their
+    /// contacts, and hear that it is none any more.
+    AccountRemoved {
+        /// Whose.
+        account: BareJid,
+        /// Who.
+        contacts: Option<Vec<BareJid>>,
+    },
     /// Who of these domains is online and may not be there, by the population: it has them disabled, or not at all.
     Unswept {
         /// Number of the question.

@@ -5,6 +5,7 @@
 //! acknowledged (idea 5), the stream management counts of XEP-0198.
 //! Never: decides where a stanza goes; touches the state of an account.
 
+pub mod asked;
 mod bound;
 pub mod csi;
 mod output;

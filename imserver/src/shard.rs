@@ -426,6 +426,7 @@ impl Shard {
         match msg {
             ShardMsg::Stanza(stanza) => self.stanza(stanza),
             ShardMsg::Done(token) => self.token_done(token),
+            ShardMsg::Gone(account) => self.forget_member(&account),
             ShardMsg::Presence(fan, targets) => self.presence_fan(&fan, &targets),
             ShardMsg::Event(fan, targets) => self.event_fan(&fan, &targets),
             ShardMsg::Last(wanted) => self.last_wanted(*wanted),

@@ -28,5 +28,5 @@ pub use types::{
     Account, AccountCounts, AccountEntry, Activity, Append, ArchiveQuery, Counts, Origin, Overlay,
     PendingPage, PrivateElement, PubsubChange, PubsubItem, PubsubNode, PubsubPage, PubsubQuery,
     PubsubRange, PushService, PutMode, RosterItem, StoreId, StoredRow, Subscription,
-    SubscriptionRequest, Text, UserData, Write, WriteError, Written,
+    SubscriptionRequest, Text, UserData, Write, WriteError, Written, subscribed,
 };

@@ -510,6 +510,14 @@ pub struct RosterItem {
     pub version: u64,
 }
 
+/// Who knows the owner of this roster from their own: it sees them, is seen, has asked, or has approved what they may ask.
+pub fn subscribed(roster: &[RosterItem]) -> Vec<BareJid> {
+    let known = roster
+        .iter()
+        .filter(|i| i.subscription != Subscription::None || i.ask || i.approved);
+    known.map(|item| item.jid.clone()).collect()
+}
+
 /// A subscription request waiting for the owner's answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SubscriptionRequest {

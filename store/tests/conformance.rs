@@ -1389,6 +1389,23 @@ fn nodes_keep_the_newest_items_and_are_bounded(store: &mut dyn Fixture) {
     assert_eq!(change(vec![delete()], 100), Written::Done);
     assert_eq!(change(vec![delete()], 100), not_found);
     assert_eq!(reader.pubsub_nodes(&owner).unwrap().len(), 1);
+    // What a node has given an address goes with who had it.
+    let left = reader.pubsub_nodes(&owner).unwrap().remove(0).node;
+    let addresses = [
+        "d@x.example",
+        "d@x.example/r",
+        "d@x.example.org",
+        "dd@x.example",
+    ];
+    let members = addresses.map(|jid| member(&left, jid, Some("1")));
+    assert_eq!(change(members.to_vec(), 100), Written::Done);
+    let gone = jid("d@x.example");
+    writer
+        .commit(&[Write::AccountDelete { jid: gone }])
+        .unwrap();
+    let nodes = reader.pubsub_nodes(&owner).unwrap();
+    let members: Vec<&str> = nodes[0].members.iter().map(|(jid, _)| &**jid).collect();
+    assert_eq!(members, ["d@x.example.org", "dd@x.example"]);
     // With the account goes everything.
     let gone = Write::AccountDelete { jid: owner.clone() };
     assert_eq!(writer.commit(&[gone]).unwrap(), [Written::Done]);

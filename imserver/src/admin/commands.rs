@@ -430,12 +430,13 @@ fn user_del(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
         return Err(Refusal::new("bad-request", text));
     }
     // Somebody no directory knows any more may have left a contact list, a vCard, messages: for nobody to inherit.
+    let contacts = backend.contacts(&jid)?;
     let mut removed = match one(backend, Write::AccountDelete { jid: jid.clone() }) {
         Ok(()) => true,
         Err(refusal) if refusal.code == "not-found" => false,
         Err(refusal) => return Err(refusal),
     };
-    backend.account_removed(&jid);
+    backend.account_removed(&jid, &contacts);
     // The waiting ones come first, the archived ones when there are none of those: a short slice is not the last.
     loop {
         let positions = backend.rows(&jid, DROP_SLICE)?;

@@ -333,7 +333,12 @@ impl Backend for Site {
         });
         Ok(before - sessions.len())
     }
-    fn account_removed(&self, account: &BareJid) {
+    fn contacts(&self, account: &BareJid) -> Result<Vec<BareJid>, Refusal> {
+        let data = self.reader.lock().unwrap().user_data(account);
+        data.map(|data| store::subscribed(&data.roster))
+            .map_err(store_refusal)
+    }
+    fn account_removed(&self, account: &BareJid, _: &[BareJid]) {
         self.removed.lock().unwrap().push(account.clone());
     }
     fn muxes(&self) -> Result<Vec<MuxInfo>, Refusal> {

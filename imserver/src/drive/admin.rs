@@ -483,12 +483,19 @@ impl admin::Backend for Backend {
             .map_err(|mistakes| Refusal::new("bad-request", mistakes.to_string()))
     }
 
-    fn account_removed(&self, account: &BareJid) {
+    fn contacts(&self, account: &BareJid) -> Result<Vec<BareJid>, Refusal> {
+        self.read(|r| Ok(store::subscribed(&r.user_data(account)?.roster)))
+    }
+
+    fn account_removed(&self, account: &BareJid, contacts: &[BareJid]) {
         self.overlay.set_disabled(account, false);
         for s in self.home(account) {
             if self.shards[s]
                 .send_timeout(
-                    vec![Event::Admin(AdminEvent::AccountRemoved(account.clone()))],
+                    vec![Event::Admin(AdminEvent::AccountRemoved {
+                        account: account.clone(),
+                        contacts: Some(contacts.to_vec()),
+                    })],
                     ANSWER,
                 )
                 .is_err()

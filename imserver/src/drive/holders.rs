@@ -142,7 +142,11 @@ impl Holders {
     fn set_aside(&mut self, jid: &BareJid) -> Result<(), String> {
         // Nobody must be in, or what is in memory would be written again.
         let shard = home(jid, self.shards.len() as u16);
-        let gone = Event::Admin(AdminEvent::AccountRemoved(jid.clone()));
+        let data = self.reader.user_data(jid).map_err(|e| e.to_string())?;
+        let gone = Event::Admin(AdminEvent::AccountRemoved {
+            account: jid.clone(),
+            contacts: Some(store::subscribed(&data.roster)),
+        });
         let _ = self.shards[usize::from(shard.0)].send(vec![gone]);
         self.writer
             .write(vec![Write::AccountDelete { jid: jid.clone() }])?;

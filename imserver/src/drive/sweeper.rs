@@ -299,7 +299,10 @@ impl Sweeper {
                     "gone from the directory, or disabled there: logged off"
                 );
                 let shard = home(jid, self.shards.len() as u16);
-                let gone = Event::Admin(AdminEvent::AccountRemoved(jid.clone()));
+                let gone = Event::Admin(AdminEvent::AccountRemoved {
+                    account: jid.clone(),
+                    contacts: None,
+                });
                 let _ = self.shards[usize::from(shard.0)].send(vec![gone]);
                 true
             }

@@ -74,6 +74,8 @@ pub struct Bound {
     pub pings: u32,
     /// Presence held back while the output window is full: newest per sender.
     pub held_presence: Vec<(xmpp::jid::Jid, Bytes)>,
+    /// What it has asked others.
+    pub asked: super::asked::Asked,
     /// Questions to its archive that wait until it has taken more of what it was sent.
     pub archive_asks: Vec<u64>,
     /// Stanzas that are not stored, held back until the flood before them is out. Bounded by the output window.

@@ -370,6 +370,7 @@ impl Record {
             ready: true,
             pings: 0,
             held_presence: Vec::new(),
+            asked: Default::default(),
             archive_asks: Vec::new(),
             behind_flood: Vec::new(),
         };

@@ -58,7 +58,7 @@ impl Shard {
                 let counts = AdminReply::OnlineCounts(request, online, active);
                 self.fx.admin.push(counts);
             }
-            AdminEvent::AccountRemoved(account) => {
+            AdminEvent::AccountRemoved { account, contacts } => {
                 let text = "the account has been removed";
                 if let Some(user) = self.users.get_mut(&account) {
                     user.exists = false;
@@ -72,6 +72,15 @@ impl Shard {
                     user.push = None;
                     (user.greeted, user.motd) = (None, 0);
                     user.archive_prefs = Default::default();
+                }
+                // RFC 6121 §3.2.1 and §3.3.1, as if it had left them: or its next holder would see what they show their contacts.
+                if let Some(contacts) = contacts {
+                    for contact in contacts {
+                        self.leave(&account, &contact);
+                    }
+                    for n in 0..self.shards {
+                        self.tell(ShardId(n), ShardMsg::Gone(account.clone()));
+                    }
                 }
             }
             AdminEvent::Unswept { request, domains } => {

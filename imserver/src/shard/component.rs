@@ -9,6 +9,7 @@
 //! Where XEP-0114 leaves a choice: a second stream of the same component replaces the first, which is told `conflict`: whoever has
 //! proved last to know the secret is there, and the other may be a connection that nobody has noticed to be dead.
 
+use super::presence::HELD_PRESENCE_MAX;
 use super::stream::{copied, hash};
 use super::user::Queued;
 use super::{After, Shard, domain_of};
@@ -16,7 +17,7 @@ use crate::carbons::Copy;
 use crate::event::*;
 use crate::presence;
 use crate::routing::{self, IqType, MessageType, PresenceType, Retention, StanzaKind};
-use crate::session::{Available, Session, Stage};
+use crate::session::{Available, Session, Stage, asked};
 use bytes::Bytes;
 use proto::frame::CloseReason;
 use std::sync::Arc;
@@ -191,6 +192,11 @@ impl Shard {
         if let StanzaKind::Presence(PresenceType::Subscription(kind)) = kind {
             return self.subscribe_from_component(kind, &from, &to, &element, token);
         }
+        if let (StanzaKind::Iq(IqType::Get | IqType::Set), Some(id)) = (kind, element.attr("id"))
+            && let Some(bound) = self.session(slot).bound_mut()
+        {
+            bound.asked.note(to.as_str(), &id, asked::COMPONENT_MAX);
+        }
         let retention = match kind {
             StanzaKind::Message(t) => routing::retention(t, &element),
             _ => Retention::Drop,
@@ -302,16 +308,34 @@ impl Shard {
         };
         match stanza.kind {
             StanzaKind::Iq(IqType::Get | IqType::Set) => return self.give_request(slot, stanza),
-            // Not merged, as for a client: it is for one of many addresses.
-            StanzaKind::Presence(_) => {
-                if !self.give_behind(slot, stanza.bytes.clone()) {
-                    let error = Some(StreamError::ResourceConstraint);
-                    self.end_session(slot, error, CloseReason::SlowClient);
-                }
-            }
+            StanzaKind::Presence(kind) => return self.presence_to_component(slot, stanza, kind),
             _ => self.give_unstored(slot, &stanza),
         }
         self.done(stanza.token);
+    }
+
+    /// Not merged, as for a client: it is for one of many addresses. What does not fit does not end the session, or one user could
+    /// throw a component off for everybody: its sender is told, and that somebody has gone is kept until there is room.
+    fn presence_to_component(&mut self, slot: u32, stanza: Box<Routed>, kind: PresenceType) {
+        let (from, to) = (stanza.from.as_str(), stanza.to.as_str());
+        let gone = presence::stanza(Some("unavailable"), None, from, to);
+        let Some(bound) = self.session(slot).bound_mut() else {
+            return self.done(stanza.token);
+        };
+        // The newest counts.
+        bound.held_presence.retain(|(_, held)| *held != gone);
+        if self.give_behind(slot, stanza.bytes.clone()) {
+            return self.done(stanza.token);
+        }
+        let bound = self.session(slot).bound_mut();
+        if let (PresenceType::Unavailable, Some(bound)) = (kind, bound)
+            && bound.held_presence.len() < HELD_PRESENCE_MAX
+        {
+            bound.held_presence.push((stanza.from.clone(), gone));
+            return self.done(stanza.token);
+        }
+        let text = "The component is behind with its output; try again";
+        self.bounce(stanza, StanzaError::ResourceConstraint, Some(text));
     }
 
     /// Presence for an address of a component: it never loads an entity.

@@ -561,7 +561,13 @@ impl Shard {
         if let Some(account) = removed {
             // XEP-0077 §3.2: the answer first, then the end of every stream. Messages go last, so that none is left.
             self.run_local();
-            self.admin(AdminEvent::AccountRemoved(account.clone()));
+            let roster = self.users.get(&account).and_then(|u| u.roster.as_ref());
+            let items = roster.map_or(&[][..], |r| r.items());
+            let contacts = Some(store::subscribed(items));
+            self.admin(AdminEvent::AccountRemoved {
+                account: account.clone(),
+                contacts,
+            });
             self.next_iq += 1;
             self.fx
                 .looks

@@ -441,6 +441,7 @@ impl Shard {
             ready: false,
             pings: 0,
             held_presence: Vec::new(),
+            asked: Default::default(),
             archive_asks: Vec::new(),
             behind_flood: Vec::new(),
         };

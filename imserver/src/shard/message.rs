@@ -452,9 +452,12 @@ impl Shard {
         let answer = !stanza.kind.answerable();
         let own = |t: Token| t.shard == self.id && (t.slot, t.generation) == (slot, generation);
         // Nor dropped: this client asked, and would wait for ever, or take for sent what was refused. Errors that other clients
-        // make are none of that.
-        let owed =
-            answer && (matches!(stanza.kind, StanzaKind::Iq(_)) || stanza.token.is_some_and(own));
+        // make are none of that, nor answers to what it has not asked.
+        let owed = answer
+            && match stanza.kind {
+                StanzaKind::Iq(_) => self.has_asked(slot, stanza),
+                _ => stanza.token.is_some_and(own),
+            };
         let taken = match answer {
             true => {
                 let room = self.session(slot).has_room(stanza.bytes.len(), &settings);
@@ -477,6 +480,24 @@ impl Shard {
                 "a message that is not stored was dropped: the client is behind with its output"
             );
         }
+    }
+
+    /// An answer is one to something this session has asked. The server only answers what it was asked.
+    fn has_asked(&mut self, slot: u32, answer: &Routed) -> bool {
+        let ours =
+            answer.from.resourcepart().is_none() && self.settings.serves(answer.from.domainpart());
+        let bound = self.session(slot).bound_mut();
+        let asked = bound
+            .map(|b| &mut b.asked)
+            .filter(|asked| !asked.is_empty());
+        let by_us = asked.is_some_and(|asked| {
+            let answer_element = xmpp::element::Element::parse(answer.bytes.clone());
+            let id = answer_element
+                .ok()
+                .and_then(|e| e.attr("id").map(|id| id.into_owned()));
+            id.is_some_and(|id| asked.answered(answer.from.as_str(), &id))
+        });
+        ours || by_us
     }
 
     /// Something that is not stored, behind what is stored for this session (RFC 6120 §10.1). False: there is no room.

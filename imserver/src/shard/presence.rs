@@ -27,7 +27,7 @@ use xmpp::stanza::{Direction, Rewrite, is_reserved};
 
 /// Presence held back for one session while its output window is full: senders, newest stanza each. Of bytes it may be an output
 /// window more.
-const HELD_PRESENCE_MAX: usize = 5_000;
+pub(super) const HELD_PRESENCE_MAX: usize = 5_000;
 
 impl Shard {
     /// A session's own presence stanza.
@@ -587,12 +587,32 @@ impl Shard {
         match at {
             Some(at) if fits => held[at].1 = bytes,
             None if fits && held.len() < HELD_PRESENCE_MAX => held.push((from.clone(), bytes)),
+            // Or any stranger could have the session ended.
+            _ if !self.expects_presence(slot, &from.bare()) => tracing::debug!(
+                from = from.as_str(),
+                "presence of a stranger was dropped: the client is behind with its output"
+            ),
             _ => self.end_session(
                 slot,
                 Some(StreamError::ResourceConstraint),
                 CloseReason::SlowClient,
             ),
         }
+    }
+
+    /// The account of this session hears of this one's presence without being told by it directly; or that is not known.
+    fn expects_presence(&self, slot: u32, contact: &BareJid) -> bool {
+        let session = self.sessions.get(slot as usize);
+        let Some(bound) = session.and_then(|s| s.bound()) else {
+            return false;
+        };
+        let roster = self
+            .users
+            .get(&bound.account)
+            .and_then(|u| u.roster.as_ref());
+        let by_roster = roster.is_none_or(|r| r.sees(contact));
+        let by_group = self.groups.view.shown(&bound.account, contact);
+        by_roster || bound.account == *contact || by_group.is_some_and(|shown| shown.presence)
     }
 
     /// The client has taken output: what was held back goes, as far as there is room.

@@ -156,6 +156,28 @@ impl Shard {
         }
     }
 
+    /// An account is no more: nodes that had given it something are read again.
+    pub(super) fn forget_member(&mut self, account: &BareJid) {
+        let mut had: Vec<BareJid> = Vec::new();
+        for (owner, entity) in &self.nodes {
+            let nodes = entity.nodes.iter().flat_map(Nodes::values);
+            let mut members = nodes.flat_map(|node| node.members.keys());
+            // One that is being read may have been read before.
+            if entity.loading_ms.is_some() || members.any(|jid| jid.bare() == *account) {
+                had.push(owner.clone());
+            }
+        }
+        had.sort_unstable();
+        for owner in had {
+            if let Some(entity) = self.nodes.get_mut(&owner) {
+                (entity.nodes, entity.loading_ms) = (None, None);
+                if !entity.waiting.is_empty() {
+                    self.load_nodes(&owner);
+                }
+            }
+        }
+    }
+
     fn refuse_waiting(&mut self, waiting: Vec<Waiting>) {
         let text = "The account could not be loaded in time; try again";
         for waiting in waiting {

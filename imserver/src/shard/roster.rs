@@ -540,6 +540,15 @@ impl Shard {
         }
     }
 
+    /// The account is gone, and has nothing to do with this contact any more.
+    pub(super) fn leave(&mut self, account: &BareJid, contact: &BareJid) {
+        for kind in [Kind::Unsubscribe, Kind::Unsubscribed] {
+            let (from, to) = (account.as_str(), contact.as_str());
+            let bytes = presence::stanza(Some(kind.as_str()), None, from, to);
+            self.subscribe_to(account, contact, kind, bytes, None);
+        }
+    }
+
     fn subscribe_to(
         &mut self,
         account: &BareJid,

@@ -10,8 +10,8 @@ use crate::carbons::{self, Copy};
 use crate::event::*;
 use crate::pubsub::avatar::is_stamp;
 use crate::routing::{self, IqType, MessageType, PresenceType, Retention, StanzaKind};
-use crate::session::Stage;
 use crate::session::resumption::Resumption;
+use crate::session::{Stage, asked};
 use bytes::Bytes;
 use proto::frame::{CloseReason, Input};
 use std::hash::{BuildHasher, Hasher};
@@ -290,6 +290,12 @@ impl Shard {
             self.caps_answer(slot, number, &element);
             self.session(slot).done(number);
         } else {
+            let asks = matches!(iq_type, IqType::Get | IqType::Set);
+            if let (true, Some(to), Some(id)) = (asks, &to, element.attr("id"))
+                && let Some(bound) = self.session(slot).bound_mut()
+            {
+                bound.asked.note(to.as_str(), &id, asked::CLIENT_MAX);
+            }
             self.send_on(
                 slot,
                 number,

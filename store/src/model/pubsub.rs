@@ -90,8 +90,15 @@ impl Pubsub {
         Written::Done
     }
 
-    /// All of an owner's go. Whether there were any.
+    /// All of an owner's go, and what others' nodes had given it. Whether it had any.
     pub(super) fn remove(&mut self, owner: &BareJid) -> bool {
+        let of_owner = |jid: &str| {
+            let rest = jid.strip_prefix(owner.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        for node in self.0.values_mut().flat_map(BTreeMap::values_mut) {
+            node.members.retain(|jid, _| !of_owner(jid));
+        }
         self.0.remove(owner).is_some_and(|nodes| !nodes.is_empty())
     }
 

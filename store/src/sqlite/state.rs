@@ -66,6 +66,8 @@ pub(crate) const STATE: Database = Database {
             owner TEXT NOT NULL, service TEXT NOT NULL, node TEXT NOT NULL, resource TEXT NOT NULL, options BLOB,
             PRIMARY KEY (owner, service, node)
         ) WITHOUT ROWID;
+    ", "
+        CREATE INDEX pubsub_member_jid ON pubsub_member (jid);
     "],
 };
 
@@ -499,6 +501,12 @@ impl StateWriter {
                 [jid.as_str()],
             )?;
         }
+        // What others' nodes had given the address is not for who has it next.
+        let (from, to) = (format!("{}/", jid.as_str()), format!("{}0", jid.as_str()));
+        self.run(
+            "DELETE FROM pubsub_member WHERE jid = ?1 OR jid > ?2 AND jid < ?3",
+            [jid.as_str(), &from, &to],
+        )?;
         Ok(found(all))
     }
 

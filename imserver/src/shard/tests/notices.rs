@@ -148,7 +148,10 @@ fn a_message_of_the_day_is_told_once_and_a_welcome_the_first_time() {
     assert_eq!(remembered, [("ann@localhost".to_owned(), gone)]);
     // Of a removed account nothing is.
     let bob = BareJid::parse("bob@localhost").expect("a JID");
-    let removed = Event::Admin(AdminEvent::AccountRemoved(bob));
+    let removed = Event::Admin(AdminEvent::AccountRemoved {
+        account: bob,
+        contacts: None,
+    });
     assert_eq!(turn(&mut office, removed).0, []);
 }
 
