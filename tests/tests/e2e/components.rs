@@ -440,7 +440,7 @@ fn what_is_for_a_component_that_is_away_waits_or_comes_back() {
     assert!(raw.until("</iq>").unwrap().contains("<forbidden"));
 }
 
-/// A script of slixmpp's as a component: what it prints, and where its orders go.
+/// A script of slixmpp's: what it prints, and where its orders go.
 struct Script {
     child: std::process::Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
@@ -448,12 +448,16 @@ struct Script {
 }
 
 impl Script {
-    fn start(site: &Site, script: &str) -> Script {
+    fn component(site: &Site, script: &str) -> Script {
+        let port = site.address(5347).port().to_string();
+        Script::start(script, ["127.0.0.1", &port, DOMAIN, SECRET])
+    }
+
+    fn start<'a>(script: &str, arguments: impl IntoIterator<Item = &'a str>) -> Script {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut child = Command::new(here.join(".venv/bin/python"))
             .arg(here.join("clients").join(script))
-            .args(["127.0.0.1", &site.address(5347).port().to_string()])
-            .args([DOMAIN, SECRET])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -508,7 +512,7 @@ fn a_privileged_component_of_slixmpp_does_what_is_granted() {
     let roster = "<query xmlns='jabber:iq:roster'/>";
     j.request("get", "r1", None, roster).unwrap();
     j.available().unwrap();
-    let mut bot = Script::start(&site, "slixmpp_privileged.py");
+    let mut bot = Script::component(&site, "slixmpp_privileged.py");
     assert_eq!(bot.next(), "CONNECTED");
     assert_eq!(
         bot.next(),
@@ -770,4 +774,106 @@ fn a_component_is_told_of_messages_for_clients_that_are_away() {
     j.chat("nurse@localhost", "the end").unwrap();
     let rest = app.until("</iq>").unwrap();
     assert!(rest.contains("<value>the end</value>"), "{rest}");
+}
+
+/// A phone of slixmpp's: it blocks, asks when somebody was there, says that nobody looks at it, and has a push service, a component, that
+/// is told when it has gone.
+#[test]
+fn a_phone_of_slixmpp_blocks_is_inactive_and_is_pushed_to() {
+    let [romeo, juliet] = ["romeo", "juliet"].map(Account::new);
+    let site = site("", &[romeo.clone(), juliet.clone()]);
+    let mut app = Raw::connect(site.address(5347), SECRET).unwrap();
+    let mut j = site.login(Transport::StartTls, &juliet).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, j.certificate_pem().unwrap()).unwrap();
+    let roster = "<query xmlns='jabber:iq:roster'/>";
+    j.request("get", "r1", None, roster).unwrap();
+    j.available().unwrap();
+    let port = site
+        .endpoint(Transport::StartTls)
+        .starttls
+        .port()
+        .to_string();
+    let phone = || {
+        let arguments = ["localhost", &port, "romeo@localhost", &romeo.password];
+        let mut phone = Script::start(
+            "slixmpp_mobile.py",
+            arguments.into_iter().chain([ca.to_str().unwrap()]),
+        );
+        assert_eq!(phone.next(), "READY");
+        phone
+    };
+    let mut r = phone();
+
+    assert_eq!(r.order("last localhost"), "LAST localhost True");
+    assert_eq!(r.order("last juliet@localhost"), "ERROR forbidden");
+    j.send("<presence to='romeo@localhost' type='subscribed'/>")
+        .unwrap();
+    j.send("<presence to='romeo@localhost' type='subscribe'/>")
+        .unwrap();
+    j.element_where("a subscription both ways", |e| {
+        let item = e.child("query").and_then(|q| q.child("item"));
+        item.is_some_and(|i| i.attr("subscription") == Some("both"))
+    })
+    .unwrap();
+    assert_eq!(
+        r.order("last juliet@localhost"),
+        "LAST juliet@localhost True"
+    );
+
+    assert_eq!(r.order("blocked"), "BLOCKLIST");
+    assert_eq!(
+        r.order("block juliet@localhost"),
+        "BLOCKED juliet@localhost"
+    );
+    assert_eq!(r.next(), "DONE");
+    assert_eq!(r.order("blocked"), "BLOCKLIST juliet@localhost");
+    j.chat("romeo@localhost", "unheard").unwrap();
+    let error = j
+        .element_where("an error", |e| e.attr("type") == Some("error"))
+        .unwrap();
+    assert_eq!(condition(&error).as_deref(), Some("service-unavailable"));
+    assert_eq!(
+        r.order("unblock juliet@localhost"),
+        "UNBLOCKED juliet@localhost"
+    );
+    assert_eq!(r.next(), "DONE");
+    j.chat("romeo@localhost", "heard").unwrap();
+    assert_eq!(r.next(), "MESSAGE juliet@localhost heard");
+
+    // What has no content waits, and comes before what has.
+    assert_eq!(r.order("inactive"), "DONE");
+    j.send(
+        "<message type='chat' to='romeo@localhost'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>",
+    )
+    .unwrap();
+    j.chat("romeo@localhost", "in the pocket").unwrap();
+    assert_eq!(r.next(), "STATE juliet@localhost composing");
+    assert_eq!(r.next(), "MESSAGE juliet@localhost in the pocket");
+    assert_eq!(r.order("active"), "DONE");
+
+    assert_eq!(r.order(&format!("push {DOMAIN} phone")), "DONE");
+    r.end();
+    let mut told = |body: &str| {
+        j.chat("romeo@localhost", body).unwrap();
+        let told = app.until("</iq>").unwrap();
+        assert!(
+            told.contains("<publish node='phone'>") && told.contains("<value>1</value>"),
+            "{told}"
+        );
+        let id = told.split("id='").nth(1).unwrap();
+        let id = id.split('\'').next().unwrap();
+        app.send(&format!(
+            "<iq type='result' from='{DOMAIN}' to='romeo@localhost' id='{id}'/>"
+        ))
+        .unwrap();
+    };
+    told("one");
+    told("two");
+    let mut r = phone();
+    assert_eq!(r.next(), "MESSAGE juliet@localhost one");
+    assert_eq!(r.next(), "MESSAGE juliet@localhost two");
+    assert_eq!(r.order(&format!("nopush {DOMAIN}")), "DONE");
+    r.end();
 }
