@@ -13,6 +13,7 @@ mod carbons;
 mod commands;
 pub mod disco;
 mod external;
+pub mod known;
 mod last;
 mod ping;
 pub mod private;
@@ -264,6 +265,8 @@ pub enum Wait {
     ArchiveEnds(BareJid),
     /// Items of a node.
     Items(Box<crate::pubsub::decide::Reading>),
+    /// What a directory knows, instead of items of a node that there is not.
+    Known(Box<known::Known>),
     /// Bookmarks of the sender, for a client that knows them all in one.
     Bookmarks(BareJid, Box<crate::pubsub::bookmarks::Wanted>),
 }
@@ -326,6 +329,7 @@ pub fn dispatch(request: &Request<'_>) -> IqOutcome {
 pub fn resume(request: &Request<'_>, wait: &Wait, found: &Found) -> IqOutcome {
     match (wait, found) {
         (Wait::Card(_), Found::Card(facts)) => vcard::found(request, facts.as_deref()),
+        (Wait::Known(known), Found::Card(facts)) => known::found(request, known, facts.as_deref()),
         (
             Wait::LastActivity(_),
             Found::LastActivity {

@@ -83,8 +83,7 @@ pub fn found(request: &Request<'_>, found: Option<&CardFacts>) -> IqOutcome {
         Ok(stored) => stored,
         Err(_) => return UNAVAILABLE,
     };
-    let photo = facts.card.photo.as_ref();
-    let photo = photo.filter(|p| p.bytes.len() <= PHOTO_BYTES_MAX);
+    let photo = photo(facts);
     let known = fields(&facts.card.person.jid, &facts.card.person.profile, photo);
     let mut known = known;
     let avatar = facts.avatar.as_ref().filter(|a| may_see(request, a.access));
@@ -128,20 +127,64 @@ fn joined(known: Vec<Node>, stored: Node) -> Node {
         .with_children(others)
 }
 
+/// The directory's photo.
+pub(super) fn photo(facts: &CardFacts) -> Option<&backend::Photo> {
+    let photo = facts.card.photo.as_ref();
+    photo.filter(|p| p.bytes.len() <= PHOTO_BYTES_MAX)
+}
+
+/// What a directory knows, as it is shown: each a line of text that is not empty.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Texts {
+    pub(super) name: Option<String>,
+    pub(super) given: Option<String>,
+    pub(super) family: Option<String>,
+    pub(super) mails: Vec<String>,
+    pub(super) phones: Vec<String>,
+    pub(super) title: Option<String>,
+    pub(super) organisation: Option<String>,
+    pub(super) unit: Option<String>,
+}
+
+impl Texts {
+    pub(super) fn of(profile: &Profile) -> Self {
+        let one = |value: &Option<String>| value.as_deref().and_then(plain);
+        let many = |values: &[String]| -> Vec<String> {
+            let values = values.iter().filter_map(|v| plain(v));
+            values.take(VALUES_MAX).collect()
+        };
+        let (given, family) = (one(&profile.given_name), one(&profile.family_name));
+        let name = one(&profile.name).or_else(|| {
+            let parts = [given.as_deref(), family.as_deref()];
+            plain(&parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
+        });
+        Self {
+            name,
+            given,
+            family,
+            mails: many(&profile.mail),
+            phones: many(&profile.phone),
+            title: one(&profile.title),
+            organisation: one(&profile.organisation),
+            unit: one(&profile.unit),
+        }
+    }
+}
+
 /// What a directory knows, as fields of a vCard. Nothing of somebody of whom it knows nothing but the address.
 fn fields(jid: &BareJid, profile: &Profile, photo: Option<&backend::Photo>) -> Vec<Node> {
     let of = |name: &'static str| Node::new(name, ns::VCARD);
     let leaf = |name: &'static str, text: String| of(name).with_text(text);
-    let one = |value: &Option<String>| value.as_deref().and_then(plain);
-    let many = |values: &[String]| -> Vec<String> {
-        let values = values.iter().filter_map(|v| plain(v));
-        values.take(VALUES_MAX).collect()
-    };
-    let (given, family) = (one(&profile.given_name), one(&profile.family_name));
-    let name = one(&profile.name).or_else(|| {
-        let parts = [given.as_deref(), family.as_deref()];
-        plain(&parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
-    });
+    let Texts {
+        name,
+        given,
+        family,
+        mails,
+        phones,
+        title,
+        organisation,
+        unit,
+    } = Texts::of(profile);
     let mut fields = Vec::new();
     fields.extend(name.clone().map(|name| leaf("FN", name)));
     if given.is_some() || family.is_some() {
@@ -150,7 +193,7 @@ fn fields(jid: &BareJid, profile: &Profile, photo: Option<&backend::Photo>) -> V
         fields.push(of("N").with_children(parts));
     }
     fields.extend(name.map(|name| leaf("NICKNAME", name)));
-    for (n, mail) in many(&profile.mail).into_iter().enumerate() {
+    for (n, mail) in mails.into_iter().enumerate() {
         let preferred = (n == 0).then(|| of("PREF"));
         let mail = of("EMAIL")
             .with_child(of("INTERNET"))
@@ -158,15 +201,14 @@ fn fields(jid: &BareJid, profile: &Profile, photo: Option<&backend::Photo>) -> V
             .with_child(leaf("USERID", mail));
         fields.push(mail);
     }
-    for phone in many(&profile.phone) {
+    for phone in phones {
         let phone = of("TEL")
             .with_child(of("WORK"))
             .with_child(of("VOICE"))
             .with_child(leaf("NUMBER", phone));
         fields.push(phone);
     }
-    fields.extend(one(&profile.title).map(|title| leaf("TITLE", title)));
-    let (organisation, unit) = (one(&profile.organisation), one(&profile.unit));
+    fields.extend(title.map(|title| leaf("TITLE", title)));
     if organisation.is_some() || unit.is_some() {
         // §3.1 (the DTD): a unit is one of an organisation.
         let organisation = organisation.unwrap_or_default();

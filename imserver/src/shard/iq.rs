@@ -358,7 +358,7 @@ impl Shard {
         let questions_max = |wait: &Wait| match wait {
             Wait::Card(_) | Wait::LastActivity(_) => usize::MAX,
             Wait::Private(_) => PRIVATE_QUESTIONS_PER_ACCOUNT_MAX,
-            Wait::Items(_) => ITEM_QUESTIONS_PER_ACCOUNT_MAX,
+            Wait::Items(_) | Wait::Known(_) => ITEM_QUESTIONS_PER_ACCOUNT_MAX,
             Wait::Bookmarks(..) => PRIVATE_QUESTIONS_PER_ACCOUNT_MAX,
             Wait::Archive(_) | Wait::ArchiveEnds(_) => ARCHIVE_QUESTIONS_PER_ACCOUNT_MAX,
             _ => QUESTIONS_PER_ACCOUNT_MAX,
@@ -377,6 +377,11 @@ impl Shard {
         let look = match &wait {
             Wait::Card(owner) => {
                 let read = Read::Card(owner.clone());
+                self.fx.reads.push((ReadTag::Iq(n), read));
+                None
+            }
+            Wait::Known(known) => {
+                let read = Read::Card(known.owner.clone());
                 self.fx.reads.push((ReadTag::Iq(n), read));
                 None
             }

@@ -11,6 +11,7 @@ use super::iq::context;
 use super::user::Queued;
 use super::{After, Shard};
 use crate::event::*;
+use crate::iq::known::{Known, is_known};
 use crate::iq::{self, Request, Target, Wait};
 use crate::pubsub::config::{AccessModel, NotificationType};
 use crate::pubsub::decide::{Also, Change, Plan, Service, decide};
@@ -244,7 +245,26 @@ impl Shard {
         let Some(nodes) = entity else {
             return;
         };
+        let absent = |node: &str| is_known(node) && !nodes.contains_key(node);
+        let absent = match &waiting.ask {
+            Ask::Items(items) if absent(&items.node) => Some(items.clone()),
+            _ => None,
+        };
         let plan = decide(&service, nodes, &who, waiting.ask.clone());
+        let otherwise = match &plan {
+            Plan::Refuse(refusal) => Some(refusal.clone()),
+            Plan::Hidden => Some(Refusal::new(iq::pubsub::HIDDEN)),
+            _ => None,
+        };
+        if let (Some(items), Some(otherwise)) = (absent, otherwise) {
+            let known = Known {
+                owner: owner.clone(),
+                items,
+                otherwise,
+            };
+            let wait = Wait::Known(Box::new(known));
+            return self.iq_waits(waiting.stanza, *waiting.element, wait, waiting.target);
+        }
         self.carry_out_nodes(owner, waiting, plan);
     }
 

@@ -347,9 +347,10 @@ fn the_directory_gives_vcards_and_is_searched() {
     let slapd = Slapd::start(10, 1).unwrap();
     let site = site(&slapd);
     let mut romeo = online(&site, "romeo");
-    let mut vcard = |of: &str| {
-        let to = Some(of);
-        let answer = romeo.request("get", "v", to, "<vCard xmlns='vcard-temp'/>");
+    let romeo = std::cell::RefCell::new(&mut romeo);
+    let vcard = |of: &str| {
+        let card = "<vCard xmlns='vcard-temp'/>";
+        let answer = romeo.borrow_mut().request("get", "v", Some(of), card);
         answer.unwrap().to_string()
     };
     let juliet = vcard("juliet@localhost");
@@ -364,9 +365,70 @@ fn the_directory_gives_vcards_and_is_searched() {
         "{tybalt}"
     );
     assert!(vcard("nobody@localhost").contains("service-unavailable"));
-    let mut search = |last: &str| {
+    // The same as a vCard4 and as an avatar, as long as there is none of their own.
+    let items = |of: &str, node: &str, more: &str| {
+        let items = format!("<items node='{node}'>{more}</items>");
+        let query = format!("<pubsub xmlns='http://jabber.org/protocol/pubsub'>{items}</pubsub>");
+        romeo
+            .borrow_mut()
+            .request("get", "i", Some(of), &query)
+            .unwrap()
+    };
+    let juliet = items("juliet@localhost", "urn:xmpp:vcard4", "").to_string();
+    for text in [
+        "<item id='current'>",
+        "<fn><text>Juliet Capulet</text></fn>",
+        "<title><text>engineer</text></title>",
+        "<text>juliet@corp.example</text>",
+        "<uri>xmpp:juliet@localhost</uri>",
+    ] {
+        assert!(juliet.contains(text), "{text} in {juliet}");
+    }
+    let metadata = "urn:xmpp:avatar:metadata";
+    let told = items("romeo@localhost", metadata, "").to_string();
+    let id = told
+        .split("<info ")
+        .nth(1)
+        .and_then(|i| i.split(" id='").nth(1));
+    let id = id.and_then(|i| i.split('\'').next()).unwrap().to_owned();
+    assert_eq!(id.len(), 40, "{told}");
+    let which = format!("<item id='{id}'/>");
+    let data = items("romeo@localhost", "urn:xmpp:avatar:data", &which).to_string();
+    let base64 = data.split("avatar:data'>").nth(1).unwrap();
+    let base64 = base64.split('<').next().unwrap();
+    assert!(vcard("romeo@localhost").contains(base64), "{data}");
+    let other = format!("<item id='{}'/>", "0".repeat(40));
+    let none = items("romeo@localhost", "urn:xmpp:avatar:data", &other).to_string();
+    assert!(!none.contains("<data"), "{none}");
+    for (of, node, want) in [
+        ("tybalt@localhost", metadata, "item-not-found"),
+        ("nobody@localhost", metadata, "service-unavailable"),
+        ("juliet@localhost", "urn:example:other", "item-not-found"),
+    ] {
+        let answer = items(of, node, "").to_string();
+        assert!(
+            answer.contains(want) || answer.contains("service-unavailable"),
+            "{of} {node}: {answer}"
+        );
+    }
+    // What its owner publishes is what there is.
+    let published = "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:xmpp:avatar:metadata'>\
+        <item id='none'><metadata xmlns='urn:xmpp:avatar:metadata'/></item></publish></pubsub>";
+    let answer = romeo
+        .borrow_mut()
+        .request("set", "p", None, published)
+        .unwrap();
+    assert_eq!(answer.attr("type"), Some("result"), "{answer}");
+    let told = items("romeo@localhost", metadata, "").to_string();
+    assert!(
+        told.contains("id='none'") && !told.contains("<info"),
+        "{told}"
+    );
+    let search = |last: &str| {
         let query = format!("<query xmlns='jabber:iq:search'><last>{last}</last></query>");
-        let answer = romeo.request("set", "s", Some("localhost"), &query);
+        let answer = romeo
+            .borrow_mut()
+            .request("set", "s", Some("localhost"), &query);
         answer.unwrap().to_string()
     };
     let capulets = search("Capulet");
