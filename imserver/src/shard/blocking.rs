@@ -55,6 +55,11 @@ pub(super) struct Answers {
     pub too_long: Bytes,
 }
 
+/// Those of a change that were not on the list before.
+fn new_entries<'c>(before: &'c Blocklist, jids: &'c [Jid]) -> impl Iterator<Item = &'c Jid> {
+    jids.iter().filter(|jid| !before.entries().contains(jid))
+}
+
 impl Shard {
     /// Whether the account has blocked the address: then nothing goes from one to the other, either way. To be asked at the
     /// home of the account, which must be in memory: what is not known yet ([`Shard::must_know_blocked`]) blocks nobody.
@@ -103,6 +108,17 @@ impl Shard {
         user.map(|u| u.blocked.clone()).unwrap_or_default()
     }
 
+    /// The same for what is said now. That a session has gone is not kept from who is to hear that anyway once the disk has it: by
+    /// then there would be no session to say it of.
+    pub(super) fn kept_from(&self, account: &BareJid, available: bool) -> Blocklist {
+        let list = self.blocked_by(account);
+        let hiding = self.users.get(account).map(|u| &u.hiding[..]);
+        match hiding.filter(|h| !available && !h.is_empty()) {
+            Some(hiding) => list.without(hiding),
+            None => list,
+        }
+    }
+
     /// A session's own stanza is for somebody whom its account has blocked (§3.3): it goes nowhere.
     pub(super) fn refuse_blocked(&mut self, slot: u32, number: u64, element: &Element) {
         let reply = ErrorReply {
@@ -149,6 +165,9 @@ impl Shard {
             return self.session(slot).done(number);
         }
         user.blocked = after;
+        if let Change::Block(jids, _) = &change {
+            user.hiding.extend(new_entries(&before, jids).cloned());
+        }
         let (block, unblock) = match &change {
             Change::Block(jids, _) => (jids.clone(), Vec::new()),
             Change::Unblock(jids) => (Vec::new(), jids.clone()),
@@ -185,6 +204,12 @@ impl Shard {
             reply,
             failure,
         } = blocking;
+        if let (Change::Block(jids, _), Some(user)) = (&change, self.users.get_mut(&account)) {
+            for jid in new_entries(&before, jids) {
+                let at = user.hiding.iter().position(|h| h == jid);
+                at.map(|at| user.hiding.swap_remove(at));
+            }
+        }
         if failed {
             if let Some(user) = self.users.get_mut(&account) {
                 user.knows_blocked = false;
@@ -368,6 +393,7 @@ impl Shard {
             self.probe_unblocked(account, those);
         }
         if self.users.get(account).is_some_and(|u| u.pending > 0) {
+            self.reread_later(account);
             self.reread(account, 1);
         }
     }

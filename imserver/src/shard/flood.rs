@@ -318,6 +318,20 @@ impl Shard {
         }
     }
 
+    /// Those that take none now have passed by messages that are theirs now: they read them when they take messages again.
+    pub(super) fn reread_later(&mut self, account: &BareJid) {
+        let slots = self.users.get(account).map(|u| u.sessions.clone());
+        for slot in slots.unwrap_or_default() {
+            let bound = self.session(slot).bound_mut();
+            if let Some(bound) = bound.filter(|b| !b.takes_messages()) {
+                bound.cursor = 0;
+                if bound.flood == Flood::Reading {
+                    bound.reread = Some(1);
+                }
+            }
+        }
+    }
+
     /// The sessions that take messages read again what is pending from this position on.
     pub(super) fn reread(&mut self, account: &BareJid, from: u64) {
         let slots = self

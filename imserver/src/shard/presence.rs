@@ -244,9 +244,9 @@ impl Shard {
         let Some(audience) = self.users.get(&account).and_then(|u| u.audience.as_ref()) else {
             return;
         };
-        let blocked = |c: &&BareJid| self.blocks(&account, &Jid::Bare((*c).clone()));
-        let anybody = !self.blocked_by(&account).is_empty();
-        let per_shard = self.by_home(audience.iter().filter(|c| !(anybody && blocked(c))));
+        let list = self.kept_from(&account, said.available);
+        let blocked = |c: &&BareJid| list.blocks(&account, &Jid::Bare((*c).clone()));
+        let per_shard = self.by_home(audience.iter().filter(|c| list.is_empty() || !blocked(c)));
         let groups = self.groups_of(&account, everybody);
         self.fan(said, per_shard, groups);
     }
@@ -271,7 +271,7 @@ impl Shard {
         per_shard: HashMap<ShardId, Vec<BareJid>>,
         groups: Vec<Arc<Group>>,
     ) {
-        let but = self.blocked_by(&said.jid.bare());
+        let but = self.kept_from(&said.jid.bare(), said.available);
         self.fan_but(said, per_shard, groups, but, None);
     }
 

@@ -600,9 +600,15 @@ impl Shard {
         let members = members
             .into_iter()
             .filter(|m| !named.contains(*m) && !fan.outcasts.contains(*m));
-        let members: Vec<EventTarget> = members.cloned().map(EventTarget::Interested).collect();
+        let members = members.cloned().map(EventTarget::Interested);
+        let all: Vec<EventTarget> = targets.iter().cloned().chain(members).collect();
+        self.event_to(fan, all);
+    }
+
+    /// The same for these alone: who had to be loaded first is one of those whom it was for, and the others have it.
+    pub(super) fn event_to(&mut self, fan: &Arc<EventFan>, targets: Vec<EventTarget>) {
         let mut ready = Vec::new();
-        for target in targets.iter().cloned().chain(members) {
+        for target in targets {
             let account = target.account();
             let (write, durable) = (self.write_number, self.durable);
             let Some(user) = self.users.get(&account).filter(|u| u.hears(durable)) else {

@@ -250,7 +250,7 @@ impl Shard {
             Queued::Subscription(s) if exists => self.subscription(s),
             Queued::Subscription(s) => self.done(s.token),
             Queued::Fan(fan) => self.presence_fan_to(&fan, &[account]),
-            Queued::Event(fan, target) => self.event_fan(&fan, &[target]),
+            Queued::Event(fan, target) => self.event_to(&fan, vec![target]),
             Queued::Notice(notice) if exists => self.notify(account, *notice),
             Queued::Notice(_) => {}
             Queued::SendLast(slot, generation, interests) => {

@@ -158,6 +158,8 @@ pub struct User {
     pub audience: Option<Box<[BareJid]>>,
     /// Whom the account has blocked.
     pub blocked: crate::blocking::Blocklist,
+    /// Of these, those who have not been told yet that the account has gone: that they are blocked is not on disk.
+    pub hiding: Vec<Jid>,
     /// That has been read, and what push services there are.
     pub knows_blocked: bool,
     /// Services that are told of messages while clients are away.
@@ -205,6 +207,7 @@ impl User {
             roster: None,
             audience: None,
             blocked: Default::default(),
+            hiding: Vec::new(),
             knows_blocked: false,
             push: None,
             loading: None,

@@ -69,7 +69,8 @@ impl World {
             let sender = self.oracle.sessions[message.session].account;
             // What one sends to oneself comes as what is received.
             let to_self = message.to_account == Some(sender);
-            if !message.accepted || message.rejected || message.refused || to_self {
+            let listed = self.touched_by_list(message, self.now_us);
+            if !message.accepted || message.rejected || message.refused || to_self || listed {
                 continue;
             }
             for (tcp, session) in self.oracle.sessions.iter().enumerate() {
@@ -126,6 +127,7 @@ impl World {
                 && !message.rejected
                 && !message.refused
                 && message.to_account.is_some()
+                && !self.touched_by_list(message, message.accepted_us)
                 // RFC 6121 §8.5.3.2: it may have come back, to a session that was no more.
                 && !(message.normal && message.to_client.is_some());
             let sides = [
@@ -137,6 +139,11 @@ impl World {
                 let whose = if outgoing { "sender's" } else { "recipient's" };
                 if rows.len() > 1 || rows.iter().any(|r| Some(*r) != owner) {
                     wrong.push(format!("m{number}: {whose} archive is of {rows:?}"));
+                }
+                if !outgoing && !rows.is_empty() && self.stopped_by_list(message, self.now_us) {
+                    wrong.push(format!(
+                        "m{number} is archived by who had blocked its sender"
+                    ));
                 }
                 if sure && rows.is_empty() && owner.is_some() {
                     wrong.push(format!("m{number} is not in its {whose} archive"));

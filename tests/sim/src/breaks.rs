@@ -22,11 +22,17 @@ pub enum Break {
     LoseGroups,
     /// What a client must be sent once more is sometimes not there.
     LoseResend,
+    /// Changes of a list of who is blocked are answered and sometimes not written.
+    LoseLists,
+    /// So are published items.
+    LoseItems,
+    /// A shard is sometimes not told of what was published.
+    LoseNotices,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Break; 9] = [
+    pub const ALL: [Break; 12] = [
         Break::DropAck,
         Break::ForgetHeld,
         Break::EarlyAnswer,
@@ -36,6 +42,9 @@ impl Break {
         Break::SettleEarly,
         Break::LoseGroups,
         Break::LoseResend,
+        Break::LoseLists,
+        Break::LoseItems,
+        Break::LoseNotices,
     ];
 
     /// As on the command line.
@@ -50,6 +59,9 @@ impl Break {
             Self::SettleEarly => "settle-early",
             Self::LoseGroups => "lose-groups",
             Self::LoseResend => "lose-resend",
+            Self::LoseLists => "lose-lists",
+            Self::LoseItems => "lose-items",
+            Self::LoseNotices => "lose-notices",
         }
     }
 

@@ -5,20 +5,19 @@
 //! Never: knows anything of the server that a client could not.
 
 mod acts;
+mod login;
 
 use crate::oracle::{Ended, Session};
+use crate::published::Wants;
 use crate::world::{Ev, World};
 use base64::Engine as _;
 use bytes::Bytes;
 use proto::frame::CloseReason;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use store::Engine as _;
 use xmpp::element::Element;
 use xmpp::jid::BareJid;
-use xmpp::node::Node;
-use xmpp::ns;
 use xmpp::sasl::ClientId;
-use xmpp::sasl::token::initiator_message;
 use xmpp::stream::{Limits, StreamEvent, StreamParser, framing};
 
 /// The domain of the simulated server.
@@ -88,6 +87,14 @@ pub(crate) struct Client {
     pub inactive: bool,
     /// Number of the last message sent.
     pub seq: u64,
+    /// Whom its account has blocked, as it knows it, once it has asked.
+    pub blocklist: Option<BTreeSet<usize>>,
+    /// What it wants to hear of that others publish; since when it knows that it does, and since when it has been available.
+    pub wants: Wants,
+    pub hears_since: Option<u64>,
+    pub presence_us: Option<u64>,
+    /// It was inactive since then: of the news of one item it need only have heard the last.
+    pub slept: bool,
 }
 
 impl Client {
@@ -102,6 +109,15 @@ impl Client {
         (self.sm_in, self.sm_out) = (0, 0);
         self.sm_id = None;
         self.unacked.clear();
+        self.blocklist = None;
+        self.is_unavailable();
+    }
+
+    /// Nobody tells it anything any more.
+    fn is_unavailable(&mut self) {
+        self.hears_since = None;
+        self.presence_us = None;
+        self.slept = self.inactive;
     }
 }
 
@@ -195,6 +211,11 @@ impl World {
             next_iq: 0,
             inactive: false,
             seq: 0,
+            blocklist: None,
+            wants: Wants::draw(account + n),
+            hears_since: None,
+            presence_us: None,
+            slept: false,
         });
     }
 
@@ -498,144 +519,6 @@ impl World {
         }
     }
 
-    fn enabled(&mut self, client: usize, id: Option<String>) {
-        let c = &mut self.clients[client];
-        // A restarted server may say it again: the counts go on.
-        if !c.sm_on {
-            c.sm_on = true;
-            c.sm_in = 0;
-            let session = c.session;
-            self.oracle.sessions[session].enable();
-        }
-        self.clients[client].sm_id = id;
-    }
-
-    fn not_resumed(&mut self, client: usize) {
-        let c = &mut self.clients[client];
-        c.forget_session();
-        c.session = c.tcp;
-        self.trace.line(
-            self.now_us,
-            client as u64,
-            format_args!("client {client} may not resume its session"),
-        );
-    }
-
-    /// Everything at once: log-in, resumption or a resource, stream management, copies, a token for the next time.
-    fn authenticate(&mut self, client: usize) {
-        let now = self.now_us;
-        let c = &mut self.clients[client];
-        c.state = State::Authenticating;
-        let base64 = |data: &[u8]| base64::engine::general_purpose::STANDARD.encode(data);
-        let name = format!("u{}", c.account);
-        let (mechanism, initial, fast) = match c.token.as_ref().filter(|_| c.by_token) {
-            Some(token) => (
-                "HT-SHA-256-NONE",
-                base64(&initiator_message(&name, token, &[])),
-                "<fast xmlns='urn:xmpp:fast:0'/>",
-            ),
-            None => (
-                "PLAIN",
-                base64(format!("\0{name}\0secret").as_bytes()),
-                "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>",
-            ),
-        };
-        let resume = match &c.sm_id {
-            Some(id) => format!(
-                "<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{}'/>",
-                c.sm_in
-            ),
-            None => String::new(),
-        };
-        let enable = match (c.sm, c.resumes) {
-            (true, true) => "<enable xmlns='urn:xmpp:sm:3' resume='true'/>",
-            (true, false) => "<enable xmlns='urn:xmpp:sm:3'/>",
-            (false, _) => "",
-        };
-        let carbons = match c.carbons {
-            true => "<enable xmlns='urn:xmpp:carbons:2'/>",
-            false => "",
-        };
-        let text = format!(
-            "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'><initial-response>{initial}</initial-response>\
-             <user-agent id='{}'/>{fast}{resume}<bind xmlns='urn:xmpp:bind:0'><tag>sim</tag>{enable}{carbons}</bind></authenticate>",
-            c.sasl2.as_deref().unwrap_or_default()
-        );
-        if c.sm_id.is_some() {
-            self.oracle.sessions[c.session].moves_us.push(now);
-        }
-        self.send(client, &text);
-    }
-
-    /// And everything that came of it.
-    fn authenticated(&mut self, client: usize, element: &Element) {
-        let tree = element.tree();
-        if let Some(token) = tree.child("token", ns::FAST) {
-            self.clients[client].token = token.attr("token").map(str::to_owned);
-        }
-        if let Some(resumed) = tree.child("resumed", ns::SM) {
-            return self.resumed(client, h_of(resumed.attr("h")));
-        }
-        if tree.child("failed", ns::SM).is_some() {
-            self.not_resumed(client);
-        }
-        let Some(bound) = tree.child("bound", ns::BIND2) else {
-            self.clients[client].state = State::Restarting;
-            return;
-        };
-        let jid = tree
-            .child("authorization-identifier", ns::SASL2)
-            .map(Node::text);
-        if jid.as_deref() != Some(&full_jid(&self.clients[client])) {
-            return self.fail(format!("client {client} was given the address {jid:?}"));
-        }
-        let c = &mut self.clients[client];
-        c.sm_out = 0;
-        if let Some(enabled) = bound.child("enabled", ns::SM) {
-            c.sm_asked = true;
-            let id = enabled.attr("id").map(str::to_owned);
-            self.enabled(client, id);
-        }
-        self.online(client);
-    }
-
-    fn bind(&mut self, client: usize) {
-        let c = &mut self.clients[client];
-        c.state = State::Binding;
-        let text = format!(
-            "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{}</resource></bind></iq>",
-            c.resource
-        );
-        self.stanza(client, &text);
-    }
-
-    /// Its session goes on: the server says what it has, the rest is sent again.
-    fn resumed(&mut self, client: usize, h: Option<u32>) {
-        let c = &mut self.clients[client];
-        c.state = State::Online;
-        c.life += 1;
-        let (tcp, session) = (c.tcp, c.session);
-        self.trace.line(
-            self.now_us,
-            client as u64,
-            format_args!("client {client} goes on with its session (tcp {session}) on tcp {tcp}"),
-        );
-        self.oracle.go_on(session, tcp);
-        self.oracle.sessions[session].acknowledge();
-        self.server_ack(client, h);
-        for (_, text, message) in self.clients[client].unacked.clone() {
-            self.send(client, &text);
-            if let Some(number) = message {
-                let end = self.tcps[tcp].sent;
-                let message = &mut self.oracle.messages[number];
-                (message.tcp, message.end) = (tcp, end);
-                let sent = self.oracle.sent_by_tcp.entry(tcp).or_default();
-                sent.push(number);
-            }
-        }
-        self.act_later(client);
-    }
-
     fn acknowledge(&mut self, client: usize) {
         let c = &self.clients[client];
         if !c.sm_on {
@@ -696,53 +579,28 @@ impl World {
                 );
                 if id.starts_with("qr") && kind == "result" {
                     self.roster(client, element, true);
+                } else if id.starts_with("qb") || id.starts_with("qk") {
+                    self.blocking_answered(client, id, element);
+                } else if id.starts_with("qp") {
+                    self.publish_answered(client, id, element);
                 }
             }
             (id, "get" | "set") if c.state == State::Online => {
                 self.roster(client, element, false);
+                self.blocking_pushed(client, element);
+                let payload = self.answer_to(client, element);
                 let from = element
                     .attr("from")
                     .map(|f| format!(" to='{f}'"))
                     .unwrap_or_default();
-                let text = format!("<iq type='result' id='{id}'{from}/>");
+                let text = match payload.is_empty() {
+                    true => format!("<iq type='result' id='{id}'{from}/>"),
+                    false => format!("<iq type='result' id='{id}'{from}>{payload}</iq>"),
+                };
                 self.stanza(client, &text);
             }
             _ => {}
         }
-    }
-
-    fn online(&mut self, client: usize) {
-        let now = self.now_us;
-        let c = &mut self.clients[client];
-        c.state = State::Online;
-        c.life += 1;
-        let tcp = c.tcp;
-        self.unheard(client, tcp);
-        self.oracle.sessions[tcp].bound_us = Some(now);
-        self.trace.line(
-            now,
-            client as u64,
-            format_args!("client {client} is logged in (tcp {tcp})"),
-        );
-        // Resource binding was done before stream management could count.
-        let early = self.rng.permille(700);
-        if early {
-            self.enable_sm(client);
-        }
-        let with_login = self.clients[client].sasl2.is_some();
-        if self.clients[client].carbons && with_login {
-            self.oracle.sessions[tcp].copies_us.get_or_insert(now);
-        } else if self.clients[client].carbons {
-            self.ask_set(client, "c", "<enable xmlns='urn:xmpp:carbons:2'/>");
-        }
-        self.ask_roster(client);
-        let priority = if self.rng.permille(50) && self.active {
-            -1
-        } else {
-            0
-        };
-        self.say_available(client, priority);
-        self.act_later(client);
     }
 
     fn presence(&mut self, client: usize, element: &Element) {
@@ -773,6 +631,8 @@ impl World {
         if c.presence.is_none() {
             return;
         }
+        let account = self.clients[other].account;
+        self.heard_of(client, account, "presence");
         self.trace.line(
             now,
             token.unwrap_or(0),
@@ -791,6 +651,9 @@ impl World {
     }
 
     fn message(&mut self, client: usize, element: &Element) {
+        if self.notice(client, element) {
+            return;
+        }
         if let Some(copy) = element.children().find(|c| c.ns() == "urn:xmpp:carbons:2") {
             return self.copied(client, element, &copy);
         }
@@ -804,7 +667,7 @@ impl World {
             return;
         };
         if element.attr("type").as_deref() == Some("error") {
-            self.rejected(client, number);
+            self.rejected(client, number, element);
             return;
         }
         let from = element.attr("from").unwrap_or_default().into_owned();

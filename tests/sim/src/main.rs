@@ -23,9 +23,13 @@ struct Arguments {
     /// Only this mix of faults: calm, cuts, kills, muxes, vanish, disk, tight, resources, storm.
     #[arg(long)]
     scenario: Option<String>,
-    /// Break it on purpose: drop-ack, forget-held, early-answer, lose-origins, skip-records, lose-presence, settle-early, lose-groups.
+    /// Break it on purpose: drop-ack, forget-held, early-answer, lose-origins, skip-records, lose-presence, settle-early, lose-groups, lose-resend,
+    /// lose-lists, lose-items, lose-notices.
     #[arg(long = "break")]
     broken: Option<String>,
+    /// Nobody publishes or blocks: seeds are as they were before clients did.
+    #[arg(long)]
+    plain: bool,
     /// Print everything that happens.
     #[arg(long)]
     verbose: bool,
@@ -52,6 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
             }
             None => None,
         },
+        plain: arguments.plain,
         keep: arguments.verbose,
         print: arguments.verbose,
     };
@@ -155,7 +160,8 @@ fn work(next: &AtomicU64, end: u64, totals: &Mutex<Totals>, options: &Options, f
                 .scenario
                 .map(|s| format!(" --scenario {}", s.name()))
                 .unwrap_or_default();
-            println!("  again: sim --first {seed} --seeds 1{scenario}{broken} --verbose");
+            let plain = if options.plain { " --plain" } else { "" };
+            println!("  again: sim --first {seed} --seeds 1{scenario}{broken}{plain} --verbose");
             if totals.failed >= failures_max {
                 next.store(end, Ordering::Relaxed);
             }

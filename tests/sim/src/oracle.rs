@@ -6,8 +6,9 @@
 use crate::client::{State, bare, sees};
 use crate::world::World;
 use imserver::event::{AdminEvent, AdminReply, Event, Now};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use store::Engine as _;
+use xmpp::element::Element;
 
 /// One message, from the moment it was sent.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub(crate) struct Message {
     pub sent_us: u64,
     /// The server has said that it has it.
     pub accepted: bool,
+    pub accepted_us: u64,
     /// It came back as an error.
     pub rejected: bool,
     /// The disk has refused it: its error may be lost in a kill, and a restarted server can store what comes again.
@@ -39,6 +41,13 @@ pub(crate) struct Message {
     pub glimpsed: bool,
     /// Which connections received it, and when.
     pub deliveries: Vec<(usize, u64)>,
+}
+
+impl Message {
+    fn accept(&mut self, now: u64) {
+        self.accepted = true;
+        self.accepted_us = self.accepted_us.min(now);
+    }
 }
 
 /// How a session ended.
@@ -291,7 +300,9 @@ impl World {
         };
         for &number in sent {
             let message = &mut self.oracle.messages[number];
-            message.accepted |= message.end <= bytes;
+            if message.end <= bytes {
+                message.accept(self.now_us);
+            }
         }
     }
 
@@ -299,25 +310,34 @@ impl World {
     pub(crate) fn accepted_by_sm(&mut self, session: usize, h: u32) {
         for message in &mut self.oracle.messages {
             let counted = message.session == session && message.sm_number.is_some_and(|n| n <= h);
-            message.accepted |= counted;
+            if counted {
+                message.accept(self.now_us);
+            }
         }
     }
 
     /// A message has come back as an error.
-    pub(crate) fn rejected(&mut self, client: usize, number: usize) {
+    pub(crate) fn rejected(&mut self, client: usize, number: usize, error: &Element) {
         let now = self.now_us;
         self.trace.line(
             now,
             number as u64,
             format_args!("client {client} gets m{number} back as an error"),
         );
-        let Some(message) = self.oracle.messages.get_mut(number) else {
+        if number >= self.oracle.messages.len() {
             return;
-        };
+        }
+        let by_list = self.rejected_by_list(number, error);
+        let by_list = by_list.unwrap_or_else(|wrong| {
+            self.fail(wrong);
+            true
+        });
+        let message = &mut self.oracle.messages[number];
         message.rejected = true;
         let why = message.to_account.is_none()
             || (message.normal && message.to_client.is_some())
-            || self.oracle.disk_failed;
+            || self.oracle.disk_failed
+            || by_list;
         if message.client != client {
             self.fail(format!(
                 "m{number} came back to client {client}, which has not sent it"
@@ -348,10 +368,12 @@ impl World {
         let now = self.now_us;
         let tcp = self.clients[client].session;
         let account = self.clients[client].account;
+        let in_spite = self.delivered_in_spite(number, account);
+        let by_list = self.touched_by_list(&self.oracle.messages[number], now);
         let twins = self.clients.iter().filter(|c| c.account == account).count() > 1;
         let oracle = &mut self.oracle;
         let message = &oracle.messages[number];
-        let mut wrong = Vec::new();
+        let mut wrong: Vec<String> = in_spite.into_iter().collect();
         if message.to_account != Some(account) {
             wrong.push(format!("m{number} is not for client {client}"));
         }
@@ -393,6 +415,8 @@ impl World {
         };
         // What the disk had refused and a restarted server, which does not know that, could store.
         let ordered = ordered && !message.rejected && !message.refused;
+        // What waits while its sender is blocked comes when it is not any more.
+        let ordered = ordered && !by_list;
         // Nor one that a server had answered with an error because nobody was there (RFC 6121 §8.5.3.2), and was killed before the
         // error got out: the next one may find somebody.
         let killed_since = || oracle.kills.iter().any(|&k| k >= message.sent_us);
@@ -427,6 +451,8 @@ impl World {
     /// What every client believes of the presence of others is true.
     pub(crate) fn check_presence(&mut self) {
         let mut wrong = Vec::new();
+        let lists = self.lists_on_disk();
+        let blocked = |a: usize, b: usize| lists[a].contains(&b) || lists[b].contains(&a);
         for (x, client) in self.clients.iter().enumerate() {
             // An inactive one hears of it when it is active.
             if client.state != State::Online || client.presence.is_none() || client.inactive {
@@ -439,11 +465,12 @@ impl World {
                 let visible = client.account == other.account
                     || sees(client.account, other.account)
                     || self.groups.presence(client.account, other.account);
+                let visible = visible && !blocked(client.account, other.account);
                 let truth = other
                     .presence
                     .filter(|_| visible && other.state == State::Online);
                 let belief = client.belief.get(&y).copied();
-                if truth != belief {
+                if truth != belief && !self.kill_took_news(client.account, other.account) {
                     wrong.push(format!(
                         "client {x} believes of client {y}: {belief:?}; true is {truth:?}"
                     ));
@@ -460,15 +487,18 @@ impl World {
             if c.state != State::Online {
                 let text = format!("client {client} could not log in: {:?}", c.state);
                 self.fail(text);
-            } else if c.iqs > 0 {
+            } else if c.iqs > self.unanswered_by_list(client) {
                 let text = format!("client {client} waits for {} answers", c.iqs);
                 self.fail(text);
             }
         }
         self.check_rosters();
+        self.check_lists();
+        self.check_published();
         let mut wrong = Vec::new();
+        let waiting = self.waiting();
         for (number, message) in self.oracle.messages.iter().enumerate() {
-            self.check_message(number, message, &mut wrong);
+            self.check_message(number, message, &waiting, &mut wrong);
         }
         self.check_copies(&mut wrong);
         self.check_archives(&mut wrong);
@@ -476,7 +506,22 @@ impl World {
         self.check_store();
     }
 
-    fn check_message(&self, number: usize, message: &Message, wrong: &mut Vec<String>) {
+    /// What waits on disk.
+    fn waiting(&self) -> BTreeSet<usize> {
+        let mut reader = self.store.reader().expect("the model has readers");
+        let rows = (0..self.plan.accounts)
+            .flat_map(|account| reader.pending(&bare(account), 0, 1_000).unwrap_or_default());
+        rows.filter_map(|row| crate::client::message_number(&row.payload))
+            .collect()
+    }
+
+    fn check_message(
+        &self,
+        number: usize,
+        message: &Message,
+        waiting: &BTreeSet<usize>,
+        wrong: &mut Vec<String>,
+    ) {
         let sender_lives = self.oracle.sessions[message.session].ended.is_none();
         let seen = !message.deliveries.is_empty();
         if sender_lives && !message.accepted {
@@ -521,7 +566,18 @@ impl World {
             }
             return;
         };
+        if self.comes_back(message) && sender_lives && !message.rejected {
+            wrong.push(format!(
+                "m{number}, between accounts of which one has blocked the other, did not come back"
+            ));
+        }
         if !message.accepted || message.rejected {
+            return;
+        }
+        // It came back, perhaps, or is not delivered before the other wants to hear of its sender.
+        if self.touched_by_list(message, message.accepted_us)
+            || !seen && self.touched_by_list(message, self.now_us) && waiting.contains(&number)
+        {
             return;
         }
         // An error may have gone to a session that is no more.
@@ -531,7 +587,7 @@ impl World {
             wrong.push(format!("m{number} was accepted and is lost"));
             return;
         }
-        if message.to_client.is_some() || !seen {
+        if message.to_client.is_some() || !seen || self.touched_by_list(message, self.now_us) {
             return;
         }
         for (tcp, session) in self.oracle.sessions.iter().enumerate() {
@@ -551,8 +607,10 @@ impl World {
 
     fn check_store(&mut self) {
         let mut reader = self.store.reader().expect("the model has readers");
+        let lists = self.lists_on_disk();
         for account in 0..self.plan.accounts {
-            let rows = reader.pending(&bare(account), 0, 1_000).unwrap_or_default();
+            let mut rows = reader.pending(&bare(account), 0, 1_000).unwrap_or_default();
+            rows.retain(|row| !self.waits_for_list(&lists, account, row));
             if !rows.is_empty() {
                 let first = String::from_utf8_lossy(&rows[0].payload).into_owned();
                 self.fail(format!(

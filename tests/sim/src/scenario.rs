@@ -156,4 +156,8 @@ pub struct Plan {
     pub tight: bool,
     /// The domain has an archive.
     pub archive: bool,
+    /// Clients publish items, and hear of those of others.
+    pub pep: bool,
+    /// Accounts block one another.
+    pub blocking: bool,
 }

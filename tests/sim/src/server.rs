@@ -391,6 +391,12 @@ impl World {
                 {
                     continue;
                 }
+                if self.broken == Some(Break::LoseNotices)
+                    && matches!(msg, imserver::event::ShardMsg::Event(..))
+                    && self.rng.permille(200)
+                {
+                    continue;
+                }
                 per_shard[usize::from(to.0)].push(Event::Shard(msg));
             }
             for (to, events) in per_shard.into_iter().enumerate() {

@@ -8,11 +8,13 @@
 //!                                                   ^---ToLinks---------'  ^------Durable, Read, Looked----'
 //! ```
 
+use crate::blocks::Blocks;
 use crate::breaks::Break;
 use crate::client::Client;
 use crate::groups::Groups;
 use crate::muxes::{Mux, Tcp, Transport};
 use crate::oracle::Oracle;
+use crate::published::Published;
 use crate::rng::Rng;
 use crate::scenario::{Plan, Scenario};
 use crate::server::{Answers, Server};
@@ -38,6 +40,9 @@ pub struct Options {
     pub scenario: Option<Scenario>,
     /// Break it on purpose.
     pub broken: Option<Break>,
+    /// Whether clients publish and block: as the seed draws it, or not at all (seeds that found something before they did are
+    /// what they were).
+    pub plain: bool,
     /// Keep the last lines of what happened.
     pub keep: bool,
     /// Print every line.
@@ -255,6 +260,8 @@ pub(crate) struct World {
     pub tcps: Vec<Tcp>,
     pub clients: Vec<Client>,
     pub groups: Groups,
+    pub blocks: Blocks,
+    pub published: Published,
     pub oracle: Oracle,
     /// Faults may happen and clients act.
     pub active: bool,
@@ -269,7 +276,11 @@ impl World {
         let mut rng = Rng::new(seed);
         let drawn = Scenario::draw(&mut rng);
         let scenario = options.scenario.unwrap_or(drawn);
-        let plan = scenario.plan(&mut rng);
+        let mut plan = scenario.plan(&mut rng);
+        // A source of its own: without them a seed is what it always was.
+        let mut apart = Rng::new(!seed);
+        plan.pep = apart.permille(400) && !options.plain;
+        plan.blocking = apart.permille(400) && !options.plain;
         let store = Model::new();
         let mut world = Self {
             seed,
@@ -296,6 +307,8 @@ impl World {
             tcps: Vec::new(),
             clients: Vec::new(),
             groups: Groups::default(),
+            blocks: Blocks::default(),
+            published: Published::default(),
             active: true,
             gathering: false,
             ended: false,
@@ -578,6 +591,7 @@ impl World {
             format_args!("gathering: everybody logs in"),
         );
         self.gather();
+        self.try_lists();
         self.after(33_000_000, Ev::End);
     }
 }

@@ -48,6 +48,41 @@ fn members_of_a_group_are_hidden_from_each_other_and_shown_again() {
 }
 
 #[test]
+fn who_blocks_somebody_and_leaves_at_once_is_gone_for_them() {
+    let mut office = office();
+    let block = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'><item jid='bob@localhost'/></block></iq>";
+    // Both are read before the disk has the first: no session is left to hide.
+    let given = office.says("ann", &format!("{block}</stream:stream>"));
+    assert_eq!(
+        with(&given, "type='unavailable'"),
+        ["bob", "cyd"],
+        "{given:?}"
+    );
+}
+
+#[test]
+fn who_is_unavailable_when_a_block_ends_reads_later_what_had_waited() {
+    let mut office = office();
+    change(&mut office, "ann", "block", &["bob@localhost"]);
+    office.says("ann", "<presence type='unavailable'/>");
+    let slot = office
+        .shard
+        .slot_of(super::groups::key(0))
+        .expect("connected");
+    // It was available while messages of Bob waited, and went by them.
+    office
+        .shard
+        .session(slot)
+        .bound_mut()
+        .expect("bound")
+        .cursor = 7;
+    office.shard.user(&bare("ann")).pending = 1;
+    change(&mut office, "ann", "unblock", &["bob@localhost"]);
+    let bound = office.shard.session(slot).bound().expect("bound");
+    assert_eq!(bound.cursor, 0);
+}
+
+#[test]
 fn one_resource_is_blocked_alone() {
     let mut office = office();
     let given = change(&mut office, "ann", "block", &["bob@localhost/y"]);
@@ -117,4 +152,34 @@ fn what_the_disk_refuses_is_read_again() {
     assert!(with(&given, "unavailable").is_empty(), "{given:?}");
     let given = office.says("bob", "<message type='chat' to='ann@localhost/x'><active xmlns='http://jabber.org/protocol/chatstates'/></message>");
     assert_eq!(with(&given, "chatstates"), ["ann"], "{given:?}");
+}
+
+#[test]
+fn a_notice_that_waits_for_one_member_of_a_group_is_told_to_that_one_alone() {
+    let mut office = office();
+    for n in [1, 2] {
+        let slot = office
+            .shard
+            .slot_of(super::groups::key(n))
+            .expect("connected");
+        let bound = office.shard.session(slot).bound_mut().expect("bound");
+        let interests = crate::caps::Interests::new(["mood"].into_iter());
+        bound.caps = crate::caps::Caps::Known(Arc::new(interests), None);
+    }
+    // Whom Bob has blocked is to be read first.
+    office.shard.user(&bare("bob")).knows_blocked = false;
+    let fan = Arc::new(EventFan {
+        from: bare("ann"),
+        node: "mood".into(),
+        prefix: "<message from='ann@localhost'".into(),
+        suffix: "><event/></message>".into(),
+        groups: office.shard.groups_of(&bare("ann"), false),
+        outcasts: Default::default(),
+        but: Default::default(),
+    });
+    office.shard.event_fan(&fan, &[]);
+    let given = office.settle();
+    let mut heard = with(&given, "<event/>");
+    heard.sort_unstable();
+    assert_eq!(heard, ["bob", "cyd"], "{given:?}");
 }

@@ -8,6 +8,16 @@ use crate::world::{Ev, World};
 use proto::frame::CloseReason;
 use std::fmt::Write as _;
 use xmpp::element::Element;
+use xmpp::jid::BareJid;
+
+/// Whom a message is for.
+enum To {
+    /// Nobody has this address; the account is noted for who reads what happened.
+    Nobody(usize),
+    Account(usize),
+    /// The account, and one client of it.
+    Client(usize, usize),
+}
 
 impl World {
     pub(super) fn act_later(&mut self, client: usize) {
@@ -23,6 +33,9 @@ impl World {
         }
         if self.rng.permille(self.plan.vanish_permille) {
             return self.vanish(client);
+        }
+        if self.act_publishing(client) || self.act_blocking(client) {
+            return self.act_later(client);
         }
         match self.rng.below(100) {
             0..70 => {
@@ -55,6 +68,7 @@ impl World {
             let c = &mut self.clients[client];
             c.presence = None;
             c.belief.clear();
+            c.is_unavailable();
             let session = c.session;
             self.oracle.sessions[session].stop_taking(self.now_us);
         } else {
@@ -74,14 +88,16 @@ impl World {
             token,
             format_args!("client {client} says t{token}, priority {priority}"),
         );
+        let caps = self.caps(client);
         let text = format!(
-            "<presence><status>t{token}</status><priority>{priority}</priority></presence>"
+            "<presence><status>t{token}</status><priority>{priority}</priority>{caps}</presence>"
         );
         self.stanza(client, &text);
         let now = self.now_us;
         let c = &mut self.clients[client];
         c.presence = Some(token);
         c.priority = priority;
+        c.presence_us.get_or_insert(now);
         let session = &mut self.oracle.sessions[c.session];
         if priority >= 0 {
             session.asked_us.get_or_insert(now);
@@ -128,8 +144,12 @@ impl World {
         c.roster_version = query.attr("ver").map(str::to_owned);
     }
 
-    pub(super) fn ask(&mut self, client: usize, child: &str) {
-        let roster = if child.contains("roster") { "r" } else { "" };
+    pub(crate) fn ask(&mut self, client: usize, child: &str) {
+        let roster = match child {
+            _ if child.contains("roster") => "r",
+            _ if child.contains("blocklist") => "b",
+            _ => "",
+        };
         let c = &mut self.clients[client];
         c.next_iq += 1;
         c.iqs += 1;
@@ -153,18 +173,35 @@ impl World {
         self.stanza(client, &text);
     }
 
-    pub(super) fn ask_set(&mut self, client: usize, what: &str, child: &str) {
+    pub(crate) fn ask_set(&mut self, client: usize, what: &str, child: &str) -> String {
+        self.ask_set_of(client, what, None, child)
+    }
+
+    /// Returns the id.
+    pub(crate) fn ask_set_of(
+        &mut self,
+        client: usize,
+        what: &str,
+        to: Option<&BareJid>,
+        child: &str,
+    ) -> String {
         let c = &mut self.clients[client];
         c.next_iq += 1;
         c.iqs += 1;
-        let text = format!("<iq type='set' id='q{what}{}'>{child}</iq>", c.next_iq);
-        self.stanza(client, &text);
+        let id = format!("q{what}{}", c.next_iq);
+        let to = to.map(|to| format!(" to='{to}'")).unwrap_or_default();
+        self.stanza(
+            client,
+            &format!("<iq type='set' id='{id}'{to}>{child}</iq>"),
+        );
+        id
     }
 
     /// While nobody looks at it presence may be late, and what it believes of others wrong; nothing else is otherwise.
     pub(super) fn switch_csi(&mut self, client: usize) {
         let c = &mut self.clients[client];
         c.inactive = !c.inactive;
+        c.slept = true;
         let state = if c.inactive { "inactive" } else { "active" };
         self.trace.line(
             self.now_us,
@@ -201,6 +238,24 @@ impl World {
             .permille(200)
             .then(|| candidates[self.rng.index(candidates.len())]);
         let normal = self.rng.permille(150);
+        let to = match nobody {
+            true => To::Nobody(to_account),
+            false => full.map_or(To::Account(to_account), |c| To::Client(to_account, c)),
+        };
+        self.write_to(client, to, normal);
+    }
+
+    /// A message to an account.
+    pub(crate) fn send_to(&mut self, client: usize, account: usize) {
+        self.write_to(client, To::Account(account), false);
+    }
+
+    fn write_to(&mut self, client: usize, to: To, normal: bool) {
+        let (nobody, to_account, full) = match to {
+            To::Nobody(account) => (true, account, None),
+            To::Account(account) => (false, account, None),
+            To::Client(account, client) => (false, account, Some(client)),
+        };
         let number = self.oracle.messages.len();
         let mut text = String::from("<message to='");
         match (nobody, full) {
@@ -249,6 +304,7 @@ impl World {
             seq: c.seq,
             sent_us: self.now_us,
             accepted: false,
+            accepted_us: u64::MAX,
             rejected: false,
             refused: false,
             glimpsed: false,

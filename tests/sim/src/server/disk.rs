@@ -5,6 +5,7 @@
 
 use super::{Answers, Batch};
 use crate::breaks::Break;
+use crate::rng::Rng;
 use crate::world::{Ev, World};
 use bytes::Bytes;
 use imserver::drive;
@@ -57,6 +58,7 @@ impl World {
 
     pub(crate) fn writer_commit(&mut self, run: u32) {
         let broken = self.broken;
+        let mut chance = Rng::new(self.now_us);
         let Some(server) = self.server(run) else {
             return;
         };
@@ -69,6 +71,24 @@ impl World {
                     Some(store::Write::Ack {
                         owner: owner.clone(),
                         positions: Vec::new(),
+                    })
+                }
+                Write::Store(store::Write::Blocklist { owner, .. })
+                    if broken == Some(Break::LoseLists) && chance.permille(300) =>
+                {
+                    Some(store::Write::Blocklist {
+                        owner: owner.clone(),
+                        block: Vec::new(),
+                        unblock: Vec::new(),
+                    })
+                }
+                Write::Store(store::Write::Pubsub {
+                    owner, bytes_max, ..
+                }) if broken == Some(Break::LoseItems) && chance.permille(300) => {
+                    Some(store::Write::Pubsub {
+                        owner: owner.clone(),
+                        changes: Vec::new(),
+                        bytes_max: *bytes_max,
                     })
                 }
                 Write::Store(w) => Some(w.clone()),
