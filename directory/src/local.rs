@@ -36,6 +36,8 @@ pub trait AccountWriter: Send + Sync {
     /// # Errors
     /// In words: the writer does not answer, and nobody knows whether they were carried out.
     fn write(&self, writes: Vec<Write>) -> Result<Vec<Written>, String>;
+    /// Leaves them to the writer and waits for nothing. False: it has no time for them now.
+    fn hand_over(&self, writes: Vec<Write>) -> bool;
 }
 
 /// See the module.
@@ -74,6 +76,25 @@ impl LocalDirectory {
     pub fn writing(mut self, writer: Arc<dyn AccountWriter>) -> Self {
         self.writer = Some(writer);
         self
+    }
+
+    /// The password of an account is known, and right: keys are made of it for hashes that there are none of, from an import of one
+    /// hash, say. The log-in does not hang on it: a store that has no time for them gets them at the next one.
+    fn complete(&self, account: &Account, known: &ScramKeys, password: &str) {
+        let lacks = |hash: &ScramHash| account.keys.iter().all(|k| k.hash != *hash);
+        let lacking: Vec<ScramHash> = ScramHash::UPGRADES.into_iter().filter(lacks).collect();
+        let Some(writer) = self.writer.as_ref().filter(|_| !lacking.is_empty()) else {
+            return;
+        };
+        // What cannot be made (no randomness) is not made now.
+        let Ok(keys) = derive_account(password, self.iterations, &lacking) else {
+            return;
+        };
+        writer.hand_over(vec![Write::AccountKeysAdd {
+            jid: account.jid.clone(),
+            beside: known.clone(),
+            keys,
+        }]);
     }
 
     fn change(&self, write: Write) -> Result<Registered, DirectoryError> {
@@ -380,6 +401,11 @@ impl Backend for LocalDirectory {
             .as_ref()
             .and_then(|account| keys_to_check(&account.keys));
         let right = scram::check_password(keys, &self.fake, login.name(), password);
+        if let (true, Some(account), Some(known)) = (right, &account, keys)
+            && !account.disabled
+        {
+            self.complete(account, known, password);
+        }
         Ok(match account {
             Some(account) if right && account.disabled => PasswordAnswer::Disabled(account.jid),
             Some(account) if right => PasswordAnswer::Right(account.jid),
@@ -524,6 +550,10 @@ mod tests {
             let mut writer = self.0.lock().unwrap();
             writer.commit(&writes).map_err(|e| e.to_string())
         }
+
+        fn hand_over(&self, writes: Vec<Write>) -> bool {
+            self.write(writes).is_ok()
+        }
     }
 
     fn writing() -> (Model, LocalDirectory) {
@@ -551,6 +581,38 @@ mod tests {
         let directory = LocalDirectory::with_iterations(reader, ITERATIONS)
             .writing(Arc::new(Direct(Mutex::new(writer))));
         (model, directory)
+    }
+
+    #[test]
+    fn a_right_password_brings_the_keys_that_are_lacking() {
+        let (model, directory) = writing();
+        let mut reader = model.reader().unwrap();
+        let mut hashes = |name: &str| -> Vec<ScramHash> {
+            let account = reader.account(&jid(name)).unwrap().unwrap();
+            let mut all: Vec<_> = account.keys.iter().map(|k| k.hash).collect();
+            all.sort();
+            all
+        };
+        let check = |name, password| directory.check_password(&login(name), password).unwrap();
+        // Wrong, or of somebody who may not log in.
+        assert_eq!(check("romeo", "pen"), PasswordAnswer::Wrong);
+        assert!(matches!(
+            check("julius", "pencil"),
+            PasswordAnswer::Disabled(_)
+        ));
+        assert_eq!(hashes("romeo@x.example"), [ScramHash::Sha256]);
+        assert_eq!(hashes("julius@x.example"), [ScramHash::Sha256]);
+        for _ in 0..2 {
+            let right = PasswordAnswer::Right(jid("romeo@x.example"));
+            assert_eq!(check("romeo", "pencil"), right);
+            let both = [ScramHash::Sha256, ScramHash::Sha512];
+            assert_eq!(hashes("romeo@x.example"), both);
+        }
+        let keys = directory.scram_keys(&login("romeo"), ScramHash::Sha512);
+        let Ok(KeysAnswer::Found(_, keys)) = keys else {
+            panic!("{keys:?}");
+        };
+        assert!(keys.matches("pencil"));
     }
 
     #[test]

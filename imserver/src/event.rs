@@ -403,6 +403,8 @@ pub enum Read {
     Archive(Box<crate::archive::Ask>),
     /// Its first and last rows.
     ArchiveEnds(BareJid),
+    /// An account in the store, with its password keys.
+    Account(BareJid),
 }
 
 /// What it gets.
@@ -430,6 +432,8 @@ pub enum ReadResult {
     Bookmarks(crate::pubsub::bookmarks::Stored),
     /// Of an archive.
     Archive(crate::archive::Answer),
+    /// An account. `None`: it is not in the store.
+    Account(Option<Box<store::Account>>),
     /// The store did not answer.
     Failed(String),
 }
@@ -448,6 +452,8 @@ pub struct Loaded {
 pub enum ReadTag {
     /// Load of an entity.
     Load(BareJid),
+    /// The account of somebody who wants keys of other hashes made with the log-in: the session's slot and generation.
+    Upgrade(u32, u32),
     /// The ends of the archive of somebody who binds a resource with the log-in.
     Bind {
         /// The session's slot.

@@ -38,6 +38,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod upgrade;
 mod user;
 
 use crate::event::*;

@@ -353,6 +353,7 @@ impl State {
             } => return self.pubsub.change(owner, changes, *bytes_max),
             Write::AccountPut { .. }
             | Write::AccountKeys { .. }
+            | Write::AccountKeysAdd { .. }
             | Write::AccountDisabled { .. }
             | Write::AccountDelete { .. } => return self.apply_account(write),
             Write::OverlayDisabled { jid, disabled } => {
@@ -487,7 +488,9 @@ impl State {
     fn apply_account(&mut self, write: &Write) -> Written {
         let jid = match write {
             Write::AccountPut { account, .. } => &account.jid,
-            Write::AccountKeys { jid, .. } | Write::AccountDisabled { jid, .. } => jid,
+            Write::AccountKeys { jid, .. }
+            | Write::AccountKeysAdd { jid, .. }
+            | Write::AccountDisabled { jid, .. } => jid,
             Write::AccountDelete { jid } => {
                 self.revocations.note(jid);
                 let there = [
@@ -530,6 +533,7 @@ impl State {
         match write {
             Write::AccountDisabled { disabled: true, .. } => self.revocations.note(jid),
             Write::AccountDisabled { .. }
+            | Write::AccountKeysAdd { .. }
             | Write::AccountPut {
                 mode: PutMode::Create,
                 ..
@@ -546,6 +550,13 @@ impl State {
             Write::AccountKeys { keys, .. } => {
                 if let Some(account) = self.accounts.get_mut(&key) {
                     account.keys = keys.clone();
+                }
+            }
+            Write::AccountKeysAdd { beside, keys, .. } => {
+                if let Some(account) = self.accounts.get_mut(&key)
+                    && !account.add_keys(beside, keys)
+                {
+                    return Written::Failed(WriteError::Outdated);
                 }
             }
             Write::AccountDisabled { disabled, .. } => {

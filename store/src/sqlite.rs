@@ -12,6 +12,7 @@ mod background;
 mod backup;
 mod blocks;
 mod index;
+mod keys;
 mod log;
 mod open;
 mod origins;

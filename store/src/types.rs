@@ -220,6 +220,17 @@ pub enum Write {
         /// One per hash.
         keys: Vec<ScramKeys>,
     },
+    /// Add password keys of other hashes beside those of an account, which are of the same password; keys of a hash that it has stay. No
+    /// token goes. -> `Done`, `Failed(NotFound)`, or `Failed(Outdated)` if the account has not, or not any more, the keys that those go
+    /// beside.
+    AccountKeysAdd {
+        /// Whose.
+        jid: BareJid,
+        /// Keys of the account by which it is known that the new ones are of its password.
+        beside: ScramKeys,
+        /// One per hash.
+        keys: Vec<ScramKeys>,
+    },
     /// Disable or enable log-in. Who is disabled gets no token that was granted before. -> `Done` or `Failed(NotFound)`.
     AccountDisabled {
         /// Whose.
@@ -651,6 +662,21 @@ pub struct Account {
     pub disabled: bool,
     /// When it was made.
     pub created_ms: u64,
+}
+
+impl Account {
+    /// Adds keys of hashes that it has none of ([`Write::AccountKeysAdd`]). False: it has not the keys that these go beside.
+    pub(crate) fn add_keys(&mut self, beside: &ScramKeys, keys: &[ScramKeys]) -> bool {
+        if !self.keys.contains(beside) {
+            return false;
+        }
+        for new in keys {
+            if self.keys.iter().all(|k| k.hash != new.hash) {
+                self.keys.push(new.clone());
+            }
+        }
+        true
+    }
 }
 
 /// What is kept here of somebody whose account is in a directory elsewhere.

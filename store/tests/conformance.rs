@@ -51,6 +51,7 @@ conformance! {
     nodes_keep_the_newest_items_and_are_bounded
     items_are_read_in_pages
     accounts_are_created_changed_and_deleted
+    keys_are_added_beside_those_of_the_same_password
     accounts_are_listed_in_pages
     writes_of_a_batch_see_each_other
     identity_survives_and_epochs_grow
@@ -1603,6 +1604,76 @@ fn accounts_are_created_changed_and_deleted(store: &mut dyn Fixture) {
     let nothing = [Written::Failed(WriteError::NotFound)];
     assert_eq!(writer.commit(&delete).unwrap(), nothing);
     assert_eq!(reader.counts().unwrap().accounts, 2);
+}
+
+fn keys_are_added_beside_those_of_the_same_password(store: &mut dyn Fixture) {
+    let mut writer = store.engine().writer().unwrap();
+    let mut reader = store.engine().reader().unwrap();
+    let ann = jid("ann@x.example");
+    let old = keys(ScramHash::Sha1, 1);
+    let add = |beside: &xmpp::scram::ScramKeys, new: &[_]| Write::AccountKeysAdd {
+        jid: ann.clone(),
+        beside: beside.clone(),
+        keys: new.to_vec(),
+    };
+    let issue = Write::Tokens {
+        owner: ann.clone(),
+        change: TokenChange::Issue {
+            token: LoginToken {
+                client: ClientId([1; 16]),
+                mechanism: TokenMechanism::Unbound,
+                secret: "secret".into(),
+                issued_ms: 1,
+                expires_ms: 2,
+                used: true,
+                software: None,
+                device: None,
+            },
+            clients_max: 9,
+            revocations: 0,
+        },
+    };
+    let made = Account {
+        keys: vec![old.clone()],
+        ..account("ann@x.example")
+    };
+    let (sha256, sha512) = (keys(ScramHash::Sha256, 2), keys(ScramHash::Sha512, 3));
+    let written = writer
+        .commit(&[
+            add(&old, std::slice::from_ref(&sha256)),
+            put(made, PutMode::Create),
+            issue,
+            add(&old, &[sha256.clone(), keys(ScramHash::Sha1, 9)]),
+            // Those of a hash that it has stay; and not beside keys that it has not.
+            add(&sha256, &[keys(ScramHash::Sha256, 8), sha512.clone()]),
+            add(&keys(ScramHash::Sha1, 9), &[keys(ScramHash::Sha512, 9)]),
+        ])
+        .unwrap();
+    let expected = [
+        Written::Failed(WriteError::NotFound),
+        Written::Done,
+        Written::Done,
+        Written::Done,
+        Written::Done,
+        Written::Failed(WriteError::Outdated),
+    ];
+    assert_eq!(written, expected);
+    let there = reader.account(&ann).unwrap().unwrap().keys;
+    assert_eq!(there, [old.clone(), sha256, sha512]);
+    assert_eq!(reader.tokens(&ann, None).unwrap().len(), 1, "no token goes");
+    // Another password came between.
+    let passwd = Write::AccountKeys {
+        jid: ann.clone(),
+        keys: vec![keys(ScramHash::Sha1, 7)],
+    };
+    let late = add(&old, &[keys(ScramHash::Sha256, 2)]);
+    let written = writer.commit(&[passwd, late]).unwrap();
+    assert_eq!(
+        written,
+        [Written::Done, Written::Failed(WriteError::Outdated)]
+    );
+    let there = reader.account(&ann).unwrap().unwrap().keys;
+    assert_eq!(there, [keys(ScramHash::Sha1, 7)]);
 }
 
 fn accounts_are_listed_in_pages(store: &mut dyn Fixture) {

@@ -5,7 +5,7 @@
 //!                 │ auth                                        │
 //!                 ▼                                             ▼
 //!              Sasl ──success──> Header ──> Features(bind) ──bind──> Binding ──> done
-//!                 └──(SASL 2)──> Inline ──> Features(bind), or done
+//!                 └──(SASL 2)──> Task... ──> Inline ──> Features(bind), or done
 //! ```
 //! In: events of the stream parser, facts of TLS, answers about credentials. Out: [`Action`]s, in order.
 //! Owns: the state of one log-in, dropped once a resource is bound.
@@ -16,6 +16,7 @@ mod action;
 mod features;
 mod offer;
 mod sasl2;
+mod upgrade;
 
 pub use action::{Accounts, Action, FailedLogin, Keys, LoginFailure, PasswordCheck, TokenCheck};
 pub use offer::{DomainOffer, Mechanisms, Offer};
@@ -37,6 +38,7 @@ use bytes::Bytes;
 use features::{bind_features, bound_features, header_bytes};
 use sasl2::Inline;
 use std::sync::Arc;
+use upgrade::Task;
 
 /// Bytes of one element before log-in, unless configured otherwise: the longest SASL message has a few hundred. The parser keeps to it.
 pub const ELEMENT_BYTES_MAX: usize = Limits::BEFORE_LOGIN.element_bytes_max as usize;
@@ -57,8 +59,10 @@ enum State {
     Token(Box<Exchange>),
     /// Logged in by SASL 2: what was asked for with it is being done, and then success is said.
     Inline,
-    /// The same, and what was done so far is on its way to disk.
+    /// The same, and what was done so far is on its way to disk, or what is to be done next is asked for.
     Storing,
+    /// The same, and the client has a task to do first (XEP-0480).
+    Task(Box<Task>),
     /// Success has been sent; the client restarts the stream.
     Restart,
     Bind,
@@ -402,6 +406,9 @@ impl Negotiation {
                 self.response(*exchange, element)
             }
             ("abort", State::Challenge(_)) if self.inline.is_some() => self.fail(Failure::Aborted),
+            (name @ ("next" | "task-data" | "abort"), State::Task(task)) => {
+                self.task(*task, name, element)
+            }
             // XEP-0388 §2.4 and §2.11: nothing else while an exchange is under way, and no second one.
             (_, state) => {
                 self.state = state;
@@ -411,7 +418,7 @@ impl Negotiation {
     }
 
     fn authenticate(&mut self, element: &Element) -> Vec<Action> {
-        let parsed = sasl2::authenticate(element, &self.token_mechanisms());
+        let parsed = sasl2::authenticate(element, &self.token_mechanisms(), &self.upgrades());
         let (mechanism, initial, inline) = match parsed {
             Ok(parsed) => (parsed.mechanism, parsed.initial, Ok(parsed.inline)),
             Err(failure) => (String::new(), None, Err(failure)),
@@ -575,6 +582,9 @@ impl Negotiation {
         // Made in every case, so that the time taken does not tell who exists.
         let fake = exchange.fake_keys(&self.offer.fake);
         let named = |account, disabled| Some(Named { account, disabled });
+        if let (Keys::Found(_, keys), Some(inline)) = (&keys, &mut self.inline) {
+            inline.keys = Some(keys.clone());
+        }
         let challenge = match keys {
             Keys::Found(account, keys) => exchange.challenge(&keys, named(account, false), random),
             Keys::Disabled(account, keys) => {

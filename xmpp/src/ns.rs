@@ -22,6 +22,10 @@ pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 pub const SASL2: &str = "urn:xmpp:sasl:2";
 /// Bind 2, XEP-0386.
 pub const BIND2: &str = "urn:xmpp:bind:0";
+/// Keys for other mechanisms with a log-in, XEP-0480.
+pub const SASL_UPGRADE: &str = "urn:xmpp:sasl:upgrade:0";
+/// What those of SCRAM are made of, XEP-0480 §5.
+pub const SCRAM_UPGRADE: &str = "urn:xmpp:scram-upgrade:0";
 /// Tokens to log in with, XEP-0484.
 pub const FAST: &str = "urn:xmpp:fast:0";
 /// SASL channel-binding types, XEP-0440.

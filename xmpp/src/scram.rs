@@ -52,6 +52,10 @@ impl ScramHash {
     /// All of them, the strongest first: the order mechanisms are offered in.
     pub const ALL: [Self; 3] = [Self::Sha512, Self::Sha256, Self::Sha1];
 
+    /// Those that an account without their keys is to be given some of (XEP-0480), the strongest first. Keys that are cheaper to attack
+    /// than those that are there are no upgrade.
+    pub const UPGRADES: [Self; 2] = [Self::Sha512, Self::Sha256];
+
     /// The SASL mechanism name without `-PLUS`.
     pub fn mechanism(self) -> &'static str {
         match self {

@@ -305,6 +305,10 @@ impl StoreReader {
                     .map_or_else(failed_read, ReadResult::Bookmarks),
                 Read::Archive(ask) => crate::archive::read(reader.as_mut(), ask)
                     .map_or_else(failed_read, ReadResult::Archive),
+                Read::Account(owner) => reader
+                    .account(owner)
+                    .map(|account| ReadResult::Account(account.map(Box::new)))
+                    .unwrap_or_else(failed_read),
                 Read::ArchiveEnds(owner) => crate::archive::ends(reader.as_mut(), owner)
                     .map_or_else(failed_read, ReadResult::Archive),
             };

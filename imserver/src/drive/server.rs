@@ -429,7 +429,10 @@ fn offers(config: &Config, site: &Site) -> Vec<DomainOffer> {
     let all = mechanisms(&config.auth.mechanisms);
     let captured = !config.auth.scram_capture.is_zero();
     let offer = |domain: &String| {
-        let mut mechanisms = all.clone();
+        let mut mechanisms = Mechanisms {
+            upgrades: site.keeps_accounts(domain),
+            ..all.clone()
+        };
         let mut chain = site.chain(domain).iter();
         if !chain.all(|directory| directory.abilities().scram || captured) {
             mechanisms.scram.clear();

@@ -90,6 +90,10 @@ impl directory::local::AccountWriter for DirectWriter {
     fn write(&self, writes: Vec<store::Write>) -> Result<Vec<Written>, String> {
         DirectWriter::write(self, writes)
     }
+
+    fn hand_over(&self, writes: Vec<store::Write>) -> bool {
+        DirectWriter::hand_over(self, writes)
+    }
 }
 
 impl std::fmt::Debug for StoreWriter {

@@ -44,6 +44,8 @@ pub(super) enum After {
         inline: Box<sasl2::Inline>,
         number: u64,
     },
+    /// A log-in has made keys of another hash: it goes on.
+    KeysAdded { slot: u32, generation: u32 },
     /// A log-in has changed tokens: it goes on.
     Tokens {
         slot: u32,
@@ -208,6 +210,11 @@ impl Shard {
             } => {
                 if self.live(slot, generation) {
                     self.bound_inline(slot, number, *inline, failed);
+                }
+            }
+            After::KeysAdded { slot, generation } => {
+                if self.live(slot, generation) {
+                    self.keys_added(slot, failed);
                 }
             }
             After::Tokens {

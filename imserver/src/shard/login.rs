@@ -207,6 +207,9 @@ impl Shard {
                 Action::Failed(failed) => self.login_failed(slot, &failed),
                 Action::Bind { resource, id } => return self.bind(slot, number, resource, &id),
                 Action::BindInline(bind) => return self.bind_inline(slot, number, *bind),
+                Action::AddKeys { beside, keys } => {
+                    return self.add_keys(slot, &beside, *keys);
+                }
                 Action::LoggedIn => return self.logged_in(slot, number),
                 Action::Resume { previd, h } => {
                     return self.resume_stream(slot, number, &previd, h);

@@ -169,6 +169,13 @@ impl Shard {
                 };
                 self.bind_ends((slot, generation), number, *bind, answer);
             }
+            (ReadTag::Upgrade(slot, generation), result) => {
+                let account = match result {
+                    ReadResult::Account(account) => account,
+                    _ => None,
+                };
+                self.upgrade(slot, generation, account);
+            }
             (ReadTag::Flood { slot, generation }, ReadResult::Pending(page)) => {
                 self.flood_page(slot, generation, Some(page))
             }

@@ -1,7 +1,7 @@
 //! What comes with a log-in of SASL 2 (XEP-0388): a token, resumption, a resource with all that is to be switched on for it.
 //!
 //! ```text
-//!   authenticated ──(home shard)──> token ──on disk──> resumed? ──(no)──> ends of the archive ──> bound ──on disk──> <success/>, Note
+//!   authenticated ──(home shard)──> tasks (`upgrade`) ──> token ──on disk──> resumed? ──(no)──> ends of the archive ──> bound ──on disk──> <success/>, Note
 //! ```
 //! In: a negotiation that has authenticated its client. Out: `<success/>` with everything that came of it.
 //! Never: says success before the store and the session store have what it tells, nor if they have refused it. The mux gets the
@@ -28,6 +28,14 @@ const TOKEN_BYTES: usize = 32;
 impl Shard {
     /// The client has logged in, here is the home of its account, and nothing more is read of it until success has been said.
     pub(super) fn go_inline(&mut self, slot: u32) {
+        self.session(slot).paused = true;
+        if !self.asks_for_upgrade(slot) {
+            self.tokens_inline(slot);
+        }
+    }
+
+    /// The client has no task left to do: what it has asked for begins with tokens.
+    pub(super) fn tokens_inline(&mut self, slot: u32) {
         self.session(slot).paused = true;
         if !self.change_tokens(slot) {
             self.go_on_inline(slot);

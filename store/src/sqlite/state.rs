@@ -10,8 +10,8 @@ use rusqlite::{OptionalExtension, Row};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xmpp::jid::{BareJid, Jid};
-use xmpp::scram::{ScramHash, ScramKeys};
 
+use super::keys::{decode_keys, encode_keys};
 use super::open::{Database, Db};
 use super::record::{Cursor, put_number};
 use crate::StoreError;
@@ -74,54 +74,6 @@ pub(crate) const STATE: Database = Database {
 /// Key in meta: how many accounts there are, so that asking is cheap.
 const ACCOUNT_COUNT: &str = "account_count";
 
-fn hash_number(hash: ScramHash) -> u8 {
-    match hash {
-        ScramHash::Sha1 => 1,
-        ScramHash::Sha256 => 2,
-        ScramHash::Sha512 => 3,
-    }
-}
-
-fn encode_keys(keys: &[ScramKeys]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(keys.len() * 160);
-    for key in keys {
-        put_number(&mut out, u64::from(hash_number(key.hash)));
-        put_number(&mut out, u64::from(key.iterations));
-        for part in [&key.salt[..], &key.stored_key[..], &key.server_key[..]] {
-            put_number(&mut out, part.len() as u64);
-            out.extend_from_slice(part);
-        }
-    }
-    out
-}
-
-fn decode_keys(blob: &[u8]) -> Option<Vec<ScramKeys>> {
-    let mut cursor = Cursor::new(blob);
-    let mut keys = Vec::new();
-    while !cursor.is_empty() {
-        let hash = match cursor.number()? {
-            1 => ScramHash::Sha1,
-            2 => ScramHash::Sha256,
-            3 => ScramHash::Sha512,
-            _ => return None,
-        };
-        let iterations = u32::try_from(cursor.number()?).ok()?;
-        let mut part = || -> Option<Vec<u8>> {
-            let bytes = usize::try_from(cursor.number()?).ok()?;
-            Some(cursor.take(bytes)?.to_vec())
-        };
-        let (salt, stored_key, server_key) = (part()?, part()?, part()?);
-        keys.push(ScramKeys {
-            hash,
-            salt,
-            iterations,
-            stored_key,
-            server_key,
-        });
-    }
-    Some(keys)
-}
-
 fn encode_groups(groups: &[String]) -> Vec<u8> {
     let mut out = Vec::new();
     for group in groups {
@@ -159,7 +111,7 @@ fn subscription(number: u8) -> Option<Subscription> {
     })
 }
 
-fn corrupt(db: &Db, what: &str) -> StoreError {
+pub(super) fn corrupt(db: &Db, what: &str) -> StoreError {
     StoreError::Corrupt {
         path: db.path.clone(),
         reason: format!("a {what} row cannot be read"),
@@ -170,7 +122,7 @@ fn jid_of(db: &Db, text: &str) -> Result<BareJid, StoreError> {
     BareJid::parse(text).map_err(|_| corrupt(db, "JID in a"))
 }
 
-fn local_of(jid: &BareJid) -> &str {
+pub(super) fn local_of(jid: &BareJid) -> &str {
     jid.localpart().unwrap_or_default()
 }
 
@@ -346,6 +298,9 @@ impl StateWriter {
                 return self
                     .run(sql, (encode_keys(keys), jid.domainpart(), local_of(jid)))
                     .map(found);
+            }
+            Write::AccountKeysAdd { jid, beside, keys } => {
+                return self.add_keys(jid, beside, keys);
             }
             Write::AccountDisabled { jid, disabled } => {
                 self.may_log_in(jid, !disabled);

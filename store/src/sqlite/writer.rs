@@ -252,6 +252,7 @@ impl SqliteWriter {
             | Write::Pubsub { .. }
             | Write::AccountPut { .. }
             | Write::AccountKeys { .. }
+            | Write::AccountKeysAdd { .. }
             | Write::AccountDisabled { .. }
             | Write::OverlayDisabled { .. }
             | Write::OverlayKeys { .. }

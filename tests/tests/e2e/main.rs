@@ -42,6 +42,7 @@ mod samba;
 mod scripts;
 mod tokens;
 mod two_muxes;
+mod upgrades;
 #[cfg(feature = "full")]
 mod web_clients;
 mod websocket;

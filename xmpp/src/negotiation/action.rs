@@ -62,6 +62,13 @@ pub enum Action {
         /// Stanzas it has, modulo 2^32.
         h: u32,
     },
+    /// The account gets these keys beside those it has, if it still has them: [`super::Negotiation::keys_added`] when they are on disk.
+    AddKeys {
+        /// By which the client has logged in.
+        beside: Arc<ScramKeys>,
+        /// Of another hash.
+        keys: Box<ScramKeys>,
+    },
     /// A log-in has failed; for the counters, and for the operator.
     Failed(Box<FailedLogin>),
     /// End the stream with this error. Everything else stops.
@@ -82,6 +89,7 @@ impl fmt::Debug for Action {
             Self::LookGssapi(_) => f.write_str("LookGssapi(..)"),
             Self::LookToken(ask) => write!(f, "LookToken({ask:?})"),
             Self::BindInline(bind) => write!(f, "BindInline({bind:?})"),
+            Self::AddKeys { keys, .. } => write!(f, "AddKeys({keys:?})"),
             Self::LoggedIn => f.write_str("LoggedIn"),
             // There may be a password in it.
             Self::Register { domain, .. } => write!(f, "Register({domain}, ..)"),

@@ -1,8 +1,8 @@
 //! What is offered on this connection now, and the bytes that say so.
 
-use super::{Mechanisms, Negotiation};
+use super::{Mechanisms, Negotiation, upgrade};
 use crate::sasl::{Identity, TokenMechanism, external};
-use crate::scram::BindingType;
+use crate::scram::{BindingType, ScramHash};
 use bytes::Bytes;
 
 impl Negotiation {
@@ -59,7 +59,26 @@ impl Negotiation {
             }
             out.push_str("</fast>");
         }
-        out.push_str("</inline></authentication>");
+        out.push_str("</inline>");
+        for hash in self.upgrades() {
+            let task = upgrade::task(hash);
+            out.push_str(&format!(
+                "<upgrade xmlns='urn:xmpp:sasl:upgrade:0'>{task}</upgrade>"
+            ));
+        }
+        out.push_str("</authentication>");
+    }
+
+    /// The hashes that an account may be given keys of (XEP-0480): of mechanisms offered here, to who has logged in by another of them.
+    /// Not where somebody could listen: what the client sends is as good as its password for that mechanism.
+    pub(super) fn upgrades(&self) -> Vec<ScramHash> {
+        let offered = self.offered().filter(|o| o.upgrades && o.scram.len() > 1);
+        let private = self.tls.is_some() || self.framed;
+        let Some(offered) = offered.filter(|_| private) else {
+            return Vec::new();
+        };
+        let all = ScramHash::UPGRADES.into_iter();
+        all.filter(|h| offered.scram.contains(h)).collect()
     }
 
     /// The mechanisms of tokens that this connection has the binding for.

@@ -42,6 +42,8 @@ pub struct Mechanisms {
     pub scram: Vec<ScramHash>,
     /// PLAIN.
     pub plain: bool,
+    /// Accounts of the domain can be given keys of hashes that they lack (XEP-0480): they are in a store that takes some.
+    pub upgrades: bool,
 }
 
 impl Offer {

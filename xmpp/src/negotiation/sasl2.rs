@@ -10,8 +10,10 @@
 use crate::element::{Child, Element};
 use crate::ns;
 use crate::sasl::{self, ClientId, Failure, TokenMechanism};
+use crate::scram::{ScramHash, ScramKeys};
 use bytes::Bytes;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Longest text kept of what a client says of itself, in characters.
 const AGENT_CHARS_MAX: usize = 64;
@@ -107,6 +109,10 @@ pub(super) struct Inline {
     pub(super) used: Option<UsedToken>,
     /// See [`TokenTurn::revocations`].
     pub(super) revocations: Option<u64>,
+    /// Hashes that the account is to be given keys of, if it lacks them (XEP-0480).
+    pub(super) upgrades: Vec<ScramHash>,
+    /// The keys by which the client has proved, or is proving, that it knows the password.
+    pub(super) keys: Option<Arc<ScramKeys>>,
     resume: Option<Resume>,
     pub(super) bind: Option<Bind2>,
     /// For `<additional-data/>`.
@@ -129,13 +135,14 @@ pub(super) struct Authenticate {
     pub(super) inline: Inline,
 }
 
-/// Takes `<authenticate/>` apart. `fast`: the mechanisms that tokens may be had for.
+/// Takes `<authenticate/>` apart. `fast`: the mechanisms that tokens may be had for; `upgrades`: the hashes that keys may be added of.
 ///
 /// # Errors
 /// `malformed-request` for the same child twice, for `<fast/>` without a token's mechanism, and for the contrary.
 pub(super) fn authenticate(
     element: &Element,
     fast: &[TokenMechanism],
+    upgrades: &[ScramHash],
 ) -> Result<Authenticate, Failure> {
     let mechanism = element.attr("mechanism").unwrap_or_default().into_owned();
     let once = |name: &str, ns: &str| {
@@ -174,6 +181,8 @@ pub(super) fn authenticate(
             },
             used: None,
             revocations: None,
+            upgrades: asked_upgrades(element, upgrades),
+            keys: None,
             resume,
             bind,
             last: None,
@@ -181,6 +190,17 @@ pub(super) fn authenticate(
             token: None,
         },
     })
+}
+
+/// XEP-0480 §4.2. Tasks that are not offered are passed over, as the client will see.
+fn asked_upgrades(element: &Element, offered: &[ScramHash]) -> Vec<ScramHash> {
+    let mut asked = Vec::new();
+    let children = element.children();
+    for child in children.filter(|c| c.is("upgrade", ns::SASL_UPGRADE)) {
+        let hash = super::upgrade::hash(child.text().trim());
+        asked.extend(hash.filter(|h| offered.contains(h) && !asked.contains(h)));
+    }
+    asked
 }
 
 fn user_agent(child: &Child<'_>) -> Option<UserAgent> {

@@ -60,17 +60,27 @@ pub fn derive(
 ) -> Result<ScramKeys, PrepError> {
     let password = saslprep(password)?;
     let salted = hash.hi(password.as_bytes(), salt, iterations);
-    let client_key = hash.hmac(&salted, &[b"Client Key"]);
-    Ok(ScramKeys {
+    Ok(of_salted(hash, &salted, salt, iterations))
+}
+
+fn of_salted(hash: ScramHash, salted: &[u8], salt: &[u8], iterations: u32) -> ScramKeys {
+    let client_key = hash.hmac(salted, &[b"Client Key"]);
+    ScramKeys {
         hash,
         salt: salt.to_vec(),
         iterations,
         stored_key: hash.hash(&client_key).to_vec(),
-        server_key: hash.hmac(&salted, &[b"Server Key"]).to_vec(),
-    })
+        server_key: hash.hmac(salted, &[b"Server Key"]).to_vec(),
+    }
 }
 
 impl ScramKeys {
+    /// The keys of a `SaltedPassword` (RFC 5802 §3) that somebody else has made of a password. `None`: this is none of the hash.
+    pub fn of_salted(hash: ScramHash, salted: &[u8], salt: &[u8], iterations: u32) -> Option<Self> {
+        let fits = salted.len() == hash.output_bytes();
+        fits.then(|| of_salted(hash, salted, salt, iterations))
+    }
+
     /// True if `password` is the one these keys are of. PBKDF2: not on a shard. A password that cannot be prepared is
     /// wrong. Prefer [`check_password`], which costs the same for users who do not exist.
     pub fn matches(&self, password: &str) -> bool {
@@ -122,6 +132,11 @@ impl FakeKeys {
     /// nobody has that name. `iterations` is the count new accounts get.
     pub fn new(secret: [u8; 32], iterations: u32) -> Self {
         Self { secret, iterations }
+    }
+
+    /// Iterations of keys that are made now.
+    pub fn iterations(&self) -> u32 {
+        self.iterations
     }
 
     /// Keys for a name (a prepared bare JID) that no password fits.

@@ -12,7 +12,7 @@ use xmpp::negotiation::{
 use xmpp::sasl::{
     ClientId, Failure, GssapiAnswer, GssapiState, Identity, LoginName, Named, TokenAsk,
 };
-use xmpp::scram::{FakeKeys, ScramHash, TlsFacts, derive};
+use xmpp::scram::{FakeKeys, ScramHash, ScramKeys, TlsFacts, derive};
 use xmpp::stream::{Limits, StreamParser, framing};
 
 /// The id of romeo's client.
@@ -81,6 +81,12 @@ pub struct Server {
     pub registrations: usize,
     pub bind2: Option<Bind2>,
     pub token_turn: Option<TokenTurn>,
+    /// Hashes that romeo's account has keys of in the store. None: it does not answer.
+    pub stored: Option<Vec<ScramHash>>,
+    /// Keys made with a log-in.
+    pub added: Vec<ScramKeys>,
+    /// The store refuses them.
+    pub refuses: bool,
     pub failures: Vec<(Option<String>, String, LoginFailure)>,
 }
 
@@ -95,6 +101,7 @@ impl Server {
                         gssapi: true,
                         scram: ScramHash::ALL.to_vec(),
                         plain: true,
+                        upgrades: true,
                     },
                 },
                 // Its passwords are with a directory that only checks them.
@@ -124,6 +131,9 @@ impl Server {
             registrations: 0,
             bind2: None,
             token_turn: None,
+            stored: Some(ScramHash::ALL.to_vec()),
+            added: Vec::new(),
+            refuses: false,
             failures: Vec::new(),
         }
     }
@@ -200,6 +210,21 @@ impl Server {
         TokenCheck::Wrong
     }
 
+    /// The client has tasks to do, or the log-in goes on.
+    fn or_tokens(&mut self, tasks: Vec<Action>) -> Vec<Action> {
+        if !tasks.is_empty() {
+            return tasks;
+        }
+        self.token_turn = self.negotiation.token_turn();
+        let turn = self.token_turn.as_ref();
+        if turn.is_some_and(|t| t.wish.request.is_some()) {
+            let expiry = "2026-12-24T00:00:00Z";
+            self.negotiation
+                .give_token("new-token".into(), expiry.into());
+        }
+        self.negotiation.go_on()
+    }
+
     pub fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             let more = match action {
@@ -221,8 +246,7 @@ impl Server {
                     continue;
                 }
                 Action::LookScram(login, hash) => {
-                    let keys =
-                        || Arc::new(derive(hash, "secret", b"0123456789abcdef", 4096).unwrap());
+                    let keys = || Arc::new(keys_of(hash));
                     let answer = match account_of(&login) {
                         Some(account) => match account.localpart().unwrap() {
                             "romeo" | "mercutio" => Keys::Found(account, keys()),
@@ -285,17 +309,24 @@ impl Server {
                     if !self.negotiation.is_inline() {
                         continue;
                     }
-                    self.token_turn = self.negotiation.token_turn();
-                    if self
-                        .token_turn
-                        .as_ref()
-                        .is_some_and(|t| t.wish.request.is_some())
-                    {
-                        let expiry = "2026-12-24T00:00:00Z";
-                        self.negotiation
-                            .give_token("new-token".into(), expiry.into());
+                    let mut tasks = Vec::new();
+                    if self.negotiation.upgrade_wish().is_some() {
+                        let stored = self.stored.as_ref();
+                        let stored: Option<Vec<_>> =
+                            stored.map(|all| all.iter().map(|h| keys_of(*h)).collect());
+                        tasks = self.negotiation.upgrade(stored.as_deref(), &mut random);
                     }
-                    self.negotiation.go_on()
+                    self.or_tokens(tasks)
+                }
+                Action::AddKeys { beside, keys } => {
+                    assert_eq!(*beside, keys_of(beside.hash));
+                    if self.refuses {
+                        self.negotiation.keys_not_added()
+                    } else {
+                        self.added.push(*keys);
+                        let tasks = self.negotiation.keys_added();
+                        self.or_tokens(tasks)
+                    }
                 }
                 Action::Bind { resource, id } => {
                     self.bound = Some((resource, id));
@@ -358,6 +389,11 @@ impl Server {
             self.act(more);
         }
     }
+}
+
+/// Those of romeo's password.
+pub fn keys_of(hash: ScramHash) -> ScramKeys {
+    derive(hash, "secret", b"0123456789abcdef", 4096).unwrap()
 }
 
 pub fn tls() -> TlsFacts {

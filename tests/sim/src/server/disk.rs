@@ -205,6 +205,8 @@ impl World {
                 .reader
                 .private(&key.owner, &key.name, &key.ns)
                 .map(ReadResult::Private),
+            Read::Account(owner) => (server.reader.account(&owner))
+                .map(|account| ReadResult::Account(account.map(Box::new))),
             Read::Nodes(owner) => server.reader.pubsub_nodes(&owner).map(ReadResult::Nodes),
             Read::Items(query) => server.reader.pubsub_items(&query).map(ReadResult::Items),
             Read::LastItems(ask) => imserver::pubsub::last::read(server.reader.as_mut(), &ask)
