@@ -36,6 +36,15 @@ pub const ID_BYTES_MAX: usize = 1_023;
 /// who hear of a node by their presence are no subscribers in this sense.)
 pub const MEMBERS_MAX: usize = 1_000;
 
+/// Of these, subscribers of others' accord: there is room left for affiliations, with which an owner can put an end to it.
+pub const SUBSCRIBERS_MAX: usize = 900;
+
+/// Subscriptions of one account to one node: as a whole and of some resources.
+pub const SUBSCRIPTIONS_PER_ACCOUNT_MAX: usize = 5;
+
+/// Members of all nodes of one account: they are in memory with its nodes, some hundred bytes each.
+pub const MEMBERS_OF_ACCOUNT_MAX: usize = 5_000;
+
 /// Affiliations or subscriptions in one request of an owner.
 pub const MEMBER_CHANGES_MAX: usize = 100;
 

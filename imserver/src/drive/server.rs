@@ -43,8 +43,9 @@ use xmpp::scram::{FakeKeys, ScramHash};
 /// Threads that read the store.
 const READERS: usize = 2;
 
-/// Threads that read archives and nothing else: a page of a large one, or a search, takes long, and log-ins must not wait for it.
-const ARCHIVE_READERS: usize = 2;
+/// Threads for what takes long, and nothing else: pages of archives, searches, the last items of hundreds of accounts. Log-ins must
+/// not wait for those.
+const SLOW_READERS: usize = 2;
 
 /// A running server.
 pub struct Server {
@@ -153,7 +154,7 @@ impl Server {
         let (link_tx, link_rx) = queue();
         let (write_tx, write_rx) = queue();
         let (read_tx, read_rx) = queue();
-        let (archive_tx, archive_rx) = queue();
+        let (slow_tx, slow_rx) = queue();
         let (ask_tx, ask_rx) = bounded(16);
         let (command_tx, command_rx) = bounded(adhoc::QUEUE);
 
@@ -189,7 +190,7 @@ impl Server {
         spawn("store-writer", move || store_writer.run(&write_rx))?;
         for (name, threads, jobs) in [
             ("reader", READERS, &read_rx),
-            ("archive", ARCHIVE_READERS, &archive_rx),
+            ("slow-reader", SLOW_READERS, &slow_rx),
         ] {
             for n in 0..threads {
                 let reader = StoreReader {
@@ -208,7 +209,7 @@ impl Server {
                 shards: to_shards(),
                 writer: Outbox::new(write_tx.clone()),
                 reads: Outbox::new(read_tx.clone()),
-                archive_reads: Outbox::new(archive_tx.clone()),
+                slow_reads: Outbox::new(slow_tx.clone()),
                 looks: directories.lookups().clone(),
                 answers: Vec::new(),
                 admin: admin_tx.clone(),

@@ -39,8 +39,8 @@ pub struct Outlets {
     pub writer: Outbox<WriteBatch>,
     /// Store readers.
     pub reads: Outbox<ReadJob>,
-    /// Those of archives.
-    pub archive_reads: Outbox<ReadJob>,
+    /// Those for what takes long.
+    pub slow_reads: Outbox<ReadJob>,
     /// Directories.
     pub looks: Lookups,
     /// Answers of directories that were there at once: events of the next turn.
@@ -251,7 +251,9 @@ impl Outlets {
         }
         for (tag, read) in effects.reads {
             let outbox = match read {
-                Read::Archive(_) | Read::ArchiveEnds(_) => &mut self.archive_reads,
+                Read::Archive(_) | Read::ArchiveEnds(_) | Read::LastItems(_) => {
+                    &mut self.slow_reads
+                }
                 _ => &mut self.reads,
             };
             outbox.send(ReadJob(id, tag, read));
@@ -283,7 +285,7 @@ impl Outlets {
 
     fn retry(&mut self) -> bool {
         let mut clear = self.links.retry() & self.writer.retry() & self.reads.retry();
-        clear &= self.archive_reads.retry();
+        clear &= self.slow_reads.retry();
         for s in &mut self.shards {
             clear &= s.retry();
         }
@@ -294,7 +296,7 @@ impl Outlets {
         self.links.is_long()
             || self.writer.is_long()
             || self.reads.is_long()
-            || self.archive_reads.is_long()
+            || self.slow_reads.is_long()
             || self.shards.iter().any(Outbox::is_long)
     }
 }
@@ -368,7 +370,7 @@ mod tests {
             shards: Vec::new(),
             writer: Outbox::new(writer),
             reads: Outbox::new(queue().0),
-            archive_reads: Outbox::new(queue().0),
+            slow_reads: Outbox::new(queue().0),
             looks: Lookups::default(),
             answers: Vec::new(),
             admin: crossbeam_channel::bounded(1).0,

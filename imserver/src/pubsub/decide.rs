@@ -3,6 +3,8 @@
 //! Nodes in memory are changed at once, so that the next request sees them as they will be; the answer and the notices wait for the
 //! store. If the store refuses, the nodes have to be read again.
 
+mod members;
+
 use super::answer;
 use super::ask::{Ask, Items};
 use super::avatar::{self, Photo};
@@ -257,6 +259,17 @@ impl Request<'_> {
 
     // ---- nodes ------------------------------------------------------------------------------------------
 
+    /// There may be so many more.
+    fn has_room(&self, nodes: &Nodes, more: usize) -> Result<(), Refusal> {
+        match nodes.len() + more <= self.service.limits.nodes_max.max(nodes.len()) {
+            true => Ok(()),
+            false => {
+                let text = "There are as many nodes as there may be";
+                Err(Refusal::saying(StanzaError::PolicyViolation, text))
+            }
+        }
+    }
+
     /// A new node. Only the owner of the service makes any.
     fn make<'n>(
         &self,
@@ -264,10 +277,7 @@ impl Request<'_> {
         name: &str,
         config: Config,
     ) -> Result<(&'n mut Node, PubsubChange), Refusal> {
-        if nodes.len() >= self.service.limits.nodes_max {
-            let text = "There are as many nodes as there may be";
-            return Err(Refusal::saying(StanzaError::PolicyViolation, text));
-        }
+        self.has_room(nodes, 1)?;
         let node = Node {
             config,
             created_ms: self.service.now_ms,
@@ -290,12 +300,12 @@ impl Request<'_> {
         if !self.is_owner() {
             return Err(forbidden());
         }
-        let config = match form {
-            None => Config::default(),
-            Some(form) => Config::default().with_form(form)?,
-        };
         let named = name.is_some();
         let name = name.unwrap_or_else(|| self.service.fresh_id.to_owned());
+        let config = match form {
+            None => default_of(&name),
+            Some(form) => default_of(&name).with_form(form)?,
+        };
         let mut change = Change::default();
         if !named {
             let create = xml::Node::new("create", ns::PUBSUB).with_attr("node", name.as_str());
@@ -417,8 +427,8 @@ impl Request<'_> {
                 return Err(not_found());
             }
             let config = match options {
-                None => Config::default(),
-                Some(options) => Config::default().with_form(options)?,
+                None => default_of(&name),
+                Some(options) => default_of(&name).with_form(options)?,
             };
             let (_, put) = self.make(nodes, &name, config)?;
             change.changes.push(put);
@@ -557,6 +567,11 @@ impl Request<'_> {
                     let text = "the photo is too long";
                     return Err(Refusal::saying(StanzaError::PolicyViolation, text));
                 }
+                // Both, or neither is made.
+                let missing = [avatar::DATA, avatar::METADATA]
+                    .iter()
+                    .filter(|name| !nodes.contains_key(**name));
+                self.has_room(nodes, missing.count())?;
                 let items = [
                     (avatar::DATA, photo.data()),
                     (avatar::METADATA, photo.metadata()),
@@ -592,14 +607,8 @@ impl Request<'_> {
         if new.publish.is_empty() && !nodes.contains_key(name) {
             return Ok(change.into());
         }
-        let config = Config {
-            access: AccessModel::Whitelist,
-            items_max: ITEMS_MAX,
-            send_last: SendLast::Never,
-            ..Config::default()
-        };
-        let node = self.ready(nodes, &mut change, name, config)?;
-        let narrow = node.config.items_max == Config::default().items_max;
+        let node = self.ready(nodes, &mut change, name, default_of(name))?;
+        let narrow = node.config.items_max < ITEMS_MAX;
         if node.config.access != AccessModel::Whitelist || narrow {
             node.config.access = AccessModel::Whitelist;
             if narrow {
@@ -610,9 +619,7 @@ impl Request<'_> {
                 meta: node.meta(),
             });
         }
-        for (id, payload) in new.publish {
-            self.put_item(&mut change, name, node, &id, Some(payload));
-        }
+        // First what goes, or what comes pushes it out, and it is not there to be retracted.
         for id in new.retract {
             let gone = event::retracted(name, &id);
             change.notices.extend(Notice::to_all(name, node, &gone));
@@ -621,190 +628,10 @@ impl Request<'_> {
                 id,
             });
         }
+        for (id, payload) in new.publish {
+            self.put_item(&mut change, name, node, &id, Some(payload));
+        }
         Ok(change.into())
-    }
-
-    // ---- members ----------------------------------------------------------------------------------------
-
-    /// §6.1.
-    fn subscribe(&self, nodes: &mut Nodes, name: String, jid: Jid) -> Result<Plan, Refusal> {
-        if jid.bare_str() != self.who.jid.bare_str() {
-            return Err(Refusal::because(StanzaError::BadRequest, "invalid-jid"));
-        }
-        let owner = self.owner();
-        let node = nodes.get_mut(&name).ok_or_else(not_found)?;
-        let before = node.member(&jid);
-        let asks = node.config.access == AccessModel::Authorize;
-        let subscription = match node.check_read(owner, self.who) {
-            Ok(()) => Subscription::Subscribed,
-            Err(refusal) if asks && refusal.condition == StanzaError::NotAuthorized => {
-                if before.subscription == Subscription::Pending && !self.service.again {
-                    return Err(Refusal::because(
-                        StanzaError::NotAuthorized,
-                        "pending-subscription",
-                    ));
-                }
-                Subscription::Pending
-            }
-            Err(refusal) => return Err(refusal),
-        };
-        let list = answer::subscription(Some(&name), &jid, subscription);
-        let reply = Some(answer::pubsub(list));
-        if before.subscription == subscription {
-            return Ok(Plan::Reply(reply));
-        }
-        if before == Member::default() && node.members.len() >= MEMBERS_MAX {
-            return Err(Refusal::because(
-                StanzaError::PolicyViolation,
-                "too-many-subscriptions",
-            ));
-        }
-        let member = Member {
-            subscription,
-            ..before
-        };
-        let sends = subscription == Subscription::Subscribed
-            && node.config.send_last != SendLast::Never
-            && node.config.persist;
-        Ok(Change {
-            changes: vec![node.set_member(&name, &jid, member)],
-            reply,
-            notices: Vec::new(),
-            last: sends.then_some((name, jid)),
-            also: None,
-        }
-        .into())
-    }
-
-    /// §6.2.
-    fn unsubscribe(&self, nodes: &mut Nodes, name: String, jid: &Jid) -> Result<Plan, Refusal> {
-        let node = nodes.get_mut(&name).ok_or_else(not_found)?;
-        if jid.bare_str() != self.who.jid.bare_str() {
-            return Err(forbidden());
-        }
-        let before = node.member(jid);
-        if before.subscription == Subscription::None {
-            if self.service.again {
-                return Ok(Plan::Reply(None));
-            }
-            return Err(
-                Refusal::because(StanzaError::UnexpectedRequest, "not-subscribed")
-                    .of_type(ErrorType::Cancel),
-            );
-        }
-        let member = Member {
-            subscription: Subscription::None,
-            ..before
-        };
-        Ok(Change {
-            changes: vec![node.set_member(&name, jid, member)],
-            ..Change::default()
-        }
-        .into())
-    }
-
-    /// §5.6, §5.7: one's own, of a node or of all.
-    fn own(&self, nodes: &Nodes, of: Option<&str>, what: &'static str) -> Plan {
-        let bare = self.who.jid.bare();
-        let stranger = !self.is_owner() && !self.who.presence;
-        let mut list = xml::Node::new(what, ns::PUBSUB).with_attr_opt("node", of);
-        let mut any = false;
-        for (name, node) in nodes
-            .iter()
-            .filter(|(name, _)| of.is_none_or(|of| of == *name))
-        {
-            if what == "affiliations" {
-                let affiliation = node.affiliation(self.owner(), &bare);
-                if affiliation != Affiliation::None {
-                    let entry = xml::Node::new("affiliation", ns::PUBSUB)
-                        .with_attr("node", name.as_str())
-                        .with_attr("affiliation", affiliation.as_str());
-                    list.push(xml::Content::Node(entry));
-                    any = true;
-                }
-                continue;
-            }
-            let own = node.members.iter().filter(|(jid, m)| {
-                jid.bare_str() == bare.as_str() && m.subscription != Subscription::None
-            });
-            for (jid, member) in own {
-                let entry = answer::subscription(Some(name), jid, member.subscription);
-                list.push(xml::Content::Node(entry));
-                any = true;
-            }
-        }
-        match stranger && !any && !self.any(nodes) {
-            true => Plan::Hidden,
-            false => Plan::Reply(Some(answer::pubsub(list))),
-        }
-    }
-
-    /// §8.8.2.
-    fn set_subscribers(
-        &self,
-        nodes: &mut Nodes,
-        name: String,
-        changes: &[(Jid, Subscription)],
-    ) -> Result<Plan, Refusal> {
-        let node = self.owned(nodes, &name)?;
-        let new = changes
-            .iter()
-            .filter(|(jid, _)| !node.members.contains_key(jid));
-        if node.members.len() + new.count() > MEMBERS_MAX {
-            return Err(Refusal::because(
-                StanzaError::PolicyViolation,
-                "too-many-subscriptions",
-            ));
-        }
-        let mut change = Change::default();
-        for (jid, subscription) in changes {
-            let before = node.member(jid);
-            if before.subscription == *subscription {
-                continue;
-            }
-            let member = Member {
-                subscription: *subscription,
-                ..before
-            };
-            change.changes.push(node.set_member(&name, jid, member));
-            let told = event::subscription(&name, jid, *subscription);
-            change
-                .notices
-                .push(Notice::to_one(&name, node, &told, jid.clone()));
-        }
-        Ok(self.stored(change))
-    }
-
-    /// §8.9.2. The owner of the service stays an owner of everything.
-    fn set_affiliated(
-        &self,
-        nodes: &mut Nodes,
-        name: &str,
-        changes: &[(BareJid, Affiliation)],
-    ) -> Result<Plan, Refusal> {
-        let owner = self.owner().clone();
-        let node = self.owned(nodes, name)?;
-        let loses = |(jid, a): &(BareJid, Affiliation)| *jid == owner && *a != Affiliation::Owner;
-        if changes.iter().any(loses) {
-            return Err(Refusal::new(StanzaError::NotAcceptable));
-        }
-        if node.members.len() + changes.len() > MEMBERS_MAX {
-            let text = "The node has as many members as it may";
-            return Err(Refusal::saying(StanzaError::PolicyViolation, text));
-        }
-        let mut change = Change::default();
-        for (jid, affiliation) in changes.iter().filter(|(jid, _)| *jid != owner) {
-            let address = Jid::Bare(jid.clone());
-            let before = node.member(&address);
-            if before.affiliation != *affiliation {
-                let member = Member {
-                    affiliation: *affiliation,
-                    ..before
-                };
-                change.changes.push(node.set_member(name, &address, member));
-            }
-        }
-        Ok(self.stored(change))
     }
 
     /// What changes nothing needs no store.
@@ -859,6 +686,19 @@ impl Request<'_> {
         }
         let query = xml::Node::new("query", ns::DISCO_ITEMS).with_children(items);
         Plan::Reply(Some(query))
+    }
+}
+
+/// The configuration of a node that is made without one. Of bookmarks (XEP-0402 §5): all of them, and for their owner only.
+fn default_of(name: &str) -> Config {
+    match name {
+        bookmarks::NODE => Config {
+            access: AccessModel::Whitelist,
+            items_max: ITEMS_MAX,
+            send_last: SendLast::Never,
+            ..Config::default()
+        },
+        _ => Config::default(),
     }
 }
 

@@ -60,10 +60,11 @@ pub fn read(reader: &mut dyn Reader, ask: &Ask) -> Result<Vec<Last>, StoreError>
             let Some((name, item)) = reader.pubsub_last(owner, names)?.pop() else {
                 continue;
             };
-            bytes += item.payload.len();
-            if bytes > ask.bytes_max {
-                return Ok(found);
+            // One that is too much hides no others.
+            if bytes + item.payload.len() > ask.bytes_max {
+                continue;
             }
+            bytes += item.payload.len();
             if node.config.access == AccessModel::Roster && groups.is_none() {
                 let roster = reader.user_data(owner)?.roster.into_iter();
                 let mut roster = roster.filter(|item| item.jid == asks);

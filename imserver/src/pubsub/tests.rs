@@ -1,6 +1,7 @@
 //! The core without a shard: tables of who may do what, and what comes of it.
 
 use super::ask::{Ask, parse, parse_owner};
+use super::avatar::Photo;
 use super::config::{AccessModel, Config, ITEMS_MAX};
 use super::decide::{Change, Plan, Service, decide};
 use super::event::{Contacts, Recipients};
@@ -47,6 +48,10 @@ impl Asks {
 }
 
 fn ask_as(asks: Asks, nodes: &mut Nodes, again: bool, ask: Ask) -> Plan {
+    ask_within(LIMITS, asks, nodes, again, ask)
+}
+
+fn ask_within(limits: Limits, asks: Asks, nodes: &mut Nodes, again: bool, ask: Ask) -> Plan {
     let (owner, from) = (owner(), asks.jid());
     let friends = ["Friends".to_owned()];
     let who = Who {
@@ -56,7 +61,7 @@ fn ask_as(asks: Asks, nodes: &mut Nodes, again: bool, ask: Ask) -> Plan {
     };
     let service = Service {
         owner: &owner,
-        limits: LIMITS,
+        limits,
         now_ms: 7,
         again,
         fresh_id: "fresh",
@@ -245,7 +250,13 @@ fn what_changes_nodes_is_the_owners() {
         ),
     ];
     for (ask, expected) in asks {
-        let before = one("n", node_with(AccessModel::Open));
+        let mut node = node_with(AccessModel::Open);
+        let asked = Member {
+            subscription: Subscription::Pending,
+            ..Member::default()
+        };
+        node.set_member("n", &jid("a@b"), asked);
+        let before = one("n", node);
         let mut nodes = before.clone();
         let plan = ask_as(Asks::Contact, &mut nodes, false, ask.clone());
         assert_eq!(condition(&plan), expected, "{ask:?}");
@@ -493,6 +504,82 @@ fn members_are_bounded() {
         "<affiliations node='n'><affiliation jid='a@b' affiliation='member'/></affiliations>";
     let plan = ask_as(Asks::Owner, &mut nodes, false, of_owner(true, more));
     assert_eq!(condition(&plan), "policy-violation");
+}
+
+#[test]
+fn one_account_does_not_fill_a_node_and_an_outcast_is_no_subscriber() {
+    let mut nodes = one("n", node_with(AccessModel::Open));
+    let subscribe = |resource: usize| {
+        let jid = format!("romeo@example.org/{resource}");
+        let ask = format!("<subscribe node='n' jid='{jid}'/>");
+        read(true, &ask).expect("read")
+    };
+    for n in 0..SUBSCRIPTIONS_PER_ACCOUNT_MAX {
+        let plan = ask_as(Asks::Contact, &mut nodes, false, subscribe(n));
+        assert_eq!(condition(&plan), "+", "{n}");
+    }
+    let plan = ask_as(Asks::Contact, &mut nodes, false, subscribe(100));
+    assert_eq!(condition(&plan), "policy-violation too-many-subscriptions");
+    // Who has not asked is not made to listen.
+    let strangers = "<subscriptions node='n'><subscription jid='a@b' subscription='subscribed'/></subscriptions>";
+    let plan = ask_as(Asks::Owner, &mut nodes, false, of_owner(true, strangers));
+    assert_eq!(condition(&plan), "not-allowed");
+    let outcast = "<affiliations node='n'><affiliation jid='romeo@example.org' affiliation='outcast'/></affiliations>";
+    let plan = ask_as(Asks::Owner, &mut nodes, false, of_owner(true, outcast));
+    assert_eq!(condition(&plan), "+");
+    let subscribed = nodes["n"].members.values();
+    let subscribed = subscribed.filter(|m| m.subscription != Subscription::None);
+    assert_eq!(subscribed.count(), 0);
+}
+
+#[test]
+fn subscribers_leave_room_and_all_nodes_together_are_bounded() {
+    let filled = |members: usize| {
+        let mut node = node_with(AccessModel::Open);
+        for n in 0..members {
+            let member = Member {
+                subscription: Subscription::Subscribed,
+                ..Member::default()
+            };
+            node.set_member("n", &jid(&format!("u{n}@example.org")), member);
+        }
+        node
+    };
+    let subscribe = || {
+        let ask = "<subscribe node='n' jid='romeo@example.org'/>";
+        read(true, ask).expect("read")
+    };
+    let outcast =
+        "<affiliations node='n'><affiliation jid='a@b' affiliation='outcast'/></affiliations>";
+    let mut nodes = one("n", filled(SUBSCRIBERS_MAX));
+    let plan = ask_as(Asks::Contact, &mut nodes, false, subscribe());
+    assert_eq!(condition(&plan), "policy-violation too-many-subscriptions");
+    let plan = ask_as(Asks::Owner, &mut nodes, false, of_owner(true, outcast));
+    assert_eq!(condition(&plan), "+");
+    let mut nodes = one("n", node_with(AccessModel::Open));
+    for n in 0..MEMBERS_OF_ACCOUNT_MAX.div_ceil(MEMBERS_MAX) {
+        nodes.insert(format!("other{n}"), filled(MEMBERS_MAX));
+    }
+    let plan = ask_as(Asks::Contact, &mut nodes, false, subscribe());
+    assert_eq!(condition(&plan), "policy-violation too-many-subscriptions");
+    let plan = ask_as(Asks::Owner, &mut nodes, false, of_owner(true, outcast));
+    assert_eq!(condition(&plan), "policy-violation");
+}
+
+#[test]
+fn a_photo_that_finds_no_room_makes_no_node() {
+    let mut nodes = Nodes::new();
+    let limits = Limits {
+        nodes_max: 1,
+        ..LIMITS
+    };
+    let card = Ask::Card {
+        xml: None,
+        photo: Photo::new("image/png", "iVBORw0KGgo=").map(Box::new),
+    };
+    let plan = ask_within(limits, Asks::Owner, &mut nodes, false, card);
+    assert_eq!(condition(&plan), "policy-violation");
+    assert!(nodes.is_empty());
 }
 
 #[test]

@@ -371,7 +371,7 @@ impl Shard {
     /// Copies of what these sessions have been given and nobody keeps.
     pub(super) fn copy_received_unstored(&mut self, stanza: &Routed, given: &[u32]) {
         let account = stanza.to.bare();
-        let targets = self.copy_targets(&account, None);
+        let targets = self.copy_targets(&account, self.sent_by(stanza));
         for slot in targets.takers.into_iter().chain(targets.others) {
             if !given.contains(&slot) {
                 self.copy_unstored(Copy::Received, &account, slot, &stanza.bytes);

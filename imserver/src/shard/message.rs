@@ -273,7 +273,9 @@ impl Shard {
         let exact = self.session_of(&stanza.to);
         let targets = self.recipients(&account, to, exact);
         let copies = match stanza.copies {
-            true => self.copy_targets(&account, None).without(&targets),
+            true => self
+                .copy_targets(&account, self.sent_by(stanza))
+                .without(&targets),
             false => Default::default(),
         };
         let bytes = match archive {
@@ -296,6 +298,14 @@ impl Shard {
         for slot in copies.others {
             self.copy_unstored(Copy::Received, &account, slot, &bytes);
         }
+    }
+
+    /// The session that has sent it, if it is one of the account it is for: it gets no copy (XEP-0280 §8).
+    pub(super) fn sent_by(&self, stanza: &Routed) -> Option<SessionId> {
+        let own = stanza.from.bare_str() == stanza.to.bare_str();
+        let slot = own.then(|| self.session_of(&stanza.from)).flatten()?;
+        let bound = self.sessions.get(slot as usize)?.bound()?;
+        Some(bound.id)
     }
 
     pub(super) fn give_stored(
