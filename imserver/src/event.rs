@@ -10,12 +10,14 @@
 
 use crate::blocking::Blocklist;
 mod published;
+mod status;
 
 use bytes::Bytes;
 use directory::backend::{Card, Registration, SearchAnswer, SearchQuery};
 use directory::population::Group;
 use proto::frame::{CloseReason, ConnId, Frame, Input, NoteKey, Open, Resume, StoredId, TlsFacts};
 pub use published::{EventFan, EventTarget, LastWanted};
+pub use status::{NotePlace, ShardStatus};
 use std::sync::Arc;
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::negotiation::{Accounts, Bind2, Keys, PasswordCheck, TokenCheck};
@@ -878,38 +880,4 @@ pub struct SessionInfo {
     pub link: Option<LinkId>,
     /// Stored stanzas sent and not acknowledged.
     pub unacknowledged: usize,
-}
-
-/// Numbers of one shard.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ShardStatus {
-    /// Connections, logged in or not.
-    pub conns: u64,
-    /// Bound sessions.
-    pub sessions: u64,
-    /// Users with state in memory.
-    pub users: u64,
-    /// Users with a session.
-    pub online: u64,
-    /// Stanzas taken from clients.
-    pub stanzas_in: u64,
-    /// Stanzas given to clients.
-    pub stanzas_out: u64,
-    /// Messages stored.
-    pub stored: u64,
-    /// Log-ins that succeeded.
-    pub logins: u64,
-    /// Log-ins that failed.
-    pub login_failures: u64,
-    /// Streams resumed.
-    pub resumptions: u64,
-}
-
-/// The key and place of a session a restarted server found in the session store, for the link loop's table of notes.
-#[derive(Debug, Clone)]
-pub struct NotePlace {
-    /// The secret the mux holds.
-    pub note: NoteKey,
-    /// Where the session's user is at home.
-    pub shard: ShardId,
 }
