@@ -426,7 +426,7 @@ impl MuxSide {
         let over = if known {
             state.server_closed
         } else {
-            state.note.is_none()
+            state.told_note().is_none()
         };
         if known {
             push_close(&mut self.link, conn, reason);
@@ -604,7 +604,9 @@ impl MuxSide {
                 break;
             };
             match self.conns.get_mut(&id) {
-                Some(state) if state.closed.is_some() && state.note.is_none() => self.remove(id),
+                Some(state) if state.closed.is_some() && state.told_note().is_none() => {
+                    self.remove(id)
+                }
                 // Its negotiation died with the server that had begun it.
                 Some(state) if state.tls == TlsState::Asked && state.closed.is_none() => {
                     if !state.told_close {

@@ -392,10 +392,9 @@ impl Shard {
         {
             self.probe_unblocked(account, those);
         }
-        if self.users.get(account).is_some_and(|u| u.pending > 0) {
-            self.reread_later(account);
-            self.reread(account, 1);
-        }
+        // Whatever the count of what waits says: it is an estimate after a restart.
+        self.reread_later(account);
+        self.reread(account, 1);
     }
 
     /// What they said meanwhile was not delivered.

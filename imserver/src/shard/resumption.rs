@@ -358,17 +358,14 @@ impl Shard {
         self.status.resumptions += 1;
         let answer = self.resumed_answer(slot);
         let said = jid.and_then(|jid| sasl2::resumed(&mut inline, &jid, &answer));
+        self.give_note(slot);
         match said {
             Some([success, features]) => {
                 self.say_resumed(slot, success, number);
                 let session = (self.sessions.get_mut(slot as usize)).expect("it goes on");
                 session.send_now(features, OutKind::NONZA, self.now, &mut self.fx.links);
-                self.give_note(slot);
             }
-            None => {
-                self.give_note(slot);
-                self.say_resumed(slot, answer, number);
-            }
+            None => self.say_resumed(slot, answer, number),
         }
         self.settle(slot);
         self.resend(slot);

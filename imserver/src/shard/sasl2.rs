@@ -1,11 +1,11 @@
 //! What comes with a log-in of SASL 2 (XEP-0388): a token, resumption, a resource with all that is to be switched on for it.
 //!
 //! ```text
-//!   authenticated ──(home shard)──> tasks (`upgrade`) ──> token ──on disk──> resumed? ──(no)──> ends of the archive ──> bound ──on disk──> <success/>, Note
+//!   authenticated ──(home shard)──> tasks (`upgrade`) ──> token ──on disk──> resumed? ──(no)──> ends of the archive ──> bound ──on disk──> Note, <success/>
 //! ```
 //! In: a negotiation that has authenticated its client. Out: `<success/>` with everything that came of it.
-//! Never: says success before the store and the session store have what it tells, nor if they have refused it. The mux gets the
-//! session's Note behind success, so that a connection that outlives the server either knows both or neither.
+//! Never: says success before the store and the session store have what it tells, nor if they have refused it. The session's Note
+//! counts for its mux from success on, so that a connection that outlives the server knows both or neither.
 
 use super::{After, Shard};
 use crate::archive::{self, Answer};
@@ -332,6 +332,8 @@ impl Shard {
         if let Some(ends) = inline.ends {
             answer = answer.with_child(ends);
         }
+        self.give_note(slot);
+        let session = (self.sessions.get_mut(slot as usize)).expect("checked by the caller");
         let mut negotiation = inline.negotiation;
         let said = negotiation.bound(&jid, &answer.to_bytes(ns::CLIENT), session.sm.is_some());
         for bytes in said.into_iter().flatten() {
@@ -341,8 +343,6 @@ impl Shard {
             // XEP-0386 §3.2: it gets those from its archive, not once more.
             session.knows_archive(up_to);
         }
-        self.give_note(slot);
-        let session = (self.sessions.get_mut(slot as usize)).expect("checked by the caller");
         session.let_go(None, now, &mut self.fx.links);
         session.paused = false;
         session.done(number);

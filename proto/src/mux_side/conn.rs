@@ -62,7 +62,10 @@ pub(super) struct Conn {
     pub stanzas: u64,
     pub drained: u64,
     pub forget_stanzas: u64,
+    /// What the server has given it, and whether an element has come since: the one that tells the client of its session. Without
+    /// that the Note does not count, or a client would wait for ever for a word that went down with its server.
     pub note: Option<NoteKey>,
+    pub note_told: bool,
     /// The socket is closed: why. Close was sent if the connection is known to the server.
     pub closed: Option<CloseReason>,
     pub tls: TlsState,
@@ -91,6 +94,7 @@ impl Conn {
             drained: 0,
             forget_stanzas: 0,
             note: None,
+            note_told: false,
             closed: None,
             tls,
             generation,
@@ -98,6 +102,11 @@ impl Conn {
             told_close: false,
             starved: false,
         }
+    }
+
+    /// The Note, once the client can know of the session.
+    pub fn told_note(&self) -> Option<NoteKey> {
+        self.note.filter(|_| self.note_told)
     }
 
     /// The caller will hear or has heard that this connection is over: no output for it, no input from it.
@@ -197,7 +206,7 @@ impl Conn {
         let empty = Active::default();
         let active = self.active.as_deref().unwrap_or(&empty);
         let head = ResumeHead {
-            note: self.note,
+            note: self.told_note(),
             settled_bytes: self.settled_bytes,
             settled_stanzas: self.settled_stanzas,
             elements: self.elements,

@@ -197,6 +197,7 @@ impl MuxSide {
         let Some(state) = self.conns.get_mut(&conn) else {
             return;
         };
+        state.note_told |= state.note.is_some();
         if state.is_over() {
             // Counted all the same: a restarted server has to know that its client lacks something.
             state.elements += 1;

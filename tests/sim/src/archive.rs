@@ -111,7 +111,10 @@ impl World {
                     .push(account);
                 let message = &self.oracle.messages[number];
                 let before = last.entry(message.session).or_default();
-                if row.outgoing && message.seq < *before && !message.refused {
+                // One that came back because of a list, and comes again after a kill when the list has let it go, comes late.
+                let late = message.refused
+                    || message.rejected && self.touched_by_list(message, message.accepted_us);
+                if row.outgoing && message.seq < *before && !late {
                     wrong.push(format!(
                         "m{number} is in its sender's archive after a later one"
                     ));
