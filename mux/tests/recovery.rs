@@ -55,7 +55,7 @@ fn a_restarted_server_gets_its_sessions_with_their_unsettled_input_and_counts() 
     for setup in setups() {
         let mut pair = start(&setup);
         let (mut client, conn) = pair.client();
-        let (mut stranger, _) = pair.client();
+        let (mut stranger, untold) = pair.client();
         let mut tls = secure(
             pair.tls_config(),
             connect(pair.mux.addresses()[1]),
@@ -65,6 +65,11 @@ fn a_restarted_server_gets_its_sessions_with_their_unsettled_input_and_counts() 
         let (tls_conn, open) = pair.server.opened();
         pair.server.send(Frame::Note(conn, note(1)));
         pair.server.send(Frame::Note(tls_conn, note(2)));
+        // It counts from the element on that tells of it.
+        pair.server.output(tls_conn, "<told/>");
+        assert_eq!(read_exact(&mut tls, 7), b"<told/>");
+        // This one is never told of its session: for the next server it has none.
+        pair.server.send(Frame::Note(untold, note(3)));
         client.write_all(b"<settled/><unsettled/>").expect("write");
         assert_eq!(pair.server.input(conn, 22), b"<settled/><unsettled/>");
         pair.server.settle(conn, 10, 1, 10_000);

@@ -23,6 +23,8 @@ class Mobile(Base):
         super().__init__(jid, password, ca_file)
         for plugin in ["xep_0012", "xep_0030", "xep_0085", "xep_0191", "xep_0199", "xep_0352"]:
             self.register_plugin(plugin)
+        # What comes before READY, to be said after it.
+        self.early = []
         self.csi = asyncio.get_event_loop().create_future()
         self.add_event_handler("csi_enabled", lambda _: self.csi.set_result(None))
         self.add_event_handler("blocked", lambda iq: say("BLOCKED", *(item["jid"] for item in iq["block"])))
@@ -34,9 +36,14 @@ class Mobile(Base):
         await super().start(event)
         await self.csi
         say("READY")
+        early, self.early = self.early, None
+        for message in early:
+            self.heard(message)
 
     def heard(self, message):
-        if message["body"]:
+        if self.early is not None:
+            self.early.append(message)
+        elif message["body"]:
             say("MESSAGE", message["from"].bare, message["body"])
 
     async def push(self, name, **attributes):
