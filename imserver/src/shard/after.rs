@@ -368,15 +368,21 @@ impl Shard {
         );
     }
 
-    /// A stanza's answer waits for a write, and is another one if that is refused.
+    /// A stanza's answer waits for all writes from this one on, and is another one if one of them is refused.
     pub(super) fn answer_after(
         &mut self,
-        write: u64,
+        first: u64,
         slot: u32,
         number: u64,
         reply: Bytes,
         failure: Bytes,
     ) {
+        let write = self.write_number;
+        if write < first {
+            // There was nothing to write.
+            self.send_stanza(slot, reply);
+            return self.session(slot).done(number);
+        }
         let generation = self.generation(slot);
         self.after(
             write,
@@ -384,7 +390,7 @@ impl Shard {
                 slot,
                 generation,
                 number,
-                first: write,
+                first,
                 reply,
                 failure,
                 stanza: true,

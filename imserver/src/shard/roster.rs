@@ -717,28 +717,10 @@ impl Shard {
             Edited::Changed(contact, outcome, applied) => {
                 let first = self.write_number + 1;
                 self.carry_out_steps(&account, &contact, &outcome, &applied, None, Some(token));
-                let generation = self.generation(slot);
                 let failure =
                     xmpp::error::stanza_error(element, StanzaError::ResourceConstraint, None)
                         .unwrap_or_default();
-                let write = self.write_number;
-                if write < first {
-                    // There was nothing to write.
-                    self.send_stanza(slot, reply);
-                    return self.session(slot).done(number);
-                }
-                self.after(
-                    write,
-                    After::Reply {
-                        slot,
-                        generation,
-                        number,
-                        first,
-                        reply,
-                        failure,
-                        stanza: true,
-                    },
-                );
+                self.answer_after(first, slot, number, reply, failure);
             }
         }
     }

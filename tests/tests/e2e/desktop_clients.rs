@@ -52,36 +52,26 @@ fn day(script: &str, lines: &[&str], screenshots: &[&str]) {
     }
 }
 
+/// What both are to have done at the end.
+const DONE: [&str; 9] = [
+    "CARBONS",
+    "OMEMO-desk",
+    "OMEMO-phone",
+    "SECRET",
+    "AVATAR-SEEN",
+    "AVATAR-SET",
+    "VCARD",
+    "BOOKMARKS",
+    "BLOCKED",
+];
+
 #[test]
 fn gajim_lives_with_another_device_and_a_contact() {
-    let lines = [
-        "HISTORY",
-        "CARBONS",
-        "CAUGHT-UP",
-        "OMEMO-desk",
-        "OMEMO-phone",
-        "SECRET",
-        "AVATAR-SEEN",
-        "AVATAR-SET",
-        "VCARD",
-        "BOOKMARKS",
-        "BLOCKED",
-    ];
+    let lines = [&["HISTORY", "CAUGHT-UP"][..], &DONE].concat();
     day("gajim_day.py", &lines, &["chat.png", "profile.png"]);
 }
 
 #[test]
 fn profanity_lives_with_another_device_and_a_contact() {
-    let lines = [
-        "CARBONS",
-        "OMEMO-desk",
-        "OMEMO-phone",
-        "SECRET",
-        "AVATAR-SEEN",
-        "AVATAR-SET",
-        "VCARD",
-        "BOOKMARKS",
-        "BLOCKED",
-    ];
-    day("profanity_day.py", &lines, &[]);
+    day("profanity_day.py", &DONE, &[]);
 }
