@@ -486,8 +486,8 @@ pub enum ReadTag {
     Iq(u64),
     /// Nodes that are loaded.
     Nodes(BareJid),
-    /// Last items, for a session.
-    LastItems(FullJid),
+    /// Last items, for a session; the number of the read.
+    LastItems(FullJid, u64),
     /// Bookmarks, for sessions that know them all in one: they have changed.
     Bookmarks(BareJid),
     /// The last item of a node, for a new subscriber.

@@ -79,6 +79,8 @@ pub struct LastFor {
     pub node: String,
     /// Who has subscribed.
     pub to: xmpp::jid::Jid,
+    /// The read's number.
+    pub read: u64,
 }
 
 /// A request that is refused, with what XEP-0060 says of why.

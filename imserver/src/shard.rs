@@ -122,6 +122,8 @@ pub struct Shard {
     asking: HashMap<crate::caps::Key, caps::Asking>,
     /// Publish-subscribe nodes of accounts, while in use.
     nodes: HashMap<BareJid, Box<pubsub::Entity>>,
+    /// Last items that are being read.
+    last_reads: crate::pubsub::last::Reads,
     /// Sessions with an IQ request behind their flood, once for each: since when (mono ms), slot, generation.
     requests_behind: VecDeque<(u64, u32, u32)>,
     /// What accounts have sent and the disk has refused to take: written again by the tick.
@@ -209,6 +211,7 @@ impl Shard {
             caps: crate::caps::Table::default(),
             asking: HashMap::default(),
             nodes: HashMap::default(),
+            last_reads: crate::pubsub::last::Reads::default(),
             requests_behind: VecDeque::new(),
             unsaved: Vec::new(),
             privileged: Default::default(),

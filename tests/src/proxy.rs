@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 /// How a link is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +42,18 @@ pub struct LinkProxy {
 impl LinkProxy {
     /// Listens on a free port of 127.0.0.1 and forwards to `target`.
     pub fn start(target: SocketAddr) -> Result<LinkProxy> {
+        LinkProxy::with_lag(target, Duration::ZERO)
+    }
+
+    /// The same on a long way: what goes to `target` arrives `lag` later, what comes back does not.
+    pub fn with_lag(target: SocketAddr, lag: Duration) -> Result<LinkProxy> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::default());
         let for_thread = shared.clone();
         std::thread::Builder::new()
             .name("link-proxy".into())
-            .spawn(move || accept_all(&listener, target, &for_thread))?;
+            .spawn(move || accept_all(&listener, target, lag, &for_thread))?;
         Ok(LinkProxy { address, shared })
     }
 
@@ -89,7 +95,7 @@ impl Drop for LinkProxy {
     }
 }
 
-fn accept_all(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) {
+fn accept_all(listener: &TcpListener, target: SocketAddr, lag: Duration, shared: &Arc<Shared>) {
     for inbound in listener.incoming() {
         if shared.stop.load(Ordering::Relaxed) {
             return;
@@ -105,11 +111,15 @@ fn accept_all(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) 
         let _ = inbound.set_nodelay(true);
         let _ = outbound.set_nodelay(true);
         shared.accepted.fetch_add(1, Ordering::Relaxed);
-        for (from, to) in [(&inbound, &outbound), (&outbound, &inbound)] {
+        let ways = [
+            (&inbound, &outbound, lag),
+            (&outbound, &inbound, Duration::ZERO),
+        ];
+        for (from, to, lag) in ways {
             let (from, to) = (from.try_clone(), to.try_clone());
             let shared = shared.clone();
             if let (Ok(from), Ok(to)) = (from, to) {
-                std::thread::spawn(move || copy(from, to, &shared));
+                std::thread::spawn(move || copy(from, to, lag, &shared));
             }
         }
         shared
@@ -121,12 +131,20 @@ fn accept_all(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) 
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
+fn copy(mut from: TcpStream, mut to: TcpStream, lag: Duration, shared: &Shared) {
     let mut buffer = vec![0; 65536];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
         let mut state = shared.state.lock().expect("nobody panics with it");
         while state.cut == Some(Cut::Silent) && !shared.stop.load(Ordering::Relaxed) {
             state = shared.changed.wait(state).expect("nobody panics with it");
+        }
+        let due = Instant::now() + lag;
+        while let Some(left) = due.checked_duration_since(Instant::now())
+            && !left.is_zero()
+            && !shared.stop.load(Ordering::Relaxed)
+        {
+            let woken = shared.changed.wait_timeout(state, left);
+            (state, _) = woken.expect("nobody panics with it");
         }
         drop(state);
         if to.write_all(&buffer[..n]).is_err() {

@@ -35,6 +35,11 @@ pub trait Stage: Sync {
     fn repeats_presence(&self) -> bool {
         false
     }
+    /// The client of every script, by its place among them, whose words arrive late: a script that waits for
+    /// nothing between what it sends and what another client does about it fails on it always, not seldom.
+    fn slow_client(&self) -> Option<usize> {
+        None
+    }
     /// Short name, as scripts use it in `# ONLY:`.
     fn name(&self) -> &str;
 }

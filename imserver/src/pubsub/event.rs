@@ -17,6 +17,8 @@ pub struct Notice {
     pub event: Bytes,
     /// Type of the message.
     pub kind: NotificationType,
+    /// What the node holds is another now: an item read before is out of date.
+    pub changes_items: bool,
     /// It was published then (unix ms), and is told late (XEP-0203).
     pub delay_ms: Option<u64>,
     /// To whom.
@@ -96,6 +98,7 @@ impl Notice {
             node: name.to_owned(),
             event: event(inside),
             kind: node.config.notification,
+            changes_items: inside.name() != "configuration",
             delay_ms: None,
             to: Recipients::All(Box::new(Audience::of(node))),
         })
@@ -107,6 +110,7 @@ impl Notice {
             node: name.to_owned(),
             event: event(inside),
             kind: node.config.notification,
+            changes_items: false,
             delay_ms: None,
             to: Recipients::One(to),
         }

@@ -4,6 +4,7 @@ use super::bookmarks;
 use super::config::{AccessModel, Config, SendLast};
 use super::node::Node;
 use crate::caps::Interests;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use store::{PubsubItem, Reader, StoreError};
 use xmpp::jid::{BareJid, FullJid};
@@ -34,6 +35,51 @@ pub struct Last {
     pub item: PubsubItem,
     /// If that matters: groups of the owner's own roster that `to` is in.
     pub groups: Vec<String>,
+}
+
+/// Reads on their way, and what is published meanwhile: who is told of that must not be sent what was before it, too.
+#[derive(Default, Debug)]
+pub struct Reads {
+    clock: u64,
+    running: BTreeSet<u64>,
+    /// When a node's last notice went out. Only while something is read.
+    told: HashMap<BareJid, HashMap<String, u64>>,
+}
+
+impl Reads {
+    /// A read begins. Its number is for [`Reads::end`].
+    pub fn begin(&mut self) -> u64 {
+        self.clock += 1;
+        self.running.insert(self.clock);
+        self.clock
+    }
+
+    /// Everybody is told of a node.
+    pub fn told(&mut self, owner: &BareJid, node: &str) {
+        if !self.running.is_empty() {
+            self.clock += 1;
+            let nodes = self.told.entry(owner.clone()).or_default();
+            nodes.insert(node.to_owned(), self.clock);
+        }
+    }
+
+    /// Whether everybody was told of the node after that read had begun.
+    pub fn is_overtaken(&self, read: u64, owner: &BareJid, node: &str) -> bool {
+        let told = self.told.get(owner).and_then(|nodes| nodes.get(node));
+        told.is_some_and(|at| *at > read)
+    }
+
+    /// It is done.
+    pub fn end(&mut self, read: u64) {
+        self.running.remove(&read);
+        let Some(oldest) = self.running.first().copied() else {
+            return self.told.clear();
+        };
+        self.told.retain(|_, nodes| {
+            nodes.retain(|_, at| *at > oldest);
+            !nodes.is_empty()
+        });
+    }
 }
 
 /// Reads them.
@@ -108,4 +154,30 @@ fn old_bookmarks(reader: &mut dyn Reader, owner: &BareJid) -> Result<Option<Last
         item,
         groups: Vec::new(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reads;
+    use xmpp::jid::BareJid;
+
+    #[test]
+    fn what_was_published_meanwhile_overtakes_what_is_read() {
+        let romeo = BareJid::parse("romeo@x").unwrap();
+        let mut reads = Reads::default();
+        reads.told(&romeo, "tune");
+        let first = reads.begin();
+        assert!(!reads.is_overtaken(first, &romeo, "tune"));
+        reads.told(&romeo, "tune");
+        let second = reads.begin();
+        assert!(reads.is_overtaken(first, &romeo, "tune"));
+        assert!(!reads.is_overtaken(first, &romeo, "mood"));
+        assert!(!reads.is_overtaken(second, &romeo, "tune"));
+        reads.end(first);
+        assert!(reads.told.is_empty(), "nobody needs it any more");
+        reads.told(&romeo, "mood");
+        assert!(reads.is_overtaken(second, &romeo, "mood"));
+        reads.end(second);
+        assert!(reads.told.is_empty() && reads.running.is_empty());
+    }
 }

@@ -18,7 +18,7 @@ use crate::session::record::RecordedCaps;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use xmpp::element::Element;
-use xmpp::jid::{BareJid, Jid};
+use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::node::Node;
 use xmpp::ns;
 
@@ -332,20 +332,21 @@ impl Shard {
                 interests: wanted.interests.clone(),
                 bytes_max: self.settings.output_window_bytes / 2,
             };
-            let read = Read::LastItems(Box::new(ask));
-            self.fx
-                .reads
-                .push((ReadTag::LastItems(wanted.to.clone()), read));
+            let tag = ReadTag::LastItems(wanted.to.clone(), self.last_reads.begin());
+            self.fx.reads.push((tag, Read::LastItems(Box::new(ask))));
         }
     }
 
     /// They have been read.
-    pub(super) fn last_items_read(&mut self, to: &xmpp::jid::FullJid, result: ReadResult) {
+    pub(super) fn last_items_read(&mut self, to: &FullJid, read: u64, result: ReadResult) {
         let ReadResult::LastItems(found) = result else {
             return;
         };
         let (to, asks) = (Jid::Full(to.clone()), to.bare());
         for last in found {
+            if self.last_reads.is_overtaken(read, &last.owner, &last.name) {
+                continue;
+            }
             let mut groups = last.groups;
             let shown = self.groups.view.shown(&last.owner, &asks);
             let titles = shown.iter().flat_map(|s| &s.titles);
@@ -363,6 +364,7 @@ impl Shard {
                 event: event(&item(&last.name, &last.item.id, payload)),
                 node: last.name,
                 kind: last.node.config.notification,
+                changes_items: false,
                 delay_ms: Some(last.item.time_ms),
                 to: Recipients::One(to.clone()),
             };

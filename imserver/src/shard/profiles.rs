@@ -117,6 +117,7 @@ impl Shard {
             node: bookmarks::OLD.to_owned(),
             event: event(&stored.event()),
             kind: NotificationType::Headline,
+            changes_items: false,
             delay_ms: None,
             to: Recipients::One(Jid::Bare(owner.clone())),
         };

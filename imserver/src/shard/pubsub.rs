@@ -393,7 +393,8 @@ impl Shard {
                 limit: 1,
                 bytes_max: 0,
             };
-            let tag = ReadTag::Last(owner, Box::new(LastFor { node, to }));
+            let read = self.last_reads.begin();
+            let tag = ReadTag::Last(owner, Box::new(LastFor { node, to, read }));
             self.fx.reads.push((tag, Read::Items(Box::new(query))));
         }
     }
@@ -408,11 +409,15 @@ impl Shard {
         let (Some(config), Some(newest)) = (config, page.items.first()) else {
             return;
         };
+        if self.last_reads.is_overtaken(last.read, owner, &last.node) {
+            return;
+        }
         let payload = config.payloads.then_some(&newest.payload);
         let notice = Notice {
             event: event(&item(&last.node, &newest.id, payload)),
             node: last.node,
             kind: config.notification,
+            changes_items: false,
             delay_ms: Some(newest.time_ms),
             to: Recipients::One(last.to),
         };
@@ -507,6 +512,9 @@ impl Shard {
             _ => Vec::new(),
         };
         let outcasts = audience.outcasts.clone();
+        if notice.changes_items {
+            self.last_reads.told(owner, &notice.node);
+        }
         self.send_event(owner, &notice, targets, groups, outcasts);
     }
 

@@ -187,8 +187,15 @@ impl Shard {
             (ReadTag::Iq(n), result) => self.iq_read(n, result),
             (ReadTag::Nodes(owner), result) => self.nodes_read(&owner, result),
             (ReadTag::Bookmarks(owner), result) => self.old_bookmarks_read(&owner, result),
-            (ReadTag::LastItems(to), result) => self.last_items_read(&to, result),
-            (ReadTag::Last(owner, to), result) => self.last_read(&owner, *to, result),
+            (ReadTag::LastItems(to, read), result) => {
+                self.last_items_read(&to, read, result);
+                self.last_reads.end(read);
+            }
+            (ReadTag::Last(owner, last), result) => {
+                let read = last.read;
+                self.last_read(&owner, *last, result);
+                self.last_reads.end(read);
+            }
             (ReadTag::Load(_), _) => {}
         }
     }

@@ -4,10 +4,11 @@
 use super::Stage;
 use super::script::{Person, Script, Statement, Verb};
 use crate::client::{Client, Endpoint, NS_SM, Sasl, Transport, stream_condition};
+use crate::proxy::LinkProxy;
 use crate::xml::{self, ANY, Attr, Item, NS_STREAM, Node, Xml};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Plays a script to its end.
 pub fn play(script: &Script, stage: &dyn Stage) -> Result<()> {
@@ -19,7 +20,12 @@ pub fn play(script: &Script, stage: &dyn Stage) -> Result<()> {
         captured: HashMap::new(),
         presence: HashMap::new(),
         transcript: Vec::new(),
+        slow: None,
     };
+    if let Some(person) = stage.slow_client().and_then(|n| script.clients.get(n)) {
+        let way = LinkProxy::with_lag(stage.endpoint().starttls, LAG)?;
+        play.slow = Some((&person.name, way));
+    }
     for statement in &script.statements {
         if let Err(error) = play.step(statement) {
             bail!(
@@ -44,7 +50,12 @@ struct Play<'a> {
     /// Last presence that somebody saw of a resource, without its delay.
     presence: HashMap<(String, String), Xml>,
     transcript: Vec<String>,
+    /// The client whose words arrive late, and the way they take.
+    slow: Option<(&'a str, LinkProxy)>,
 }
+
+/// How late the words of a slow client arrive: much later than a server needs for anything.
+const LAG: Duration = Duration::from_millis(40);
 
 impl Play<'_> {
     fn step(&mut self, statement: &Statement) -> Result<()> {
@@ -55,13 +66,13 @@ impl Play<'_> {
             Verb::DialsPlain => {
                 let plain = Endpoint {
                     transport: Transport::Plain,
-                    ..self.stage.endpoint()
+                    ..self.endpoint(who)
                 };
                 self.actors.insert(who.into(), Client::dial(&plain)?);
                 Ok(())
             }
             Verb::Opens => {
-                let client = Client::open(&self.stage.endpoint())?;
+                let client = Client::open(&self.endpoint(who))?;
                 self.actors.insert(who.into(), client);
                 Ok(())
             }
@@ -112,6 +123,16 @@ impl Play<'_> {
         }
     }
 
+    fn endpoint(&self, who: &str) -> Endpoint {
+        let mut endpoint = self.stage.endpoint();
+        if let Some((slow, way)) = &self.slow
+            && *slow == who
+        {
+            endpoint.starttls = way.address();
+        }
+        endpoint
+    }
+
     fn person(&self, who: &str) -> Result<&Person> {
         let found = self.script.clients.iter().find(|p| p.name == who);
         found.with_context(|| format!("no [Client] {who}"))
@@ -125,7 +146,7 @@ impl Play<'_> {
 
     fn connect(&mut self, who: &str) -> Result<()> {
         let person = self.person(who)?.clone();
-        let mut client = Client::open(&self.stage.endpoint())?;
+        let mut client = Client::open(&self.endpoint(who))?;
         log_in(&mut client, &person)?;
         self.jids.insert(who.into(), client.jid.clone());
         self.actors.insert(who.into(), client);
@@ -134,7 +155,7 @@ impl Play<'_> {
 
     /// Secures the connection as the variant says, and leaves the next header to the script.
     fn dial(&mut self, who: &str) -> Result<()> {
-        let endpoint = self.stage.endpoint();
+        let endpoint = self.endpoint(who);
         let mut client = Client::dial(&endpoint)?;
         if endpoint.transport == Transport::StartTls {
             client.open_stream()?;

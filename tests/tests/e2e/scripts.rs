@@ -14,6 +14,7 @@ struct Ours {
     name: &'static str,
     endpoint: Endpoint,
     site: Mutex<Site>,
+    slow_client: Option<usize>,
 }
 
 impl Stage for Ours {
@@ -38,6 +39,10 @@ impl Stage for Ours {
 
     fn differs<'s>(&self, _script: &'s Script) -> Option<&'s str> {
         None
+    }
+
+    fn slow_client(&self) -> Option<usize> {
+        self.slow_client
     }
 
     fn name(&self) -> &str {
@@ -80,7 +85,10 @@ fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
 }
 
 fn play(name: &'static str, plan: Plan) {
-    let scripts = scripts();
+    play_with(name, plan, scripts(), None);
+}
+
+fn play_with(name: &'static str, plan: Plan, scripts: Vec<Script>, slow_client: Option<usize>) {
     let mut site = start(&plan, &scripts).context(name).unwrap();
     // Scripts about administration have an administrator.
     let policy = site.path().join("policy.toml");
@@ -92,6 +100,7 @@ fn play(name: &'static str, plan: Plan) {
         name,
         endpoint,
         site: Mutex::new(site),
+        slow_client,
     };
     let outcomes = scansion::play_all(&scripts, &stage);
     scansion::report(&stage, &outcomes);
@@ -168,4 +177,41 @@ fn with_the_mux_embedded() {
             ..Plan::default()
         },
     );
+}
+
+/// No script depends on which of two clients' words comes first unless it waits for it.
+#[cfg(feature = "full")]
+mod with_a_slow_client {
+    use super::{Plan, play_with, scripts};
+
+    fn at(place: usize) {
+        let mut scripts = scripts();
+        scripts.retain(|script| script.clients.len() > place);
+        let plan = Plan {
+            plaintext: true,
+            proxied: true,
+            ..Plan::default()
+        };
+        play_with("mux-plain", plan, scripts, Some(place));
+    }
+
+    #[test]
+    fn the_first() {
+        at(0);
+    }
+
+    #[test]
+    fn the_second() {
+        at(1);
+    }
+
+    #[test]
+    fn the_third() {
+        at(2);
+    }
+
+    #[test]
+    fn the_fourth() {
+        at(3);
+    }
 }
