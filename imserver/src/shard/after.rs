@@ -166,15 +166,17 @@ impl Shard {
             first,
             results: &results,
         };
-        self.durable = last;
-        while let Some((write, _)) = self.after.front() {
-            if *write > last {
+        while let Some(&(write, _)) = self.after.front() {
+            if write > last {
                 break;
             }
+            // What comes up on the way waits behind what is still to be carried out, or it would overtake that (RFC 6120 §10.1).
+            self.durable = self.durable.max(write.saturating_sub(1));
             let (write, what) = self.after.pop_front().expect("front was there");
             self.carry_out(write, what, &answers);
             self.run_local();
         }
+        self.durable = last;
     }
 
     fn carry_out(&mut self, write: u64, what: After, answers: &Answers<'_>) {

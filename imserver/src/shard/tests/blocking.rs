@@ -60,6 +60,49 @@ fn who_blocks_somebody_and_leaves_at_once_is_gone_for_them() {
     );
 }
 
+/// One answer of the disk brings the end of a block and a message before it, behind which the news of the block waits.
+#[test]
+fn who_is_shown_again_hears_of_it_after_that_they_were_hidden() {
+    let mut office = office();
+    let change = |kind: &str| {
+        format!(
+            "<iq type='set' id='b'><{kind} xmlns='urn:xmpp:blocking'><item jid='bob@localhost'/></{kind}></iq>"
+        )
+    };
+    office.hears("ann", &change("block"));
+    office.hears(
+        "cyd",
+        "<message type='chat' to='bob@localhost'><body>hi</body></message>",
+    );
+    office.hears("ann", &change("unblock"));
+    let writes = office.shard.flush(NOW).writes;
+    let results = writes.iter().map(|write| match write {
+        Write::Store(store::Write::Append(_)) => store::Written::Stored { position: 9 },
+        _ => store::Written::Done,
+    });
+    let mut results: Vec<store::Written> = results.collect();
+    assert!(matches!(
+        results[..3],
+        [
+            store::Written::Done,
+            store::Written::Stored { .. },
+            store::Written::Done
+        ]
+    ));
+    let (block, rest) = (office.written, results.split_off(1));
+    office.written += writes.len() as u64;
+    for (first, results) in [(block, results), (block + 1, rest)] {
+        office.shard.handle(NOW, Event::Durable { first, results });
+    }
+    let given = office.settle();
+    let of_ann = |line: &&String| {
+        line.starts_with("bob: <presence") && line.contains("from='ann@localhost/x'")
+    };
+    let heard: Vec<&String> = given.iter().filter(of_ann).collect();
+    let gone: Vec<bool> = heard.iter().map(|l| l.contains("unavailable")).collect();
+    assert_eq!(gone, [true, false], "{given:?}");
+}
+
 #[test]
 fn who_is_unavailable_when_a_block_ends_reads_later_what_had_waited() {
     let mut office = office();
