@@ -13,6 +13,7 @@ use crate::blocking::{self, Blocklist, Report};
 use crate::event::*;
 use crate::iq::blocking::Change;
 use crate::routing::{self, MessageType, PresenceType, Retention, StanzaKind};
+use crate::session::record::Record;
 use bytes::Bytes;
 use xmpp::element::Element;
 use xmpp::error::{ErrorReply, ErrorType, StanzaError, stanza_error_with};
@@ -167,6 +168,7 @@ impl Shard {
         user.blocked = after;
         if let Change::Block(jids, _) = &change {
             user.hiding.extend(new_entries(&before, jids).cloned());
+            self.record_without_blocked(&account);
         }
         let (block, unblock) = match &change {
             Change::Block(jids, _) => (jids.clone(), Vec::new()),
@@ -361,6 +363,37 @@ impl Shard {
             self.session(slot).mark_unrecorded();
             self.touch(slot);
         }
+    }
+
+    /// What waits for sessions of the account is on record, and would be said after a restart. Records reach the session store before
+    /// what is written behind them reaches the disk: once the list is there, they name nobody that is on it.
+    fn record_without_blocked(&mut self, account: &BareJid) {
+        let slots = self.users.get(account).map(|u| u.sessions.clone());
+        for slot in slots.unwrap_or_default() {
+            let session = self.session(slot);
+            if session.is_inactive() || session.is_away() || session.is_catching_up_stream() {
+                self.write_record(slot);
+            }
+        }
+    }
+
+    /// A record without what waits of those whom the account has blocked.
+    pub(super) fn without_blocked(&self, mut record: Record) -> Record {
+        let account = record.jid.bare();
+        let list = self.blocked_by(&account);
+        if list.is_empty() {
+            return record;
+        }
+        let stays = |(from, _): &(Jid, Bytes)| !list.blocks(&account, from);
+        if let Some((messages, presence)) = &mut record.inactive {
+            presence.retain(stays);
+            let sender = |bytes: &Bytes| routing::sender(bytes);
+            messages.retain(|m| !sender(m).is_some_and(|from| list.blocks(&account, &from)));
+        }
+        if let Some(resumption) = &mut record.resumption {
+            resumption.presence.retain(stays);
+        }
+        record
     }
 
     /// A message that waits for the account is from somebody it has blocked since.

@@ -288,7 +288,7 @@ impl Shard {
     pub(super) fn record(&self, slot: u32) -> Record {
         let session = self.sessions.get(slot as usize).expect("the caller has it");
         let bound = session.bound().expect("only bound sessions have records");
-        Record {
+        self.without_blocked(Record {
             id: bound.id,
             note: bound.note,
             mux: bound.mux.to_string(),
@@ -312,7 +312,7 @@ impl Shard {
             ended_input: 0,
             acked: session.uncleared_positions(),
             directed: bound.directed.entries().to_vec(),
-        }
+        })
     }
 
     /// Writes the record as it is now. Returns the number of the write.

@@ -291,7 +291,7 @@ impl Shard {
         let other = self.sessions.get(resumer.slot as usize)?;
         let sm = session.carried_over(other)?;
         let first = sm.began_out + 1;
-        Some(Record {
+        Some(self.without_blocked(Record {
             note,
             mux: other.mux.name.to_string(),
             conn: other.key?.conn.0,
@@ -310,7 +310,7 @@ impl Shard {
             // Its client has the roster, or it is among what is sent once more.
             interested: session.bound()?.interested.map(|_| 0),
             ..self.record(slot)
-        })
+        }))
     }
 
     /// The session store knows where the session is now.

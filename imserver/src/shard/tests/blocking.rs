@@ -2,6 +2,7 @@
 
 use super::groups::{Office, with};
 use super::*;
+use crate::session::record::Record;
 
 fn bare(name: &str) -> BareJid {
     BareJid::parse(&format!("{name}@localhost")).expect("an address")
@@ -101,6 +102,32 @@ fn who_is_shown_again_hears_of_it_after_that_they_were_hidden() {
     let heard: Vec<&String> = given.iter().filter(of_ann).collect();
     let gone: Vec<bool> = heard.iter().map(|l| l.contains("unavailable")).collect();
     assert_eq!(gone, [true, false], "{given:?}");
+}
+
+/// After a kill a session gets what its record says is waiting for it.
+#[test]
+fn what_waits_of_somebody_is_not_on_record_any_more_when_they_are_blocked() {
+    let mut office = office();
+    office.says("ann", "<c:inactive xmlns:c='urn:xmpp:csi:0'/>");
+    for name in ["bob", "cyd"] {
+        let given = office.says(name, "<presence ><show>away</show></presence>");
+        assert!(!with(&given, "<show>away").contains(&"ann"), "{given:?}");
+    }
+    let block = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'><item jid='bob@localhost'/></block></iq>";
+    office.hears("ann", block);
+    let writes = office.shard.flush(NOW).writes;
+    let records = writes.iter().filter_map(|write| match write {
+        Write::Session(_, Some(bytes)) => Record::decode(bytes.clone()),
+        _ => None,
+    });
+    let waits: Vec<String> = records
+        .filter_map(|r| r.inactive)
+        .flat_map(|(_, presence)| presence.into_iter().map(|(from, _)| from.to_string()))
+        .collect();
+    assert_eq!(waits, ["cyd@localhost/x"]);
+    let list = |w: &Write| matches!(w, Write::Store(store::Write::Blocklist { .. }));
+    let record = |w: &Write| matches!(w, Write::Session(..));
+    assert!(writes.iter().position(record) < writes.iter().position(list));
 }
 
 #[test]
