@@ -111,9 +111,16 @@ impl World {
                     .push(account);
                 let message = &self.oracle.messages[number];
                 let before = last.entry(message.session).or_default();
-                // One that came back because of a list, and comes again after a kill when the list has let it go, comes late.
+                // One that came back because of a list, and comes again after a kill when the list has let it go, comes late: an error
+                // is no write, so nothing is left of it that the replay could be answered from (DESIGN §3, Replay is recognised). The
+                // error may have been lost with the server, or gone to a session that was no more.
+                let killed_since = || {
+                    let mut kills = self.oracle.kills.iter();
+                    kills.any(|&k| k >= message.sent_us)
+                };
                 let late = message.refused
-                    || message.rejected && self.touched_by_list(message, message.accepted_us);
+                    || (message.rejected || killed_since())
+                        && self.touched_by_list(message, message.accepted_us);
                 if row.outgoing && message.seq < *before && !late {
                     wrong.push(format!(
                         "m{number} is in its sender's archive after a later one"
