@@ -89,6 +89,8 @@ pub(crate) struct Client {
     pub seq: u64,
     /// Whom its account has blocked, as it knows it, once it has asked.
     pub blocklist: Option<BTreeSet<usize>>,
+    /// When it has asked for that, in this session.
+    pub blocklist_asked_us: Option<u64>,
     /// What it wants to hear of that others publish; since when it knows that it does, and since when it has been available.
     pub wants: Wants,
     pub hears_since: Option<u64>,
@@ -110,6 +112,7 @@ impl Client {
         self.sm_id = None;
         self.unacked.clear();
         self.blocklist = None;
+        self.blocklist_asked_us = None;
         self.is_unavailable();
     }
 
@@ -212,6 +215,7 @@ impl World {
             inactive: false,
             seq: 0,
             blocklist: None,
+            blocklist_asked_us: None,
             wants: Wants::draw(account + n),
             hears_since: None,
             presence_us: None,
