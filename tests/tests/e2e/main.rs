@@ -29,6 +29,7 @@ mod limits;
 mod load_balancer;
 mod mail_accounts;
 mod many;
+mod mutations;
 mod people;
 mod pep;
 mod policy;

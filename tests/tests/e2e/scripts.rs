@@ -60,7 +60,7 @@ fn scripts() -> Vec<Script> {
 }
 
 /// With registration and an archive; all scripts register from one address.
-fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
+pub(super) fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
     let mut site = Site::init(plan)?;
     site.set("imserver.toml", "[[domain]]", "registration", "true")?;
     site.set("imserver.toml", "[[domain]]", "archive", "true")?;
