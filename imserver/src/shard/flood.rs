@@ -82,10 +82,15 @@ impl Shard {
             return;
         }
         self.session(slot).bound_mut().expect("checked above").flood = Flood::Reading;
-        let tag = ReadTag::Flood {
-            slot,
-            generation: self.generation(slot),
-        };
+        let generation = self.generation(slot);
+        if self.users.get(&account).is_some_and(|u| u.nothing_pending) {
+            let nothing = store::PendingPage {
+                complete: true,
+                ..store::PendingPage::default()
+            };
+            return self.flood_page(slot, generation, Some(nothing));
+        }
+        let tag = ReadTag::Flood { slot, generation };
         self.fx.reads.push((
             tag,
             Read::Pending {

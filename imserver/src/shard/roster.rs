@@ -241,6 +241,8 @@ impl Shard {
         if let Some(data) = data {
             user.pending = data.pending;
             user.pending_bytes = data.pending_bytes;
+            user.nothing_pending =
+                data.pending == 0 && user.storing == 0 && user.last_position == 0;
             let activity = data.activity;
             let roster = Roster::new(data);
             user.audience = Some(roster.audience().cloned().collect());

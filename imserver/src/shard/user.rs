@@ -182,6 +182,8 @@ pub struct User {
     pub pending: u64,
     /// And their bytes.
     pub pending_bytes: u64,
+    /// For certain: nothing was when the account was loaded, and nothing has been since.
+    pub nothing_pending: bool,
     /// Last use of the roster or the entity (mono ms).
     pub used_ms: u64,
     /// Hash of the avatar, for presence (XEP-0398); `None` inside: there is none. `None`: not known.
@@ -219,6 +221,7 @@ impl User {
             flood_waits: false,
             pending: 0,
             pending_bytes: 0,
+            nothing_pending: false,
             used_ms: now_ms,
             photo: None,
             exists: false,
@@ -233,6 +236,7 @@ impl User {
     pub fn add_pending(&mut self, len: usize) {
         self.pending += 1;
         self.pending_bytes += len as u64;
+        self.nothing_pending = false;
     }
 
     /// So many messages with so many bytes are pending no more.

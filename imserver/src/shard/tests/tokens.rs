@@ -227,3 +227,56 @@ fn a_used_token_and_the_next_one() {
         assert_eq!(said.contains("<token "), given, "{said}");
     }
 }
+
+/// Of the store one batch, for everything a client does first; of the directory one question.
+#[test]
+fn a_log_in_reads_once() {
+    let mut stranger = Stranger::new();
+    let carbons = format!(
+        "{REQUEST}<bind xmlns='urn:xmpp:bind:0'><enable xmlns='urn:xmpp:carbons:2'/><enable xmlns='urn:xmpp:sm:3' resume='true'/></bind>"
+    );
+    stranger.logs_in(false, &carbons);
+    let mut results = vec![Written::Done];
+    let mut reads = Vec::new();
+    let begins = "<iq xmlns='jabber:client' type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>\
+                  <presence xmlns='jabber:client'/>";
+    let mut says = vec![begins.to_owned()];
+    let mut said = String::new();
+    loop {
+        let first = stranger.written + 1;
+        stranger.written += results.len() as u64;
+        if !results.is_empty() {
+            stranger
+                .shard
+                .handle(NOW, Event::Durable { first, results });
+        }
+        let mut effects = stranger.shard.flush(NOW);
+        said += &self::said(&effects);
+        if effects.is_empty()
+            && let Some(xml) = says.pop()
+        {
+            effects = stranger.says(&xml);
+            said += &self::said(&effects);
+        }
+        if effects.is_empty() {
+            break;
+        }
+        assert!(effects.looks.is_empty(), "{:?}", effects.looks);
+        results = effects.writes.iter().map(|_| Written::Done).collect();
+        for (tag, read) in effects.reads {
+            reads.push(format!("{read:?}"));
+            let user = match tag {
+                ReadTag::Load(_) => Some(Box::<Loaded>::default()),
+                _ => None,
+            };
+            stranger
+                .shard
+                .handle(NOW, Event::Read(tag, ReadResult::User(user)));
+        }
+    }
+    assert!(
+        said.contains("<bound") && said.contains("id='r'") && said.contains("<presence"),
+        "{said}"
+    );
+    assert_eq!(reads.len(), 1, "{reads:?}");
+}
