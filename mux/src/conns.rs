@@ -8,6 +8,7 @@
 //! [`ConnSet::flush`], which writes what each connection got in this turn with one call.
 
 mod dial;
+mod drained;
 mod orders;
 mod output;
 mod reading;
@@ -16,7 +17,6 @@ mod websocket;
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -31,14 +31,10 @@ use crate::conn::{Admission, Conn, ConnTls, Key, Marks, NONE, Stage};
 use crate::gate::Bucket;
 use crate::listen::Accepted;
 use crate::metrics::{self, Metrics};
-use crate::sys;
 use crate::tls::certs::Certs;
 use crate::websocket::frame::Header;
 use crate::websocket::{WebSocket, handshake, status_of};
 
-/// How often acknowledged bytes are asked for, while an element is outstanding anywhere. A recipient's pending
-/// mark waits so long; an ioctl per active connection costs a quarter microsecond.
-pub const DRAIN_TICK: Duration = Duration::from_millis(100);
 /// How long a closing connection may take to acknowledge its last bytes.
 const LINGER: Duration = Duration::from_secs(5);
 /// Age limits are looked at so often: they are seconds long, so a wake-up each for thousands of connections is waste.
@@ -505,69 +501,6 @@ impl ConnSet {
         let queues = [&self.logins, &self.handshake_ends, &self.pings];
         let first = queues.iter().filter_map(|q| Some(q.front()?.0)).min();
         self.next_age = first.map(|at| at.max(now + AGE_TICK));
-    }
-
-    /// Asks the kernel what clients have acknowledged.
-    fn tick(&mut self, now: Instant, above: &mut impl Above) {
-        let mut at = 0;
-        while at < self.watched.len() {
-            let key = self.watched[at];
-            let keep = match self.find(key) {
-                Some(slot) => self.look(now, slot, above),
-                None => false,
-            };
-            if keep {
-                at += 1;
-            } else {
-                self.watched.swap_remove(at);
-                if let Some(slot) = self.find(key) {
-                    self.slots[slot].watched = false;
-                }
-            }
-        }
-        self.next_tick = (!self.watched.is_empty()).then_some(now + DRAIN_TICK);
-    }
-
-    /// True: look again next time.
-    fn look(&mut self, now: Instant, slot: usize, above: &mut impl Above) -> bool {
-        let left = self.report_drained(now, slot, above);
-        let conn = &self.slots[slot];
-        if conn.is_closing() {
-            // A WebSocket client has its own Close to say, and closes then, because we have shut our side.
-            let patient = conn.websocket.as_ref().is_some_and(|w| w.awaits_close);
-            let done = conn.backlog.is_none() && left == 0 && !patient;
-            if done || conn.linger.is_none_or(|t| t <= now) {
-                let reason = conn.close_after.unwrap_or(CloseReason::Normal);
-                self.end(now, slot, reason, above);
-                return false;
-            }
-            return true;
-        }
-        !conn.marks.is_empty()
-    }
-
-    /// Reports what is newly acknowledged; returns how many bytes are not.
-    fn report_drained(&mut self, now: Instant, slot: usize, above: &mut impl Above) -> u64 {
-        let conn = &mut self.slots[slot];
-        let sent = conn.sent();
-        // A socket that cannot be asked has acknowledged nothing.
-        let left = sys::unacknowledged(conn.socket.as_fd()).unwrap_or(sent);
-        // Our FIN counts as one byte there; at worst the last element is reported at the next tick.
-        if let Some(elements) = conn.marks.acknowledge(sent.saturating_sub(left))
-            && matches!(conn.stage, Stage::Live | Stage::Closing)
-        {
-            above.drained(now, conn.id, elements);
-        }
-        left
-    }
-
-    fn watch(&mut self, now: Instant, slot: usize) {
-        let conn = &mut self.slots[slot];
-        if !conn.watched {
-            conn.watched = true;
-            self.watched.push(conn.key);
-            self.next_tick.get_or_insert(now + DRAIN_TICK);
-        }
     }
 
     /// Ends a connection now: last counts, Closed, socket gone.
