@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -129,7 +130,8 @@ pub struct Dialled {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Mark {
     end: u64,
-    element: u64,
+    /// The first is 1, so that no mark at all needs no room of its own.
+    element: NonZeroU64,
 }
 
 /// Which elements end where in the byte stream, until they are acknowledged. The first is kept in place: a connection that
@@ -144,11 +146,16 @@ pub struct Marks {
     )]
     rest: Option<Box<VecDeque<Mark>>>,
     drained: u64,
+    /// Where the last drained element ends.
+    drained_end: u64,
 }
 
 impl Marks {
     /// The element with this number ends at this byte.
     pub fn push(&mut self, end: u64, element: u64) {
+        let Some(element) = NonZeroU64::new(element) else {
+            return;
+        };
         let mark = Mark { end, element };
         if self.first.is_none() {
             self.first = Some(mark);
@@ -163,7 +170,8 @@ impl Marks {
         while let Some(mark) = self.first
             && mark.end <= bytes
         {
-            self.drained = mark.element;
+            self.drained = mark.element.get();
+            self.drained_end = mark.end;
             self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
             if self.first.is_none() {
                 self.rest = None;
@@ -175,6 +183,14 @@ impl Marks {
     /// Nothing outstanding.
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+
+    /// Bytes, of so many in the stream, that the link has not been told of as drained; 0 if no element is among them.
+    pub fn untold(&self, queued: u64) -> u64 {
+        match self.first {
+            Some(_) => queued.saturating_sub(self.drained_end),
+            None => 0,
+        }
     }
 }
 
@@ -251,6 +267,8 @@ pub struct Conn {
     pub request_certificate: bool,
     /// In the list of those with elements outstanding.
     pub watched: bool,
+    /// In the list of those the link hears of before the next tick.
+    pub hurried: bool,
     /// In the list of those with output in this turn.
     pub dirty: bool,
     /// In the list of those to read on without a new event.
@@ -297,6 +315,11 @@ impl Conn {
         self.queued - self.backlog_len() as u64
     }
 
+    /// Bytes of output that the link takes for outstanding.
+    pub fn untold(&self) -> u64 {
+        self.marks.untold(self.queued)
+    }
+
     /// Room for input.
     pub fn room(&self) -> usize {
         usize::try_from(self.input_limit.saturating_sub(self.input_total)).unwrap_or(usize::MAX)
@@ -320,6 +343,11 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Conn>() <= 200, "{}", size_of::<Conn>());
+    }
+
+    #[test]
     fn elements_drain_when_their_last_byte_is_acknowledged() {
         let mut marks = Marks::default();
         for (end, element) in [(10, 1), (25, 2), (25, 3), (400, 9)] {
@@ -338,11 +366,20 @@ mod tests {
             assert_eq!(marks.acknowledge(bytes), want, "{bytes}");
         }
         assert!(marks.is_empty());
+        assert_eq!(marks.untold(450), 0, "what is no element is not waited for");
+        marks.push(500, 10);
+        assert_eq!(
+            marks.untold(600),
+            200,
+            "from the end of the last that drained"
+        );
+        assert_eq!(marks.acknowledge(500), Some(10));
         for n in 0..100 {
-            marks.push(1000 + n, 10 + n);
+            marks.push(1000 + n, 11 + n);
         }
-        assert_eq!(marks.acknowledge(2000), Some(109));
+        assert_eq!(marks.acknowledge(2000), Some(110));
         assert!(marks.rest.is_none(), "an idle connection keeps no queue");
+        assert!(size_of::<Marks>() <= 40, "{}", size_of::<Marks>());
     }
 
     #[test]

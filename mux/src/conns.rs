@@ -149,6 +149,7 @@ pub struct ConnSet {
     again: Vec<Key>,
     watched: Vec<Key>,
     next_tick: Option<Instant>,
+    hurried: drained::Hurried,
     next_age: Option<Instant>,
     logins: VecDeque<(Instant, Key)>,
     handshake_ends: VecDeque<(Instant, Key)>,
@@ -190,6 +191,7 @@ impl ConnSet {
             again: Vec::new(),
             watched: Vec::new(),
             next_tick: None,
+            hurried: drained::Hurried::default(),
             next_age: None,
             logins: VecDeque::new(),
             handshake_ends: VecDeque::new(),
@@ -280,6 +282,7 @@ impl ConnSet {
             counted: false,
             request_certificate: false,
             watched: false,
+            hurried: false,
             dirty: false,
             in_again: false,
             close_after: None,
@@ -410,6 +413,7 @@ impl ConnSet {
         }
         if event.is_writable() && self.slots[slot].backlog.is_some() {
             self.flush_backlog(now, slot);
+            self.tell_drained(now, slot, above);
         }
         let conn = &mut self.slots[slot];
         if event.is_read_closed() || event.is_error() {
@@ -444,14 +448,23 @@ impl ConnSet {
         if !self.again.is_empty() {
             return Some(now);
         }
-        [self.next_tick, self.next_age, self.handshakes.retry_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let hurried = self.hurried.poll_timeout();
+        [
+            hurried,
+            self.next_tick,
+            self.next_age,
+            self.handshakes.retry_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Acts on what is due.
     pub fn handle_timeout(&mut self, now: Instant, above: &mut impl Above) {
+        if self.hurried.poll_timeout().is_some_and(|t| t <= now) {
+            self.hurry(now, above);
+        }
         if self.next_tick.is_some_and(|t| t <= now) {
             self.tick(now, above);
         }

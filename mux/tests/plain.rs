@@ -3,8 +3,9 @@
 mod common;
 
 use std::io::{Read as _, Write as _};
+use std::time::Instant;
 
-use common::{Setup, assert_closed, read_exact, start};
+use common::{DRAIN_TICK, Setup, assert_closed, read_exact, start};
 use proto::frame::*;
 use proto::server_side::ServerEvent;
 
@@ -179,6 +180,68 @@ fn drained_stops_where_the_client_stops_reading() {
     pair.server.drained(conn, 122);
     assert!(reader.join().expect("reader").ends_with(b"yy<last/>"));
     pair.stop();
+}
+
+#[test]
+fn what_a_client_has_taken_much_of_is_told_before_what_it_says_next() {
+    for setup in setups() {
+        let mut pair = start(&setup);
+        let (mut client, conn) = pair.client();
+        for page in 1..=20u64 {
+            for _ in 0..60 {
+                pair.server.output(conn, [b'p'; 1_000].as_slice());
+            }
+            let _ = read_exact(&mut client, 60_000);
+            client.write_all(b"<next/>").expect("write");
+            assert_eq!(pair.server.input(conn, 7), b"<next/>");
+            // It came with the input, or before; what a tick in between left may be less than what is much.
+            let untold = page * 60 - pair.server.drained_so_far(conn);
+            assert!(untold < 33, "{untold}");
+        }
+        pair.stop();
+    }
+}
+
+#[test]
+fn a_server_that_waits_until_much_is_taken_does_not_wait_for_the_tick() {
+    const ROUNDS: u32 = 40;
+    for setup in setups() {
+        let mut pair = start(&setup);
+        let (mut client, conn) = pair.client();
+        let reader = std::thread::spawn(move || read_exact(&mut client, ROUNDS as usize * 64_000));
+        let began = Instant::now();
+        for round in 1..=u64::from(ROUNDS) {
+            for _ in 0..4 {
+                pair.server.output(conn, [b'f'; 16_000].as_slice());
+            }
+            pair.server.drained(conn, round * 4 - 2);
+        }
+        let took = began.elapsed();
+        assert!(took < DRAIN_TICK * ROUNDS / 2, "{took:?}");
+        let _ = reader.join().expect("reader");
+        pair.stop();
+    }
+}
+
+#[test]
+fn small_elements_are_not_told_of_one_by_one() {
+    for setup in setups() {
+        let mut pair = start(&setup);
+        let (mut client, conn) = pair.client();
+        let began = Instant::now();
+        for _ in 0..300 {
+            pair.server.output(conn, [b'c'; 200].as_slice());
+            let _ = read_exact(&mut client, 200);
+            client.write_all(b"<r/>").expect("write");
+            assert_eq!(pair.server.input(conn, 4), b"<r/>");
+        }
+        let ticks = began.elapsed().as_millis() / DRAIN_TICK.as_millis();
+        // 60,000 bytes: at most twice 32 KiB on a machine that stands still, else once a tick.
+        let told = pair.server.drained_words(conn);
+        assert!(told as u128 <= ticks + 2, "{told} in {ticks} ticks");
+        pair.server.drained(conn, 300);
+        pair.stop();
+    }
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl ConnSet {
             }
             if !self.slots[slot].marks.is_empty() {
                 self.watch(now, slot);
+                self.hurry_if_much(now, slot);
             }
         }
         if self.slots[slot].close_after.is_some() && self.slots[slot].stage == Stage::Live {

@@ -30,6 +30,8 @@ pub(super) enum Got {
 impl ConnSet {
     /// Reads what there is, up to a turn's share.
     pub(super) fn read(&mut self, now: Instant, slot: usize, above: &mut impl Above) {
+        // What a client says next acknowledges what it has got before, and the server hears it in this order.
+        self.tell_drained(now, slot, above);
         for _ in 0..READS_PER_TURN {
             if !self.slots[slot].readable {
                 return;

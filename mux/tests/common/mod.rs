@@ -20,6 +20,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// Longer than anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How often the mux looks at everybody (`conns::drained`).
+pub const DRAIN_TICK: Duration = Duration::from_millis(100);
 /// How long one look at the link waits for bytes.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -271,6 +273,12 @@ impl Server {
             _ => None,
         });
         counts.max().unwrap_or(0)
+    }
+
+    /// How often the mux has told of drained elements, of what is not taken up yet.
+    pub fn drained_words(&self, conn: ConnId) -> usize {
+        let of_it = |e: &&ServerEvent| matches!(e, ServerEvent::Drained(c, _) if *c == conn);
+        self.events.iter().filter(of_it).count()
     }
 
     /// Waits until the mux has left.
