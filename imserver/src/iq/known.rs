@@ -52,7 +52,9 @@ pub(super) fn found(request: &Request<'_>, known: &Known, facts: Option<&CardFac
 fn item(node: &str, facts: &CardFacts) -> Option<(String, Bytes)> {
     if node == VCARD4 {
         let person = &facts.card.person;
-        let card = vcard4(&person.jid, Texts::of(&person.profile))?;
+        let photo = vcard::photo(facts);
+        let photo = photo.map(|p| (p.media_type, STANDARD.encode(&p.bytes)));
+        let card = vcard4(&person.jid, Texts::of(&person.profile), photo)?;
         return Some((CURRENT.to_owned(), card.to_bytes("")));
     }
     let photo = vcard::photo(facts)?;
@@ -86,12 +88,13 @@ fn page(asked: &Items, id: String, payload: Bytes) -> Node {
     answer::items(asked, &page)
 }
 
-/// RFC 6351, of what vcard-temp shows (XEP-0292 §7). `None`: the directory knows nothing but the address.
-fn vcard4(jid: &BareJid, texts: Texts) -> Option<Node> {
+/// RFC 6351, of what vcard-temp shows (XEP-0292 §7), the photo with its media type and in base64. `None`: the directory knows nothing
+/// but the address.
+fn vcard4(jid: &BareJid, texts: Texts, photo: Option<(&str, String)>) -> Option<Node> {
     let of = |name: &'static str| Node::new(name, VCARD4_NS);
     let leaf = |name: &'static str, text: String| of(name).with_text(text);
     let text = |name: &'static str, value: String| of(name).with_child(leaf("text", value));
-    if texts == Texts::default() {
+    if texts == Texts::default() && photo.is_none() {
         return None;
     }
     let mut card = Vec::new();
@@ -105,6 +108,11 @@ fn vcard4(jid: &BareJid, texts: Texts) -> Option<Node> {
         card.push(of("n").with_children(parts));
     }
     card.extend(texts.name.map(|name| text("nickname", name)));
+    // RFC 6350 §6.2.4, and RFC 2397: there is no other place for it.
+    if let Some((kind, base64)) = photo {
+        let uri = leaf("uri", format!("data:{kind};base64,{base64}"));
+        card.push(of("photo").with_child(uri));
+    }
     for (n, mail) in texts.mails.into_iter().enumerate() {
         let preferred = of("pref").with_child(leaf("integer", "1".into()));
         let preferred = of("parameters").with_child(preferred);
@@ -136,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_vcard4_has_what_the_directory_knows() {
-        assert_eq!(vcard4(&jid(), Texts::default()), None);
+        assert_eq!(vcard4(&jid(), Texts::default(), None), None);
         let texts = Texts {
             family: Some("M".into()),
             mails: vec!["a@b".into(), "c@d".into()],
@@ -144,10 +152,12 @@ mod tests {
             unit: Some("Youth".into()),
             ..Texts::default()
         };
-        let card = vcard4(&jid(), texts).expect("something is known");
+        let photo = Some(("image/png", "cGljdHVyZQ==".to_owned()));
+        let card = vcard4(&jid(), texts, photo).expect("something is known");
         assert_eq!(
             card.to_bytes(VCARD4_NS),
             "<vcard><fn><text>r</text></fn><n><surname>M</surname></n>\
+             <photo><uri>data:image/png;base64,cGljdHVyZQ==</uri></photo>\
              <email><parameters><pref><integer>1</integer></pref></parameters><text>a@b</text></email>\
              <email><text>c@d</text></email>\
              <tel><parameters><type><text>work</text><text>voice</text></type></parameters><text>+39</text></tel>\

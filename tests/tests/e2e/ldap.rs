@@ -394,9 +394,13 @@ fn the_directory_gives_vcards_and_is_searched() {
     assert_eq!(id.len(), 40, "{told}");
     let which = format!("<item id='{id}'/>");
     let data = items("romeo@localhost", "urn:xmpp:avatar:data", &which).to_string();
-    let base64 = data.split("avatar:data'>").nth(1).unwrap();
-    let base64 = base64.split('<').next().unwrap();
+    let base64 = data.split("<data xmlns='urn:xmpp:avatar:data'>").nth(1);
+    let base64 = base64.and_then(|text| text.split('<').next()).unwrap();
+    assert!(base64.len() > 100, "{data}");
     assert!(vcard("romeo@localhost").contains(base64), "{data}");
+    let card = items("romeo@localhost", "urn:xmpp:vcard4", "").to_string();
+    let uri = format!(";base64,{base64}</uri></photo>");
+    assert!(card.contains(&uri), "{card}");
     let other = format!("<item id='{}'/>", "0".repeat(40));
     let none = items("romeo@localhost", "urn:xmpp:avatar:data", &other).to_string();
     assert!(!none.contains("<data"), "{none}");
