@@ -56,6 +56,15 @@ pub(super) struct Answers {
     pub too_long: Bytes,
 }
 
+/// A list after a change.
+fn changed(list: &Blocklist, change: &Change) -> Blocklist {
+    match change {
+        Change::Block(jids, _) => list.with(jids),
+        Change::Unblock(jids) => list.without(jids),
+        Change::UnblockAll => Blocklist::default(),
+    }
+}
+
 /// Those of a change that were not on the list before.
 fn new_entries<'c>(before: &'c Blocklist, jids: &'c [Jid]) -> impl Iterator<Item = &'c Jid> {
     jids.iter().filter(|jid| !before.entries().contains(jid))
@@ -103,13 +112,19 @@ impl Shard {
         }
     }
 
-    /// The list of an account, for presence that leaves this shard.
+    /// The list of an account as it counts now: for presence that leaves this shard, too.
     pub(super) fn blocked_by(&self, account: &BareJid) -> Blocklist {
         let user = self.users.get(account);
         user.map(|u| u.blocked.clone()).unwrap_or_default()
     }
 
-    /// The same for what is said now. That a session has gone is not kept from who is to hear that anyway once the disk has it: by
+    /// The list as it is on disk. Who asks for it hears of changes that are on their way there when they have arrived.
+    pub(super) fn listed_by(&self, account: &BareJid) -> Blocklist {
+        let user = self.users.get(account);
+        user.map(|u| u.listed.clone()).unwrap_or_default()
+    }
+
+    /// The list that counts for what is said now. That a session has gone is not kept from who is to hear that anyway once the disk has it: by
     /// then there would be no session to say it of.
     pub(super) fn kept_from(&self, account: &BareJid, available: bool) -> Blocklist {
         let list = self.blocked_by(account);
@@ -118,6 +133,12 @@ impl Shard {
             Some(hiding) => list.without(hiding),
             None => list,
         }
+    }
+
+    /// Presence from there does not reach the account. That somebody has gone is not kept from it before the disk has taken their
+    /// block: it would be there for ever if the disk refuses that.
+    pub(super) fn keeps_out(&self, account: &BareJid, from: &Jid, available: bool) -> bool {
+        self.blocks(account, from) && self.kept_from(account, available).blocks(account, from)
     }
 
     /// A session's own stanza is for somebody whom its account has blocked (§3.3): it goes nowhere.
@@ -156,11 +177,7 @@ impl Shard {
         let items_max = self.settings.blocklist_items_max;
         let user = self.user(&account);
         let before = user.blocked.clone();
-        let after = match &change {
-            Change::Block(jids, _) => before.with(jids),
-            Change::Unblock(jids) => before.without(jids),
-            Change::UnblockAll => Blocklist::default(),
-        };
+        let after = changed(&before, &change);
         if after.entries().len() > before.entries().len() && after.is_too_long(items_max) {
             self.send_stanza(slot, answers.too_long);
             return self.session(slot).done(number);
@@ -213,10 +230,15 @@ impl Shard {
             }
         }
         if failed {
-            if let Some(user) = self.users.get_mut(&account) {
-                user.knows_blocked = false;
-            }
+            self.blocklist_refused(&account);
         } else {
+            if let Some(user) = self.users.get_mut(&account) {
+                user.listed = changed(&user.listed, &change);
+                let loading = user.loading.as_mut();
+                loading
+                    .into_iter()
+                    .for_each(|l| l.blocking.push(change.clone()));
+            }
             match change {
                 Change::Block(jids, reports) => {
                     self.push_blocklist(&account, "block", &jids);
@@ -245,6 +267,55 @@ impl Shard {
             self.session(slot).done(number);
             self.settle(slot);
         }
+    }
+
+    /// The disk has refused a change: the list is as it was before it, and is read again when it is next needed. Whom the account would
+    /// have blocked, and who was passed by meanwhile, is shown it and heard again; who is blocked as before does not see it.
+    fn blocklist_refused(&mut self, account: &BareJid) {
+        let blocked = self.list_to_be(account);
+        let Some(user) = self.users.get_mut(account) else {
+            return;
+        };
+        user.knows_blocked = false;
+        let tried = std::mem::replace(&mut user.blocked, blocked.clone());
+        let freed = tried.without(blocked.entries());
+        if !freed.is_empty() {
+            self.record_without_blocked(account);
+            self.show_again(account, Some(freed));
+        }
+        let again = blocked.without(tried.entries());
+        if !again.is_empty() {
+            self.hide_from(account, &tried, &again);
+            self.forget_of_blocked(account);
+        }
+    }
+
+    /// The list has been read, and these changes of it have reached the disk meanwhile.
+    pub(super) fn list_read(&mut self, account: &BareJid, read: Blocklist, since: &[Change]) {
+        let user = self.user(account);
+        let changing = user.blocked != user.listed;
+        user.listed = since.iter().fold(read, |list, c| changed(&list, c));
+        user.blocked = user.listed.clone();
+        if changing {
+            let blocked = self.list_to_be(account);
+            self.user(account).blocked = blocked;
+        }
+    }
+
+    /// The list on disk, with the changes that are on their way there.
+    fn list_to_be(&self, account: &BareJid) -> Blocklist {
+        let user = self.users.get(account);
+        let listed = user.map(|u| u.listed.clone()).unwrap_or_default();
+        let changes = self.after.iter().filter_map(|(_, what)| match what {
+            After::Blocking(blocking) if blocking.account == *account => Some(&blocking.change),
+            _ => None,
+        });
+        changes.fold(listed, |list, change| changed(&list, change))
+    }
+
+    /// The account is in memory as it is on disk, whom it has blocked included.
+    pub(super) fn has_list(&self, account: &BareJid) -> bool {
+        self.has_roster(account) && self.knows_blocked(account)
     }
 
     /// To every session that has asked for the list.

@@ -117,12 +117,12 @@ impl Shard {
                 let reply = request.result(None);
                 self.roster_set(slot, number, &element, set, reply);
             }
-            IqOutcome::Blocklist if self.has_roster(&account) => {
-                let list = self.blocked_by(&account).to_node();
+            IqOutcome::Blocklist if self.has_list(&account) => {
+                let list = self.listed_by(&account).to_node();
                 let reply = request.result(Some(&list));
                 self.blocklist_asked(slot, number, reply);
             }
-            IqOutcome::Blocking(change) if self.has_roster(&account) => {
+            IqOutcome::Blocking(change) if self.has_list(&account) => {
                 let error = |condition, text| request.error(condition, text).unwrap_or_default();
                 let too_long = Some("So many cannot be blocked");
                 let answers = BlockingAnswers {

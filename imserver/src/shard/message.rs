@@ -92,7 +92,8 @@ impl Shard {
         if account.localpart().is_none() {
             return self.stanza_for_component(stanza, account);
         }
-        if self.blocks(account, &stanza.from) {
+        let gone = stanza.kind == StanzaKind::Presence(PresenceType::Unavailable);
+        if self.keeps_out(account, &stanza.from, !gone) {
             return self.stanza_for_nobody(stanza);
         }
         match routing::decide(&self.situation(&stanza, account, true, false)) {

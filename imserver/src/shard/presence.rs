@@ -502,7 +502,7 @@ impl Shard {
                 continue;
             };
             let from = || Jid::Full(fan.from.clone());
-            if !user.blocked.is_empty() && user.blocked.blocks(target, &from()) {
+            if !user.blocked.is_empty() && self.keeps_out(target, &from(), fan.available) {
                 continue;
             }
             let insert = to_attribute(target.as_str());

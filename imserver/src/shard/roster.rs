@@ -67,6 +67,7 @@ impl Shard {
                 since_ms: now,
                 bytes: 0,
                 queue: VecDeque::new(),
+                blocking: Vec::new(),
             }));
             self.fx
                 .reads
@@ -233,9 +234,11 @@ impl Shard {
         if let Some(data) = &data
             && !user.knows_blocked
         {
-            user.blocked = Blocklist::new(data.blocked.clone());
             user.push = crate::push::Push::new(data.push.clone());
+            let listed = Blocklist::new(data.blocked.clone());
+            self.list_read(account, listed, &loading.blocking);
         }
+        let user = self.user(account);
         // What is known here may be newer than what was read.
         user.knows_blocked = true;
         if let Some(data) = data {

@@ -142,6 +142,8 @@ pub struct Loading {
     pub bytes: usize,
     /// What waits.
     pub queue: VecDeque<Queued>,
+    /// Changes of whom it has blocked that have reached the disk meanwhile: what is read may be older.
+    pub blocking: Vec<crate::iq::blocking::Change>,
 }
 
 /// See the module.
@@ -158,6 +160,8 @@ pub struct User {
     pub audience: Option<Box<[BareJid]>>,
     /// Whom the account has blocked.
     pub blocked: crate::blocking::Blocklist,
+    /// The same without changes that are on their way to the disk: what to go back to when it refuses one.
+    pub listed: crate::blocking::Blocklist,
     /// Of these, those who have not been told yet that the account has gone: that they are blocked is not on disk.
     pub hiding: Vec<Jid>,
     /// That has been read, and what push services there are.
@@ -209,6 +213,7 @@ impl User {
             roster: None,
             audience: None,
             blocked: Default::default(),
+            listed: Default::default(),
             hiding: Vec::new(),
             knows_blocked: false,
             push: None,

@@ -74,7 +74,8 @@ impl World {
     }
 
     /// The server was killed when a change between the two was on disk, and perhaps not everybody had been told, or what they were told
-    /// waited for their mux: nobody is told later. Or the disk has refused one: who was passed by meanwhile is not told either.
+    /// waited for their mux: nobody is told later. Or the disk has refused to unblock somebody: whom the client has heard of between its
+    /// request and that answer it does not hear of again (XEP-0191 §3.3: nothing of them reaches it).
     pub(crate) fn kill_took_news(&self, a: usize, b: usize) -> bool {
         let of = |pair| self.blocks.changes.get(&pair).into_iter().flatten();
         of((a, b)).chain(of((b, a))).any(|change| {
@@ -82,7 +83,7 @@ impl World {
             let told = answer + 15_000_000 + self.oracle.outage_us;
             let mut kills = self.oracle.kills.iter();
             kills.any(|&k| k >= change.sent_us && k <= told)
-                || matches!(change.answer, Some((false, _)))
+                || !change.blocks && matches!(change.answer, Some((false, _)))
         })
     }
 
@@ -393,8 +394,7 @@ impl World {
         wrong.into_iter().for_each(|text| self.fail(text));
     }
 
-    /// A message that waits because its recipient has blocked the sender since; or would have, if the disk had not refused it: who has
-    /// passed it by meanwhile gets it at the next log-in.
+    /// A message that waits because its recipient has blocked the sender since.
     pub(crate) fn waits_for_list(
         &self,
         lists: &[BTreeSet<usize>],
@@ -405,10 +405,7 @@ impl World {
         let message = number.and_then(|n| self.oracle.messages.get(n));
         message.is_some_and(|m| {
             let sender = self.clients[m.client].account;
-            let changes = self.blocks.changes.get(&(account, sender));
-            let mut changes = changes.into_iter().flatten();
-            let refused = changes.any(|c| matches!(c.answer, Some((false, _))));
-            lists[account].contains(&sender) || refused
+            lists[account].contains(&sender)
         })
     }
 }

@@ -220,8 +220,50 @@ fn what_the_disk_refuses_is_read_again() {
     let given = office.says_refused("ann", xml);
     assert_eq!(with(&given, "resource-constraint"), ["ann"], "{given:?}");
     assert!(with(&given, "unavailable").is_empty(), "{given:?}");
+    // Bob was passed by meanwhile, and is shown how Ann is.
+    assert_eq!(with(&given, "from='ann@localhost/x'"), ["bob"], "{given:?}");
+    let given = office.says("ann", "<presence ><show>xa</show></presence>");
+    let told = with(&given, "<show>xa");
+    assert_eq!(told, ["ann", "bob", "cyd"], "{given:?}");
+    let get = "<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>";
+    let given = office.says("ann", get);
+    assert_eq!(with(&given, "type='result'"), ["ann"], "{given:?}");
+    assert!(with(&given, "<item").is_empty(), "{given:?}");
     let given = office.says("bob", "<message type='chat' to='ann@localhost/x'><active xmlns='http://jabber.org/protocol/chatstates'/></message>");
     assert_eq!(with(&given, "chatstates"), ["ann"], "{given:?}");
+}
+
+/// Or a disk that refuses the block would make a ghost, and a list of who is not blocked.
+#[test]
+fn before_a_block_is_on_disk_it_is_not_listed_and_hides_no_end() {
+    let mut office = office();
+    let xml = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'><item jid='bob@localhost'/></block></iq>";
+    office.hears("ann", xml);
+    office.hears("bob", "<presence ><show>xa</show></presence>");
+    office.hears("bob", "<presence type='unavailable'/>");
+    let get = "<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>";
+    office.hears("ann", get);
+    let given = office.settle_refused();
+    assert!(!with(&given, "<show>xa").contains(&"ann"), "{given:?}");
+    assert!(with(&given, "type='unavailable'").contains(&"ann"));
+    assert_eq!(with(&given, "<blocklist"), ["ann"], "{given:?}");
+    assert!(with(&given, "<item").is_empty(), "{given:?}");
+}
+
+#[test]
+fn an_unblock_that_the_disk_refuses_has_not_been() {
+    let mut office = office();
+    change(&mut office, "ann", "block", &["bob@localhost"]);
+    let xml = "<iq type='set' id='b'><unblock xmlns='urn:xmpp:blocking'><item jid='bob@localhost'/></unblock></iq>";
+    office.hears("ann", xml);
+    // It counted at once.
+    office.hears("ann", "<presence ><show>xa</show></presence>");
+    let given = office.settle_refused();
+    let heard: Vec<&String> = given.iter().filter(|l| l.starts_with("bob: ")).collect();
+    assert_eq!(heard.len(), 2, "{given:?}");
+    assert!(heard[0].contains("<show>xa") && heard[1].contains("type='unavailable'"));
+    let given = office.says("ann", "<presence ><show>dnd</show></presence>");
+    assert_eq!(with(&given, "<show>dnd"), ["ann", "cyd"], "{given:?}");
 }
 
 #[test]

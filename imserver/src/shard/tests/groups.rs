@@ -172,8 +172,13 @@ impl Office {
 
     /// While the disk refuses everything.
     pub(super) fn says_refused(&mut self, name: &str, xml: &str) -> Vec<String> {
+        self.hears(name, xml);
+        self.settle_refused()
+    }
+
+    pub(super) fn settle_refused(&mut self) -> Vec<String> {
         self.refuses = true;
-        let given = self.says(name, xml);
+        let given = self.settle();
         self.refuses = false;
         given
     }
