@@ -155,7 +155,8 @@ impl Shard {
     /// Who cannot see the account any more is told that it has gone; who can be seen now is probed.
     fn regroup_presence(&mut self, account: &BareJid, changed: &[Changed]) {
         let slots = self.available_sessions(account);
-        if slots.is_empty() {
+        let unrecorded = self.perhaps_available_sessions(account);
+        if slots.is_empty() && unrecorded.is_empty() {
             return;
         }
         let flows = |shown: &Option<Shown>| shown.as_ref().is_some_and(|s| s.presence);
@@ -171,16 +172,16 @@ impl Shard {
             with(true, false).filter(|c| audience.is_none_or(|a| a.binary_search(c).is_err()));
         let lost = self.by_home(lost);
         if !lost.is_empty() {
-            for &slot in &slots {
+            for &slot in slots.iter().chain(&unrecorded) {
                 let Some(jid) = self.session(slot).bound().map(|b| b.jid.clone()) else {
                     continue;
                 };
                 self.fan(&presence::unavailable(&jid), lost.clone(), Vec::new());
             }
-            if unknown {
+            if unknown && !slots.is_empty() {
                 // Some of them may be subscribed: whoever is hears it again when that is known.
                 self.load(account);
-                for slot in slots {
+                for &slot in &slots {
                     let generation = self.generation(slot);
                     let Some(jid) = self.session(slot).bound().map(|b| b.jid.clone()) else {
                         continue;
@@ -188,6 +189,9 @@ impl Shard {
                     self.queue_for(account, Queued::Rebroadcast(slot, generation, jid));
                 }
             }
+        }
+        if slots.is_empty() {
+            return;
         }
         let mut gained: Vec<(ShardId, Vec<BareJid>)> =
             self.by_home(with(false, true)).into_iter().collect();
@@ -232,6 +236,26 @@ impl Shard {
             .unwrap_or_default()
             .into_iter()
             .filter(available)
+            .collect()
+    }
+
+    /// After a restart: sessions without presence on record, which may have said one that was heard before it was written down. It comes
+    /// again from their mux, but then goes to those alone who may see it now.
+    fn perhaps_available_sessions(&self, account: &BareJid) -> Vec<u32> {
+        let restarted = self.restarted();
+        let slots = self.users.get(account).map(|u| u.sessions.clone());
+        let perhaps = |slot: &u32| {
+            let session = self.sessions.get(*slot as usize);
+            session.is_some_and(|s| {
+                restarted
+                    && s.perhaps_available(restarted)
+                    && s.bound().is_some_and(|b| b.presence.is_none())
+            })
+        };
+        slots
+            .unwrap_or_default()
+            .into_iter()
+            .filter(perhaps)
             .collect()
     }
 

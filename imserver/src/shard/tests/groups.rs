@@ -445,6 +445,30 @@ fn another_limit_takes_effect_at_once() {
     );
 }
 
+/// Its presence was heard and not written down before a kill, perhaps.
+#[test]
+fn who_leaves_a_group_after_a_restart_has_gone_without_a_presence_on_record() {
+    let mut office = Office::new(&[("a", "ann bob")], Settings::default());
+    let slot = office.shard.slot_of(key(0)).expect("connected");
+    office
+        .shard
+        .session(slot)
+        .bound_mut()
+        .expect("bound")
+        .presence = None;
+    let gone = |given: &[String]| {
+        let to_bob = |l: &&String| l.starts_with("bob: ") && l.contains("from='ann@localhost/x'");
+        let to_bob = given.iter().filter(to_bob);
+        to_bob.filter(|l| l.contains("type='unavailable'")).count()
+    };
+    let given = office.regroup(&[("a", "ann")]);
+    assert_eq!(gone(&given), 0, "{given:?}");
+    office.regroup(&[("a", "ann bob")]);
+    office.shard.session(slot).resumed = true;
+    let given = office.regroup(&[("a", "ann")]);
+    assert_eq!(gone(&given), 1, "{given:?}");
+}
+
 #[test]
 fn who_is_online_and_not_in_the_directories_is_said() {
     let mut office = Office::new(&[("a", "ann bob")], Settings::default());
