@@ -26,7 +26,7 @@ use foldhash::{HashMap, HashSet};
 use proto::frame::{Fanout, FanoutTarget, Frame};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use store::{PubsubQuery, PubsubRange, WriteError, Written};
+use store::{PubsubChange, PubsubQuery, PubsubRange, WriteError, Written};
 use xmpp::element::Element;
 use xmpp::error::StanzaError;
 use xmpp::jid::{BareJid, Jid};
@@ -345,12 +345,12 @@ impl Shard {
                     self.load_nodes(&owner);
                 }
             }
-            AfterNodes::Stored(waiting, change) => match self.stored(&waiting, result) {
+            AfterNodes::Stored(waiting, change) => match self.stored(&waiting, &change, result) {
                 Err(refusal) => self.answer_nodes(waiting, Err(refusal)),
                 Ok(()) if change.also.is_some() => self.store_also(waiting, change),
                 Ok(()) => self.nodes_stored(waiting, *change),
             },
-            AfterNodes::Also(waiting, change) => match self.stored(&waiting, result) {
+            AfterNodes::Also(waiting, change) => match self.stored(&waiting, &change, result) {
                 Err(refusal) => self.answer_nodes(waiting, Err(refusal)),
                 Ok(()) => self.nodes_stored(waiting, *change),
             },
@@ -358,7 +358,12 @@ impl Shard {
     }
 
     /// What became of a write.
-    fn stored(&mut self, waiting: &Waiting, result: Option<&Written>) -> Result<(), Refusal> {
+    fn stored(
+        &mut self,
+        waiting: &Waiting,
+        change: &Change,
+        result: Option<&Written>,
+    ) -> Result<(), Refusal> {
         let Some(Written::Failed(error)) = result else {
             return Ok(());
         };
@@ -366,13 +371,22 @@ impl Shard {
             // They are not as they were thought to be.
             entity.nodes = None;
         }
+        let removes = |c: &PubsubChange| {
+            matches!(
+                c,
+                PubsubChange::Delete { .. } | PubsubChange::Retract { .. }
+            )
+        };
+        let only_removes = change.changes.iter().all(removes);
         Err(match error {
-            WriteError::NotFound if waiting.again => return Ok(()),
-            WriteError::NotFound => Refusal::new(StanzaError::ItemNotFound),
+            // It was done before the server was killed.
+            WriteError::NotFound if only_removes && waiting.again => return Ok(()),
+            WriteError::NotFound if only_removes => Refusal::new(StanzaError::ItemNotFound),
             WriteError::TooMuch => Refusal::saying(
                 StanzaError::PolicyViolation,
                 "the account keeps as much as it may",
             ),
+            // A node that is not there was made in memory only, by a change before this one that the disk has refused.
             _ => Refusal::new(StanzaError::ResourceConstraint),
         })
     }
