@@ -1,7 +1,7 @@
 //! The opening handshake (RFC 6455 §4.2) and the two other things a GET may ask this listener: `host-meta` (XEP-0156).
 //!
 //! In: what has come of a request. Out: its answer: the key for "101 Switching Protocols", or a whole response.
-//! Owns: nothing. Never: reads a body; answers anything but GET; takes bytes behind a request, where something else might be
+//! Owns: nothing. Never: reads a body; answers anything but GET and HEAD; takes bytes behind a request, where something else might be
 //! hidden from whoever stands in front.
 
 use base64::Engine as _;
@@ -86,7 +86,11 @@ pub fn respond(head: &[u8], policy: &Policy) -> Answer {
                 // A client waits for the answer (RFC 6455 §4.1); a body has no place here.
                 false => Err(refusal(BAD, "nothing may follow the request\n")),
             };
-            answer.unwrap_or_else(Refusal::into_answer)
+            let answer = answer.unwrap_or_else(Refusal::into_answer);
+            match request.method {
+                Some("HEAD") => without_body(answer),
+                _ => answer,
+            }
         }
         Ok(httparse::Status::Partial) if head.len() < HEAD_BYTES_MAX => Answer::Wait,
         Ok(_) | Err(httparse::Error::TooManyHeaders) => {
@@ -97,10 +101,10 @@ pub fn respond(head: &[u8], policy: &Policy) -> Answer {
 }
 
 fn answer(request: &httparse::Request<'_, '_>, policy: &Policy) -> Result<Answer, Refusal> {
-    if request.method != Some("GET") {
+    if !matches!(request.method, Some("GET" | "HEAD")) {
         return Err(Refusal {
-            more: "Allow: GET\r\n",
-            ..refusal("405 Method Not Allowed", "GET only\n")
+            more: "Allow: GET, HEAD\r\n",
+            ..refusal("405 Method Not Allowed", "GET and HEAD only\n")
         });
     }
     // A body that we do not read would be taken for the next request by somebody.
@@ -116,6 +120,11 @@ fn answer(request: &httparse::Request<'_, '_>, policy: &Policy) -> Result<Answer
     let target = request.path.unwrap_or_default();
     let path = target.split('?').next().unwrap_or_default();
     match path {
+        // RFC 6455 §4.1: the method is GET.
+        PATH if request.method == Some("HEAD") => Err(Refusal {
+            more: "Allow: GET\r\n",
+            ..refusal("405 Method Not Allowed", "GET only\n")
+        }),
         PATH => upgrade(request, host, policy),
         "/.well-known/host-meta" if !policy.host_meta.is_empty() => {
             Ok(Answer::Http(host_meta("application/xrd+xml", &xrd(policy))))
@@ -229,6 +238,19 @@ fn response(status: &str, more: &str, content_type: &str, body: &str) -> String 
         "HTTP/1.1 {status}\r\n{more}Content-Type: {content_type}\r\nContent-Length: {length}\r\n{connection}\
          X-Content-Type-Options: nosniff\r\n\r\n{body}"
     )
+}
+
+/// The answer to HEAD: that to GET up to its body (RFC 9110 §9.3.2).
+fn without_body(answer: Answer) -> Answer {
+    match answer {
+        Answer::Http(mut text) => {
+            if let Some(end) = text.find("\r\n\r\n") {
+                text.truncate(end + 4);
+            }
+            Answer::Http(text)
+        }
+        other => other,
+    }
 }
 
 /// XEP-0156 §3: pages of every origin may read it.

@@ -216,3 +216,31 @@ fn host_meta_is_told_to_everybody() {
         assert!(ask(path, &Policy::default()).starts_with("HTTP/1.1 404 "));
     }
 }
+
+#[test]
+fn head_is_get_without_a_body() {
+    let ask = |method: &str, path: &str| {
+        let text = format!("{method} {path} HTTP/1.1\r\nHost: example.org\r\n\r\n");
+        match respond(text.as_bytes(), &policy()) {
+            Answer::Http(text) => text,
+            other => panic!("{other:?}"),
+        }
+    };
+    for path in [
+        "/.well-known/host-meta",
+        "/.well-known/host-meta.json",
+        "/nothing",
+    ] {
+        let (get, head) = (ask("GET", path), ask("HEAD", path));
+        assert!(
+            get.starts_with(&head) && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
+        assert!(get.len() > head.len(), "{get}");
+    }
+    let upgrade = request().replacen("GET", "HEAD", 1);
+    let Answer::Http(refused) = respond(upgrade.as_bytes(), &policy()) else {
+        panic!("an upgrade is GET");
+    };
+    assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("\r\nAllow: GET\r\n"));
+}
