@@ -212,6 +212,7 @@ impl Shard {
             bound.cursor = bound.cursor.max(position);
             return true;
         }
+        let with_absent = self.is_with_the_absent(slot, account, &row);
         let (owed, assigned) = {
             let user = self.users.get_mut(account).expect("it has a session");
             // `last_position` stays: what has not been given out to its targets yet may be in this page, and not in theirs.
@@ -222,6 +223,7 @@ impl Shard {
                     (a.holders.iter().any(|h| h.slot == slot && !h.sent), true)
                 }
                 Some(a) if was_due && !a.had.contains(&slot) => (true, true),
+                Some(_) if with_absent => (true, true),
                 Some(a) => (a.holders.is_empty() && !a.acked, false),
             }
         };
@@ -277,6 +279,25 @@ impl Shard {
         let bound = self.session(slot).bound_mut().expect("it was bound");
         bound.cursor = bound.cursor.max(position);
         true
+    }
+
+    /// Whoever holds it is not there, and may not come back for long: who logs in meanwhile is given it as well, as if those had ended.
+    fn is_with_the_absent(&self, slot: u32, account: &BareJid, row: &store::StoredRow) -> bool {
+        let user = self.users.get(account);
+        let Some(a) = user.and_then(|u| u.assigned.get(&row.position)) else {
+            return false;
+        };
+        let absent = |h: &Holder| {
+            let session = self.sessions.get(h.slot as usize);
+            session.is_some_and(|s| s.is_away())
+        };
+        let only_absent = !a.holders.is_empty() && a.holders.iter().all(absent);
+        let to = routing::recipient(&row.payload);
+        let for_it = to.is_none_or(|to| match to.as_full() {
+            Some(_) => self.session_of(&to) == Some(slot),
+            None => true,
+        });
+        only_absent && !a.acked && !a.copy && !row.outgoing && for_it && !self.is_read(slot, row)
     }
 
     /// A session has ended: what it held and nobody else has is routed again.

@@ -95,11 +95,10 @@ impl Shard {
         }
     }
 
-    /// After a restart: somebody is gone who may have been there for members of any population that is told again.
-    pub(super) fn remember_gone(&mut self, jid: &FullJid) {
-        if self.restarted() {
-            self.groups.gone.insert(jid.clone());
-        }
+    /// After a restart: somebody is gone who may have been there for members of any population that is told again. False: that was
+    /// known.
+    pub(super) fn remember_gone(&mut self, jid: &FullJid) -> bool {
+        !self.restarted() || self.groups.gone.insert(jid.clone())
     }
 
     /// New settings.

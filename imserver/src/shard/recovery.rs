@@ -352,8 +352,10 @@ impl Shard {
 
     /// Says again what was said of a session that has ended shortly before the restart.
     pub(super) fn rebroadcast_gone(&mut self, jid: &xmpp::jid::FullJid) {
-        self.remember_gone(jid);
-        self.say_gone_again(jid);
+        // There may be many records of a resource that has come and gone: once is enough.
+        if self.remember_gone(jid) {
+            self.say_gone_again(jid);
+        }
     }
 
     /// The same, once more.
