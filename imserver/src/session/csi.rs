@@ -178,6 +178,11 @@ impl Inactive {
         self.remove(|w| w.kind.stored.is_none() && blocked(&w.bytes));
     }
 
+    /// So is presence.
+    pub fn forget_presence(&mut self) {
+        self.remove(|w| w.kind.stored.is_none() && w.bytes.starts_with(b"<presence"));
+    }
+
     /// What waits, in order.
     pub fn take(&mut self) -> Vec<(Bytes, OutKind)> {
         self.bytes = 0;

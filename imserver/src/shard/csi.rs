@@ -126,6 +126,18 @@ impl Shard {
         }
     }
 
+    /// The session is not available any more (RFC 6121 §4.5): what it would still be told of others is not true by the time it is, as it
+    /// does not hear of their going.
+    pub(super) fn forget_presence(&mut self, slot: u32) {
+        let session = self.session(slot);
+        if let Some(inactive) = &mut session.inactive {
+            inactive.forget_presence();
+        }
+        if let Some(bound) = session.bound_mut() {
+            bound.held_presence = Vec::new();
+        }
+    }
+
     /// The end of a turn: what waits and nobody says again goes on record.
     pub(super) fn record_waiting(&mut self, slot: u32) {
         let session = self.sessions.get_mut(slot as usize);

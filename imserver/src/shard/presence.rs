@@ -139,6 +139,9 @@ impl Shard {
             suffix,
             available: bound.presence.is_some(),
         };
+        if !available {
+            self.forget_presence(slot);
+        }
         self.carry_out_plan(slot, &account, &plan, &gone, before.is_some());
         if available {
             self.take_claim(slot, claim, before.is_none());

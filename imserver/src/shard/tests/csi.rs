@@ -90,3 +90,16 @@ fn whoever_is_blocked_meanwhile_is_not_heard_of() {
         "{given:?}"
     );
 }
+
+/// It does not hear that they go, while it is not available.
+#[test]
+fn presence_that_waits_is_forgotten_when_the_client_becomes_unavailable() {
+    let mut office = office(100);
+    let given = office.says("ann", "<presence ><show>away</show></presence>");
+    assert!(!with(&given, "<show>away").contains(&"bob"), "{given:?}");
+    let given = office.says("bob", "<presence type='unavailable'/>");
+    assert!(with(&given, "type='unavailable'").contains(&"bob"));
+    assert!(record(&mut office).inactive.expect("inactive").1.is_empty());
+    let given = office.says("bob", ACTIVE);
+    assert!(given.is_empty(), "{given:?}");
+}
