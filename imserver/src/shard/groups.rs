@@ -329,6 +329,21 @@ impl Shard {
         }
     }
 
+    /// A question for the roster comes again after a restart. Its client may have heard the answer of the run before, and take this one
+    /// for a second of the same; groups have changed since, and when that was told the session was not known to be interested.
+    pub(super) fn owe_again(&mut self, account: &BareJid) {
+        let population = self.groups.view.population().clone();
+        for before in self.groups.before.clone() {
+            let difference = population.difference(&before);
+            let before = View::new(before, self.groups.view.presence_max());
+            let changed = self.groups.view.changed(&before, &difference, account);
+            if !changed.is_empty() {
+                self.owe(account, changed);
+            }
+        }
+        self.push_owed();
+    }
+
     /// Makes the pushes that can be made now, and loads who must be loaded for more.
     pub(super) fn push_owed(&mut self) {
         let mut room = PUSHES_MAX;

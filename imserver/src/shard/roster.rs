@@ -670,6 +670,7 @@ impl Shard {
             .bound_mut()
             .expect("only bound sessions get here");
         let (account, jid) = (bound.account.clone(), bound.jid.clone());
+        let interested = bound.interested.is_some();
         let id = element.attr("id").unwrap_or_default().into_owned();
         self.user(&account);
         let roster = self.users[&account]
@@ -694,6 +695,9 @@ impl Shard {
         self.roster_answered(slot);
         self.await_record(slot, number);
         self.session(slot).done(number);
+        if !interested && self.session(slot).resumed {
+            self.owe_again(&account);
+        }
     }
 
     /// RFC 6121 §2.3 to §2.5.

@@ -470,6 +470,24 @@ fn who_leaves_a_group_after_a_restart_has_gone_without_a_presence_on_record() {
     assert_eq!(gone(&given), 1, "{given:?}");
 }
 
+/// The first answer, of a server that was killed, may have had the groups before; the second is no answer to the client then.
+#[test]
+fn who_asks_for_the_roster_again_after_a_restart_is_pushed_what_groups_have_changed() {
+    for (resumed, pushed) in [(false, 0), (true, 1)] {
+        let mut office = Office::new(&[("a", "ann bob")], Settings::default());
+        let slot = office.shard.slot_of(key(0)).expect("connected");
+        let bound = office.shard.session(slot).bound_mut().expect("bound");
+        bound.interested = None;
+        office.shard.session(slot).resumed = resumed;
+        office.regroup(&[("a", "ann")]);
+        let get = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
+        let given = office.says("ann", get);
+        assert_eq!(with(&given, "type='result'"), ["ann"], "{given:?}");
+        let push = |l: &&String| l.contains("type='set'") && l.contains("bob@localhost");
+        assert_eq!(given.iter().filter(push).count(), pushed, "{given:?}");
+    }
+}
+
 /// Neither is answered as done, although the second finds no node, as after a restart what has been removed before it.
 #[test]
 fn what_is_published_to_a_node_that_the_disk_has_refused_is_refused() {
