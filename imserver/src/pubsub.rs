@@ -15,6 +15,7 @@
 //! channel, which has its own defaults, limits and ways to reach subscribers, and everything here in common.
 
 pub mod answer;
+pub mod approval;
 pub mod ask;
 pub mod avatar;
 pub mod bookmarks;

@@ -10,6 +10,7 @@
 mod acks;
 mod admin;
 mod after;
+mod approval;
 mod archive;
 mod blocking;
 mod caps;

@@ -545,6 +545,7 @@ fn the_server_announces_what_it_does() {
             "http://jabber.org/protocol/pubsub#retrieve-subscriptions",
             "http://jabber.org/protocol/pubsub#rsm",
             "http://jabber.org/protocol/pubsub#subscribe",
+            "http://jabber.org/protocol/pubsub#subscription-notifications",
             "jabber:iq:last",
             "jabber:iq:private",
             "urn:ietf:params:xml:ns:vcard-4.0",

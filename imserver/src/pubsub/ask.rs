@@ -66,6 +66,8 @@ pub enum Ask {
     Subscribers(String),
     /// §8.8.2.
     SetSubscribers(String, Vec<(Jid, Subscription)>),
+    /// §8.6: whether somebody who asks for it may subscribe.
+    Approve(String, Jid, bool),
     /// §8.9.1.
     Affiliated(String),
     /// §8.9.2.
@@ -111,6 +113,7 @@ impl Ask {
             | Self::Subscribe(..)
             | Self::Unsubscribe(..)
             | Self::SetSubscribers(..)
+            | Self::Approve(..)
             | Self::SetAffiliated(..)
             | Self::Card { .. }
             | Self::Bookmarks(_) => true,
@@ -140,6 +143,7 @@ impl Ask {
             | Self::Unsubscribe(node, _)
             | Self::Subscribers(node)
             | Self::SetSubscribers(node, _)
+            | Self::Approve(node, ..)
             | Self::Affiliated(node)
             | Self::SetAffiliated(node, _) => Some(node),
             Self::Create { node, .. }
@@ -156,7 +160,7 @@ fn bad_request() -> Refusal {
     Refusal::new(StanzaError::BadRequest)
 }
 
-fn id_of(text: &str) -> Result<String, Refusal> {
+pub(super) fn id_of(text: &str) -> Result<String, Refusal> {
     if text.len() > ID_BYTES_MAX {
         let text = format!("A name of more than {ID_BYTES_MAX} bytes");
         return Err(Refusal::saying(StanzaError::NotAcceptable, text));

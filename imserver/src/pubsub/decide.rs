@@ -3,6 +3,7 @@
 //! Nodes in memory are changed at once, so that the next request sees them as they will be; the answer and the notices wait for the
 //! store. If the store refuses, the nodes have to be read again.
 
+mod approval;
 mod members;
 
 use super::answer;
@@ -56,6 +57,7 @@ pub const FEATURES: &[&str] = &[
     "http://jabber.org/protocol/pubsub#retrieve-subscriptions",
     "http://jabber.org/protocol/pubsub#rsm",
     "http://jabber.org/protocol/pubsub#subscribe",
+    "http://jabber.org/protocol/pubsub#subscription-notifications",
 ];
 
 /// Whose nodes they are, and what goes for all of them.
@@ -110,8 +112,10 @@ pub struct Change {
     pub reply: Option<xml::Node>,
     /// these are told,
     pub notices: Vec<Notice>,
-    /// and this address is sent the last item of this node.
-    pub last: Option<(String, Jid)>,
+    /// and these addresses are sent the last items of these nodes.
+    pub last: Vec<(String, Jid)>,
+    /// Before all that, the owner is asked whether this address may subscribe to this node.
+    pub request: Option<(String, Jid)>,
     /// Before all that, this is stored too.
     pub also: Option<Also>,
 }
@@ -219,6 +223,7 @@ impl Request<'_> {
                 Ok(Plan::Reply(Some(answer::subscribers(&name, node))))
             }
             Ask::SetSubscribers(name, changes) => self.set_subscribers(nodes, name, &changes),
+            Ask::Approve(name, jid, allow) => self.approve(nodes, name, &jid, allow),
             Ask::Affiliated(name) => {
                 let node = self.owned(nodes, &name)?;
                 let list = answer::affiliated(&name, node, self.owner().as_str());

@@ -331,8 +331,13 @@ impl Shard {
     /// The answer goes to the sender, and with it the settling.
     #[expect(clippy::boxed_local, reason = "stanzas travel boxed")]
     pub(super) fn reply(&mut self, stanza: Box<Routed>, bytes: Bytes) {
+        let kind = match stanza.kind {
+            // Only what is wrong with it is said to who has sent a message.
+            StanzaKind::Message(_) => stanza.kind.error(),
+            _ => StanzaKind::Iq(IqType::Result),
+        };
         let reply = Routed {
-            kind: StanzaKind::Iq(IqType::Result),
+            kind,
             from: stanza.to,
             to: stanza.from,
             bytes,

@@ -96,6 +96,9 @@ impl Shard {
         if self.keeps_out(account, &stanza.from, !gone) {
             return self.stanza_for_nobody(stanza);
         }
+        let Some(stanza) = self.take_approval(stanza, account) else {
+            return;
+        };
         match routing::decide(&self.situation(&stanza, account, true, false)) {
             Decision::Store | Decision::Deliver { store: true, .. } => {
                 self.store_message(stanza, account)

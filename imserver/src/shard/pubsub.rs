@@ -18,6 +18,7 @@ use crate::pubsub::decide::{Also, Change, Plan, Service, decide};
 use crate::pubsub::event::{Audience, Contacts, Notice, Recipients, event, item};
 use crate::pubsub::node::{Node, Nodes, Who};
 use crate::pubsub::{LastFor, Refusal, ask::Ask};
+use crate::routing::StanzaKind;
 use crate::session::OutKind;
 use crate::session::resumption::Kept;
 use crate::settings::Settings;
@@ -53,6 +54,8 @@ pub(super) struct Entity {
     used_ms: u64,
     /// Number of the last write.
     last_write: u64,
+    /// What the owner has been asked.
+    pub(super) asked: super::approval::Asked,
 }
 
 /// A request to an account.
@@ -95,6 +98,7 @@ impl Shard {
                 waiting: Vec::new(),
                 used_ms: now,
                 last_write: 0,
+                asked: Default::default(),
             })
         });
         entity.used_ms = now;
@@ -218,7 +222,8 @@ impl Shard {
         let Some(nodes) = entity else {
             return;
         };
-        if !own && nodes.values().any(by_groups) && !self.has_roster(owner) {
+        let unknown = nodes.values().any(by_groups) && !self.has_roster(owner);
+        if !own && unknown || self.must_know_owner(owner, &waiting) {
             self.load(owner);
             return self.queue_for(owner, Queued::Stanza(waiting.stanza));
         }
@@ -287,6 +292,14 @@ impl Shard {
             }
             Plan::Change(change) if change.changes.is_empty() => self.store_also(waiting, change),
             Plan::Change(change) => {
+                let id = fresh_id(&waiting.stanza);
+                self.ask_owner(
+                    owner,
+                    &waiting,
+                    &id,
+                    &change.changes,
+                    change.request.as_ref(),
+                );
                 let write = self.write(Write::Store(store::Write::Pubsub {
                     owner: owner.clone(),
                     changes: change.changes.clone(),
@@ -399,7 +412,7 @@ impl Shard {
         }
         self.photo_changed(&owner, &change.changes);
         self.bookmarks_changed(&owner, &change.changes);
-        if let Some((node, to)) = change.last {
+        for (node, to) in change.last {
             let query = PubsubQuery {
                 owner: owner.clone(),
                 node: node.clone(),
@@ -408,7 +421,7 @@ impl Shard {
                 bytes_max: 0,
             };
             let read = self.last_reads.begin();
-            let tag = ReadTag::Last(owner, Box::new(LastFor { node, to, read }));
+            let tag = ReadTag::Last(owner.clone(), Box::new(LastFor { node, to, read }));
             self.fx.reads.push((tag, Read::Items(Box::new(query))));
         }
     }
@@ -450,7 +463,7 @@ impl Shard {
         }
     }
 
-    fn answer_nodes(
+    pub(super) fn answer_nodes(
         &mut self,
         waiting: Waiting,
         answer: Result<Option<xmpp::node::Node>, Refusal>,
@@ -458,6 +471,8 @@ impl Shard {
         let settings = self.settings.clone();
         let request = self.request(&waiting, &settings);
         let bytes = match answer {
+            // A message is answered by what comes of it.
+            Ok(_) if matches!(waiting.stanza.kind, StanzaKind::Message(_)) => None,
             Ok(payload) => Some(request.result(payload.as_ref())),
             Err(refusal) => request.refused(&refusal),
         };

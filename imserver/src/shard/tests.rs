@@ -4,6 +4,7 @@ use super::*;
 use crate::routing::{MessageType, Retention, StanzaKind};
 
 mod acks;
+mod approval;
 mod archive;
 mod between;
 mod blocking;

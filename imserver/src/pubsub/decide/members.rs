@@ -3,6 +3,7 @@
 //! In: what somebody asks of a node's members. Out: changes of them, or why not. Owns: how many there may be.
 //! Never: makes somebody a subscriber who has not asked.
 
+use super::approval::sends_last;
 use super::*;
 use crate::pubsub::{MEMBERS_OF_ACCOUNT_MAX, SUBSCRIBERS_MAX, SUBSCRIPTIONS_PER_ACCOUNT_MAX};
 
@@ -62,17 +63,18 @@ impl Request<'_> {
             subscription,
             ..before
         };
-        let sends = subscription == Subscription::Subscribed
-            && node.config.send_last != SendLast::Never
-            && node.config.persist;
-        Ok(Change {
-            changes: vec![node.set_member(&name, &jid, member)],
+        let changes = vec![node.set_member(&name, &jid, member)];
+        let mut change = Change {
+            changes,
             reply,
-            notices: Vec::new(),
-            last: sends.then_some((name, jid)),
-            also: None,
+            ..Change::default()
+        };
+        if subscription == Subscription::Pending {
+            change.request = Some((name, jid));
+        } else if sends_last(node) {
+            change.last.push((name, jid));
         }
-        .into())
+        Ok(change.into())
     }
 
     /// §6.2.
@@ -96,15 +98,10 @@ impl Request<'_> {
                     .of_type(ErrorType::Cancel),
             );
         }
-        let member = Member {
-            subscription: Subscription::None,
-            ..before
-        };
-        Ok(Change {
-            changes: vec![node.set_member(&name, jid, member)],
-            ..Change::default()
-        }
-        .into())
+        // Its other resources are told.
+        let mut change = Change::default();
+        change.subscribes(&name, node, jid, Subscription::None);
+        Ok(change.into())
     }
 
     /// §5.6, §5.7: one's own, of a node or of all.
@@ -162,19 +159,9 @@ impl Request<'_> {
         }
         let mut change = Change::default();
         for (jid, subscription) in changes {
-            let before = node.member(jid);
-            if before.subscription == *subscription {
-                continue;
+            if node.member(jid).subscription != *subscription {
+                change.subscribes(&name, node, jid, *subscription);
             }
-            let member = Member {
-                subscription: *subscription,
-                ..before
-            };
-            change.changes.push(node.set_member(&name, jid, member));
-            let told = event::subscription(&name, jid, *subscription);
-            change
-                .notices
-                .push(Notice::to_one(&name, node, &told, jid.clone()));
         }
         Ok(self.stored(change))
     }
@@ -213,20 +200,19 @@ impl Request<'_> {
                 };
                 change.changes.push(node.set_member(name, &address, member));
             }
-            if *affiliation == Affiliation::Outcast {
-                // §8.9.2: it is no subscriber any more, with whatever resource.
-                let of_it = |other: &&Jid| other.bare_str() == jid.as_str();
-                let resources: Vec<Jid> = node.members.keys().filter(of_it).cloned().collect();
-                for other in resources {
-                    let before = node.member(&other);
-                    let member = Member {
-                        subscription: Subscription::None,
-                        ..before
-                    };
-                    if before != member {
-                        change.changes.push(node.set_member(name, &other, member));
-                    }
-                }
+            // An outcast is no subscriber any more, with whatever resource (§8.9.2); who has become something and still waits to be
+            // one waits no longer (§8.7).
+            let (from, to): (fn(Subscription) -> bool, _) = match affiliation {
+                Affiliation::None => continue,
+                Affiliation::Outcast => (|is| is != Subscription::None, Subscription::None),
+                _ => (|is| is == Subscription::Pending, Subscription::Subscribed),
+            };
+            let members = node.members.iter();
+            let concerned =
+                members.filter(|(of, m)| of.bare_str() == jid.as_str() && from(m.subscription));
+            let concerned: Vec<Jid> = concerned.map(|(of, _)| of.clone()).collect();
+            for of in concerned {
+                change.subscribes(name, node, &of, to);
             }
         }
         Ok(self.stored(change))
