@@ -71,7 +71,14 @@ impl Shard {
         account: &BareJid,
     ) -> Option<Box<Routed>> {
         let normal = stanza.kind == StanzaKind::Message(MessageType::Normal);
-        if !normal || stanza.to.as_full().is_some() || !approval::may_be_answer(&stanza.bytes) {
+        // What a component says in somebody's name (XEP-0356 §5), and we in the account's, comes from the bare address: no answer.
+        let in_name =
+            stanza.from.as_full().is_none() && self.settings.serves(stanza.from.domainpart());
+        if !normal
+            || in_name
+            || stanza.to.as_full().is_some()
+            || !approval::may_be_answer(&stanza.bytes)
+        {
             return Some(stanza);
         }
         let Ok(element) = Element::parse(stanza.bytes.clone()) else {

@@ -156,6 +156,7 @@ impl Shard {
     pub(super) fn forget_nodes(&mut self, owner: &BareJid) {
         if let Some(entity) = self.nodes.get_mut(owner) {
             (entity.nodes, entity.loading_ms) = (None, None);
+            entity.asked = Default::default();
             let waiting = std::mem::take(&mut entity.waiting);
             self.refuse_waiting(waiting);
         }
