@@ -363,6 +363,24 @@ impl World {
         }
     }
 
+    /// A session that has received something then was without a connection at some time after this one, of another client, had asked for
+    /// messages.
+    fn was_absent(&self, session: usize, received_us: u64, asker: usize) -> bool {
+        /// So long a server that is cut off may not have heard of the new connection.
+        const UNHEARD_US: u64 = 12_000_000;
+        let (session_of, asked) = (
+            &self.oracle.sessions[session],
+            self.oracle.sessions[asker].asked_us,
+        );
+        let client = &self.clients[session_of.client];
+        let tcp = &self.tcps[client.tcp];
+        let is_away = client.session == session && (!tcp.client_open || tcp.vanished);
+        let mut moves = session_of.moves_us.iter();
+        let came_back =
+            moves.any(|&m| m >= received_us && asked.is_some_and(|a| a <= m + UNHEARD_US));
+        session_of.client != self.oracle.sessions[asker].client && (is_away || came_back)
+    }
+
     /// A client has received a message.
     pub(crate) fn delivered(&mut self, client: usize, number: usize) {
         let now = self.now_us;
@@ -370,6 +388,10 @@ impl World {
         let account = self.clients[client].account;
         let in_spite = self.delivered_in_spite(number, account);
         let by_list = self.touched_by_list(&self.oracle.messages[number], now);
+        let absent: Vec<usize> = (self.oracle.messages[number].deliveries.iter())
+            .filter(|&&(other, at)| self.was_absent(other, at, tcp))
+            .map(|&(other, _)| other)
+            .collect();
         let twins = self.clients.iter().filter(|c| c.account == account).count() > 1;
         let oracle = &mut self.oracle;
         let message = &oracle.messages[number];
@@ -391,6 +413,9 @@ impl World {
             let addressed = message.to_client == Some(client);
             let parallel = parallel || addressed && session.began_us <= at;
             let keeps = oracle.sessions[other].keeps(number, at, oracle.outage_us);
+            // Or the first was away when the second asked: what it had not acknowledged goes to both (ARCHITECTURE, "A client's connection
+            // is lost").
+            let parallel = parallel || absent.contains(&other);
             if !parallel && keeps && !oracle.unknowable(other) {
                 wrong.push(format!(
                     "m{number} reached client {client} (tcp {tcp}), though client {} (tcp {other}) had it already",
