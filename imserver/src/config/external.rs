@@ -2,12 +2,14 @@
 
 use super::check::{number, required};
 use super::file::{ExternalServiceFile, File};
-use super::reader::Reader;
+use super::reader::{Reader, did_you_mean};
 use crate::event::Secret;
 use crate::settings::ExternalService;
 use std::net::Ipv6Addr;
 use std::path::Path;
 
+/// What clients look for (XEP-0215 §3.1, RFC 7064, RFC 7065): of anything else nobody would hear.
+const KINDS: [&str; 4] = ["stun", "stuns", "turn", "turns"];
 /// Services: all of them are in one answer.
 const SERVICES_MAX: usize = 50;
 /// How long credentials are good for: a call, and the evening it is asked for beforehand.
@@ -50,15 +52,13 @@ fn service(
     let host = required(reader, &section.at, "host", &section.host);
     let port = required(reader, &section.at, "port", &section.port);
     let (kind, host, _) = (kind?, host?, port?);
-    let name = |s: &str| {
-        !s.is_empty()
-            && s.len() <= 32
-            && s.bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    if !name(&kind.value) {
-        let text =
-            "must be a name as \"stun\", \"stuns\", \"turn\" or \"turns\": a-z, digits, hyphens";
+    if !KINDS.contains(&kind.value.as_str()) {
+        let names = KINDS.map(|name| format!("{name:?}")).join(", ");
+        let near = did_you_mean(&kind.value, &KINDS);
+        let text = format!(
+            "{:?} is no kind of service: {names} are{near}",
+            kind.value
+        );
         reader.wrong(&kind.at, text);
     }
     let known = |s: &str| {

@@ -284,13 +284,15 @@ impl<'i> Table<'i> {
         for (key, _) in self.entries {
             let line = reader.line(&key.span());
             let name = key.into_inner();
-            let mut text = "unknown key".to_owned();
-            if let Some(near) = nearest(&name, known) {
-                text.push_str(&format!("; did you mean `{near}`?"));
-            }
+            let text = format!("unknown key{}", did_you_mean(&name, known));
             reader.note(line, join(&self.at.key, &name), text);
         }
     }
+}
+
+/// The end of a message about an unknown name: the known one that was most likely meant, or nothing.
+pub fn did_you_mean(name: &str, known: &[&str]) -> String {
+    nearest(name, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
 }
 
 /// The known name a writer most likely meant: at most two letters apart.

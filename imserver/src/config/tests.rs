@@ -607,6 +607,10 @@ fn one_wrong_line_is_one_mistake() {
             "domain.reports_to: \"admin@nowhere.example\" is no account of this server",
         ),
         (
+            "[[external_service]]\nkind = \"trun\"\nhost = \"h\"\nport = 1",
+            "external_service.kind: \"trun\" is no kind of service: \"stun\", \"stuns\", \"turn\", \"turns\" are; did you mean",
+        ),
+        (
             "[[external_service]]\nkind = \"turn\"\nport = 3478",
             "external_service.host: is missing",
         ),
