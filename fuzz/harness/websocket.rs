@@ -100,7 +100,7 @@ pub fn request(data: &[u8]) {
             assert!(data[..n].ends_with(b"\n\r\n") || data[..n].ends_with(b"\n\n"));
             assert_eq!(key.as_bytes().len(), 24);
         }
-        Answer::Http(text) => {
+        Answer::Http(text) | Answer::Foreign { text, .. } => {
             let (head, body) = text.split_once("\r\n\r\n").expect("a response");
             assert!(head.starts_with("HTTP/1.1 ") && !head.contains("\n\n"));
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));

@@ -17,7 +17,7 @@ mod websocket;
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -39,6 +39,8 @@ use crate::websocket::{WebSocket, handshake, status_of};
 const LINGER: Duration = Duration::from_secs(5);
 /// Age limits are looked at so often: they are seconds long, so a wake-up each for thousands of connections is waste.
 const AGE_TICK: Duration = Duration::from_millis(250);
+/// What strangers cause is a warning so often at most.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// One read. Longer ones would only move more of a flood per turn.
 const READ_BYTES: usize = 32 * 1024;
 /// Reads of one connection in a row before the others get their turn.
@@ -90,6 +92,8 @@ pub struct Shared {
     pub certs: Certs,
     /// What is said of WebSocket clients now.
     websocket: RwLock<Arc<WebSocketConfig>>,
+    /// When a refused origin was last warned of.
+    origin_warned: Mutex<Option<Instant>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -101,6 +105,19 @@ impl Shared {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether a refused origin is a warning: anybody can cause them, so of those of a minute one is.
+    pub fn may_warn_of_origin(&self, now: Instant) -> bool {
+        let mut last = self
+            .origin_warned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|at| now.saturating_duration_since(at) >= WARN_EVERY);
+        if due {
+            *last = Some(now);
+        }
+        due
     }
 
     /// The same from now on.
@@ -238,6 +255,15 @@ impl ConnSet {
                     self.end(now, slot, CloseReason::SocketError, above);
                 }
             }
+            // It would hear nothing else after its handshake; only HTTP has words for it.
+            Transport::Tls if accepted.no_server => {
+                self.turn_away(now, slot, above);
+                if let Some(slot) = self.find(key)
+                    && !self.register(slot)
+                {
+                    self.end(now, slot, CloseReason::SocketError, above);
+                }
+            }
             Transport::Tls | Transport::WebSocketTls => {
                 self.slots[slot].stage = Stage::Handshake;
                 if self.begin_tls(now, slot, true, false) && self.register(slot) {
@@ -334,18 +360,22 @@ impl ConnSet {
         match above.open(now, conn.key, open) {
             Opening::Now(id, room) => self.live(now, slot, id, room, above),
             Opening::Later => {}
-            Opening::Refused => {
-                metrics::add(&self.shared.metrics.refused_no_server, 1);
-                self.turn_away(now, slot, above);
-            }
+            Opening::Refused => self.turn_away(now, slot, above),
         }
     }
 
-    /// There is no server for the connection.
+    /// There is no server for the connection. In XMPP only a server could say so: there the end alone is seen, and it is one in
+    /// good order, whatever the client has sent meanwhile.
     fn turn_away(&mut self, now: Instant, slot: usize, above: &mut impl Above) {
-        match self.slots[slot].websocket {
-            Some(_) => self.answer(now, slot, &handshake::no_server()),
-            None => self.end(now, slot, CloseReason::Limit, above),
+        metrics::add(&self.shared.metrics.refused_no_server, 1);
+        let conn = &mut self.slots[slot];
+        if conn.websocket.is_some() {
+            self.answer(now, slot, &handshake::no_server());
+        } else if conn.dialled.is_some() {
+            self.end(now, slot, CloseReason::Limit, above);
+        } else {
+            conn.close_after = Some(CloseReason::Limit);
+            self.linger(now, slot, Stage::Answered);
         }
     }
 

@@ -5,7 +5,7 @@
 //! a second mux started by mistake is told that the port is taken instead of silently sharing it.
 //!
 //! Without a server new clients wait in the kernel's backlog for [`GRACE`], so that a restart of the server shows
-//! nobody an error; after that they are accepted and closed at once, so that they go to another address.
+//! nobody an error; after that they are let in as ever and turned away in good order (`conns`), so that they go to another address.
 //!
 //! A listener behind load balancers takes connections from those only, and its sockets still have to say whose they are
 //! (the PROXY header, read in `lobby`).
@@ -88,6 +88,8 @@ pub struct Accepted {
     pub transport: ListenerTransport,
     /// Ask for a certificate at the handshake, whoever orders it.
     pub request_certificate: bool,
+    /// There was no server for it, and none for a while: no handshake is worth its price.
+    pub no_server: bool,
     /// The gate has it for no address: `peer` is a balancer, whose PROXY header says more.
     pub unnamed: bool,
 }
@@ -226,7 +228,7 @@ impl Listeners {
             return;
         }
         self.paused_until = None;
-        let refuse = match self.no_server_since {
+        let no_server = match self.no_server_since {
             None => false,
             Some(since) if now >= since + GRACE => true,
             Some(_) => return,
@@ -235,7 +237,7 @@ impl Listeners {
         for n in 0..self.list.len() {
             while self.list[n].ready && left > 0 {
                 left -= 1;
-                if !refuse && let Err(wait) = gate.may_accept(now) {
+                if let Err(wait) = gate.may_accept(now) {
                     metrics::add(&metrics.accept_pauses, 1);
                     self.paused_until = Some(match wait {
                         Wait::Until(at) => at,
@@ -256,10 +258,6 @@ impl Listeners {
                 if self.out_of_files {
                     self.out_of_files = false;
                     tracing::warn!("file descriptors are available again");
-                }
-                if refuse {
-                    metrics::add(&metrics.refused_no_server, 1);
-                    continue;
                 }
                 if !listener.may_connect(peer) {
                     metrics::add(&metrics.refused_proxy, 1);
@@ -284,6 +282,7 @@ impl Listeners {
                                 kind,
                                 transport,
                                 request_certificate,
+                                no_server,
                                 unnamed,
                             },
                         );

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use common::{Setup, assert_closed, connect, read_exact, secure, start};
 use proto::frame::*;
@@ -132,6 +132,24 @@ fn new_clients_wait_while_the_server_restarts() {
     let (conn, _) = pair.server.opened();
     assert_eq!(pair.server.input(conn, 8), b"<hello/>");
     pair.stop();
+}
+
+/// Later they are turned away, with an end in good order: a reset would say that something is broken.
+#[test]
+fn new_clients_of_a_server_that_stays_away_see_the_end() {
+    for setup in setups() {
+        let mut pair = start(&setup);
+        pair.server.go_away();
+        for address in [pair.mux.addresses()[0], pair.mux.addresses()[1]] {
+            for _ in 0..2 {
+                let mut client = common::connect(address);
+                client.write_all(&[b'x'; 10_000]).expect("write");
+                let read = client.read(&mut [0; 16]);
+                assert_eq!(read.expect("an end, no reset"), 0);
+            }
+        }
+        pair.stop();
+    }
 }
 
 #[test]

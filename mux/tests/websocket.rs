@@ -347,6 +347,37 @@ fn without_a_server_clients_are_told() {
     pair.stop();
 }
 
+/// An outage that lasts: what the mux knows by itself is answered, and who wants a server hears in HTTP that there is none.
+#[test]
+fn after_a_while_without_a_server_http_is_answered() {
+    let more = "[websocket]\nhost_meta = [\"wss://example.org/xmpp-websocket\"]\n";
+    for threads in [1, 2] {
+        let mut pair = start_ws(threads, "", more);
+        pair.server.go_away();
+        wait_link_down(&pair);
+        for (request, want) in [
+            (
+                "GET /.well-known/host-meta.json HTTP/1.1\r\nHost: x\r\n\r\n",
+                ["HTTP/1.1 200 ", "wss://example.org/xmpp-websocket"],
+            ),
+            (websocket::REQUEST, ["HTTP/1.1 503 ", "\r\nRetry-After: "]),
+        ] {
+            let mut plain = pair.plain();
+            plain.write_all(request.as_bytes()).expect("write");
+            let mut answer = String::new();
+            plain.read_to_string(&mut answer).expect("read");
+            assert!(want.iter().all(|part| answer.contains(part)), "{answer}");
+            let socket = connect(pair.mux.addresses()[1]);
+            let mut tls = secure(pair.tls_config(), socket, "example.org").expect("TLS");
+            tls.write_all(request.as_bytes()).expect("write");
+            let mut answer = String::new();
+            tls.read_to_string(&mut answer).expect("close_notify comes");
+            assert!(want.iter().all(|part| answer.contains(part)), "{answer}");
+        }
+        pair.stop();
+    }
+}
+
 fn wait_link_down(pair: &Pair) {
     use std::sync::atomic::Ordering::Relaxed;
     let until = std::time::Instant::now() + PATIENCE;

@@ -43,6 +43,21 @@ impl ConnSet {
                 self.answer(now, slot, &text);
                 Got::Full
             }
+            Answer::Foreign { text, origin, host } => {
+                metrics::add(&self.shared.metrics.http_answers, 1);
+                if self.shared.may_warn_of_origin(now) {
+                    tracing::warn!(
+                        origin,
+                        host,
+                        "a page was refused with 403: its origin is not that of the Host it asked, nor in `websocket.origins` (a reverse \
+                         proxy must hand Host on; further ones in this minute: debug)"
+                    );
+                } else {
+                    tracing::debug!(origin, host, "a page was refused with 403");
+                }
+                self.answer(now, slot, &text);
+                Got::Full
+            }
             Answer::Upgrade(key) => {
                 greeting.head = Vec::new();
                 greeting.key = Some(key);

@@ -49,7 +49,19 @@ pub enum Answer {
     Upgrade(Key),
     /// Send this, then close.
     Http(String),
+    /// The same for a page of a site that may not connect: its Origin and the Host it has asked, for the operator.
+    Foreign {
+        /// The response.
+        text: String,
+        /// As it came, but not longer than [`SHOWN_CHARS_MAX`].
+        origin: String,
+        /// Likewise.
+        host: String,
+    },
 }
+
+/// Characters of a header that are shown to the operator: host names end at 255.
+pub const SHOWN_CHARS_MAX: usize = 300;
 
 /// What may be wrong with a request for XMPP, each with its response.
 struct Refusal {
@@ -68,8 +80,12 @@ const fn refusal(status: &'static str, text: &'static str) -> Refusal {
 
 impl Refusal {
     fn into_answer(self) -> Answer {
+        Answer::Http(self.into_text())
+    }
+
+    fn into_text(self) -> String {
         let Self { status, more, text } = self;
-        Answer::Http(response(status, more, "text/plain; charset=utf-8", text))
+        response(status, more, "text/plain; charset=utf-8", text)
     }
 }
 
@@ -170,10 +186,13 @@ fn upgrade(
     if let Some(origin) = only(request, "origin")?
         && !allowed(origin, host, policy)
     {
-        return Err(refusal(
-            "403 Forbidden",
-            "pages of this origin may not connect here: the operator names those that may in `websocket.origins`\n",
-        ));
+        let shown = |text: &str| text.chars().take(SHOWN_CHARS_MAX).collect();
+        let text = "pages of this origin may not connect here: the operator names those that may in `websocket.origins`\n";
+        return Ok(Answer::Foreign {
+            text: refusal("403 Forbidden", text).into_text(),
+            origin: shown(origin),
+            host: shown(host),
+        });
     }
     Ok(Answer::Upgrade(key))
 }

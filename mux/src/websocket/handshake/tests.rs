@@ -27,7 +27,9 @@ fn status(request: &str) -> u16 {
     match respond(request.as_bytes(), &policy()) {
         Answer::Wait => 0,
         Answer::Upgrade(_) => 101,
-        Answer::Http(text) => text["HTTP/1.1 ".len()..][..3].parse().expect("a number"),
+        Answer::Http(text) | Answer::Foreign { text, .. } => {
+            text["HTTP/1.1 ".len()..][..3].parse().expect("a number")
+        }
     }
 }
 
@@ -180,9 +182,11 @@ fn the_policy_of_origins() {
         Answer::Upgrade(_)
     ));
     let null = request().replace("Version: 13", "Version: 13\r\nOrigin: null");
-    let Answer::Http(text) = respond(null.as_bytes(), &Policy::default()) else {
+    let Answer::Foreign { text, origin, host } = respond(null.as_bytes(), &Policy::default())
+    else {
         panic!("let in");
     };
+    assert_eq!((&*origin, &*host), ("null", "example.org:5443"));
     assert!(text.contains("`websocket.origins`"), "{text}");
 }
 
