@@ -38,6 +38,24 @@ const COMMANDS: usize = 16;
 #[error("{}", .0.join("\n"))]
 pub struct StartError(pub Vec<String>);
 
+/// One thing that a reload has changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// It is in force.
+    Taken(String),
+    /// It waits for a restart.
+    Waits(String),
+}
+
+impl Change {
+    /// In words.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Taken(text) | Self::Waits(text) => text,
+        }
+    }
+}
+
 /// A running mux.
 #[derive(Debug)]
 pub struct Mux {
@@ -227,41 +245,46 @@ impl Mux {
         &self.metrics
     }
 
-    /// Takes a new configuration without dropping anyone. Returns what changed and what would need a restart, one sentence each.
-    pub fn reload(&mut self, config: Config) -> Vec<String> {
-        let mut said = Vec::new();
+    /// Takes a new configuration without dropping anyone. Returns what changed.
+    pub fn reload(&mut self, config: Config) -> Vec<Change> {
         let old = &self.config;
         let (a, b) = (&old.limits, &config.limits);
-        if a != b {
-            said.push("limits changed".to_owned());
-        }
-        if a.server_lost != b.server_lost || a.unsettled_bytes_max != b.unsettled_bytes_max {
-            said.push("server_lost_s and unsettled_bytes_max change only with a restart".into());
-        }
-        if old.websocket != config.websocket {
-            said.push("websocket options changed for new connections".into());
-        }
-        if old.tcp != config.tcp {
-            said.push("tcp options changed for new connections".into());
-        }
-        if old.certificates != config.certificates || old.tls != config.tls {
-            said.push("certificates or TLS options changed".into());
-        }
-        if old.log != config.log {
-            said.push("log filter changed".into());
-        }
+        let taken = [
+            (a != b, "limits changed"),
+            (
+                old.websocket != config.websocket,
+                "websocket options changed for new connections",
+            ),
+            (
+                old.tcp != config.tcp,
+                "tcp options changed for new connections",
+            ),
+            (
+                old.certificates != config.certificates || old.tls != config.tls,
+                "certificates or TLS options changed",
+            ),
+            (old.log != config.log, "log filter changed"),
+        ];
         let fixed = [
+            (a.server_lost != b.server_lost, "limits.server_lost_s"),
+            (
+                a.unsettled_bytes_max != b.unsettled_bytes_max,
+                "limits.unsettled_bytes_max",
+            ),
             (old.name != config.name, "name"),
             (old.threads != config.threads, "threads"),
             (old.servers != config.servers, "server"),
             (old.listeners != config.listeners, "listener"),
             (old.metrics != config.metrics, "metrics"),
         ];
-        for (changed, key) in fixed {
-            if changed {
-                said.push(format!("`{key}` changes only with a restart"));
-            }
-        }
+        let taken = taken.into_iter().filter(|(changed, _)| *changed);
+        let fixed = fixed.into_iter().filter(|(changed, _)| *changed);
+        let said = taken
+            .map(|(_, what)| Change::Taken(what.to_owned()))
+            .chain(
+                fixed.map(|(_, key)| Change::Waits(format!("`{key}` changes only with a restart"))),
+            )
+            .collect();
         // A watcher that is gone, or busy with sixteen reloads, will look anyway.
         let _ = self.certs.try_send(CertCommand::Look(
             config.certificates.clone(),
@@ -269,9 +292,6 @@ impl Mux {
         ));
         self.config = config.clone();
         self.command(Command::Reload(Box::new(config)));
-        if said.is_empty() {
-            said.push("nothing changed".into());
-        }
         said
     }
 

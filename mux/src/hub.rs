@@ -390,8 +390,19 @@ impl Hub {
             return;
         }
         if let Err(error) = result {
-            self.drop_link(now, error.to_string());
+            self.transport_failed(now, &error);
         }
+    }
+
+    /// Before the greeting it is the server that has refused us, and TLS 1.3 has no word for why that we would hear in time.
+    fn transport_failed(&mut self, now: Instant, error: &io::Error) {
+        let why = match self.link_was_up {
+            true => error.to_string(),
+            false => format!(
+                "{error}, before it greeted this mux: see the log of the server (does it list this mux; is this its link port?)"
+            ),
+        };
+        self.drop_link(now, why);
     }
 
     fn drop_link(&mut self, now: Instant, why: String) {
@@ -407,7 +418,7 @@ impl Hub {
                 // What the server said before it went may explain it.
                 self.read_link(now);
                 if self.link.is_up() {
-                    self.drop_link(now, error.to_string());
+                    self.transport_failed(now, &error);
                 }
             }
         }

@@ -27,7 +27,7 @@ mod sys;
 mod tls;
 mod websocket;
 
-pub use embed::{Mux, StartError, Stopper, start};
+pub use embed::{Change, Mux, StartError, Stopper, start};
 pub use link::LinkTransport;
 pub use listen::cannot_listen;
 pub use metrics::Metrics;

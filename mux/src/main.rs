@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use mux::config::{self, Config};
+use mux::Change;
+use mux::config::{self, Config, files};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::Targets;
@@ -39,11 +40,18 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(lines) => return fail(&lines),
     };
+    let uncovered = files::uncovered(&config.certificates);
     if args.check {
+        for line in uncovered {
+            eprintln!("warning: {}: {line}", args.config.display());
+        }
         println!("{}: no mistakes", args.config.display());
         return ExitCode::SUCCESS;
     }
     let log = start_log(&config);
+    for line in uncovered {
+        tracing::warn!("{line}");
+    }
     match run(&args.config, config, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(lines) => fail(&lines),
@@ -100,8 +108,20 @@ fn run(file: &Path, config: Config, log: &LogHandle) -> Result<(), Vec<String>> 
                 if let Err(error) = log.reload(targets(&config)) {
                     tracing::error!(%error, "log filter not changed");
                 }
-                for line in mux.reload(config) {
-                    tracing::info!(change = line, "configuration reloaded");
+                let changes = mux.reload(config);
+                if changes.is_empty() {
+                    tracing::info!(change = "nothing changed", "configuration reloaded");
+                }
+                for change in changes {
+                    match change {
+                        Change::Taken(change) => tracing::info!(change, "configuration reloaded"),
+                        Change::Waits(change) => {
+                            tracing::warn!(
+                                change,
+                                "configuration reloaded, but not all of it is in force"
+                            );
+                        }
+                    }
                 }
             }
             Err(lines) => {

@@ -286,7 +286,7 @@ fn limits_can_be_changed_while_running() {
         },
     );
     let said = pair.mux.reload(config);
-    assert_eq!(said, ["limits changed"]);
+    assert_eq!(said, [mux::Change::Taken("limits changed".into())]);
     // The reload is taken at the link thread's next turn; a client that is too early is refused and comes again.
     let mut second = loop {
         let mut client = pair.plain();

@@ -55,7 +55,14 @@ fn check_accepts_a_good_file_from_any_working_directory() {
         common::configuration_text(&Setup::default()),
     )
     .expect("write");
-    assert_eq!(check(&dir.path().join("mux.toml")), (0, String::new()));
+    // What clients will not like is said, and may be meant.
+    let (code, said) = check(&dir.path().join("mux.toml"));
+    assert_eq!((code, said.lines().count()), (0, 1), "{said}");
+    assert!(said.starts_with("warning: "), "{said}");
+    assert!(
+        said.contains("other.pem does not cover *.wild.example: it is for other.example"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -160,8 +167,10 @@ fn a_taken_port_is_said_in_one_sentence() {
     assert_eq!(out.status.code(), Some(1));
     let said = String::from_utf8(out.stderr).expect("text");
     assert_eq!(
-        said.trim(),
-        format!("cannot listen on {address}: another program has this port")
+        said.lines().last(),
+        Some(&*format!(
+            "cannot listen on {address}: another program has this port"
+        ))
     );
 }
 
@@ -291,6 +300,57 @@ fn http(line: &str, path: &str) -> String {
     out
 }
 
+/// Who is refused does not hear why, so it says who knows.
+#[test]
+fn a_server_that_hangs_up_unasked_has_the_reason_in_its_log() {
+    let dir = directory();
+    let file = dir.path().join("mux.toml");
+    std::fs::write(&file, common::configuration_text(&Setup::default())).expect("write");
+    let door = UnixListener::bind(dir.path().join("link.sock")).expect("bind");
+    std::thread::spawn(move || door.incoming().for_each(drop));
+    let mut command = mux();
+    command.arg("--config").arg(&file);
+    let running = Running::start(command);
+    let line = running.line("no link to the server");
+    assert!(line.contains("see the log of the server"), "{line}");
+}
+
+/// Anybody can ask with any Origin: the operator is told once, with what is needed to set it right.
+#[test]
+fn a_refused_origin_is_in_the_log() {
+    let dir = directory();
+    let file = dir.path().join("mux.toml");
+    let text = common::configuration_text(&Setup::default())
+        .replace("transport = \"tcp\"", "transport = \"ws\"");
+    std::fs::write(&file, text).expect("write");
+    let mut server = unix_server(dir.path().join("link.sock"));
+    let mut command = mux();
+    command.arg("--config").arg(&file);
+    let running = Running::start(command);
+    assert!(!server.up());
+    for _ in 0..3 {
+        let mut client = connect(running.listen[0]);
+        let request = "GET /xmpp-websocket HTTP/1.1\r\nHost: 127.0.0.1:5280\r\nOrigin: https://chat.example\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: xmpp\r\n\
+             Sec-WebSocket-Version: 13\r\n\r\n";
+        client.write_all(request.as_bytes()).expect("write");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("read");
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
+    let line = running.line("refused with 403");
+    for part in [
+        "WARN",
+        "origin=\"https://chat.example\"",
+        "host=\"127.0.0.1:5280\"",
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
+    running.signal("TERM");
+    let rest = std::iter::from_fn(|| running.lines.recv_timeout(PATIENCE).ok());
+    assert_eq!(rest.filter(|l| l.contains("refused with 403")).count(), 0);
+}
+
 #[test]
 fn the_program_serves_reloads_and_stops() {
     let dir = directory();
@@ -316,6 +376,13 @@ fn the_program_serves_reloads_and_stops() {
     .expect("write");
     running.signal("HUP");
     running.line("limits changed");
+    let more =
+        "[[listener]]\nkind = \"component\"\ntransport = \"tcp\"\nlisten = [\"127.0.0.1:0\"]\n";
+    let text = common::configuration_text(&Setup::default());
+    std::fs::write(&file, format!("{text}{more}")).expect("write");
+    running.signal("HUP");
+    let line = running.line("`listener` changes only with a restart");
+    assert!(line.contains("WARN"), "{line}");
     std::fs::write(&file, "name = 3\n").expect("write");
     running.signal("HUP");
     running.line("mux.toml:1: `name` must be a string");

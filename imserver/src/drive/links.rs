@@ -401,7 +401,7 @@ impl LinkLoop {
                 return Ok(());
             };
             let got = match read_some(t, &mut self.scratch) {
-                Ok(0) => return Err("closed by the other end".into()),
+                Ok(0) => return Err(if t.link.is_some() { ENDED } else { NOT_GREETED }.into()),
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -590,6 +590,11 @@ impl LinkLoop {
         }
     }
 }
+
+/// Why a link is gone whose other end has closed it.
+const ENDED: &str = "closed by the other end";
+/// The same before it said who it is: with TLS it has most likely refused us, and only it knows why.
+const NOT_GREETED: &str = "closed by the other end before it said who it is: see the log of that mux (does its mux.toml have our name and CA?)";
 
 fn more_refused(n: u64, seconds: u64) {
     tracing::warn!("link refused, of muxes: and {n} more in the last {seconds} s");

@@ -7,6 +7,7 @@ use super::admin::Backend;
 use super::directories::Directories;
 use super::links::Permits;
 use super::server::{permits, settings_of, warn_forgotten};
+use crate::config::file::Takes;
 use crate::config::{self, Config, Mistakes};
 use crate::event::Event;
 use crossbeam_channel::Sender;
@@ -84,7 +85,9 @@ impl Reloader {
         if state.config.policy != new.policy {
             said.push("the rules of the policy have changed".into());
         }
-        said.extend(state.config.changes(&new).iter().map(ToString::to_string));
+        let changes = state.config.changes(&new);
+        let mut waiting = changes.iter().filter(|c| c.takes == Takes::Restart).count();
+        said.extend(changes.iter().map(ToString::to_string));
         warn_forgotten(&new);
         let config = state.config.reloaded(new);
         if let Err(error) = state.directories.configure(&config) {
@@ -101,7 +104,10 @@ impl Reloader {
             let _ = shard.send(vec![Event::Reconfigured(settings.clone())]);
         }
         if let (Some(embedded), Some(mux_config)) = (&mut state.embedded, &config.embedded_mux) {
-            said.extend(embedded.reload(mux_config.clone()));
+            for change in embedded.reload(mux_config.clone()) {
+                waiting += usize::from(matches!(change, mux::Change::Waits(_)));
+                said.push(change.text().to_owned());
+            }
         }
         self.backend.configure(&config);
         state.config = config;
@@ -111,7 +117,13 @@ impl Reloader {
         for line in &said {
             tracing::info!("reload: {line}");
         }
-        tracing::info!("reload: in force");
+        match waiting {
+            0 => tracing::info!("reload: in force"),
+            n if n == said.len() => {
+                tracing::warn!("reload: nothing is in force yet: all of it waits for a restart");
+            }
+            n => tracing::warn!("reload: in force, but for {n} changes that wait for a restart"),
+        }
         Ok(said)
     }
 

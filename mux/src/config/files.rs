@@ -12,6 +12,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::*;
 
+use crate::config::CertificateConfig;
 use crate::tls::certs::{load_roots, provider};
 
 /// A file with the certificates of CAs (PEM).
@@ -71,6 +72,60 @@ pub fn belong_together(
             let (cert, key) = (cert.display(), key.display());
             format!("{key} and {cert} do not belong together: {e}")
         })
+}
+
+/// A sentence for each domain that its certificate is not for: clients will refuse to connect, or ask people to trust it. Whoever
+/// tries things out may mean it, so it is no mistake. Files that cannot be read are not looked at here.
+pub fn uncovered(certificates: &[CertificateConfig]) -> Vec<String> {
+    let mut out = Vec::new();
+    for entry in certificates {
+        let Ok(chain) = certificate(&entry.chain) else {
+            continue;
+        };
+        let Some(leaf) = chain.first() else { continue };
+        let names = dns_names(leaf);
+        for domain in &entry.domains {
+            if !names.iter().any(|name| covers(name, domain)) && !other_name(leaf, domain) {
+                let holds = match names.is_empty() {
+                    true => "it has no DNS name".to_owned(),
+                    false => format!("it is for {}", names.join(", ")),
+                };
+                out.push(format!(
+                    "the certificate {} does not cover {domain}: {holds}",
+                    entry.chain.display()
+                ));
+            }
+        }
+    }
+    out
+}
+
+/// RFC 6125 §6.4: a wildcard stands for one whole label.
+fn covers(name: &str, domain: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    if name == domain {
+        return true;
+    }
+    let (Some(rest), Some((_, parent))) = (name.strip_prefix("*."), domain.split_once('.')) else {
+        return false;
+    };
+    rest == parent
+}
+
+/// An SRVName or XmppAddr that holds the domain (RFC 6120 §13.7.1.2).
+fn other_name(leaf: &[u8], domain: &str) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
+        return false;
+    };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else {
+        return false;
+    };
+    names.value.general_names.iter().any(|name| match name {
+        GeneralName::OtherName(_, value) => value
+            .windows(domain.len().max(1))
+            .any(|part| part.eq_ignore_ascii_case(domain.as_bytes())),
+        _ => false,
+    })
 }
 
 fn dns_names(leaf: &[u8]) -> Vec<String> {
