@@ -17,7 +17,7 @@ use xmpp::jid::{BareJid, Jid};
 use xmpp::node::Node;
 use xmpp::ns;
 
-/// Messages of one account that wait to be told or acknowledged: with more the oldest is forgotten, and one notification stands for all.
+/// Messages of one account that wait to be told or acknowledged: with more the oldest is a number only.
 const WAITING_MAX: usize = 200;
 /// Notifications to one service in a minute, for one account: a person reads no faster, and services of phone makers count them.
 const PER_MINUTE_MAX: u32 = 10;
@@ -69,8 +69,8 @@ pub enum Client {
 pub struct Notification {
     /// Which of the services.
     pub service: usize,
-    /// Messages it has not been told of before.
-    pub count: usize,
+    /// Messages that wait for its client (§5: unread or undelivered), whether it was told of them before or not.
+    pub count: u64,
     /// Who has sent the last of them.
     pub from: Jid,
     /// Its text.
@@ -81,18 +81,27 @@ pub struct Notification {
 #[derive(Debug, Default)]
 pub struct Push {
     services: Vec<Service>,
+    /// In the order of their positions: each until somebody has acknowledged it, and every service been told that is to be.
     waiting: VecDeque<Waiting>,
+    /// Messages before `known_from` that nobody has acknowledged: they were there when the account was loaded, or were too many for
+    /// the list.
+    earlier: u64,
+    /// The first position that was seen.
+    known_from: Option<u64>,
+    /// Some service is still to be told of something.
+    is_due_again: bool,
     /// When it is looked at next (mono ms).
     pub due_ms: Option<u64>,
 }
 
 impl Push {
-    /// As it is stored. `None`: no client wants any.
-    pub fn new(stored: Vec<PushService>) -> Option<Box<Self>> {
+    /// As it is stored, with so many messages pending. `None`: no client wants any.
+    pub fn new(stored: Vec<PushService>, pending: u64) -> Option<Box<Self>> {
         let services: Vec<Service> = stored.into_iter().map(|s| service(s, 0)).collect();
         (!services.is_empty()).then(|| {
             Box::new(Self {
                 services,
+                earlier: pending,
                 ..Self::default()
             })
         })
@@ -103,9 +112,9 @@ impl Push {
         &self.services
     }
 
-    /// No message waits.
+    /// Every service has been told what it is to be told, as far as it is known: nothing is due until another message comes.
     pub fn is_quiet(&self) -> bool {
-        self.waiting.is_empty()
+        !self.is_due_again
     }
 
     /// A service is wanted from now on, for what comes from now on. What is to be removed from the store: the same service for the
@@ -143,10 +152,19 @@ impl Push {
             .collect()
     }
 
+    /// A message of this position is on disk, whether it is to be told or not.
+    pub fn stored(&mut self, position: u64) {
+        self.known_from.get_or_insert(position);
+    }
+
     /// A message is on disk, to be told if nobody acknowledges it.
     pub fn message(&mut self, position: u64, from: Jid, body: Option<String>) {
-        if self.waiting.len() == WAITING_MAX {
-            self.waiting.pop_front();
+        self.stored(position);
+        if self.waiting.len() == WAITING_MAX
+            && let Some(first) = self.waiting.pop_front()
+        {
+            self.earlier += u64::from(first.had.is_empty());
+            self.known_from = Some(first.position + 1);
         }
         let had = SmallVec::new();
         self.waiting.push_back(Waiting {
@@ -159,14 +177,16 @@ impl Push {
 
     /// A session has acknowledged it; `active`: somebody looks at that.
     pub fn acknowledged(&mut self, position: u64, slot: u32, active: bool) {
-        if active {
+        if self.known_from.is_none_or(|known| position < known) {
+            self.earlier = self.earlier.saturating_sub(1);
+        } else if active {
             self.waiting.retain(|w| w.position != position);
         } else if let Some(w) = self.waiting.iter_mut().find(|w| w.position == position) {
             w.had.push(slot);
         }
     }
 
-    /// What is to be published now. What some service is still to be told, or its client to acknowledge, waits on.
+    /// What is to be published now. What some service is still to be told, or somebody to acknowledge, waits on.
     pub fn due(&mut self, now_ms: u64, client: impl Fn(&str) -> Client) -> Vec<Notification> {
         let mut notifications = Vec::new();
         let mut needed = vec![false; self.waiting.len()];
@@ -176,10 +196,10 @@ impl Push {
                 Client::Elsewhere(slot) => Some(slot),
                 _ => None,
             };
-            let untold = |w: &&Waiting| {
-                w.position > service.told_up_to && slot.is_none_or(|s| !w.had.contains(&s))
-            };
-            let new = self.waiting.iter().filter(untold).count();
+            let told_up_to = service.told_up_to;
+            let missing = |w: &&Waiting| slot.is_none_or(|s| !w.had.contains(&s));
+            let untold = |w: &&Waiting| w.position > told_up_to && missing(w);
+            let waits = |w: &&Waiting| missing(w) && (w.position > told_up_to || w.had.is_empty());
             let Some(last) = self.waiting.iter().rfind(untold) else {
                 continue;
             };
@@ -188,7 +208,7 @@ impl Push {
             }
             if client == Client::Active || service.minute.1 >= PER_MINUTE_MAX {
                 for (needed, w) in needed.iter_mut().zip(&self.waiting) {
-                    *needed |= w.position > service.told_up_to;
+                    *needed |= w.position > told_up_to;
                 }
                 continue;
             }
@@ -196,13 +216,15 @@ impl Push {
             service.told_up_to = last.position;
             notifications.push(Notification {
                 service: n,
-                count: new,
+                count: self.waiting.iter().filter(waits).count() as u64 + self.earlier,
                 from: last.from.clone(),
                 body: last.body.clone(),
             });
         }
+        self.is_due_again = needed.contains(&true);
         let mut needed = needed.into_iter();
-        self.waiting.retain(|_| needed.next().unwrap_or(false));
+        self.waiting
+            .retain(|w| needed.next().unwrap_or(false) || w.had.is_empty());
         notifications
     }
 
@@ -318,10 +340,10 @@ mod tests {
     }
 
     fn push() -> Push {
-        *Push::new(vec![stored("a", "phone"), stored("b", "tablet")]).expect("two services")
+        *Push::new(vec![stored("a", "phone"), stored("b", "tablet")], 0).expect("two services")
     }
 
-    fn counts(push: &mut Push, now_ms: u64, phone: Client, tablet: Client) -> Vec<(usize, usize)> {
+    fn counts(push: &mut Push, now_ms: u64, phone: Client, tablet: Client) -> Vec<(usize, u64)> {
         let client = |resource: &str| if resource == "phone" { phone } else { tablet };
         let told = push.due(now_ms, client).into_iter();
         told.map(|n| (n.service, n.count)).collect()
@@ -338,9 +360,43 @@ mod tests {
         push.message(3, jid("a@b/x"), None);
         assert_eq!(
             counts(&mut push, 3, Client::Gone, Client::Elsewhere(7)),
-            [(0, 1), (1, 3)]
+            [(0, 3), (1, 3)]
         );
         assert!(push.is_quiet());
+        // The phone comes, takes two of them, and is gone again.
+        push.acknowledged(1, 9, true);
+        push.acknowledged(2, 9, true);
+        assert_eq!(counts(&mut push, 4, Client::Gone, Client::Elsewhere(7)), []);
+        push.message(4, jid("a@b/x"), None);
+        assert_eq!(
+            counts(&mut push, 5, Client::Gone, Client::Elsewhere(7)),
+            [(0, 2), (1, 2)]
+        );
+    }
+
+    #[test]
+    fn what_was_there_before_counts_until_it_is_acknowledged() {
+        let mut push = *Push::new(vec![stored("a", "phone")], 3).expect("a service");
+        push.stored(10);
+        push.message(11, jid("a@b/x"), None);
+        assert_eq!(counts(&mut push, 1, Client::Gone, Client::Gone), [(0, 4)]);
+        // One of them, and one that is nothing to tell.
+        push.acknowledged(7, 9, true);
+        push.acknowledged(10, 9, true);
+        push.message(12, jid("a@b/x"), None);
+        assert_eq!(counts(&mut push, 2, Client::Gone, Client::Gone), [(0, 4)]);
+        for n in 13..=12 + WAITING_MAX as u64 {
+            push.message(n, jid("a@b/x"), None);
+        }
+        let all = 2 + 2 + WAITING_MAX as u64;
+        assert_eq!(counts(&mut push, 3, Client::Gone, Client::Gone), [(0, all)]);
+        push.acknowledged(11, 9, true);
+        push.acknowledged(13, 9, true);
+        push.message(1_000, jid("a@b/x"), None);
+        assert_eq!(
+            counts(&mut push, 4, Client::Gone, Client::Gone),
+            [(0, all - 1)]
+        );
     }
 
     #[test]
@@ -371,7 +427,7 @@ mod tests {
         assert_eq!(told, 10);
         assert_eq!(
             counts(&mut push, MINUTE_MS + 1, Client::Gone, Client::Active),
-            [(0, 20)]
+            [(0, 30)]
         );
         for n in 31..1_000 {
             push.message(n, jid("a@b/x"), None);

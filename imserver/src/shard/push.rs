@@ -63,9 +63,9 @@ impl Shard {
 
     /// A message for the account is on disk.
     pub(super) fn push_message(&mut self, account: &BareJid, stanza: &Routed, position: u64) {
-        if self.users.get(account).is_none_or(|u| u.push.is_none()) {
-            return;
-        }
+        let push = self.users.get_mut(account).and_then(|u| u.push.as_mut());
+        let Some(push) = push else { return };
+        push.stored(position);
         let Some(body) = push::worth(&stanza.bytes) else {
             return;
         };
@@ -190,10 +190,10 @@ impl Shard {
         let Some((service, node)) = push.answered(&stanza.from, id, error.as_deref()) else {
             return;
         };
-        tracing::debug!(
+        tracing::info!(
             account = account.as_str(),
             service = service.as_str(),
-            "the push service refuses what it is told: it is not told any more"
+            "a push service has refused what it was told so often that it is given up, until a client names it again"
         );
         if let Some(user) = self.users.get_mut(account) {
             user.push = user.push.take().filter(|p| !p.services().is_empty());

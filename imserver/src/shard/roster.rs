@@ -234,7 +234,7 @@ impl Shard {
         if let Some(data) = &data
             && !user.knows_blocked
         {
-            user.push = crate::push::Push::new(data.push.clone());
+            user.push = crate::push::Push::new(data.push.clone(), data.pending);
             let listed = Blocklist::new(data.blocked.clone());
             self.list_read(account, listed, &loading.blocking);
         }
