@@ -22,7 +22,7 @@
 
 pub mod keep;
 
-use crate::config::reader::{Mistake, Mistakes};
+use crate::config::reader::{At, Mistake, Mistakes, Reader, Strings, Table, Written, did_you_mean};
 use std::path::Path;
 use xmpp::jid::BareJid;
 
@@ -193,71 +193,18 @@ impl Policy {
     /// # Errors
     /// As [`Policy::load`].
     pub fn parse(text: &str, file: &Path) -> Result<Self, Mistakes> {
-        let mut mistakes = Vec::new();
-        let mut mistake = |line: usize, key: &str, text: String| {
-            mistakes.push(Mistake {
-                file: file.to_owned(),
-                line,
-                key: key.to_owned(),
-                text,
-            });
-        };
-        let line_of = |at: usize| {
-            text.as_bytes()[..at.min(text.len())]
-                .iter()
-                .filter(|&&b| b == b'\n')
-                .count()
-                + 1
-        };
-        let written: Written = match toml::from_str(text) {
-            Ok(written) => written,
-            Err(e) => {
-                let line = e.span().map_or(1, |s| line_of(s.start));
-                mistake(line, "", e.message().to_owned());
-                return Err(Mistakes(mistakes));
-            }
-        };
+        let (mut reader, mut top) = Reader::parse(file, text);
         let mut rules = Vec::new();
-        for rule in written.rule {
-            let line = line_of(rule.span().start);
-            let rule = rule.into_inner();
-            let (allow, named) = match (rule.allow, rule.deny) {
-                (Some(rights), None) => (true, rights),
-                (None, Some(rights)) => (false, rights),
-                _ => {
-                    mistake(line, "rule", "a rule says either `allow` or `deny`".into());
-                    continue;
-                }
-            };
-            let mut rights = Vec::new();
-            for name in named.into_vec() {
-                match Right::of_name(&name) {
-                    Some(right) => rights.push(right),
-                    None => mistake(
-                        line,
-                        "rule",
-                        format!("{name:?} is no right: {} are", Right::names()),
-                    ),
-                }
-            }
-            let who = rule.who.check("rule", line, &mut mistake);
-            rules.push(Rule {
-                line,
-                allow,
-                rights,
-                who,
-            });
+        for table in top.tables(&mut reader, "rule") {
+            rules.extend(Rule::read(table, &mut reader));
         }
         let mut archives = Vec::new();
-        for rule in written.archive {
-            let line = line_of(rule.span().start);
-            archives.push(rule.into_inner().check(line, &mut mistake));
+        for table in top.tables(&mut reader, "archive") {
+            archives.push(keep::Rule::read(table, &mut reader));
         }
-        if mistakes.is_empty() {
-            Ok(Self { rules, archives })
-        } else {
-            Err(Mistakes(mistakes))
-        }
+        top.finish(&mut reader, &["rule", "archive"]);
+        reader.finish()?;
+        Ok(Self { rules, archives })
     }
 
     /// Everybody has the ordinary rights and no other: what tests and the simulation run with.
@@ -386,151 +333,134 @@ pub fn domain(text: &str) -> Option<String> {
         .map(|j| j.domainpart().to_owned())
 }
 
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default)]
-    rule: Vec<toml::Spanned<WrittenRule>>,
-    #[serde(default)]
-    archive: Vec<toml::Spanned<keep::Written>>,
-}
-
-/// The keys of a rule beside those that say whom it is for.
-#[derive(serde::Deserialize)]
-#[serde(from = "WrittenRuleKeys")]
-struct WrittenRule {
-    allow: Option<OneOrMore>,
-    deny: Option<OneOrMore>,
-    who: WrittenWho,
-}
-
-/// Declares a table of the file: its own keys, and those that say whom it is for. (`serde(flatten)` would take unknown keys.)
-macro_rules! table {
-    ($keys:ident -> $name:ident { $( $key:ident : $type:ty, )* }) => {
-        #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct $keys {
-            $( $key: Option<$type>, )*
-            #[serde(default)]
-            users: Vec<String>,
-            #[serde(default)]
-            groups: Vec<String>,
-            #[serde(default)]
-            domains: Vec<String>,
-            #[serde(default)]
-            everyone: bool,
-            #[serde(default)]
-            except_users: Vec<String>,
-            #[serde(default)]
-            except_groups: Vec<String>,
-        }
-
-        impl From<$keys> for $name {
-            fn from(written: $keys) -> Self {
-                Self {
-                    $( $key: written.$key, )*
-                    who: $crate::policy::WrittenWho {
-                        users: written.users,
-                        groups: written.groups,
-                        domains: written.domains,
-                        everyone: written.everyone,
-                        except_users: written.except_users,
-                        except_groups: written.except_groups,
-                    },
+impl Rule {
+    /// Takes a rule apart. `None`: it says neither yes nor no.
+    fn read(mut table: Table<'_>, reader: &mut Reader) -> Option<Self> {
+        let at = table.at().clone();
+        let noted = reader.count();
+        let allow: Option<Written<Strings>> = table.value(reader, "allow");
+        let deny: Option<Written<Strings>> = table.value(reader, "deny");
+        let who = WrittenWho::take(&mut table, reader);
+        table.finish(reader, &[&["allow", "deny"], WrittenWho::KEYS].concat());
+        // What is misspelt is not also missing.
+        let whole = reader.count() == noted;
+        let who = who.check(reader, &at, whole);
+        let (allow, named) = match (allow, deny) {
+            (Some(rights), None) => (true, rights),
+            (None, Some(rights)) => (false, rights),
+            (None, None) if !whole => return None,
+            _ => {
+                reader.wrong(&at, "a rule says either `allow` or `deny`");
+                return None;
+            }
+        };
+        let mut rights = Vec::new();
+        for name in &named.value.0 {
+            match Right::of_name(name) {
+                Some(right) => rights.push(right),
+                None => {
+                    let known: Vec<&str> = Right::ALL.iter().map(|r| r.name()).collect();
+                    let near = did_you_mean(name, &known);
+                    let text = format!("{name:?} is no right: {} are{near}", Right::names());
+                    reader.wrong(&named.at, text);
                 }
             }
         }
-    };
-}
-use table;
-
-table! {
-    WrittenRuleKeys -> WrittenRule {
-        allow: OneOrMore,
-        deny: OneOrMore,
+        Some(Self {
+            line: at.line,
+            allow,
+            rights,
+            who,
+        })
     }
 }
 
 /// Whom a rule is for, as it is written.
 struct WrittenWho {
-    users: Vec<String>,
-    groups: Vec<String>,
-    domains: Vec<String>,
-    everyone: bool,
-    except_users: Vec<String>,
-    except_groups: Vec<String>,
+    users: Option<Written<Strings>>,
+    groups: Option<Written<Strings>>,
+    domains: Option<Written<Strings>>,
+    everyone: Option<Written<bool>>,
+    except_users: Option<Written<Strings>>,
+    except_groups: Option<Written<Strings>>,
 }
 
 impl WrittenWho {
-    fn check(self, table: &str, line: usize, mistake: &mut impl FnMut(usize, &str, String)) -> Who {
-        let key = |name: &str| format!("{table}.{name}");
+    const KEYS: &'static [&'static str] = &[
+        "users",
+        "groups",
+        "domains",
+        "everyone",
+        "except_users",
+        "except_groups",
+    ];
+
+    fn take(table: &mut Table<'_>, reader: &mut Reader) -> Self {
+        Self {
+            users: table.value(reader, "users"),
+            groups: table.value(reader, "groups"),
+            domains: table.value(reader, "domains"),
+            everyone: table.value(reader, "everyone"),
+            except_users: table.value(reader, "except_users"),
+            except_groups: table.value(reader, "except_groups"),
+        }
+    }
+
+    /// `whole`: nothing of the rule was unknown or of the wrong type.
+    fn check(self, reader: &mut Reader, at: &At, whole: bool) -> Who {
+        let noted = reader.count();
         let mut whom = Vec::new();
-        if self.everyone {
+        if self.everyone.is_some_and(|e| e.value) {
             whom.push(Whom::Everyone);
         }
-        for name in self.domains {
-            match domain(&name) {
-                Some(d) => whom.push(Whom::Domain(d)),
-                None => mistake(line, &key("domains"), format!("{name:?} is no domain")),
-            }
-        }
-        let mut except = Vec::new();
-        for (key, names, list) in [
-            (key("users"), self.users, &mut whom),
-            (key("except_users"), self.except_users, &mut except),
-        ] {
-            for name in names {
-                match BareJid::parse(&name)
-                    .ok()
-                    .filter(|j| j.localpart().is_some())
-                {
-                    Some(user) => list.push(Whom::User(user)),
-                    None => mistake(
-                        line,
-                        &key,
-                        format!("{name:?} is no user: write name@domain"),
-                    ),
-                }
-            }
-        }
-        for (key, names, list) in [
-            (key("groups"), self.groups, &mut whom),
-            (key("except_groups"), self.except_groups, &mut except),
-        ] {
-            for name in names {
-                if name.trim().is_empty() {
-                    mistake(line, &key, "a group has a name".into());
-                } else {
-                    list.push(Whom::Group(name));
-                }
-            }
-        }
-        if whom.is_empty() {
-            mistake(
-                line,
-                table,
-                "the rule is for nobody: give `users`, `groups`, `domains` or `everyone = true`"
-                    .into(),
+        let domains = each(reader, self.domains, |name| {
+            domain(name).ok_or_else(|| format!("{name:?} is no domain"))
+        });
+        whom.extend(domains.into_iter().map(Whom::Domain));
+        let user = |name: &str| {
+            let user = BareJid::parse(name).ok();
+            user.filter(|j| j.localpart().is_some())
+                .ok_or_else(|| format!("{name:?} is no user: write name@domain"))
+        };
+        let group = |name: &str| match name.trim().is_empty() {
+            true => Err("a group has a name".to_owned()),
+            false => Ok(name.to_owned()),
+        };
+        let users = each(reader, self.users, user);
+        whom.extend(users.into_iter().map(Whom::User));
+        let groups = each(reader, self.groups, group);
+        whom.extend(groups.into_iter().map(Whom::Group));
+        let users = each(reader, self.except_users, user);
+        let mut except: Vec<Whom> = users.into_iter().map(Whom::User).collect();
+        let groups = each(reader, self.except_groups, group);
+        except.extend(groups.into_iter().map(Whom::Group));
+        if whom.is_empty() && whole && reader.count() == noted {
+            reader.wrong(
+                at,
+                "the rule is for nobody: give `users`, `groups`, `domains` or `everyone = true`",
             );
         }
         Who { whom, except }
     }
 }
 
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
-
-impl OneOrMore {
-    fn into_vec(self) -> Vec<String> {
-        match self {
-            Self::One(s) => vec![s],
-            Self::More(v) => v,
+/// The good ones of a list; what is wrong with another is noted.
+fn each<T>(
+    reader: &mut Reader,
+    written: Option<Written<Strings>>,
+    check: impl Fn(&str) -> Result<T, String>,
+) -> Vec<T> {
+    let Some(written) = written else {
+        return Vec::new();
+    };
+    let mut good = Vec::new();
+    for name in &written.value.0 {
+        match check(name) {
+            Ok(one) => good.push(one),
+            Err(why) => reader.wrong(&written.at, why),
         }
     }
+    good
 }
 
 #[cfg(test)]
@@ -676,8 +606,18 @@ mod tests {
                     [[rule]]\nallow = \"login\"\nexcept_users = [\"root\"]\ngroups = [\" \"]\n";
         let mistakes = Policy::parse(text, Path::new("p")).expect_err("mistakes").0;
         let lines: Vec<usize> = mistakes.iter().map(|m| m.line).collect();
-        assert_eq!(lines, [1, 4, 4, 7, 10, 10, 10]);
+        assert_eq!(lines, [2, 5, 7, 7, 12, 13]);
         assert!(mistakes[0].text.contains("\"save-settings\""));
-        assert!(Policy::parse("[[rule]]\nalow = \"login\"\n", Path::new("p")).is_err());
+        let text = "[[rule]]\nallow = \"adminn\"\nuser = [\"root@a.org\"]\n[[rule]]\nallow = \"login\"\n\
+                    [[archive]]\neveryone = true\ndayz = 3\n[[rules]]\nalow = 1\n";
+        let mistakes = Policy::parse(text, Path::new("p")).expect_err("mistakes");
+        assert_eq!(
+            mistakes.to_string().replace(&Right::names(), "..."),
+            "p:2: rule.allow: \"adminn\" is no right: ... are; did you mean `admin`?\n\
+             p:3: rule.user: unknown key; did you mean `users`?\n\
+             p:4: rule: the rule is for nobody: give `users`, `groups`, `domains` or `everyone = true`\n\
+             p:8: archive.dayz: unknown key; did you mean `days`?\n\
+             p:9: rules: unknown key; did you mean `rule`?"
+        );
     }
 }

@@ -10,6 +10,7 @@
 pub mod files;
 mod networks;
 mod read;
+pub mod syntax;
 #[cfg(test)]
 mod tests;
 mod websocket;
@@ -276,6 +277,8 @@ pub fn parse_section(
         source = source.with_files();
     }
     let table = source.parse();
+    // The file has a reader of its own, who says what is wrong with its syntax.
+    source.forget();
     let mut top = Reader::new("", 0..0, table.as_ref());
     let Some(reader) = top.table(&mut source, section) else {
         let mistakes = source.finish();

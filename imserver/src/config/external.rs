@@ -55,10 +55,7 @@ fn service(
     if !KINDS.contains(&kind.value.as_str()) {
         let names = KINDS.map(|name| format!("{name:?}")).join(", ");
         let near = did_you_mean(&kind.value, &KINDS);
-        let text = format!(
-            "{:?} is no kind of service: {names} are{near}",
-            kind.value
-        );
+        let text = format!("{:?} is no kind of service: {names} are{near}", kind.value);
         reader.wrong(&kind.at, text);
     }
     let known = |s: &str| {

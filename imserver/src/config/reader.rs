@@ -3,6 +3,7 @@
 //! Deserialising into structs stops at the first mistake; here the syntax tree is walked instead. A section takes its
 //! keys one by one; what is left over is unknown, and refused.
 
+use mux::config::syntax;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -89,13 +90,9 @@ impl Reader {
             mistakes: Vec::new(),
         };
         let (root, errors) = DeTable::parse_recoverable(text);
-        for error in errors {
-            let line = error.span().map_or(0, |span| reader.line(&span));
-            reader.note(
-                line,
-                String::new(),
-                format!("not valid TOML: {}", error.message()),
-            );
+        let errors = errors.iter().map(|e| (e.message(), e.span()));
+        for mistake in syntax::mistakes(text, errors) {
+            reader.note(mistake.line, mistake.key, mistake.text);
         }
         let table = Table {
             at: At {
@@ -149,6 +146,11 @@ impl Reader {
     /// The file being read.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// How many mistakes so far.
+    pub fn count(&self) -> usize {
+        self.mistakes.len()
     }
 
     /// True while nothing is wrong.
@@ -437,6 +439,16 @@ mod tests {
         ] {
             assert_eq!(nearest(written, known), want, "{written}");
         }
+    }
+
+    #[test]
+    fn what_is_there_twice_is_named_with_the_first_place() {
+        let text = "[archive]\nenabled = true\n[archive]\nenabled = false\n";
+        let (reader, _) = Reader::parse(Path::new("x.toml"), text);
+        assert_eq!(
+            reader.finish().expect_err("twice").to_string(),
+            "x.toml:3: archive: is there twice: it is there already at line 1"
+        );
     }
 
     #[test]

@@ -475,7 +475,7 @@ red = 1
         ("imserver.toml:21: session.conflict: ", "no policy"),
         ("imserver.toml:23: log.format: ", "no format"),
         ("imserver.toml:24: colours: ", "unknown key"),
-        ("policy.toml:1: rule: ", "is no right"),
+        ("policy.toml:2: rule.allow: ", "is no right"),
         ("policy.toml:5: rule: ", "for nobody"),
     ];
     for (place, says) in want {

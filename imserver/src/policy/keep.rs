@@ -3,7 +3,8 @@
 //! The first rule that says something of a thing (days, or what is kept) and names the user decides about that thing. While nobody
 //! knows who is in a group, nothing is dropped and nothing left out because of it: that could not be undone.
 
-use super::{Groups, Policy, Who, WrittenWho, table};
+use super::{Groups, Policy, Who, WrittenWho};
+use crate::config::reader::{Reader, Table, Written};
 use xmpp::jid::BareJid;
 
 /// A century.
@@ -48,48 +49,36 @@ pub(super) struct Rule {
     pub who: Who,
 }
 
-/// A rule as it is written.
-#[derive(serde::Deserialize)]
-#[serde(from = "Keys")]
-pub(super) struct Written {
-    days: Option<u64>,
-    keep: Option<String>,
-    who: WrittenWho,
-}
-
-table! {
-    Keys -> Written {
-        days: u64,
-        keep: String,
-    }
-}
-
-impl Written {
-    pub(super) fn check(self, line: usize, mistake: &mut impl FnMut(usize, &str, String)) -> Rule {
-        if self.days.is_none() && self.keep.is_none() {
+impl Rule {
+    /// Takes a rule apart.
+    pub(super) fn read(mut table: Table<'_>, reader: &mut Reader) -> Self {
+        let at = table.at().clone();
+        let noted = reader.count();
+        let days: Option<Written<u64>> = table.value(reader, "days");
+        let keep: Option<Written<String>> = table.value(reader, "keep");
+        let who = WrittenWho::take(&mut table, reader);
+        table.finish(reader, &[&["days", "keep"], WrittenWho::KEYS].concat());
+        let whole = reader.count() == noted;
+        if days.is_none() && keep.is_none() && whole {
             let why = "the rule says nothing: give `days`, `keep`, or both";
-            mistake(line, "archive", why.into());
+            reader.wrong(&at, why);
         }
-        if self.days.is_some_and(|days| days > DAYS_MAX) {
-            mistake(
-                line,
-                "archive.days",
-                format!("must be from 0 to {DAYS_MAX}"),
-            );
+        if let Some(days) = days.as_ref().filter(|days| days.value > DAYS_MAX) {
+            reader.wrong(&days.at, format!("must be from 0 to {DAYS_MAX}"));
         }
-        let keep = self.keep.and_then(|word| {
-            let known = Keep::ALL.iter().find(|(name, _)| *name == word);
+        let keep = keep.and_then(|word| {
+            let known = Keep::ALL.iter().find(|(name, _)| *name == word.value);
             if known.is_none() {
                 let names = Keep::ALL.map(|(name, _)| format!("{name:?}")).join(", ");
-                mistake(line, "archive.keep", format!("must be one of {names}"));
+                reader.wrong(&word.at, format!("must be one of {names}"));
             }
             known.map(|(_, keep)| *keep)
         });
-        Rule {
-            line,
-            days: self.days,
+        Self {
+            line: at.line,
+            days: days.map(|days| days.value),
             keep,
-            who: self.who.check("archive", line, mistake),
+            who: who.check(reader, &at, whole),
         }
     }
 }
@@ -197,17 +186,17 @@ mod tests {
         for (text, line, part) in [
             ("[[archive]]\neveryone = true\n", 1, "says nothing"),
             ("[[archive]]\ndays = 3\n", 1, "for nobody"),
-            ("\n[[archive]]\neveryone = true\ndays = 40000\n", 2, "36525"),
+            ("\n[[archive]]\neveryone = true\ndays = 40000\n", 4, "36525"),
             (
                 "[[archive]]\neveryone = true\nkeep = \"some\"\n",
-                1,
+                3,
                 "wishes",
             ),
-            ("[[archive]]\nusers = [\"ann\"]\ndays = 3\n", 1, "no user"),
+            ("[[archive]]\nusers = [\"ann\"]\ndays = 3\n", 2, "no user"),
             (
                 "[[archive]]\neveryone = true\nday = 3\n",
                 3,
-                "unknown field",
+                "unknown key; did you mean `days`?",
             ),
             ("[[archive]]\neveryone = true\ndays = -3\n", 3, "-3"),
         ] {

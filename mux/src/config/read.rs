@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::syntax;
+
 /// One mistake in a configuration file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mistake {
@@ -80,9 +82,17 @@ impl<'a> Source<'a> {
     /// Parses the file; syntax errors are noted, what could be understood is returned.
     pub fn parse(&mut self) -> Spanned<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
-        for error in errors {
-            let span = error.span().unwrap_or(0..0);
-            self.mistake(span, format!("not valid TOML: {}", error.message()));
+        let errors = errors.iter().map(|e| (e.message(), e.span()));
+        for found in syntax::mistakes(self.text, errors) {
+            let text = match found.key.is_empty() {
+                true => found.text,
+                false => format!("`{}` {}", found.key, found.text),
+            };
+            self.mistakes.push(Mistake {
+                file: self.file.to_owned(),
+                line: found.line,
+                text,
+            });
         }
         table
     }
@@ -96,6 +106,11 @@ impl<'a> Source<'a> {
             line,
             text: text.into(),
         });
+    }
+
+    /// Another reader of the same file has noted what was noted so far.
+    pub fn forget(&mut self) {
+        self.mistakes.clear();
     }
 
     /// How many so far.
