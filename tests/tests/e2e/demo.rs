@@ -109,6 +109,12 @@ fn a_first_start_that_failed_is_made_good_by_the_next() {
     let log = run.is_up();
     let port = format!("port {} (STARTTLS)", 5222 + first.offset());
     assert!(log.contains(&port), "{log}");
+    for web in [
+        format!("wss://localhost:{}/", 5443 + first.offset()),
+        format!("ws://127.0.0.1:{}/", 5280 + first.offset()),
+    ] {
+        assert!(log.contains(&web), "{log}");
+    }
     for account in ["alice@localhost", "bob@localhost"] {
         assert!(place.accounts("var").contains(account), "{account}");
     }
