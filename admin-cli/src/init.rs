@@ -9,7 +9,7 @@ use ldap::{Ldap, LdapArgs};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,13 @@ fn write(path: &Path, text: &str, secret: bool) -> anyhow::Result<()> {
         .create_new(true)
         .mode(if secret { 0o600 } else { 0o644 })
         .open(path)
-        .with_context(|| format!("{} cannot be written", path.display()))?;
+        .map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => anyhow::anyhow!(
+                "{} is there already, and nothing is written over it: take another directory, or move that file away",
+                path.display()
+            ),
+            _ => anyhow::Error::new(e).context(format!("{} cannot be written", path.display())),
+        })?;
     file.write_all(text.as_bytes())
         .with_context(|| format!("{} cannot be written", path.display()))
 }
@@ -235,7 +241,13 @@ impl Made {
     }
 
     fn dir(&mut self, path: PathBuf) -> anyhow::Result<()> {
-        std::fs::create_dir(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        std::fs::create_dir(&path).map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => anyhow::anyhow!(
+                "{} is there already, and nothing is written over it: take another directory, or move that one away",
+                path.display()
+            ),
+            _ => anyhow::Error::new(e).context(format!("{} cannot be made", path.display())),
+        })?;
         self.0.push(path);
         Ok(())
     }

@@ -258,7 +258,9 @@ fn tls(config: &AdminConfig) -> anyhow::Result<StreamOwned<ClientConnection, Tcp
                         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                             anyhow::anyhow!("no answer for {} s", CONNECT.as_secs())
                         }
-                        ErrorKind::UnexpectedEof => anyhow::anyhow!("it has closed the connection"),
+                        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => anyhow::anyhow!(
+                            "it has closed the connection (is it the port of [admin] in imserver.toml?)"
+                        ),
                         _ => e.into(),
                     })?;
                 }

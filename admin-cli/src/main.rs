@@ -447,9 +447,11 @@ fn completions(shell: Shell) -> Result<(), Failure> {
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "imadmin", &mut script);
-    std::io::stdout()
-        .write_all(&script)
-        .map_err(|e| Failure::Refused(format!("standard output: {e}")))
+    match std::io::stdout().write_all(&script) {
+        // Who reads it has enough, as `head` does.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|e| Failure::Refused(format!("standard output: {e}"))),
+    }
 }
 
 /// One page for `imadmin`, and one for each command under it.

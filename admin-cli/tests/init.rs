@@ -377,6 +377,14 @@ fn a_mux_elsewhere_gets_all_it_needs() {
         mux::config::ServerAddress::Tcp("127.0.0.1:15530".into())
     );
     assert_eq!(config.listeners[0].listen[0].port(), 5_522);
+    // Again, to the same place: nothing is written over, and it says what to do.
+    let again = site.cert("mux", "edge1");
+    assert!(!again.status.success());
+    let said = text(&again);
+    assert!(
+        said.contains("edge1/ca.pem is there already") && said.contains("take another directory"),
+        "{said}"
+    );
     // What it says to add to imserver.toml can be added as it is.
     let said = text(&output);
     let section: Vec<&str> = said

@@ -163,7 +163,7 @@ fn a_server_that_is_not_there_is_exit_code_3() {
         scope.spawn(move || drop(silent.accept().expect("a connection")));
         for (address, files, says) in [
             (nobody.to_string(), files, "Connection refused"),
-            (hangs_up.to_string(), files, "cannot be reached"),
+            (hangs_up.to_string(), files, "is it the port of [admin]"),
             (no_tls.to_string(), files, "cannot be reached"),
             (nobody.to_string(), "", "has no `ca`"),
             (

@@ -4,6 +4,7 @@
 //! Never: logs a password, or a stranger's text as it came; lets strangers fill the log; says which accounts exist.
 
 use std::net::IpAddr;
+use xmpp::component;
 use xmpp::negotiation::{FailedLogin, LoginFailure};
 use xmpp::sasl::Failure;
 
@@ -31,7 +32,7 @@ impl Failures {
             address = %peer.to_canonical(),
             account = %account.as_deref().unwrap_or("-"),
             mechanism = %shown(&failed.mechanism),
-            why = reason(failed.why),
+            why = reason(&failed.mechanism, failed.why),
             "log-in failed"
         );
     }
@@ -78,8 +79,11 @@ fn shown(text: &str) -> String {
 }
 
 /// In general terms: who reads the log is not told either whether an account exists.
-fn reason(why: LoginFailure) -> &'static str {
+fn reason(mechanism: &str, why: LoginFailure) -> &'static str {
     match why {
+        LoginFailure::Sasl(Failure::NotAuthorized) if mechanism == component::MECHANISM => {
+            "wrong secret, or no such component"
+        }
         LoginFailure::NotServed => "the domain is not served",
         LoginFailure::Refused => "the policy does not allow it, or not by this mux",
         LoginFailure::Sasl(failure) => match failure {
@@ -131,15 +135,20 @@ mod tests {
 
     #[test]
     fn an_unknown_account_reads_like_a_wrong_password() {
-        let sasl = |failure| reason(LoginFailure::Sasl(failure));
+        let sasl = |failure| reason("PLAIN", LoginFailure::Sasl(failure));
         assert_eq!(
             sasl(Failure::NotAuthorized),
             "wrong password, or no such account"
         );
         assert_ne!(sasl(Failure::AccountDisabled), sasl(Failure::NotAuthorized));
         assert_ne!(
-            reason(LoginFailure::Refused),
-            reason(LoginFailure::NotServed)
+            reason("", LoginFailure::Refused),
+            reason("", LoginFailure::NotServed)
+        );
+        let of_component = LoginFailure::Sasl(Failure::NotAuthorized);
+        assert_eq!(
+            reason(component::MECHANISM, of_component),
+            "wrong secret, or no such component"
         );
     }
 }

@@ -143,6 +143,9 @@ impl Handshake {
     }
 }
 
+/// What stands for the mechanism in a failed log-in of a component: it is none of SASL's.
+pub const MECHANISM: &str = "component";
+
 /// What a component says to prove that it knows the secret.
 pub fn proof(id: &str, secret: &str) -> String {
     let mut hash = Sha1::new();
@@ -157,7 +160,7 @@ pub fn proof(id: &str, secret: &str) -> String {
 fn failed(domain: &str, why: LoginFailure) -> Action {
     Action::Failed(Box::new(FailedLogin {
         name: Some(domain.to_owned()),
-        mechanism: "component".into(),
+        mechanism: MECHANISM.into(),
         why,
     }))
 }

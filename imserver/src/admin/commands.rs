@@ -291,7 +291,7 @@ pub(super) fn account_jid(backend: &dyn Backend, text: &str) -> Result<BareJid, 
     if jid.localpart().is_none() {
         return Err(Refusal::new(
             "bad-request",
-            format!("{} has no name before the @", quoted(text)),
+            format!("{} is no account: name@domain is wanted", quoted(text)),
         ));
     }
     if !backend.domains().iter().any(|d| d == jid.domainpart()) {
@@ -567,6 +567,14 @@ fn import_line(backend: &dyn Backend, args: &Args<'_>, line: &str) -> Result<Acc
     })
 }
 
+/// Where a client is. One that waits after a restart has none that is known.
+fn address_of(peer: std::net::SocketAddr) -> Value {
+    match peer.ip().is_unspecified() {
+        true => Value::Null,
+        false => json!(peer.ip().to_string()),
+    }
+}
+
 fn session_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusal> {
     let account = args
         .optional_text("jid")?
@@ -584,7 +592,7 @@ fn session_list(backend: &dyn Backend, args: &Args<'_>) -> Result<Answer, Refusa
         vec![
             json!(s.jid.as_str()),
             json!(s.transport),
-            json!(s.peer.ip().to_string()),
+            address_of(s.peer),
             s.priority.map_or(Value::Null, |p| json!(p)),
             json!(stamp(s.since_unix_ms)),
             json!(s.unacknowledged),
@@ -768,4 +776,19 @@ pub(super) fn stamp(unix_ms: u64) -> String {
                 .ok()
         })
         .unwrap_or_else(|| unix_ms.to_string())
+}
+
+#[cfg(test)]
+mod address_tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_waits_after_a_restart_is_at_no_address() {
+        for (peer, shown) in [
+            ("192.0.2.1:40000", json!("192.0.2.1")),
+            ("0.0.0.0:0", Value::Null),
+        ] {
+            assert_eq!(address_of(peer.parse().expect("an address")), shown);
+        }
+    }
 }

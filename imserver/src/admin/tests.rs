@@ -425,7 +425,7 @@ fn wrong_requests_are_refused_with_a_reason() {
         (
             "user add",
             json!({"jid": "a.example", "password": "x"}),
-            "no name before the @",
+            "name@domain is wanted",
         ),
         (
             "user add",

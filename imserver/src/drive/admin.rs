@@ -581,6 +581,7 @@ impl admin::Backend for Backend {
             ("muxes linked", json!(muxes.iter().filter(|m| m.up).count())),
             ("connections", json!(sum(|s| s.conns))),
             ("sessions", json!(sum(|s| s.sessions))),
+            ("sessions away", json!(sum(|s| s.away))),
             ("users online", json!(sum(|s| s.online))),
             ("users in memory", json!(sum(|s| s.users))),
             ("accounts", json!(counts.accounts)),

@@ -7,7 +7,9 @@ use super::{NoteKey, ShardId};
 pub struct ShardStatus {
     /// Connections, logged in or not.
     pub conns: u64,
-    /// Bound sessions.
+    /// Bound sessions without a connection: they wait for their client, or for their mux.
+    pub away: u64,
+    /// Bound sessions, those included.
     pub sessions: u64,
     /// Users with state in memory.
     pub users: u64,

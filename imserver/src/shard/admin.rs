@@ -91,7 +91,12 @@ impl Shard {
             }
             AdminEvent::Status { request } => {
                 let status = ShardStatus {
-                    conns: self.sessions.len() as u64,
+                    conns: self.conns.len() as u64,
+                    away: self
+                        .sessions
+                        .iter()
+                        .filter(|(_, s)| s.bound().is_some() && s.key.is_none())
+                        .count() as u64,
                     sessions: self
                         .sessions
                         .iter()
