@@ -577,9 +577,11 @@ impl World {
         let moving = moves.any(|&at| kills.clone().any(|&k| k >= at && k <= at + 12_000_000));
         // Or the server was killed when all of it was on disk, and the session on record as one without a connection, but its mux had
         // not been told: whoever resumed it would be.
-        // Or all that came of it is an error, for a session that is no more: nobody is there, or a list says no.
-        let comes_to_nothing =
-            message.to_account.is_none() || self.touched_by_list(message, self.now_us);
+        // Or all that came of it is an error, for a session that is no more: nobody is there, the resource is not and it is no chat
+        // (RFC 6121 §8.5.3.2.1), or a list says no.
+        let comes_to_nothing = message.to_account.is_none()
+            || message.normal && message.to_client.is_some()
+            || self.touched_by_list(message, self.now_us);
         let went_on = replaced || moving || comes_to_nothing;
         if kept && !went_on && !seen && !message.accepted && !message.rejected {
             wrong.push(format!(
