@@ -608,7 +608,7 @@ fn one_wrong_line_is_one_mistake() {
         ),
         (
             "[[external_service]]\nkind = \"trun\"\nhost = \"h\"\nport = 1",
-            "external_service.kind: \"trun\" is no kind of service: \"stun\", \"stuns\", \"turn\", \"turns\" are; did you mean",
+            "external_service.kind: \"trun\" is no kind of service: \"stun\", \"stuns\", \"turn\", \"turns\" are; did you mean `turn`?",
         ),
         (
             "[[external_service]]\nkind = \"turn\"\nport = 3478",
