@@ -55,7 +55,7 @@ struct Play<'a> {
 }
 
 /// How late the words of a slow client arrive: much later than a server needs for anything.
-const LAG: Duration = Duration::from_millis(40);
+const LAG: Duration = Duration::from_millis(200);
 
 impl Play<'_> {
     fn step(&mut self, statement: &Statement) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What one chat message costs in this crate: nanoseconds and heap allocations per message.
 //!
-//! `cargo run --release -p isthmus-xmpp --example hot_path`
+//! `cargo run --release -p isthmus-xmpp --example stream_hot_path`
 
 #![allow(unsafe_code, reason = "counting allocations needs a global allocator")]
 #![allow(clippy::unwrap_used, reason = "a benchmark over fixed input")]

@@ -1,6 +1,6 @@
 //! What a frame costs: one client's message in, its reply and Marks out, through both ends, in memory.
 //!
-//! `cargo run --release -p isthmus-proto --example hot_path`
+//! `cargo run --release -p isthmus-proto --example link_hot_path`
 
 use bytes::{Bytes, BytesMut};
 use proto::frame::*;
