@@ -207,7 +207,9 @@ fn load(which: Which, what: What, options: &Options, figures: &mut Figures) -> a
         }
         What::Chat | What::Archive => {
             setup.archive = what == What::Archive;
-            setup.stored = if setup.archive { options.stored } else { 0 };
+            // Theirs cannot be filled where they are in Mnesia, or in a store of text.
+            let filled = setup.archive && which == Which::Isthmus;
+            setup.stored = if filled { options.stored } else { 0 };
             let server = start(&setup)?;
             let target =
                 server.target(Transport::Plain, Mechanism::ScramSha1, Entrance::Presence)?;
