@@ -14,6 +14,8 @@ const service = {
 }[mode];
 
 const xmpp = client({ service, domain, username, password });
+// Its two seconds are too few for a machine that is busy with tests.
+xmpp.timeout = 20_000;
 xmpp.reconnect.stop();
 
 function fail(error) {

@@ -18,6 +18,8 @@ const credentials = { username };
 if (password) credentials.password = password;
 const userAgent = xml("user-agent", { id: "d4565fa7-4d72-4749-b3d3-740edbf87770" }, xml("software", {}, "xmpp.js"));
 const xmpp = client({ service, domain, username, credentials, userAgent });
+// Its two seconds are too few for a machine that is busy with tests.
+xmpp.timeout = 20_000;
 
 xmpp.fast.fetchToken = async () => (existsSync(tokenFile) ? JSON.parse(readFileSync(tokenFile)) : undefined);
 xmpp.fast.saveToken = async (token) => writeFileSync(tokenFile, JSON.stringify(token));

@@ -78,7 +78,7 @@ impl Shard {
                     .is_some_and(|h| !h.released)
             })
         });
-        if closing || self.has_orphans(&account) {
+        if closing || self.has_orphans(&account) || self.has_settling(&account) {
             return;
         }
         self.session(slot).bound_mut().expect("checked above").flood = Flood::Reading;
@@ -100,6 +100,16 @@ impl Shard {
                 bytes_max,
             },
         ));
+    }
+
+    /// A session of the account has lost its connection, and what had come over that is not settled: there may be acknowledgements.
+    fn has_settling(&self, account: &BareJid) -> bool {
+        let sessions = self.users.get(account).map(|u| u.sessions.as_slice());
+        let mut sessions = sessions.unwrap_or_default().iter();
+        sessions.any(|&slot| {
+            let session = self.sessions.get(slot as usize);
+            session.is_some_and(|s| s.is_lost() && !s.is_detached())
+        })
     }
 
     /// A page has come.
@@ -289,7 +299,7 @@ impl Shard {
         };
         let absent = |h: &Holder| {
             let session = self.sessions.get(h.slot as usize);
-            session.is_some_and(|s| s.is_away())
+            session.is_some_and(|s| s.is_detached())
         };
         let only_absent = !a.holders.is_empty() && a.holders.iter().all(absent);
         let to = routing::recipient(&row.payload);

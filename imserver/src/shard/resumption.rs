@@ -231,6 +231,9 @@ impl Shard {
             self.close_lost(lost);
         }
         self.touch(slot);
+        if let Some(account) = self.account_of(slot) {
+            self.floods_of(&account);
+        }
     }
 
     fn close_lost(&mut self, lost: crate::session::Session) {
