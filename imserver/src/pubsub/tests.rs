@@ -13,7 +13,7 @@ use xmpp::jid::{BareJid, Jid};
 use xmpp::node as xml;
 use xmpp::ns;
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     nodes_max: 3,
     items_max: 10,
     item_bytes_max: 100,

@@ -39,12 +39,19 @@ fn jid(text: &str) -> Jid {
 fn message(n: u64, bytes_len: usize) -> Event {
     let frame = "<message from='romeo@localhost/x' to='juliet@localhost'><body></body></message>";
     let fill = "x".repeat(bytes_len.saturating_sub(frame.len()));
+    let bytes = frame.replace("<body>", &format!("<body>{fill}"));
+    let retention = Retention::Store { archive: false };
+    stanza(StanzaKind::Message(MessageType::Chat), bytes, retention, n)
+}
+
+/// The `n`th stanza of the same to the same.
+fn stanza(kind: StanzaKind, bytes: impl Into<bytes::Bytes>, retention: Retention, n: u64) -> Event {
     Event::Shard(ShardMsg::Stanza(Box::new(Routed {
-        kind: StanzaKind::Message(MessageType::Chat),
+        kind,
         from: jid("romeo@localhost/x"),
         to: jid("juliet@localhost"),
-        bytes: frame.replace("<body>", &format!("<body>{fill}")).into(),
-        retention: Retention::Store { archive: false },
+        bytes: bytes.into(),
+        retention,
         origin: Some(store::Origin {
             session: 1,
             stanza: n,

@@ -83,14 +83,7 @@ pub(super) fn sends_last(node: &Node) -> bool {
 mod tests {
     use super::*;
     use crate::pubsub::event::Recipients;
-
-    const LIMITS: Limits = Limits {
-        nodes_max: 3,
-        items_max: 10,
-        item_bytes_max: 100,
-        bytes_max: 10_000,
-        page_bytes_max: 1_000,
-    };
+    use crate::pubsub::tests::LIMITS;
 
     fn jid(text: &str) -> Jid {
         Jid::parse(text).expect("an address")

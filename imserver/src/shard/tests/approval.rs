@@ -8,25 +8,8 @@ use crate::pubsub::node::Node;
 fn subscribe(n: u64) -> Event {
     let bytes = "<iq type='set' id='s' from='romeo@localhost/x' to='juliet@localhost'><pubsub xmlns='http://jabber.org/protocol/pubsub'>\
                  <subscribe node='n' jid='romeo@localhost'/></pubsub></iq>";
-    Event::Shard(ShardMsg::Stanza(Box::new(Routed {
-        kind: StanzaKind::Iq(crate::routing::IqType::Set),
-        from: jid("romeo@localhost/x"),
-        to: jid("juliet@localhost"),
-        bytes: Bytes::from_static(bytes.as_bytes()),
-        retention: Retention::Drop,
-        origin: Some(store::Origin {
-            session: 1,
-            stanza: n,
-            hash: n,
-        }),
-        copies: false,
-        token: Some(Token {
-            shard: ShardId(1),
-            slot: 0,
-            generation: 1,
-            element: n,
-        }),
-    })))
+    let kind = StanzaKind::Iq(crate::routing::IqType::Set);
+    stanza(kind, bytes, Retention::Drop, n)
 }
 
 /// A server in whose store Juliet has the node.
