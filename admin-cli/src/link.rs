@@ -196,10 +196,13 @@ impl Connection {
 
     fn read(&mut self) -> Result<(), LinkError> {
         let mut scratch = [0; 64 * 1024];
-        let n = self
-            .stream
-            .read(&mut scratch)
-            .map_err(|e| self.broken(&e))?;
+        let n = loop {
+            match self.stream.read(&mut scratch) {
+                // Stopped by ^Z and continued: that interrupts sockets that have a timeout (signal(7)).
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                read => break read.map_err(|e| self.broken(&e))?,
+            }
+        };
         if n == 0 {
             return Err(self.hung_up());
         }

@@ -499,15 +499,19 @@ impl Side {
         backend: &Backend,
     ) -> Result<(usize, Vec<bytes::Bytes>), String> {
         let mut scratch = [0; 16 * 1024];
-        let n = match stream.read(&mut scratch) {
-            Ok(n) => n,
-            Err(e)
-                if e.kind() == std::io::ErrorKind::UnexpectedEof
-                    || e.kind() == std::io::ErrorKind::ConnectionReset =>
-            {
-                0
+        let n = loop {
+            match stream.read(&mut scratch) {
+                Ok(n) => break n,
+                Err(e)
+                    if e.kind() == std::io::ErrorKind::UnexpectedEof
+                        || e.kind() == std::io::ErrorKind::ConnectionReset =>
+                {
+                    break 0;
+                }
+                // A signal interrupts sockets that have a timeout (signal(7)).
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.to_string()),
             }
-            Err(e) => return Err(e.to_string()),
         };
         self.input.extend_from_slice(&scratch[..n]);
         let now = Instant::now();

@@ -5,7 +5,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use isthmus_tests::client::{Account, Client, Transport};
 use isthmus_tests::harness::{Plan, Site};
 use isthmus_tests::wait;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -106,7 +106,11 @@ impl Raw {
                 return Ok(self.read.drain(..at + text.len()).collect());
             }
             let mut buffer = [0; 4_096];
-            let n = self.socket.read(&mut buffer)?;
+            let n = match self.socket.read(&mut buffer) {
+                // A process has ended elsewhere: SIGCHLD interrupts sockets that have a timeout (signal(7)).
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             if n == 0 || Instant::now() > end {
                 bail!("no {text:?} in {:?}", self.read);
             }

@@ -257,7 +257,7 @@ fn strangers_at_the_admin_door_are_bounded() {
     };
     let closed = |stream: &mut TcpStream, patience: Duration| {
         stream.set_read_timeout(Some(patience)).unwrap();
-        !matches!(stream.read(&mut [0]), Err(e)
+        !matches!(stream.read_exact(&mut [0]), Err(e)
             if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
     };
     let begun = Instant::now();

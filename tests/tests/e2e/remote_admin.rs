@@ -679,3 +679,54 @@ fn an_administrator_who_is_disabled_goes_no_further() {
     let late = run(&mut site.imadmin(["user", "show", "late@localhost"]));
     assert!(late.is_err(), "it was done all the same");
 }
+
+/// ^Z and `fg` while the server thinks: signal(7) has the kernel interrupt a socket that has a timeout, without any handler.
+#[test]
+fn imadmin_may_be_stopped_and_continued_while_it_waits() {
+    let mut site = Site::start(&Plan::default(), &[]).unwrap();
+    let server = site.server().pid();
+    // No TLS: its library forgives a signal during the handshake, and that is where it would wait.
+    let config = site.scratch("local.toml");
+    std::fs::write(
+        &config,
+        format!(
+            "server = \"main\"\naddress = \"unix:{}/run/admin.sock\"\n",
+            site.path().display()
+        ),
+    )
+    .unwrap();
+    let signal = |what: &str, pid: u32| run(Command::new("kill").args([what, &pid.to_string()]));
+    let state = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        text.split(") ").nth(1).and_then(|s| s.chars().next())
+    };
+    signal("-STOP", server).unwrap();
+    let child = Command::new(binary("imadmin"))
+        .arg("--config")
+        .arg(&config)
+        .arg("status")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The kernel has taken its connection; it sleeps until there is an answer.
+    let waits = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", child.id())).ok()?;
+        let names = files.flatten().flat_map(|f| std::fs::read_link(f.path()));
+        let connected = names
+            .into_iter()
+            .any(|n| n.to_string_lossy().starts_with("socket:"));
+        (connected && state(child.id()) == Some('S')).then_some(())
+    };
+    wait::until(wait::PATIENCE, waits).expect("it waits");
+    signal("-STOP", child.id()).unwrap();
+    wait::until(wait::PATIENCE, || {
+        (state(child.id()) == Some('T')).then_some(())
+    })
+    .expect("it stops");
+    signal("-CONT", child.id()).unwrap();
+    signal("-CONT", server).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
