@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Rust: Prosody, slapd, Dovecot, profanity and HAProxy among others (Debian), slixmpp and slixmpp-omemo (PyPI), @xmpp/client (npm).
+# Installs what the tests need beside Rust: Prosody and its community modules, slapd, Dovecot, profanity and HAProxy among others (Debian), slixmpp and slixmpp-omemo (PyPI), @xmpp/client (npm).
 # With the argument `full` also what only `make test-full` needs: MIT Kerberos, Samba as a domain controller, Chromium and Converse.js,
 # and Gajim with its OMEMO plug-in and a display without a screen.
 # Idempotent; says nothing and takes no time when all of it is there.
@@ -10,6 +10,8 @@ need=()
 for pair in prosody:prosody slapd:slapd ldapsearch:ldap-utils doveadm:dovecot-imapd profanity:profanity tmux:tmux haproxy:haproxy openssl:openssl ip:iproute2 ss:iproute2 faketime:faketime unshare:util-linux python3:python3 node:nodejs npm:npm; do
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
+# Among them is the one for privileged components.
+[ -e /usr/lib/prosody/modules/mod_privilege/mod_privilege.lua ] || need+=(prosody-modules)
 if [ "${1:-}" = full ]; then
     # What only `make test-full` needs: Samba, a Kerberos KDC, its client library for Python, what GSSAPI is built with, a browser, and Gajim.
     for pair in samba:samba-ad-dc ldbadd:ldb-tools krb5kdc:krb5-kdc kadmin.local:krb5-admin-server kinit:krb5-user chromium:chromium gajim:gajim Xvfb:xvfb import:imagemagick; do

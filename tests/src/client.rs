@@ -5,7 +5,7 @@
 
 use crate::scram::{Binding, Exchange, Hash};
 use crate::websocket::{self, Frames};
-use crate::xml::{Item, NS_STREAM, StreamReader, Xml, escape};
+use crate::xml::{Item, NS_CLIENT, NS_STREAM, StreamReader, Xml, escape};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -29,6 +29,8 @@ pub const NS_TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 pub const NS_BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 /// Stream management namespace (XEP-0198).
 pub const NS_SM: &str = "urn:xmpp:sm:3";
+/// The content namespace of component streams (XEP-0114).
+pub const NS_COMPONENT: &str = "jabber:component:accept";
 /// Stream errors (RFC 6120 §4.9.3).
 pub const NS_STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
 
@@ -45,10 +47,12 @@ pub enum Transport {
     WebSocket,
     /// WebSocket over TLS.
     WebSocketTls,
+    /// TCP without TLS, and a component's stream (XEP-0114), whose domain is the endpoint's.
+    Component,
 }
 
 impl Transport {
-    /// All of them, for tables.
+    /// All of a client's, for tables.
     pub const ALL: [Transport; 5] = [
         Transport::Plain,
         Transport::StartTls,
@@ -56,6 +60,14 @@ impl Transport {
         Transport::WebSocket,
         Transport::WebSocketTls,
     ];
+
+    /// The default namespace of its streams.
+    pub fn content_ns(self) -> &'static str {
+        match self {
+            Transport::Component => NS_COMPONENT,
+            _ => NS_CLIENT,
+        }
+    }
 
     /// Messages of WebSocket carry the elements.
     pub fn is_websocket(self) -> bool {
@@ -80,6 +92,8 @@ pub struct Endpoint {
     pub ws: SocketAddr,
     /// WebSocket over TLS.
     pub wss: SocketAddr,
+    /// Where components connect, if this server has such a port.
+    pub component: SocketAddr,
     /// Which of them, and whether TLS is started.
     pub transport: Transport,
     /// TLS version to insist on; `None` takes what comes.
@@ -169,6 +183,7 @@ impl Client {
             Transport::DirectTls => endpoint.direct,
             Transport::WebSocket => endpoint.ws,
             Transport::WebSocketTls => endpoint.wss,
+            Transport::Component => endpoint.component,
         };
         let tcp =
             connect(target, endpoint.from).with_context(|| format!("connecting to {target}"))?;
@@ -204,9 +219,14 @@ impl Client {
         Ok(client)
     }
 
-    /// Connects up to the point where SASL may begin.
+    /// Connects up to the point where SASL, or a component's handshake, may begin.
     pub fn open(endpoint: &Endpoint) -> Result<Client> {
         let mut client = Client::dial(endpoint)?;
+        if endpoint.transport == Transport::Component {
+            client.send_header()?;
+            client.expect_header()?;
+            return Ok(client);
+        }
         client.open_stream()?;
         if endpoint.transport == Transport::StartTls {
             ensure!(
@@ -247,6 +267,21 @@ impl Client {
         let outcome = self.sasl(account, sasl)?;
         ensure!(outcome.is(NS_SASL, "success"), "not logged in: {outcome}");
         self.open_stream()
+    }
+
+    /// A component proves that it knows the secret (XEP-0114 §3).
+    pub fn shake_hands(&mut self, secret: &str) -> Result<()> {
+        let id = self.header.attr("id").context("no id in the header")?;
+        let hash = Hash::Sha1.hash(format!("{id}{secret}").as_bytes());
+        let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.send(&format!("<handshake>{digits}</handshake>"))?;
+        let answer = self.element()?;
+        ensure!(
+            answer.is(NS_COMPONENT, "handshake"),
+            "not taken for the component: {answer}"
+        );
+        self.jid = self.endpoint.domain.clone();
+        Ok(())
     }
 
     /// Binds a resource (RFC 6120 §7); sends the old session request if it is announced as mandatory.
@@ -365,8 +400,9 @@ impl Client {
     pub fn send_header(&mut self) -> Result<()> {
         self.new_stream();
         self.send(&format!(
-            "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xml:lang='en' xmlns='jabber:client' xmlns:stream='{NS_STREAM}'>",
-            escape(&self.endpoint.domain)
+            "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xml:lang='en' xmlns='{}' xmlns:stream='{NS_STREAM}'>",
+            escape(&self.endpoint.domain),
+            self.endpoint.transport.content_ns(),
         ))
     }
 

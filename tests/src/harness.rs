@@ -321,6 +321,7 @@ impl Site {
             direct: self.address(5223),
             ws: self.address(5280),
             wss: self.address(5443),
+            component: self.address(5347),
             transport,
             tls: None,
             identity: None,
@@ -338,6 +339,7 @@ impl Site {
             direct: port(5223),
             ws: port(5280),
             wss: port(5443),
+            component: port(5347),
             ..self.endpoint(transport)
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! - [`harness`]: a [`harness::Site`] is one set-up in a temporary directory, with its processes.
 //! - [`client`]: a scripted raw client over plain TCP, STARTTLS, direct TLS and WebSocket ([`websocket`]).
+//! - [`component`]: components that a server is told of, and what they may do.
 //! - [`scansion`]: reads and runs `scripts/*.scs` (format: `README.md` beside this crate).
 //! - [`dovecot`]: an IMAP server with mailboxes.
 //! - [`slapd`]: an LDAP server with a tree of people and groups.
@@ -14,6 +15,7 @@
 //! - [`prosody`]: the same scripts against Prosody, to tell whether a script is wrong.
 
 pub mod client;
+pub mod component;
 pub mod dovecot;
 pub mod harness;
 pub mod kerberos;

@@ -2,6 +2,7 @@
 //! that the world uses: if both fail, the script is wrong.
 
 use crate::client::{Account, Client, Endpoint, Transport};
+use crate::component::Component;
 use crate::harness::{Proc, START_PATIENCE, run};
 use crate::wait;
 use anyhow::{Context as _, Result};
@@ -20,17 +21,27 @@ pub struct Prosody {
 const DOMAIN: &str = "localhost";
 
 impl Prosody {
-    /// Starts it in a temporary directory on free ports.
-    pub fn start(accounts: &[Account]) -> Result<Prosody> {
+    /// Starts it, with these accounts and components, in a temporary directory on free ports.
+    pub fn start(accounts: &[Account], components: &[Component]) -> Result<Prosody> {
         let dir = tempfile::Builder::new()
             .prefix("isthmus-prosody-")
             .tempdir()?;
         let path = dir.path().display();
+        let sections: String = components.iter().map(Component::prosody_section).collect();
+        let privileges: String = components
+            .iter()
+            .filter_map(Component::prosody_privileges)
+            .collect();
+        let module = if privileges.is_empty() {
+            ""
+        } else {
+            ", \"privilege\""
+        };
         // Reserved for a moment by binding port 0; Prosody itself cannot bind 0 and tell.
         let free = || -> Result<SocketAddr> {
             Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
         };
-        let (starttls, direct) = (free()?, free()?);
+        let (starttls, direct, component) = (free()?, free()?, free()?);
         let names: Vec<String> = accounts.iter().map(|a| a.user.clone()).collect();
         let people = dir.path().join("data").join(DOMAIN).join("accounts");
         fs::create_dir_all(&people)?;
@@ -70,6 +81,7 @@ interfaces = {{ "127.0.0.1" }}
 c2s_ports = {{ {} }}
 c2s_direct_tls_ports = {{ {} }}
 s2s_ports = {{}}
+component_ports = {{ {} }}
 ssl = {{ key = "{path}/key.pem"; certificate = "{path}/cert.pem" }}
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
@@ -77,13 +89,15 @@ authentication = "internal_plain"
 storage = "internal"
 conflict_resolve = "kick_old"
 smacks_hibernation_time = 1
-modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "vcard", "private", "server_contact_info", "offline", "smacks", "presence", "message", "iq" }}
+modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "version", "vcard", "private", "server_contact_info", "offline", "smacks", "presence", "message", "iq"{module} }}
 modules_disabled = {{ "s2s" }}
 contact_info = {{ abuse = {{ "mailto:abuse@localhost", "xmpp:abuse@localhost" }} }}
 VirtualHost "{DOMAIN}"
-"#,
+    privileged_entities = {{ {privileges} }}
+{sections}"#,
                 starttls.port(),
-                direct.port()
+                direct.port(),
+                component.port(),
             ),
         )?;
         let mut command = Command::new("prosody");
@@ -100,6 +114,7 @@ VirtualHost "{DOMAIN}"
             // Its WebSocket is not used.
             ws: starttls,
             wss: direct,
+            component,
             transport: Transport::Plain,
             tls: None,
             identity: None,

@@ -11,6 +11,7 @@ pub use run::play;
 pub use script::{Script, Statement, Verb};
 
 use crate::client::{Account, Endpoint, Transport};
+use crate::component::Component;
 use crate::xml::Xml;
 use anyhow::{Context as _, Result, ensure};
 use std::collections::HashMap;
@@ -95,6 +96,15 @@ pub fn load(dir: &Path) -> Result<Vec<Script>> {
                 );
             }
         }
+        for component in script.components() {
+            let other = owners.insert(component.domain.clone(), script.name.clone());
+            ensure!(
+                other.is_none_or(|other| other == script.name),
+                "{}: another script has the component {}",
+                script.name,
+                component.domain
+            );
+        }
         scripts.push(script);
     }
     if let Ok(part) = std::env::var("SCRIPT") {
@@ -107,6 +117,14 @@ pub fn load(dir: &Path) -> Result<Vec<Script>> {
 pub fn accounts(scripts: &[Script]) -> Vec<Account> {
     let mut all: Vec<Account> = scripts.iter().flat_map(Script::accounts).collect();
     all.sort_by(|a, b| a.user.cmp(&b.user));
+    all.dedup();
+    all
+}
+
+/// Every component that the server must know for the scripts.
+pub fn components(scripts: &[Script]) -> Vec<Component> {
+    let mut all: Vec<Component> = scripts.iter().flat_map(Script::components).collect();
+    all.sort_by(|a, b| a.domain.cmp(&b.domain));
     all.dedup();
     all
 }

@@ -105,10 +105,15 @@ impl Xml {
 
     /// Parses a sequence of elements, as [`Xml::parse`] does for one.
     pub fn parse_many(text: &str) -> Result<Vec<Xml>> {
+        Xml::parse_many_in(NS_CLIENT, text)
+    }
+
+    /// The same for streams of another content namespace.
+    pub fn parse_many_in(content_ns: &str, text: &str) -> Result<Vec<Xml>> {
         let mut parser = StreamReader::new();
         parser.push(
             format!(
-                "<all xmlns='{NS_CLIENT}' xmlns:stream='{NS_STREAM}' xmlns:scansion='{NS_SCANSION}'>"
+                "<all xmlns='{content_ns}' xmlns:stream='{NS_STREAM}' xmlns:scansion='{NS_SCANSION}'>"
             )
             .as_bytes(),
         );

@@ -23,7 +23,12 @@ pub fn play(script: &Script, stage: &dyn Stage) -> Result<()> {
         slow: None,
     };
     if let Some(person) = stage.slow_client().and_then(|n| script.clients.get(n)) {
-        let way = LinkProxy::with_lag(stage.endpoint().starttls, LAG)?;
+        let endpoint = stage.endpoint();
+        let target = match person.component {
+            Some(_) => endpoint.component,
+            None => endpoint.starttls,
+        };
+        let way = LinkProxy::with_lag(target, LAG)?;
         play.slow = Some((&person.name, way));
     }
     for statement in &script.statements {
@@ -66,13 +71,13 @@ impl Play<'_> {
             Verb::DialsPlain => {
                 let plain = Endpoint {
                     transport: Transport::Plain,
-                    ..self.endpoint(who)
+                    ..self.endpoint(who)?
                 };
                 self.actors.insert(who.into(), Client::dial(&plain)?);
                 Ok(())
             }
             Verb::Opens => {
-                let client = Client::open(&self.endpoint(who))?;
+                let client = Client::open(&self.endpoint(who)?)?;
                 self.actors.insert(who.into(), client);
                 Ok(())
             }
@@ -96,7 +101,7 @@ impl Play<'_> {
             Verb::Sends => {
                 let text = self.substitute(&statement.block)?;
                 // Checked here, so that a typing error is not taken for a server's fault.
-                Xml::parse_many(&text).context("this script's own XML")?;
+                self.parse(who, &text)?;
                 self.send(who, &text)
             }
             Verb::SendsRaw => {
@@ -104,7 +109,7 @@ impl Play<'_> {
                 self.send(who, &text)
             }
             Verb::Receives => {
-                for wanted in self.wanted(&statement.block)? {
+                for wanted in self.wanted(who, &statement.block)? {
                     self.receive(who, &wanted)?;
                 }
                 Ok(())
@@ -123,19 +128,24 @@ impl Play<'_> {
         }
     }
 
-    fn endpoint(&self, who: &str) -> Endpoint {
+    fn endpoint(&self, who: &str) -> Result<Endpoint> {
         let mut endpoint = self.stage.endpoint();
         if let Some((slow, way)) = &self.slow
             && *slow == who
         {
-            endpoint.starttls = way.address();
+            (endpoint.starttls, endpoint.component) = (way.address(), way.address());
         }
-        endpoint
+        let person = self.person(who)?;
+        if person.component.is_some() {
+            endpoint.transport = Transport::Component;
+            endpoint.domain = person.jid.clone();
+        }
+        Ok(endpoint)
     }
 
     fn person(&self, who: &str) -> Result<&Person> {
         let found = self.script.clients.iter().find(|p| p.name == who);
-        found.with_context(|| format!("no [Client] {who}"))
+        found.with_context(|| format!("no [Client] or [Component] {who}"))
     }
 
     fn actor(&mut self, who: &str) -> Result<&mut Client> {
@@ -146,7 +156,7 @@ impl Play<'_> {
 
     fn connect(&mut self, who: &str) -> Result<()> {
         let person = self.person(who)?.clone();
-        let mut client = Client::open(&self.endpoint(who))?;
+        let mut client = Client::open(&self.endpoint(who)?)?;
         log_in(&mut client, &person)?;
         self.jids.insert(who.into(), client.jid.clone());
         self.actors.insert(who.into(), client);
@@ -155,7 +165,7 @@ impl Play<'_> {
 
     /// Secures the connection as the variant says, and leaves the next header to the script.
     fn dial(&mut self, who: &str) -> Result<()> {
-        let endpoint = self.endpoint(who);
+        let endpoint = self.endpoint(who)?;
         let mut client = Client::dial(&endpoint)?;
         if endpoint.transport == Transport::StartTls {
             client.open_stream()?;
@@ -182,23 +192,47 @@ impl Play<'_> {
         self.actor(who)?.send(text)
     }
 
-    fn wanted(&self, block: &str) -> Result<Vec<Xml>> {
-        let wanted = Xml::parse_many(&self.substitute(block)?).context("this script's own XML")?;
+    /// What somebody sends or receives, in the namespace of their streams.
+    fn parse(&self, who: &str, text: &str) -> Result<Vec<Xml>> {
+        let ns = self.person(who)?.content_ns();
+        Xml::parse_many_in(ns, text).context("this script's own XML")
+    }
+
+    fn wanted(&self, who: &str, block: &str) -> Result<Vec<Xml>> {
+        let wanted = self.parse(who, &self.substitute(block)?)?;
         ensure!(!wanted.is_empty(), "nothing to receive");
         Ok(wanted)
     }
 
     /// The next element, where stream management is looked after unless the script asks for it.
     fn next(&mut self, who: &str, wanted_sm: &[String]) -> Result<Xml> {
-        let silent = self.person(who)?.silent;
+        let person = self.person(who)?;
+        let silent = person.silent;
+        let others = person
+            .component
+            .as_ref()
+            .is_some_and(|g| g.hears_of_everybody());
         let stage = self.stage;
         loop {
             let element = self.next_but_noise(who, wanted_sm, silent)?;
+            if others && self.is_of_another_script(&element) {
+                continue;
+            }
             if !stage.repeats_presence() || !self.is_repeated(who, &element) {
                 self.transcript.push(format!("{who} <- {element}"));
                 return Ok(element);
             }
         }
+    }
+
+    /// Scripts run side by side: a privileged component is told how the people of all of them are, and of their contacts.
+    fn is_of_another_script(&self, element: &Xml) -> bool {
+        let is_state = match element.name.as_str() {
+            "presence" => matches!(element.attr("type"), None | Some("unavailable")),
+            "iq" => element.attr("type") == Some("set") && element.child("query").is_some(),
+            _ => false,
+        };
+        is_state && !self.script.knows(element.attr("from").unwrap_or_default())
     }
 
     fn is_repeated(&mut self, who: &str, element: &Xml) -> bool {
@@ -250,7 +284,7 @@ impl Play<'_> {
     }
 
     fn receive_any_order(&mut self, who: &str, block: &str) -> Result<()> {
-        let mut wanted = self.wanted(block)?;
+        let mut wanted = self.wanted(who, block)?;
         while !wanted.is_empty() {
             let got = self.next(who, &sm_names(&wanted)).with_context(|| {
                 let left: Vec<String> = wanted.iter().map(Xml::to_string).collect();
@@ -273,7 +307,7 @@ impl Play<'_> {
 
     /// After a restart the server says again what is state: presence and roster pushes. A message is never skipped.
     fn receive_eventually(&mut self, who: &str, block: &str) -> Result<()> {
-        for wanted in self.wanted(block)? {
+        for wanted in self.wanted(who, block)? {
             loop {
                 let got = self
                     .next(who, &[])
@@ -290,10 +324,23 @@ impl Play<'_> {
         Ok(())
     }
 
+    /// A component says itself who speaks (XEP-0114 §3).
+    fn from(&self, who: &str) -> Result<Option<String>> {
+        let person = self.person(who)?;
+        let is_component = person.component.is_some();
+        Ok(is_component.then(|| format!("from='{}'", xml::escape(&person.jid))))
+    }
+
     fn nothing_more(&mut self, who: &str) -> Result<()> {
+        let addresses = match self.from(who)? {
+            Some(from) => format!(" {from} to='{}'", self.stage.endpoint().domain),
+            None => String::new(),
+        };
         self.send(
             who,
-            "<iq type='get' id='nothing-more'><ping xmlns='urn:xmpp:ping'/></iq>",
+            &format!(
+                "<iq type='get' id='nothing-more'{addresses}><ping xmlns='urn:xmpp:ping'/></iq>"
+            ),
         )?;
         let got = self.next(who, &[])?;
         let is_answer = got.name == "iq" && got.attr("id") == Some("nothing-more");
@@ -308,10 +355,11 @@ impl Play<'_> {
             .with_context(|| format!("{who} has no JID yet"))?
             .clone();
         let marker = format!("the end {}", self.transcript.len());
+        let from = self.from(sender)?.unwrap_or_default();
         self.send(
             sender,
             &format!(
-                "<message type='chat' to='{}'><body>{marker}</body></message>",
+                "<message type='chat' to='{}' {from}><body>{marker}</body></message>",
                 xml::escape(&to)
             ),
         )?;
@@ -386,6 +434,9 @@ impl Play<'_> {
 }
 
 fn log_in(client: &mut Client, person: &Person) -> Result<()> {
+    if person.component.is_some() {
+        return client.shake_hands(&person.password);
+    }
     let sasl = person.sasl.clone().map_or(Sasl::Best, Sasl::Mechanism);
     client.authenticate(&person.account(), &sasl)?;
     client.bind(person.resource.as_deref())

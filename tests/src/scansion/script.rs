@@ -1,7 +1,9 @@
-//! Reading a script: clients, then statements with their blocks of XML.
+//! Reading a script: clients and components, then statements with their blocks of XML.
 
 use super::Disturbance;
-use crate::client::Account;
+use crate::client::{Account, NS_COMPONENT};
+use crate::component::{Component, Grants};
+use crate::xml::NS_CLIENT;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::Path;
 
@@ -10,7 +12,7 @@ use std::path::Path;
 pub struct Script {
     /// File name without `.scs`.
     pub name: String,
-    /// The `[Client]` sections.
+    /// The `[Client]` and `[Component]` sections.
     pub clients: Vec<Person>,
     /// What happens.
     pub statements: Vec<Statement>,
@@ -20,14 +22,14 @@ pub struct Script {
     only: Vec<String>,
 }
 
-/// One `[Client]` section.
+/// One `[Client]` or `[Component]` section.
 #[derive(Clone, Debug, Default)]
 pub struct Person {
     /// Name in the script.
     pub name: String,
-    /// Bare JID as written.
+    /// Bare JID as written; of a component, its domain.
     pub jid: String,
-    /// Password.
+    /// Password; of a component, its secret.
     pub password: String,
     /// Resource to ask for.
     pub resource: Option<String>,
@@ -35,8 +37,10 @@ pub struct Person {
     pub sasl: Option<String>,
     /// `sm: silent`: requests for acknowledgement are not answered.
     pub silent: bool,
-    /// `account: none`: the runner creates no account.
+    /// `account: none`: the runner creates no account, or tells the server of no component.
     pub no_account: bool,
+    /// A component, and what it may do in people's names.
+    pub component: Option<Grants>,
 }
 
 /// One line of the play, with its block.
@@ -153,10 +157,11 @@ impl Script {
             } else {
                 ensure!(line.trim().is_empty(), "expected `key: value`");
             }
-        } else if let Some(name) = line.strip_prefix("[Client]") {
-            ensure!(!*on_stage, "[Client] after the line of dashes");
+        } else if let Some((kind, name)) = section(line) {
+            ensure!(!*on_stage, "[{kind}] after the line of dashes");
             self.clients.push(Person {
-                name: name.trim().into(),
+                name: name.into(),
+                component: (kind == "Component").then(Grants::default),
                 ..Person::default()
             });
         } else {
@@ -247,9 +252,32 @@ impl Script {
     pub fn accounts(&self) -> Vec<Account> {
         self.clients
             .iter()
-            .filter(|p| !p.no_account)
+            .filter(|p| !p.no_account && p.component.is_none())
             .map(Person::account)
             .collect()
+    }
+
+    /// Components that the server must know for this script.
+    pub fn components(&self) -> Vec<Component> {
+        let there = self.clients.iter().filter(|p| !p.no_account);
+        let components = there.filter_map(|p| {
+            Some(Component {
+                domain: p.jid.clone(),
+                secret: p.password.clone(),
+                grants: p.component.clone()?,
+            })
+        });
+        components.collect()
+    }
+
+    /// Whether an address is that of a client, or in the domain of a component, of this script.
+    pub fn knows(&self, jid: &str) -> bool {
+        let bare = jid.split('/').next().unwrap_or_default();
+        let domain = bare.rsplit('@').next().unwrap_or_default();
+        self.clients.iter().any(|p| match p.component {
+            Some(_) => p.jid == domain,
+            None => p.jid == bare,
+        })
     }
 
     /// Whether the script does something to the servers, so that no other may run beside it.
@@ -283,9 +311,21 @@ impl Person {
             "sasl" => self.sasl = Some(value.into()),
             "sm" if value == "silent" => self.silent = true,
             "account" if value == "none" => self.no_account = true,
-            _ => bail!("unknown property {key}: {value}"),
+            _ => {
+                let grants = self.component.as_mut();
+                let taken = grants.map(|grants| grants.set(key, value)).transpose()?;
+                ensure!(taken == Some(true), "unknown property {key}: {value}");
+            }
         }
         Ok(())
+    }
+
+    /// The default namespace of what it sends and receives.
+    pub fn content_ns(&self) -> &'static str {
+        match self.component {
+            Some(_) => NS_COMPONENT,
+            None => NS_CLIENT,
+        }
     }
 
     /// Localpart and password.
@@ -296,6 +336,12 @@ impl Person {
             password: self.password.clone(),
         }
     }
+}
+
+/// `[Client] NAME` or `[Component] NAME`.
+fn section(line: &str) -> Option<(&str, &str)> {
+    let (kind, name) = line.strip_prefix('[')?.split_once(']')?;
+    matches!(kind, "Client" | "Component").then_some((kind, name.trim()))
 }
 
 /// Takes away the indentation that all lines share, and empty lines at both ends.
@@ -336,6 +382,30 @@ mod tests {
     }
 
     #[test]
+    fn components_have_a_domain_a_secret_and_what_they_may_do() {
+        let script = Script::parse(
+            "x",
+            "[Component] Bot\n\tjid: bot.localhost\n\tpassword: p\n\troster: both\n\tmessage: outgoing\n\tiq: urn:a get, urn:b both\n[Client] A\n\tjid: a@localhost\n---\nBot connects\n",
+        )
+        .unwrap();
+        let component = &script.components()[0];
+        assert_eq!(
+            component.section(),
+            "\n[[component]]\ndomain = \"bot.localhost\"\nsecret_file = \"bot.localhost.secret\"\nrosters = \"both\"\n\
+             send_messages = true\niq_get = [\"urn:a\", \"urn:b\"]\niq_set = [\"urn:b\"]\n"
+        );
+        assert_eq!(script.accounts().len(), 1);
+        for (jid, known) in [
+            ("x@bot.localhost/r", true),
+            ("a@localhost/r", true),
+            ("b@localhost", false),
+            ("localhost", false),
+        ] {
+            assert_eq!(script.knows(jid), known, "{jid}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_refused_with_their_line() {
         for (text, what) in [
             ("[Client] A\n\tjid: a@b\n---\nB connects\n", "who acts"),
@@ -344,6 +414,11 @@ mod tests {
                 "[Client] A\n\tcolour: red\n---\nA connects\n",
                 "unknown property",
             ),
+            (
+                "[Client] A\n\troster: both\n---\nA connects\n",
+                "unknown property",
+            ),
+            ("[Component] A\n\troster: all\n---\nA connects\n", "one of"),
             ("[Client] A\n---\n", "nothing happens"),
         ] {
             let error = format!("{:#}", Script::parse("x", text).unwrap_err());

@@ -67,14 +67,13 @@ pub(super) fn start(plan: &Plan, scripts: &[Script]) -> Result<Site> {
     site.set("imserver.toml", "[[domain]]", "archive_search", "true")?;
     let addresses = "[\"mailto:abuse@localhost\", \"xmpp:abuse@localhost\"]";
     site.set("imserver.toml", "[[domain]]", "abuse_addresses", addresses)?;
-    let path = site.path().join("imserver.toml");
-    let text = std::fs::read_to_string(&path)?;
-    std::fs::write(&path, format!("{text}{SERVICES}"))?;
+    site.append("imserver.toml", SERVICES)?;
     let secret = site.path().join("turn.secret");
     std::fs::write(&secret, "north\n")?;
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
     let key = "registrations_per_address_hour_max";
     site.set("imserver.toml", "[limits]", key, "100")?;
+    site.add_components(&scansion::components(scripts))?;
     site.start_server()?;
     if !plan.embedded {
         site.start_mux()?;
