@@ -1,16 +1,15 @@
-//! Components (XEP-0114) through the real processes: a bot of slixmpp's, and what a component may not do.
+//! Components (XEP-0114) through the real processes: a bot and a privileged component of slixmpp's, what a reload does to one, and push
+//! services. What a component hears, may say and may not: `scripts/component_*.scs` and `privileged_*.scs`.
 
-use anyhow::{Context as _, Result, bail};
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use isthmus_tests::client::{Account, Client, Transport};
+use anyhow::Result;
+use isthmus_tests::client::{Account, Client, Endpoint, Transport};
+use isthmus_tests::component::Component;
 use isthmus_tests::harness::{Plan, Site};
 use isthmus_tests::wait;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const DOMAIN: &str = "bots.localhost";
 const SECRET: &str = "a secret & more";
@@ -19,18 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A site with a listener for components, and this component, with `more` keys.
 fn site(more: &str, accounts: &[Account]) -> Site {
     let mut site = Site::init(&Plan::default()).unwrap();
-    let address = site.address(5347);
-    let listener = format!(
-        "\n[[listener]]\nkind = \"component\"\ntransport = \"tcp\"\nlisten = [\"{address}\"]\n"
-    );
-    append(&site, "mux.toml", &listener);
-    let kinds = "[\"c2s\", \"component\"]";
-    site.set("imserver.toml", "[[mux]]", "kinds", kinds)
-        .unwrap();
-    append(&site, "imserver.toml", &component(more));
-    let secret = site.path().join("bots.secret");
-    std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    site.add_components(&[component()]).unwrap();
+    let more = format!("label = \"Bots\"\n{more}\n");
+    site.append("imserver.toml", &more).unwrap();
     site.start_server().unwrap();
     site.start_mux().unwrap();
     site.add_accounts(accounts).unwrap();
@@ -38,93 +28,23 @@ fn site(more: &str, accounts: &[Account]) -> Site {
     site
 }
 
-fn component(more: &str) -> String {
-    format!(
-        "\n[[component]]\ndomain = \"{DOMAIN}\"\nsecret_file = \"bots.secret\"\nlabel = \"Bots\"\n{more}\n"
-    )
+fn component() -> Component {
+    Component {
+        domain: DOMAIN.into(),
+        secret: SECRET.into(),
+        ..Component::default()
+    }
 }
 
-fn append(site: &Site, file: &str, text: &str) {
-    let path = site.path().join(file);
-    let before = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, before + text).unwrap();
-}
-
-/// A component as a string of bytes.
-struct Raw {
-    socket: TcpStream,
-    read: String,
-}
-
-impl Raw {
-    fn open(address: SocketAddr, to: &str) -> Result<Raw> {
-        let socket = TcpStream::connect(address)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        let mut raw = Raw {
-            socket,
-            read: String::new(),
-        };
-        raw.send(&format!(
-            "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{to}'>"
-        ))?;
-        Ok(raw)
-    }
-
-    /// Connected, after the handshake.
-    fn connect(address: SocketAddr, secret: &str) -> Result<Raw> {
-        let mut raw = Raw::open(address, DOMAIN)?;
-        raw.shake_hands(secret)?;
-        raw.until("<handshake/>")?;
-        Ok(raw)
-    }
-
-    fn shake_hands(&mut self, secret: &str) -> Result<()> {
-        let header = self.until("'>")?;
-        let id = header.split(" id='").nth(1).context("no id")?;
-        let id = id.split('\'').next().unwrap_or_default();
-        let hash = digest(
-            &SHA1_FOR_LEGACY_USE_ONLY,
-            format!("{id}{secret}").as_bytes(),
-        );
-        let hash: String = hash
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.send(&format!("<handshake>{hash}</handshake>"))
-    }
-
-    fn send(&mut self, text: &str) -> Result<()> {
-        Ok(self.socket.write_all(text.as_bytes())?)
-    }
-
-    /// Reads up to the end of this text; returns what came.
-    fn until(&mut self, text: &str) -> Result<String> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(at) = self.read.find(text) {
-                return Ok(self.read.drain(..at + text.len()).collect());
-            }
-            let mut buffer = [0; 4_096];
-            let n = match self.socket.read(&mut buffer) {
-                // A process has ended elsewhere: SIGCHLD interrupts sockets that have a timeout (signal(7)).
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                read => read?,
-            };
-            if n == 0 || Instant::now() > end {
-                bail!("no {text:?} in {:?}", self.read);
-            }
-            self.read.push_str(&String::from_utf8_lossy(&buffer[..n]));
-        }
-    }
-
-    /// The condition of the stream error with which the server ends it.
-    fn until_closed(&mut self) -> Result<String> {
-        self.socket.read_to_string(&mut self.read)?;
-        let error = self.read.split("<stream:error><").nth(1);
-        let error = error.and_then(|e| e.split([' ', '/', '>']).next());
-        Ok(error.unwrap_or_default().to_owned())
-    }
+/// The component, connected.
+fn connect(site: &Site) -> Result<Client> {
+    let endpoint = Endpoint {
+        domain: DOMAIN.into(),
+        ..site.endpoint(Transport::Component)
+    };
+    let mut client = Client::open(&endpoint)?;
+    client.shake_hands(SECRET)?;
+    Ok(client)
 }
 
 fn condition(element: &isthmus_tests::xml::Xml) -> Option<String> {
@@ -232,216 +152,44 @@ fn a_bot_of_slixmpp_is_there_also_over_a_kill_of_the_server() {
     assert!(lines.next().is_none());
 }
 
-/// Who is no component, or says what a component may not say, is told which stream error it is.
+/// A reload takes a component away, and brings it again, with other privileges.
 #[test]
-fn a_component_proves_who_it_is_and_speaks_for_its_domain_only() {
-    let site = site("", &[Account::new("juliet")]);
-    let address = site.address(5347);
-    let mut wrong = Raw::open(address, DOMAIN).unwrap();
-    wrong.shake_hands("another secret").unwrap();
-    assert_eq!(wrong.until_closed().unwrap(), "not-authorized");
-    for (to, want) in [
-        ("localhost", "host-unknown"),
-        ("other.localhost", "host-unknown"),
-        ("@", "improper-addressing"),
-    ] {
-        let mut raw = Raw::open(address, to).unwrap();
-        assert_eq!(raw.until_closed().unwrap(), want, "{to}");
-    }
-    for (early, want) in [
-        (
-            "<message from='a@bots.localhost' to='juliet@localhost'><body>x</body></message>",
-            "not-authorized",
-        ),
-        ("<!DOCTYPE x>", "restricted-xml"),
-        ("</oops>", "not-well-formed"),
-    ] {
-        let mut raw = Raw::open(address, DOMAIN).unwrap();
-        raw.send(early).unwrap();
-        assert_eq!(raw.until_closed().unwrap(), want, "{early}");
-    }
-    // As much as a stranger may send, and no more.
-    let mut raw = Raw::open(address, DOMAIN).unwrap();
-    let _ = raw.send(&format!("<handshake>{}</handshake>", "0".repeat(20_000)));
-    assert_eq!(raw.until_closed().unwrap(), "policy-violation");
-
-    for (said, want) in [
-        (
-            "<message from='a@localhost' to='juliet@localhost'><body>x</body></message>",
-            "invalid-from",
-        ),
-        (
-            "<message from='localhost' to='juliet@localhost'><body>x</body></message>",
-            "invalid-from",
-        ),
-        (
-            "<presence from='a@xbots.localhost' to='juliet@localhost'/>",
-            "invalid-from",
-        ),
-        (
-            "<iq from='@' to='localhost' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
-            "invalid-from",
-        ),
-        (
-            "<message to='juliet@localhost'><body>x</body></message>",
-            "improper-addressing",
-        ),
-        (
-            "<message from='a@bots.localhost'><body>x</body></message>",
-            "improper-addressing",
-        ),
-        ("<r xmlns='urn:xmpp:sm:3'/>", "unsupported-stanza-type"),
-    ] {
-        let mut raw = Raw::connect(address, SECRET).unwrap();
-        raw.send(said).unwrap();
-        assert_eq!(raw.until_closed().unwrap(), want, "{said}");
-    }
-
-    // Who proves last to know the secret is the component.
-    let mut first = Raw::connect(address, SECRET).unwrap();
-    let mut second = Raw::connect(address, SECRET).unwrap();
-    assert_eq!(first.until_closed().unwrap(), "conflict");
-    second
-        .send("<iq from='bots.localhost' to='localhost' type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>")
-        .unwrap();
-    second.until("id='p'").unwrap();
-}
-
-/// A component that is away: messages wait for it, everything else comes back. A reload takes it away for good, and brings it again.
-#[test]
-fn what_is_for_a_component_that_is_away_waits_or_comes_back() {
+fn a_reload_takes_a_component_away_and_brings_it_again() {
     let juliet = Account::new("juliet");
-    let mut site = site(
-        "rosters = \"get\"\nroster_pushes = false\nsend_messages = true",
-        std::slice::from_ref(&juliet),
-    );
-    let address = site.address(5347);
-    let mut j = site.login(Transport::Plain, &juliet).unwrap();
-    j.available().unwrap();
-    let bot = "bot@bots.localhost";
-    let ping = "<ping xmlns='urn:xmpp:ping'/>";
-    let answer = j.request("get", "p1", Some(bot), ping).unwrap();
-    assert_eq!(condition(&answer).as_deref(), Some("remote-server-timeout"));
-    j.send(&format!("<presence to='{bot}/x'/>")).unwrap();
-    let error = j
-        .element_where("an error", |e| e.attr("type") == Some("error"))
-        .unwrap();
-    assert_eq!(condition(&error).as_deref(), Some("remote-server-timeout"));
-    j.chat(bot, "one").unwrap();
-    j.chat(&format!("{bot}/x"), "two").unwrap();
-    j.ping().unwrap();
-    site.kill_server();
-    site.start_server().unwrap();
-
-    let mut raw = Raw::connect(address, SECRET).unwrap();
-    let told = raw.until("</message>").unwrap();
-    assert!(
-        told.contains("<privilege xmlns='urn:xmpp:privilege:2'>"),
-        "{told}"
-    );
-    let one = raw.until("</message>").unwrap();
-    assert!(
-        one.contains("to='bot@bots.localhost'") && one.contains("<body>one</body>"),
-        "{one}"
-    );
-    assert!(
-        one.contains("<delay") && one.contains("from='localhost'"),
-        "{one}"
-    );
-    let two = raw.until("</message>").unwrap();
-    assert!(
-        two.contains("to='bot@bots.localhost/x'") && two.contains("<body>two</body>"),
-        "{two}"
-    );
-
-    // Its domain is an address like any other: asked, answered, subscribed to; what is sent there is in one's archive or copied.
-    raw.send(&format!(
-        "<iq from='{DOMAIN}' to='{}' type='get' id='v1'>{ping}</iq>",
-        j.jid
-    ))
-    .unwrap();
-    let error = raw.until("</iq>").unwrap();
-    assert!(
-        error.contains("<service-unavailable"),
-        "no presence is shared: {error}"
-    );
-    j.send(&format!("<presence to='{DOMAIN}'/>")).unwrap();
-    raw.until("<presence").unwrap();
-    raw.send(&format!(
-        "<iq from='{DOMAIN}' to='{}' type='get' id='v2'>{ping}</iq>",
-        j.jid
-    ))
-    .unwrap();
-    j.element_where("a ping", |e| e.attr("id") == Some("v2"))
-        .unwrap();
-    j.send(&format!("<iq type='result' id='v2' to='{DOMAIN}'/>"))
-        .unwrap();
-    raw.until("id='v2'").unwrap();
-    j.send(&format!("<presence to='{DOMAIN}' type='subscribe'/>"))
-        .unwrap();
-    raw.until("type='subscribe'").unwrap();
-    raw.send(&format!(
-        "<presence from='{DOMAIN}' to='juliet@localhost' type='subscribed'/>"
-    ))
-    .unwrap();
-    raw.send(&format!(
-        "<presence from='{DOMAIN}' to='juliet@localhost'/>"
-    ))
-    .unwrap();
-    j.element_where("presence", |e| {
-        e.name == "presence" && e.attr("from") == Some(DOMAIN)
-    })
-    .unwrap();
-
-    // What it may do in our people's names, and no more.
-    let on_behalf = |from: &str, id: &str| {
-        format!(
-            "<message from='{DOMAIN}' to='localhost' id='{id}'><privilege xmlns='urn:xmpp:privilege:2'>\
-             <forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' from='{from}' to='juliet@localhost' \
-             type='chat' id='{id}'><body>in the name of {from}</body></message></forwarded></privilege></message>"
-        )
-    };
-    raw.send(&on_behalf("romeo@localhost", "b1")).unwrap();
-    let message = j
-        .element_where("the message", |e| e.attr("id") == Some("b1"))
-        .unwrap();
-    assert_eq!(message.attr("from"), Some("romeo@localhost"));
-    raw.send(&on_behalf("romeo@elsewhere.example", "b2"))
-        .unwrap();
-    assert!(raw.until("</message>").unwrap().contains("<forbidden"));
-    let roster = "<query xmlns='jabber:iq:roster'><item jid='nurse@localhost'/></query>";
-    j.request("set", "r1", None, roster).unwrap();
-    let ask = |id: &str| {
-        format!(
+    let mut site = site("rosters = \"get\"", std::slice::from_ref(&juliet));
+    let mut bot = connect(&site).unwrap();
+    let granted = bot.element().unwrap();
+    assert!(granted.child("privilege").is_some(), "{granted}");
+    let ask = |bot: &mut Client, id: &str| {
+        bot.send(&format!(
             "<iq from='{DOMAIN}' to='juliet@localhost' type='get' id='{id}'><query xmlns='jabber:iq:roster'/></iq>"
-        )
+        ))
+        .unwrap();
+        bot.element().unwrap()
     };
-    raw.send(&ask("r1")).unwrap();
-    let roster = raw.until("</iq>").unwrap();
-    assert!(
-        roster.contains("nurse@localhost") && roster.contains("from='juliet@localhost'"),
-        "{roster}"
-    );
+    let roster = ask(&mut bot, "r1");
+    assert_eq!(roster.attr("type"), Some("result"), "{roster}");
 
-    // The configuration has it no more, then again, without privileges.
     let path = site.path().join("imserver.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let at = text.find("\n[[component]]").unwrap();
     std::fs::write(&path, &text[..at]).unwrap();
     site.reload().unwrap();
-    assert_eq!(raw.until_closed().unwrap(), "host-gone");
+    let why = bot.until_closed().unwrap();
+    assert_eq!(why.as_deref(), Some("host-gone"));
+    let mut j = site.login(Transport::Plain, &juliet).unwrap();
+    let ping = "<ping xmlns='urn:xmpp:ping'/>";
     let gone = wait::until(PATIENCE, || {
-        let answer = j.request("get", "p2", Some(bot), ping).ok()?;
+        let answer = j.request("get", "p", Some(DOMAIN), ping).ok()?;
         (condition(&answer)? == "remote-server-not-found").then_some(())
     });
     gone.expect("the domain is gone");
-    std::fs::write(&path, format!("{}{}", &text[..at], component(""))).unwrap();
+    site.append("imserver.toml", &component().section())
+        .unwrap();
     site.reload().unwrap();
-    let mut raw = wait::until(PATIENCE, || Raw::connect(address, SECRET).ok()).unwrap();
-    raw.send(&on_behalf("romeo@localhost", "b3")).unwrap();
-    assert!(raw.until("</message>").unwrap().contains("<forbidden"));
-    raw.send(&ask("r2")).unwrap();
-    assert!(raw.until("</iq>").unwrap().contains("<forbidden"));
+    let mut bot = wait::until(PATIENCE, || connect(&site).ok()).unwrap();
+    let refused = ask(&mut bot, "r2");
+    assert_eq!(condition(&refused).as_deref(), Some("forbidden"));
 }
 
 /// A script of slixmpp's: what it prints, and where its orders go.
@@ -503,8 +251,8 @@ impl Script {
     }
 }
 
-/// XEP-0356, all of it, with slixmpp: what is granted is told, also by a reload; rosters are read, changed and pushed; requests are made
-/// and messages sent in the name of our people; who is there is told, and who comes and goes.
+/// XEP-0356 with slixmpp: what is granted is told, also by a reload; rosters are read, changed and pushed; requests are made and messages
+/// sent in the name of our people; who is there is told, and who comes and goes.
 #[test]
 fn a_privileged_component_of_slixmpp_does_what_is_granted() {
     let [juliet, romeo, nurse] = ["juliet", "romeo", "nurse"].map(Account::new);
@@ -555,21 +303,12 @@ fn a_privileged_component_of_slixmpp_does_what_is_granted() {
         "PUSH romeo@localhost juliet@localhost remove"
     );
     assert_eq!(bot.next(), "DONE");
-    assert_eq!(
-        bot.order("remove romeo@localhost juliet@localhost"),
-        "ERROR item-not-found"
-    );
-    assert_eq!(
-        bot.order("add romeo@localhost romeo@localhost"),
-        "ERROR not-allowed"
-    );
     // A change by the owner.
     let set =
         "<query xmlns='jabber:iq:roster'><item jid='nurse@localhost' name='Angelica'/></query>";
     j.request("set", "r2", None, set).unwrap();
     assert_eq!(bot.next(), "PUSH juliet@localhost nurse@localhost none");
 
-    // Presence that is no first is told as soon as some account hears it.
     n.send("<presence><status>unheard</status></presence>")
         .unwrap();
     n.send("<presence to='juliet@localhost' type='subscribe'/>")
@@ -597,14 +336,6 @@ fn a_privileged_component_of_slixmpp_does_what_is_granted() {
         bot.order(&format!("{ping} nobody@localhost")),
         "ANSWERED service-unavailable"
     );
-    assert_eq!(
-        bot.order(&format!("{ping} x@elsewhere.example")),
-        "ANSWERED remote-server-not-found"
-    );
-    assert_eq!(
-        bot.order("get jabber:iq:roster query juliet@localhost -"),
-        "ANSWER juliet@localhost result {jabber:iq:roster}query"
-    );
     writeln!(
         bot.orders,
         "get urn:xmpp:ping ping nurse@localhost {}",
@@ -616,43 +347,17 @@ fn a_privileged_component_of_slixmpp_does_what_is_granted() {
         .unwrap();
     assert_eq!(asked.attr("from"), Some("nurse@localhost"));
     let id = asked.attr("id").unwrap();
-    // Nobody else answers for her.
-    n.send(&format!(
-        "<iq type='result' id='{id}' to='nurse@localhost'/>"
-    ))
-    .unwrap();
     j.send(&format!(
         "<iq type='result' id='{id}' to='nurse@localhost'/>"
     ))
     .unwrap();
     assert_eq!(bot.next(), format!("ANSWER {} result", j.jid));
-    // What is a session's, an administrator's, somebody's of another domain, or nobody's.
-    let mut refused = |order: &str, want: &str| assert_eq!(bot.order(order), want, "{order}");
-    refused(
-        "set urn:xmpp:carbons:2 enable juliet@localhost -",
-        "ANSWERED forbidden",
-    );
-    refused(
-        "set http://jabber.org/protocol/commands command juliet@localhost localhost",
-        "ANSWERED forbidden",
-    );
-    refused(
-        "get urn:xmpp:ping ping nobody@localhost localhost",
-        "ERROR service-unavailable",
-    );
-    refused("message nurse@localhost juliet@localhost hello", "SENT");
+    let sent = bot.order("message nurse@localhost juliet@localhost hello");
+    assert_eq!(sent, "SENT");
     let said = j
         .element_where("a message", |e| e.child("body").is_some())
         .unwrap();
     assert_eq!(said.attr("from"), Some("nurse@localhost"));
-    // Whom she has blocked she does not speak to, whoever does it for her.
-    let block = "<block xmlns='urn:xmpp:blocking'><item jid='nurse@localhost'/></block>";
-    j.request("set", "b1", None, block).unwrap();
-    assert_eq!(
-        bot.order("get urn:xmpp:ping ping juliet@localhost nurse@localhost"),
-        "ERROR not-acceptable"
-    );
-
     // After a kill of the server it is still there, and so are its privileges.
     site.kill_server();
     site.start_server().unwrap();
@@ -713,7 +418,7 @@ fn a_component_is_told_of_messages_for_clients_that_are_away() {
     site.set("imserver.toml", "[session]", "push_body", "true")
         .unwrap();
     site.reload().unwrap();
-    let mut app = Raw::connect(site.address(5347), SECRET).unwrap();
+    let mut app = connect(&site).unwrap();
     let mut j = site.login(Transport::Plain, &juliet).unwrap();
     let mut r = site.login(Transport::Plain, &romeo).unwrap();
     let enable = format!("<enable xmlns='urn:xmpp:push:0' jid='{DOMAIN}' node='n'/>");
@@ -721,8 +426,9 @@ fn a_component_is_told_of_messages_for_clients_that_are_away() {
     assert_eq!(condition(&answer), None);
     r.available().unwrap();
     // Told, and answered as it says; the id of the notification.
-    let told = |app: &mut Raw, body: &str, answer: &str| {
-        let notification = app.until("</iq>").unwrap();
+    let told = |app: &mut Client, body: &str, answer: &str| {
+        let stanza = app.element().unwrap();
+        let notification = stanza.to_string();
         assert!(
             notification.contains(&format!("<value>{body}</value>")),
             "{notification}"
@@ -732,9 +438,8 @@ fn a_component_is_told_of_messages_for_clients_that_are_away() {
             "{notification}"
         );
         assert!(!notification.contains("juliet"), "{notification}");
-        let id = notification.split("id='").nth(1).unwrap();
-        let id = id.split('\'').next().unwrap().to_owned();
-        let answer = answer.replace("ID", &id);
+        let id = stanza.attr("id").unwrap();
+        let answer = answer.replace("ID", id);
         app.send(&format!(
             "<iq from='{DOMAIN}' to='romeo@localhost' id='{id}' {answer}"
         ))
@@ -776,7 +481,7 @@ fn a_component_is_told_of_messages_for_clients_that_are_away() {
     n.request("set", "p", None, &enable).unwrap();
     n.close().unwrap();
     j.chat("nurse@localhost", "the end").unwrap();
-    let rest = app.until("</iq>").unwrap();
+    let rest = app.element().unwrap().to_string();
     assert!(rest.contains("<value>the end</value>"), "{rest}");
 }
 
@@ -786,7 +491,7 @@ fn a_component_is_told_of_messages_for_clients_that_are_away() {
 fn a_phone_of_slixmpp_blocks_is_inactive_and_is_pushed_to() {
     let [romeo, juliet] = ["romeo", "juliet"].map(Account::new);
     let site = site("", &[romeo.clone(), juliet.clone()]);
-    let mut app = Raw::connect(site.address(5347), SECRET).unwrap();
+    let mut app = connect(&site).unwrap();
     let mut j = site.login(Transport::StartTls, &juliet).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");
@@ -861,14 +566,14 @@ fn a_phone_of_slixmpp_blocks_is_inactive_and_is_pushed_to() {
     r.end();
     let mut told = |body: &str, waiting: usize| {
         j.chat("romeo@localhost", body).unwrap();
-        let told = app.until("</iq>").unwrap();
+        let stanza = app.element().unwrap();
+        let told = stanza.to_string();
         assert!(
             told.contains("<publish node='phone'>")
                 && told.contains(&format!("<value>{waiting}</value>")),
             "{told}"
         );
-        let id = told.split("id='").nth(1).unwrap();
-        let id = id.split('\'').next().unwrap();
+        let id = stanza.attr("id").unwrap();
         app.send(&format!(
             "<iq type='result' from='{DOMAIN}' to='romeo@localhost' id='{id}'/>"
         ))
