@@ -151,7 +151,10 @@ impl Shard {
             self.negotiating = self.negotiating.saturating_sub(1);
         }
         if self.session(slot).bound().is_some() {
-            self.send_paused(slot);
+            match reason {
+                CloseReason::Replaced => self.take_last(slot),
+                _ => self.send_paused(slot),
+            }
             let by_client =
                 error.is_none() && (reason == CloseReason::Normal || self.session(slot).mux_closed);
             self.end_bound(slot, by_client);

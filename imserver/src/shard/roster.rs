@@ -75,11 +75,19 @@ impl Shard {
         }
     }
 
+    /// There is room for a stanza of this size to wait for the load.
+    pub(super) fn may_wait(&self, account: &BareJid, bytes: usize) -> bool {
+        let loading = self.users.get(account).and_then(|u| u.loading.as_ref());
+        loading.is_none_or(|l| {
+            l.queue.len() < self.settings.loading_queue_max
+                && l.bytes + bytes <= self.settings.loading_queue_bytes_max
+        })
+    }
+
     /// Something waits for the load.
     pub(super) fn queue_for(&mut self, account: &BareJid, queued: Queued) {
-        let max = self.settings.loading_queue_max;
-        let bytes_max = self.settings.loading_queue_bytes_max;
         let bytes = queued.bytes();
+        let room = self.may_wait(account, bytes);
         let loading = self
             .users
             .get_mut(account)
@@ -95,7 +103,7 @@ impl Shard {
                 | Queued::Event(..)
                 | Queued::Probe(_)
         );
-        if few || loading.queue.len() < max && loading.bytes + bytes <= bytes_max {
+        if few || room {
             loading.bytes += bytes;
             loading.queue.push_back(queued);
         } else if let Queued::Stanza(stanza) = queued {

@@ -11,7 +11,7 @@ use crate::event::*;
 use crate::pubsub::avatar::is_stamp;
 use crate::routing::{self, IqType, MessageType, PresenceType, Retention, StanzaKind};
 use crate::session::resumption::Resumption;
-use crate::session::{Stage, asked};
+use crate::session::{Bound, Stage, asked};
 use bytes::Bytes;
 use proto::frame::{CloseReason, Input};
 use std::hash::{BuildHasher, Hasher};
@@ -193,18 +193,8 @@ impl Shard {
             .session(slot)
             .bound()
             .expect("only bound sessions get here");
-        if let Some(from) = element.attr("from")
-            && from != bound.jid.as_str()
-            && from != bound.account.as_str()
-        {
-            // The prepared forms may still agree (RFC 6120 §8.1.2.1).
-            let same = Jid::parse(&from).is_ok_and(|f| {
-                f.as_str() == bound.jid.as_str() || f.as_str() == bound.account.as_str()
-            });
-            if !same {
-                self.stream_error(slot, StreamError::InvalidFrom);
-                return;
-            }
+        if !speaks_for_itself(bound, &element) {
+            return self.stream_error(slot, StreamError::InvalidFrom);
         }
         let kind = match StanzaKind::of(&element) {
             Some(Ok(kind)) => kind,
@@ -343,15 +333,70 @@ impl Shard {
         else {
             return;
         };
-        let Some(Ok(kind @ StanzaKind::Message(t))) = StanzaKind::of(&element) else {
+        if let Some((routed, copies)) = self.message_of(slot, number, &element) {
+            self.session(slot).paused = false;
+            self.queue_for(&account, Queued::Sent(Box::new(routed), copies));
+        }
+    }
+
+    /// The session ends because its client has logged in anew, and behind an element that waits for the account to be loaded is
+    /// what it had sent before it closed the connection: its messages have been sent, and what it has acknowledged it has.
+    pub(super) fn take_last(&mut self, slot: u32) {
+        self.send_paused(slot);
+        let Some(account) = self.account_of(slot) else {
             return;
         };
-        let to = element.attr("to").and_then(|to| Jid::parse(&to).ok());
-        let retention = routing::retention(t, &element);
-        let routed = self.stamped(slot, number, &element, kind, to, retention);
-        let copies = copied(kind, &element, Copy::Sent);
-        self.session(slot).paused = false;
-        self.queue_for(&account, Queued::Sent(Box::new(routed), copies));
+        let now = self.now;
+        let session = self.session(slot);
+        if session.close_reason.take().is_none() || session.bound().is_none_or(|b| b.is_component())
+        {
+            return;
+        }
+        session.forget_waits();
+        let mut delivered = Vec::new();
+        while let Ok(Some(StreamEvent::Element(element))) = self.session(slot).parser.poll() {
+            let session = self.session(slot);
+            if element.is("a", ns::SM) {
+                let h = element.attr("h").and_then(|h| h.parse::<u32>().ok());
+                match h.and_then(|h| session.acknowledged(h, &mut delivered)) {
+                    Some(()) => continue,
+                    None => break,
+                }
+            }
+            if session
+                .bound()
+                .is_none_or(|b| !speaks_for_itself(b, &element))
+            {
+                break;
+            }
+            let number = session.begin_element(element.stanza_kind().is_some(), now);
+            session.put_down();
+            let message = self.message_of(slot, number, &element);
+            let Some((routed, copies)) =
+                message.filter(|(m, _)| self.may_wait(&account, m.bytes.len()))
+            else {
+                self.session(slot).done(number);
+                continue;
+            };
+            self.status.stanzas_in += 1;
+            self.load(&account);
+            self.queue_for(&account, Queued::Sent(Box::new(routed), copies));
+        }
+        self.delivered(slot, &delivered);
+    }
+
+    /// The element, if it is a message, and whether other sessions of its sender are to have copies.
+    fn message_of(&mut self, slot: u32, number: u64, element: &Element) -> Option<(Routed, bool)> {
+        let Some(Ok(kind @ StanzaKind::Message(t))) = StanzaKind::of(element) else {
+            return None;
+        };
+        let to = match element.attr("to") {
+            Some(to) => Some(Jid::parse(&to).ok()?),
+            None => None,
+        };
+        let retention = routing::retention(t, element);
+        let routed = self.stamped(slot, number, element, kind, to, retention);
+        Some((routed, copied(kind, element, Copy::Sent)))
     }
 
     /// The account is loaded, or cannot be: what an ended session had sent goes on its way.
@@ -547,6 +592,14 @@ impl Shard {
         );
         self.end_session_with(slot, Some(Bytes::from(error)), CloseReason::PolicyViolation);
     }
+}
+
+/// Its `from` is its own, if it has one; the prepared forms may agree where it is written otherwise (RFC 6120 §8.1.2.1).
+fn speaks_for_itself(bound: &Bound, element: &Element) -> bool {
+    element.attr("from").is_none_or(|from| {
+        let own = |from: &str| from == bound.jid.as_str() || from == bound.account.as_str();
+        own(&from) || Jid::parse(&from).is_ok_and(|from| own(from.as_str()))
+    })
 }
 
 pub(super) fn copied(kind: StanzaKind, element: &Element, copy: Copy) -> bool {

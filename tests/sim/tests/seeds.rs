@@ -58,7 +58,7 @@ const FOUND: [(u64, &str); 7] = [
 ];
 
 /// The same, of those with clients that publish and block.
-const FOUND_SINCE: [(u64, &str); 4] = [
+const FOUND_SINCE: [(u64, &str); 5] = [
     (
         120,
         "who blocked somebody and left at once stayed available for them",
@@ -71,6 +71,10 @@ const FOUND_SINCE: [(u64, &str); 4] = [
     (
         5_491,
         "a notice that waited for one member of a group was told to all of them once more",
+    ),
+    (
+        34_469,
+        "what a client had sent before it went was dropped when it logged in anew while its account was being loaded",
     ),
 ];
 

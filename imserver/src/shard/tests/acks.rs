@@ -2,7 +2,7 @@
 
 use super::after::Answers;
 use super::*;
-use crate::session::record::Record;
+use crate::session::record::{Record, RecordedSm};
 use proto::frame::{
     CloseReason, ConnId, Frame, HeldStored, ListenerKind, NoteKey, Open, Resume, StoredId,
     Transport,
@@ -47,8 +47,12 @@ fn record(acked: Vec<u64>) -> Record {
 
 /// A session that a restart has found and its mux has brought back, with one message sent and not drained.
 fn resumed(acked: Vec<u64>) -> Shard {
+    brought_back(record(acked))
+}
+
+fn brought_back(record: Record) -> Shard {
     let mut shard = shard(Settings::default());
-    assert_eq!(shard.restore(NOW, vec![record(acked)]).len(), 1);
+    assert_eq!(shard.restore(NOW, vec![record]).len(), 1);
     let nowhere = std::net::SocketAddr::from(([192, 0, 2, 1], 5222));
     let resume = Resume {
         note: Some(NoteKey([3; 16])),
@@ -149,6 +153,61 @@ fn what_was_acknowledged_before_a_kill_and_could_not_be_cleared_is_known_from_th
     let mut shard = resumed(vec![POSITION]);
     let (writes, _) = flushed(&mut shard);
     assert_eq!(acked(&writes), [POSITION], "nobody stands in the way now");
+}
+
+/// Its account is being loaded, its client has closed the connection, and comes again.
+#[test]
+fn what_a_client_has_sent_last_is_taken_before_its_next_log_in_replaces_it() {
+    let sm = RecordedSm {
+        in_base: 0,
+        out_base: 0,
+        began_out: 0,
+        enabled_element: 1,
+        continued: false,
+    };
+    let sm = Some(sm);
+    let mut shard = brought_back(Record {
+        sm,
+        ..record(Vec::new())
+    });
+    let message = |n: u32| {
+        format!("<message type='chat' to='juliet@localhost' id='{n}'><body>{n}</body></message>")
+    };
+    let forged = message(3).replace(" to=", " from='romeo@localhost/x' to=");
+    let all = [
+        "<presence/>".into(),
+        message(1),
+        message(2),
+        "<message type='chat' to='@'/>".into(),
+        "<a xmlns='urn:xmpp:sm:3' h='1'/>".into(),
+        forged,
+        message(4),
+    ];
+    let input = proto::frame::Input {
+        bytes: all.concat().into(),
+        message_end: false,
+    };
+    shard.handle(NOW, Event::Input(KEY, input));
+    shard.handle(NOW, Event::Closed(KEY, CloseReason::Normal));
+    let (writes, _) = flushed(&mut shard);
+    assert!(acked(&writes).is_empty(), "the presence waits: {writes:?}");
+    let slot = shard.slot_of(KEY).expect("it is there");
+    let conflict = Some(xmpp::error::StreamError::Conflict);
+    shard.end_session(slot, conflict, CloseReason::Replaced);
+    let (writes, _) = flushed(&mut shard);
+    assert_eq!(acked(&writes), [POSITION]);
+    loaded(&mut shard);
+    let (writes, _) = flushed(&mut shard);
+    let bodies = writes.iter().filter_map(|w| match w {
+        Write::Store(store::Write::Append(a)) => {
+            let text = String::from_utf8_lossy(&a.payload).into_owned();
+            let body = text.split("<body>").nth(1)?;
+            Some(body.split('<').next()?.to_owned())
+        }
+        _ => None,
+    });
+    // Nothing of what is behind a forgery.
+    assert_eq!(bodies.collect::<Vec<_>>(), ["1", "2"]);
 }
 
 #[test]
