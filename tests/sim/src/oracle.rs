@@ -549,6 +549,7 @@ impl World {
     ) {
         let sender_lives = self.oracle.sessions[message.session].ended.is_none();
         let seen = !message.deliveries.is_empty();
+        let known = seen || message.glimpsed;
         if sender_lives && !message.accepted {
             wrong.push(format!(
                 "m{number} was never accepted, though its sender is still there"
@@ -583,7 +584,7 @@ impl World {
             || message.normal && message.to_client.is_some()
             || self.touched_by_list(message, self.now_us);
         let went_on = replaced || moving || comes_to_nothing;
-        if kept && !went_on && !seen && !message.accepted && !message.rejected {
+        if kept && !went_on && !known && !message.accepted && !message.rejected {
             wrong.push(format!(
                 "m{number} reached a mux that lives, and was never accepted"
             ));
@@ -614,7 +615,7 @@ impl World {
         // An error may have gone to a session that is no more.
         let may_be_rejected =
             self.oracle.disk_failed || (message.normal && message.to_client.is_some());
-        if !seen && !message.glimpsed && (sender_lives || !may_be_rejected) {
+        if !known && (sender_lives || !may_be_rejected) {
             wrong.push(format!("m{number} was accepted and is lost"));
             return;
         }
