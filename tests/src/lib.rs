@@ -7,6 +7,7 @@
 //! - [`harness`]: a [`harness::Site`] is one set-up in a temporary directory, with its processes.
 //! - [`client`]: a scripted raw client over plain TCP, STARTTLS, direct TLS and WebSocket ([`websocket`]).
 //! - [`component`]: components that a server is told of, and what they may do.
+//! - [`upgrade`]: a client that makes keys of another hash with its log-in.
 //! - [`scansion`]: reads and runs `scripts/*.scs` (format: `README.md` beside this crate).
 //! - [`dovecot`]: an IMAP server with mailboxes.
 //! - [`slapd`]: an LDAP server with a tree of people and groups.
@@ -27,6 +28,7 @@ pub mod scansion;
 pub mod scram;
 pub mod slapd;
 pub mod sys;
+pub mod upgrade;
 pub mod wait;
 pub mod websocket;
 pub mod xml;

@@ -33,6 +33,15 @@ impl Hash {
         }
     }
 
+    /// The mechanism's name, without channel binding.
+    pub fn mechanism(self) -> &'static str {
+        match self {
+            Hash::Sha1 => "SCRAM-SHA-1",
+            Hash::Sha256 => "SCRAM-SHA-256",
+            Hash::Sha512 => "SCRAM-SHA-512",
+        }
+    }
+
     fn hmac(self) -> hmac::Algorithm {
         match self {
             Hash::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
@@ -92,18 +101,18 @@ impl Hash {
 /// Secrets of one password as `imadmin user import` takes them. With the same salt for everybody, thousands of
 /// clients compute their keys once.
 pub fn import_line(jid: &str, password: &str, salt: &[u8], iterations: u32) -> String {
-    let secret = |hash: Hash, name: &str| {
-        let salted = hash.salted_password(password, salt, iterations);
-        let stored_key = hash.hash(&hash.sign(&salted, b"Client Key"));
-        let server_key = hash.sign(&salted, b"Server Key");
-        let parts = [salt, &stored_key, &server_key].map(|p| BASE64.encode(p));
-        format!("{{{name}}}{iterations},{}", parts.join(","))
-    };
-    let (sha256, sha1) = (
-        secret(Hash::Sha256, "SCRAM-SHA-256"),
-        secret(Hash::Sha1, "SCRAM-SHA-1"),
-    );
+    let keys = |hash| import_keys(hash, password, salt, iterations);
+    let (sha256, sha1) = (keys(Hash::Sha256), keys(Hash::Sha1));
     format!("{jid} {sha256} {sha1}")
+}
+
+/// Those of one hash, in the place of a password: an account that has been at a server with these alone.
+pub fn import_keys(hash: Hash, password: &str, salt: &[u8], iterations: u32) -> String {
+    let salted = hash.salted_password(password, salt, iterations);
+    let stored_key = hash.hash(&hash.sign(&salted, b"Client Key"));
+    let server_key = hash.sign(&salted, b"Server Key");
+    let parts = [salt, &stored_key, &server_key].map(|p| BASE64.encode(p));
+    format!("{{{}}}{iterations},{}", hash.mechanism(), parts.join(","))
 }
 
 /// What the client says about channel binding.

@@ -437,6 +437,9 @@ fn log_in(client: &mut Client, person: &Person) -> Result<()> {
     if person.component.is_some() {
         return client.shake_hands(&person.password);
     }
+    if let Some(upgrade) = person.upgrade() {
+        return upgrade.connect(client, &person.account());
+    }
     let sasl = person.sasl.clone().map_or(Sasl::Best, Sasl::Mechanism);
     client.authenticate(&person.account(), &sasl)?;
     client.bind(person.resource.as_deref())

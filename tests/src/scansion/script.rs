@@ -3,6 +3,8 @@
 use super::Disturbance;
 use crate::client::{Account, NS_COMPONENT};
 use crate::component::{Component, Grants};
+use crate::scram::{self, Hash};
+use crate::upgrade::Upgrade;
 use crate::xml::NS_CLIENT;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::Path;
@@ -35,6 +37,10 @@ pub struct Person {
     pub resource: Option<String>,
     /// SASL mechanism to use.
     pub sasl: Option<String>,
+    /// `keys: SCRAM-SHA-1`: all that the account has been given, as by an import from another server.
+    pub keys: Option<Hash>,
+    /// `upgrade: SCRAM-SHA-512`: it logs in by SASL 2 and its `keys`, and makes these (XEP-0480).
+    pub upgrade: Option<Hash>,
     /// `sm: silent`: requests for acknowledgement are not answered.
     pub silent: bool,
     /// `account: none`: the runner creates no account, or tells the server of no component.
@@ -127,6 +133,13 @@ impl Script {
         }
         for statement in &mut script.statements {
             statement.block = dedent(&statement.block);
+        }
+        for person in script.clients.iter().filter(|p| p.upgrade.is_some()) {
+            ensure!(
+                person.keys.is_some(),
+                "{}: an upgrade of which keys?",
+                person.name
+            );
         }
         ensure!(
             !script.statements.is_empty(),
@@ -253,7 +266,7 @@ impl Script {
         self.clients
             .iter()
             .filter(|p| !p.no_account && p.component.is_none())
-            .map(Person::account)
+            .map(Person::stored_account)
             .collect()
     }
 
@@ -309,6 +322,8 @@ impl Person {
             "password" => self.password = value.into(),
             "resource" => self.resource = Some(value.into()),
             "sasl" => self.sasl = Some(value.into()),
+            "keys" => self.keys = Some(hash(value)?),
+            "upgrade" => self.upgrade = Some(hash(value)?),
             "sm" if value == "silent" => self.silent = true,
             "account" if value == "none" => self.no_account = true,
             _ => {
@@ -328,6 +343,24 @@ impl Person {
         }
     }
 
+    /// What it makes with its log-in.
+    pub fn upgrade(&self) -> Option<Upgrade> {
+        Some(Upgrade {
+            known: self.keys?,
+            wanted: self.upgrade?,
+        })
+    }
+
+    /// As the server is given it.
+    fn stored_account(&self) -> Account {
+        let Account { user, password } = self.account();
+        let password = match self.keys {
+            Some(hash) => scram::import_keys(hash, &password, b"salt of another server", 4_096),
+            None => password,
+        };
+        Account { user, password }
+    }
+
     /// Localpart and password.
     pub fn account(&self) -> Account {
         let user = self.jid.split('@').next().unwrap_or_default().to_owned();
@@ -336,6 +369,10 @@ impl Person {
             password: self.password.clone(),
         }
     }
+}
+
+fn hash(mechanism: &str) -> Result<Hash> {
+    Hash::of_mechanism(mechanism).with_context(|| format!("{mechanism} is not SCRAM"))
 }
 
 /// `[Client] NAME` or `[Component] NAME`.
@@ -420,6 +457,11 @@ mod tests {
             ),
             ("[Component] A\n\troster: all\n---\nA connects\n", "one of"),
             ("[Client] A\n---\n", "nothing happens"),
+            (
+                "[Client] A\n\tupgrade: SCRAM-SHA-256\n---\nA connects\n",
+                "which keys",
+            ),
+            ("[Client] A\n\tkeys: PLAIN\n---\nA connects\n", "not SCRAM"),
         ] {
             let error = format!("{:#}", Script::parse("x", text).unwrap_err());
             assert!(error.contains(what), "{error}");
