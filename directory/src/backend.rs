@@ -8,6 +8,7 @@
 
 use crate::cache::CacheStats;
 use crate::{DirectoryError, KeysAnswer, PasswordAnswer};
+use sha1::Digest as _;
 use std::sync::Arc;
 use xmpp::jid::BareJid;
 use xmpp::sasl::LoginName;
@@ -56,6 +57,27 @@ pub struct Photo {
     pub media_type: &'static str,
     /// The picture.
     pub bytes: Arc<[u8]>,
+}
+
+/// What a picture is known by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PhotoId {
+    /// SHA-1 of its bytes, in hexadecimal digits (XEP-0153 §3.1).
+    pub sha1: Box<str>,
+    /// How many there are.
+    pub bytes: usize,
+}
+
+impl Photo {
+    /// What it is known by.
+    pub fn id(&self) -> PhotoId {
+        let hash = sha1::Sha1::digest(&self.bytes);
+        let digits: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+        PhotoId {
+            sha1: digits.into(),
+            bytes: self.bytes.len(),
+        }
+    }
 }
 
 /// What there is for somebody's vCard.
@@ -143,6 +165,8 @@ pub struct Abilities {
     pub sweep: bool,
     /// It takes new accounts.
     pub register: bool,
+    /// It may have pictures of people.
+    pub photo: bool,
 }
 
 /// A new account, as somebody wants to have it.
@@ -242,6 +266,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     fn photo(&self, jid: &BareJid) -> Result<Option<Photo>, DirectoryError> {
         let _ = jid;
         Ok(None)
+    }
+
+    /// What the picture of somebody is known by.
+    fn photo_id(&self, jid: &BareJid) -> Result<Option<Arc<PhotoId>>, DirectoryError> {
+        Ok(self.photo(jid)?.map(|photo| Arc::new(photo.id())))
     }
 
     /// Finds people of this domain, at most `limit`.

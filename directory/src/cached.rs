@@ -5,8 +5,8 @@
 //! Never: answers a password from a cache while the back end answers; keeps a password.
 
 use crate::backend::{
-    Abilities, Backend, ExplainStep, Person, Photo, Registered, Registration, SearchAnswer,
-    SearchQuery, Sweep,
+    Abilities, Backend, ExplainStep, Person, Photo, PhotoId, Registered, Registration,
+    SearchAnswer, SearchQuery, Sweep,
 };
 use crate::cache::{Cache, CacheConfig, CacheStats};
 use crate::{DirectoryError, KeysAnswer, PasswordAnswer};
@@ -38,6 +38,7 @@ pub struct Cached<B> {
     people: Cache<BareJid, Arc<Person>>,
     logins: Cache<LoginName, Arc<Person>>,
     photos: Cache<BareJid, Photo>,
+    photo_ids: Cache<BareJid, Arc<PhotoId>>,
     verifiers: Option<Moka<LoginName, Verifier>>,
 }
 
@@ -60,6 +61,7 @@ impl<B: Backend> Cached<B> {
             people: Cache::new(config),
             logins: Cache::new(config),
             photos: Cache::new(photos),
+            photo_ids: Cache::new(config),
             verifiers: (config.password > Duration::ZERO).then(|| {
                 Moka::builder()
                     .max_capacity(config.entries_max)
@@ -190,7 +192,18 @@ impl<B: Backend> Backend for Cached<B> {
     }
 
     fn photo(&self, jid: &BareJid) -> Result<Option<Photo>, DirectoryError> {
-        self.photos.get(jid, || self.backend.photo(jid))
+        let ask = || {
+            let photo = self.backend.photo(jid)?;
+            let id = photo.as_ref().map(|photo| Arc::new(photo.id()));
+            self.photo_ids.put(jid.clone(), id);
+            Ok(photo)
+        };
+        self.photos.get(jid, ask)
+    }
+
+    /// The picture itself is not kept for this: there is room for few, and everybody who logs in would drive out one.
+    fn photo_id(&self, jid: &BareJid) -> Result<Option<Arc<PhotoId>>, DirectoryError> {
+        self.photo_ids.get(jid, || self.backend.photo_id(jid))
     }
 
     fn search(
@@ -207,6 +220,7 @@ impl<B: Backend> Backend for Cached<B> {
         self.people.sweep();
         self.logins.sweep();
         self.photos.sweep();
+        self.photo_ids.sweep();
         Ok(sweep)
     }
 
@@ -251,6 +265,7 @@ impl<B: Backend> Backend for Cached<B> {
             ("people", self.people.stats()),
             ("login names", self.logins.stats()),
             ("photos", self.photos.stats()),
+            ("photo hashes", self.photo_ids.stats()),
         ]
     }
 
@@ -259,6 +274,7 @@ impl<B: Backend> Backend for Cached<B> {
             Some(jid) => {
                 self.people.forget(jid);
                 self.photos.forget(jid);
+                self.photo_ids.forget(jid);
                 // Which login names are theirs is not known here; there are few of them and they come back at once.
                 self.logins.clear();
                 if let Some(verifiers) = &self.verifiers {
@@ -272,6 +288,7 @@ impl<B: Backend> Backend for Cached<B> {
                 self.people.clear();
                 self.logins.clear();
                 self.photos.clear();
+                self.photo_ids.clear();
                 if let Some(verifiers) = &self.verifiers {
                     verifiers.invalidate_all();
                 }

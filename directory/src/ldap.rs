@@ -432,6 +432,7 @@ impl Backend for LdapDirectory {
             search: true,
             sweep: true,
             register: self.config.register.is_some(),
+            photo: !self.config.attributes.photo.is_empty(),
         }
     }
 

@@ -250,6 +250,7 @@ impl Backend for LocalDirectory {
             search: true,
             sweep: false,
             register: self.writer.is_some(),
+            photo: false,
         }
     }
 

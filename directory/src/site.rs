@@ -7,8 +7,8 @@
 //! the last one all the same, so that an unknown name costs what a wrong password costs.
 
 use crate::backend::{
-    Abilities, Backend, Card, ExplainStep, Person, Photo, Registered, Registration, SearchAnswer,
-    SearchQuery,
+    Abilities, Backend, Card, ExplainStep, Person, Photo, PhotoId, Registered, Registration,
+    SearchAnswer, SearchQuery,
 };
 use crate::cache::CacheStats;
 use crate::population::Swept;
@@ -120,6 +120,7 @@ impl Site {
             search: a.search || b.search,
             sweep: a.sweep || b.sweep,
             register: a.register || b.register,
+            photo: a.photo || b.photo,
         })
     }
 
@@ -309,6 +310,19 @@ impl Site {
         for backend in self.chain(jid.domainpart()) {
             if backend.person(jid)?.is_some() {
                 return backend.photo(jid);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the picture of somebody is known by. May block.
+    ///
+    /// # Errors
+    /// A directory does not answer.
+    pub fn photo_id(&self, jid: &BareJid) -> Result<Option<Arc<PhotoId>>, DirectoryError> {
+        for backend in self.chain(jid.domainpart()) {
+            if backend.person(jid)?.is_some() {
+                return backend.photo_id(jid);
             }
         }
         Ok(None)

@@ -389,6 +389,8 @@ pub enum Read {
     },
     /// What there is for somebody's vCard: what their directory knows, and what they have stored.
     Card(BareJid),
+    /// Hash of the picture that somebody's directory has.
+    Photo(BareJid),
     /// When somebody was here.
     Activity(BareJid),
     /// An element of somebody's private XML storage.
@@ -420,6 +422,8 @@ pub enum ReadResult {
     Rows(Vec<(u64, Option<store::StoredRow>)>),
     /// For a vCard. `None`: there is nobody of this address.
     Card(Option<Box<CardFacts>>),
+    /// Hash of the picture that a directory has, if it has one.
+    Photo(Option<String>),
     /// When they were here.
     Activity(store::Activity),
     /// Of the private XML storage. `None`: it was never stored.
@@ -447,6 +451,8 @@ pub struct Loaded {
     pub data: store::UserData,
     /// Hash of the avatar, for its presence (XEP-0398).
     pub photo: Option<String>,
+    /// The directory may have a picture.
+    pub directory_photo: bool,
 }
 
 /// For whom a read is.
@@ -454,6 +460,8 @@ pub struct Loaded {
 pub enum ReadTag {
     /// Load of an entity.
     Load(BareJid),
+    /// The picture of its directory.
+    Photo(BareJid),
     /// The account of somebody who wants keys of other hashes made with the log-in: the session's slot and generation.
     Upgrade(u32, u32),
     /// The ends of the archive of somebody who binds a resource with the log-in.

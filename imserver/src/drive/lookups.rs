@@ -18,6 +18,7 @@ use super::queue::Outbox;
 use crate::event::{Event, Loaded, Look, LookResult, LookTag, Read, ReadResult, ReadTag, ShardId};
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use directory::backend::PhotoId;
 use directory::site::Site;
 use directory::{DirectoryError, KeysAnswer, PasswordAnswer};
 use std::collections::HashMap;
@@ -41,6 +42,12 @@ const REMOTE_WORKERS: usize = 8;
 /// Jobs that wait for a chain. More would not be answered before the client has given up.
 const JOBS_MAX: usize = 1_024;
 
+/// Threads that ask for pictures, for presence: everybody who logs in has one fetched, so they leave the directory to the others.
+const PHOTO_WORKERS: usize = 2;
+
+/// Pictures that may be asked for at once, when all come in the morning. Who is beyond that is asked for at the next log-in.
+const PHOTO_JOBS_MAX: usize = 65_536;
+
 /// Who has waited for so long for an answer about people has been told that there is none (`Settings::settle_max`).
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -58,6 +65,8 @@ enum Job {
     People(ShardId, LookTag, Look, Instant),
     /// What there is for a vCard.
     Card(ShardId, ReadTag, BareJid, Instant),
+    /// What somebody's picture is known by.
+    Photo(ShardId, ReadTag, BareJid),
 }
 
 /// The queues of one chain.
@@ -66,6 +75,8 @@ struct Queues {
     passwords: Sender<Job>,
     questions: Sender<Job>,
     people: Sender<Job>,
+    /// `None`: there are no pictures.
+    photos: Option<Sender<Job>>,
 }
 
 /// One configuration of directories, and who works for it. None at all until there is one.
@@ -103,8 +114,8 @@ impl Routes {
                 None => {
                     let local = site.is_local(domain);
                     let workers = if local { LOCAL_WORKERS } else { REMOTE_WORKERS };
-                    let start = |kind: &str| -> anyhow::Result<Sender<Job>> {
-                        let (tx, rx) = bounded(JOBS_MAX);
+                    let start = |kind: &str, workers, max| -> anyhow::Result<Sender<Job>> {
+                        let (tx, rx) = bounded(max);
                         for n in 0..workers {
                             let worker = Worker {
                                 reader: engine.reader()?,
@@ -119,9 +130,12 @@ impl Routes {
                         Ok(tx)
                     };
                     let new = Arc::new(Queues {
-                        passwords: start("password")?,
-                        questions: start("question")?,
-                        people: start("people")?,
+                        passwords: start("password", workers, JOBS_MAX)?,
+                        questions: start("question", workers, JOBS_MAX)?,
+                        people: start("people", workers, JOBS_MAX)?,
+                        photos: (site.abilities(domain).photo)
+                            .then(|| start("photo", PHOTO_WORKERS, PHOTO_JOBS_MAX))
+                            .transpose()?,
                     });
                     by_chain.insert(chain, new.clone());
                     new
@@ -184,7 +198,7 @@ impl Lookups {
                 tracing::debug!("more look-ups wait for a directory than may");
                 Some(Event::Looked(tag, look.unanswered(), 0))
             }
-            Job::Load(..) | Job::Card(..) => None,
+            Job::Load(..) | Job::Card(..) | Job::Photo(..) => None,
         }
     }
 
@@ -208,6 +222,18 @@ impl Lookups {
         full.map(|_| ReadResult::Failed("the directory has too much to do".into()))
     }
 
+    /// What somebody's picture is known by, from a reader's thread. `None`: a directory is being asked, which answers the shard itself.
+    fn photo(&self, shard: ShardId, tag: &ReadTag, owner: &BareJid) -> Option<ReadResult> {
+        let routes = self.routes();
+        let queues = routes.queues.get(owner.domainpart());
+        let Some(photos) = queues.and_then(|q| q.photos.as_ref()) else {
+            return Some(ReadResult::Photo(None));
+        };
+        let full = photos.try_send(Job::Photo(shard, tag.clone(), owner.clone()));
+        let full = full.err();
+        full.map(|_| ReadResult::Failed("the directory has too much to do".into()))
+    }
+
     /// Whether the account exists and what is stored for it, from a reader's thread. `None`: a directory is being asked, which
     /// answers the shard itself.
     fn load(
@@ -219,16 +245,17 @@ impl Lookups {
     ) -> Option<ReadResult> {
         if owner.localpart().is_none() {
             // A domain is nobody's account: a component, of which there is what is stored for it.
-            return Some(of_person(reader, owner, false));
+            return Some(of_person(reader, owner, false, false));
         }
         let routes = self.routes();
         if routes.site.is_local(owner.domainpart()) {
             let data = reader.user(owner);
-            return Some(loaded(reader, owner, data));
+            return Some(loaded(reader, owner, data, false));
         }
         if let Some(person) = routes.site.at_hand(owner) {
+            let photo = routes.site.abilities(owner.domainpart()).photo;
             return Some(match person {
-                Some(person) => of_person(reader, owner, person.disabled),
+                Some(person) => of_person(reader, owner, person.disabled, photo),
                 None => ReadResult::User(None),
             });
         }
@@ -287,6 +314,7 @@ impl StoreReader {
                     .rows_at(owner, positions, *bytes_max)
                     .map_or_else(failed_read, ReadResult::Rows),
                 Read::Card(owner) => lookups.card(reader.as_mut(), shard, &tag, owner)?,
+                Read::Photo(owner) => lookups.photo(shard, &tag, owner)?,
                 Read::Activity(owner) => reader
                     .activity(owner)
                     .map_or_else(failed_read, ReadResult::Activity),
@@ -321,21 +349,31 @@ fn loaded(
     reader: &mut dyn Reader,
     owner: &BareJid,
     data: Result<Option<store::UserData>, store::StoreError>,
+    directory_photo: bool,
 ) -> ReadResult {
     let loaded = data.and_then(|data| match data {
         None => Ok(None),
         Some(data) => {
             let photo = crate::pubsub::avatar::read_hash(reader, owner)?;
-            Ok(Some(Box::new(Loaded { data, photo })))
+            Ok(Some(Box::new(Loaded {
+                data,
+                photo,
+                directory_photo,
+            })))
         }
     });
     loaded.map_or_else(failed_read, ReadResult::User)
 }
 
-fn of_person(reader: &mut dyn Reader, owner: &BareJid, disabled: bool) -> ReadResult {
+fn of_person(
+    reader: &mut dyn Reader,
+    owner: &BareJid,
+    disabled: bool,
+    directory_photo: bool,
+) -> ReadResult {
     let data = reader.user_data(owner);
     let data = data.map(|data| Some(store::UserData { disabled, ..data }));
-    loaded(reader, owner, data)
+    loaded(reader, owner, data, directory_photo)
 }
 
 fn failed_read(error: store::StoreError) -> ReadResult {
@@ -412,8 +450,9 @@ impl Worker {
                 (shard, Event::Looked(tag, result, revocations))
             }
             Job::Load(shard, tag, owner) => {
+                let photo = site.abilities(owner.domainpart()).photo;
                 let result = match site.person(&owner) {
-                    Ok(Some(person)) => of_person(reader, &owner, person.disabled),
+                    Ok(Some(person)) => of_person(reader, &owner, person.disabled, photo),
                     Ok(None) => ReadResult::User(None),
                     Err(error) => unanswered(error),
                 };
@@ -427,6 +466,16 @@ impl Worker {
                     false => self.clerk.answer(site, reader, &look),
                 };
                 (shard, Event::Looked(tag, result, 0))
+            }
+            Job::Photo(shard, tag, owner) => {
+                let shown = |id: &PhotoId| id.bytes <= crate::iq::vcard::PHOTO_BYTES_MAX;
+                let result = match site.photo_id(&owner) {
+                    Ok(id) => {
+                        ReadResult::Photo(id.filter(|id| shown(id)).map(|id| id.sha1.to_string()))
+                    }
+                    Err(error) => unanswered(error),
+                };
+                (shard, Event::Read(tag, result))
             }
             Job::Card(_, _, _, since) if since.elapsed() > PATIENCE => return None,
             Job::Card(shard, tag, owner, _) => {

@@ -32,7 +32,7 @@ pub const VCARD: Extension = Extension {
 
 /// A larger photo of a directory is left out: in base64 it would not fit into what a client may have untaken. (Each directory has
 /// its own, smaller limit.)
-const PHOTO_BYTES_MAX: usize = 512 * 1024;
+pub(crate) const PHOTO_BYTES_MAX: usize = 512 * 1024;
 
 /// Mail addresses, and as many telephone numbers, shown of somebody: a directory may have hundreds of aliases.
 const VALUES_MAX: usize = 8;
@@ -83,15 +83,11 @@ pub fn found(request: &Request<'_>, found: Option<&CardFacts>) -> IqOutcome {
         Ok(stored) => stored,
         Err(_) => return UNAVAILABLE,
     };
-    let photo = photo(facts);
-    let known = fields(&facts.card.person.jid, &facts.card.person.profile, photo);
-    let mut known = known;
+    // The photo is the one that presence tells of, and that is the published one (XEP-0398).
     let avatar = facts.avatar.as_ref().filter(|a| may_see(request, a.access));
-    if let Some(avatar) = avatar
-        && photo.is_none()
-    {
-        known.push(avatar.photo.to_vcard());
-    }
+    let photo = photo(facts).filter(|_| avatar.is_none());
+    let mut known = fields(&facts.card.person.jid, &facts.card.person.profile, photo);
+    known.extend(avatar.map(|avatar| avatar.photo.to_vcard()));
     match stored {
         Some(stored) => request.reply(joined(known, stored)),
         None if !known.is_empty() => {

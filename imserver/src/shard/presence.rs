@@ -146,6 +146,9 @@ impl Shard {
         if available {
             self.take_claim(slot, claim, before.is_none());
         }
+        if available {
+            self.ask_for_photo(&account, before.is_none());
+        }
         self.await_record(slot, number);
         self.session(slot).done(number);
         if plan.flood {

@@ -18,8 +18,52 @@ use xmpp::jid::{BareJid, Jid};
 impl Shard {
     /// What is to be in an available presence of the account. `None`: it stays as it is.
     pub(super) fn photo_stamp(&self, account: &BareJid, presence: &Element) -> Option<Bytes> {
-        let photo = self.users.get(account).and_then(|u| u.photo.as_ref());
-        avatar::stamp(presence, photo.and_then(|p| p.as_deref()))
+        avatar::stamp(presence, self.photo_of(account))
+    }
+
+    /// The photo of somebody, as their vCard has it: what they have published, else what their directory has.
+    fn photo_of(&self, account: &BareJid) -> Option<&str> {
+        let user = self.users.get(account)?;
+        let published = user.photo.as_ref()?.as_deref();
+        let of_directory = user.directory_photo.hash.as_ref();
+        published.or(of_directory?.as_deref())
+    }
+
+    /// A session of the account is available, and was not before (`comes`) or not to our knowledge: its directory is asked for a
+    /// picture. It may be another one than last time; that goes into presence until it has answered.
+    pub(super) fn ask_for_photo(&mut self, account: &BareJid, comes: bool) {
+        let Some(user) = self.users.get_mut(account) else {
+            return;
+        };
+        let photo = &mut user.directory_photo;
+        let wanted = photo.may_be && (comes || photo.hash.is_none());
+        if wanted && !std::mem::replace(&mut photo.asked, true) {
+            let read = Read::Photo(account.clone());
+            self.fx.reads.push((ReadTag::Photo(account.clone()), read));
+        }
+    }
+
+    pub(super) fn directory_photo_read(&mut self, account: &BareJid, result: ReadResult) {
+        let before = self.photo_of(account).map(str::to_owned);
+        let Some(user) = self.users.get_mut(account) else {
+            return;
+        };
+        user.directory_photo.asked = false;
+        // It does not answer: the next log-in asks again.
+        let ReadResult::Photo(hash) = result else {
+            return;
+        };
+        user.directory_photo.hash = Some(hash.map(String::into_boxed_str));
+        self.say_photo_if_other(account, before.as_deref());
+    }
+
+    fn say_photo_if_other(&mut self, owner: &BareJid, before: Option<&str>) {
+        let now = self.photo_of(owner).map(str::to_owned);
+        if now.as_deref() != before {
+            for slot in self.available_sessions(owner) {
+                self.say_photo(slot, owner, now.as_deref());
+            }
+        }
     }
 
     /// These changes are on disk: if the avatar is another, so is the presence of each resource.
@@ -41,20 +85,15 @@ impl Shard {
                 _ => {}
             }
         }
-        let (Some(now), Some(user)) = (now, self.users.get(owner)) else {
+        let (Some(now), true) = (now, self.users.contains_key(owner)) else {
             return;
         };
-        let before = user.photo.clone().flatten();
+        let before = self.photo_of(owner).map(str::to_owned);
         let access = self.access_of(owner, avatar::METADATA);
         let seen = access.is_some_and(avatar::is_for_contacts);
         let now = now.filter(|_| seen).map(String::into_boxed_str);
-        self.user(owner).photo = Some(now.clone());
-        if now == before {
-            return;
-        }
-        for slot in self.available_sessions(owner) {
-            self.say_photo(slot, owner, now.as_deref());
-        }
+        self.user(owner).photo = Some(now);
+        self.say_photo_if_other(owner, before.as_deref());
     }
 
     fn say_photo(&mut self, slot: u32, owner: &BareJid, hash: Option<&str>) {

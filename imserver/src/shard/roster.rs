@@ -196,6 +196,7 @@ impl Shard {
             (ReadTag::Iq(n), result) => self.iq_read(n, result),
             (ReadTag::Nodes(owner), result) => self.nodes_read(&owner, result),
             (ReadTag::Bookmarks(owner), result) => self.old_bookmarks_read(&owner, result),
+            (ReadTag::Photo(owner), result) => self.directory_photo_read(&owner, result),
             (ReadTag::LastItems(to, read), result) => {
                 self.last_items_read(&to, read, result);
                 self.last_reads.end(read);
@@ -216,13 +217,14 @@ impl Shard {
         let Some(loading) = user.loading.take() else {
             return;
         };
-        let (data, photo) = match loaded.map(|l| *l) {
-            Some(Loaded { data, photo }) => (Some(data), photo),
-            None => (None, None),
+        let (data, photo, directory_photo) = match loaded.map(|l| *l) {
+            Some(l) => (Some(l.data), l.photo, l.directory_photo),
+            None => (None, None, false),
         };
         let exists = data.is_some() || !user.sessions.is_empty();
         // What is known here may be newer.
         user.photo.get_or_insert(photo.map(String::into_boxed_str));
+        user.directory_photo.may_be = directory_photo;
         user.exists = exists;
         // What was read may be older than what is known here.
         if matches!(user.archive_prefs, ArchivePrefs::Unknown) {

@@ -95,7 +95,10 @@ fn loaded(shard: &mut Shard) {
         pending_bytes: 0,
         ..store::UserData::default()
     };
-    let read = ReadResult::User(Some(Box::new(Loaded { data, photo: None })));
+    let read = ReadResult::User(Some(Box::new(Loaded {
+        data,
+        ..Loaded::default()
+    })));
     shard.handle(NOW, Event::Read(ReadTag::Load(account), read));
 }
 
@@ -261,7 +264,10 @@ fn an_inbox_with_too_many_bytes_takes_no_more() {
             pending_bytes: there,
             ..store::UserData::default()
         };
-        let read = ReadResult::User(Some(Box::new(Loaded { data, photo: None })));
+        let read = ReadResult::User(Some(Box::new(Loaded {
+            data,
+            ..Loaded::default()
+        })));
         shard.handle(NOW, Event::Read(ReadTag::Load(account), read));
         assert_eq!(outcome(&mut shard).1, fit, "{there}");
     }

@@ -133,6 +133,17 @@ pub enum ArchivePrefs {
     Own(Box<Prefs>),
 }
 
+/// The picture that an account's directory has, for presence as long as nothing is published.
+#[derive(Debug, Default)]
+pub struct DirectoryPhoto {
+    /// There may be one.
+    pub may_be: bool,
+    /// The directory is being asked.
+    pub asked: bool,
+    /// Its hash, as the directory has said last; `None` inside: there is none. `None`: it has said nothing yet.
+    pub hash: Option<Option<Box<str>>>,
+}
+
 /// A load under way.
 #[derive(Debug)]
 pub struct Loading {
@@ -192,6 +203,8 @@ pub struct User {
     pub used_ms: u64,
     /// Hash of the avatar, for presence (XEP-0398); `None` inside: there is none. `None`: not known.
     pub photo: Option<Option<Box<str>>>,
+    /// The picture that its directory has.
+    pub directory_photo: DirectoryPhoto,
     /// The account is known to exist.
     pub exists: bool,
     /// They have been available here before. `None`: that has not been read.
@@ -229,6 +242,7 @@ impl User {
             nothing_pending: false,
             used_ms: now_ms,
             photo: None,
+            directory_photo: DirectoryPhoto::default(),
             exists: false,
             greeted: None,
             motd: 0,

@@ -1,6 +1,9 @@
 //! People of an LDAP directory: they log in with the password they have there, and no failure of it reaches who is online.
 
 use crate::clients::{self, Kind};
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use isthmus_tests::client::{Account, Client, Sasl, Transport};
 use isthmus_tests::harness::{Plan, Site, run};
 use isthmus_tests::slapd::{BASE, GROUPS, LIMITED, PEOPLE, SERVICE, Slapd, Tree};
@@ -448,6 +451,73 @@ fn the_directory_gives_vcards_and_is_searched() {
         assert!(!search(nobody).contains("<item "), "{nobody}");
     }
     assert!(search("Cap*").contains("juliet@localhost"));
+}
+
+/// Clients that know avatars by presence alone (XEP-0153) see the pictures of colleagues, and that of the vCard is always the one told of.
+#[test]
+fn a_photo_of_the_directory_is_told_of_in_presence() {
+    let slapd = Slapd::start(10, 1).unwrap();
+    let site = site(&slapd);
+    let mut juliet = online(&site, "juliet");
+    juliet.patience = PATIENCE;
+    wait::until_true(PATIENCE, "the first look at the directory", || {
+        groups_in(&roster(&mut juliet), "romeo@localhost").is_some()
+    });
+    let hash_of = |client: &mut Client, of: &str, other_than: &str| {
+        let photo = |e: &isthmus_tests::xml::Xml| {
+            let update = e.elements().find(|c| c.is("vcard-temp:x:update", "x"))?;
+            Some(update.child("photo")?.text())
+        };
+        let told = client.element_where(&format!("a photo of {of}"), |e| {
+            e.name == "presence"
+                && e.attr("from").is_some_and(|from| from.starts_with(of))
+                && photo(e).is_some_and(|hash| hash != other_than)
+        });
+        photo(&told.unwrap()).unwrap()
+    };
+    // What one sees in the vCard is what presence tells of.
+    let shown = |client: &mut Client| {
+        let card = "<vCard xmlns='vcard-temp'/>";
+        let answer = client.request("get", "v", Some("romeo@localhost"), card);
+        let answer = answer.unwrap().to_string();
+        let base64 = answer.split("<BINVAL>").nth(1).unwrap();
+        let bytes = STANDARD.decode(base64.split('<').next().unwrap()).unwrap();
+        let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &bytes);
+        let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
+        digits.collect::<String>()
+    };
+    let mut romeo = online(&site, "romeo");
+    romeo.patience = PATIENCE;
+    let of_directory = hash_of(&mut juliet, "romeo@localhost/", "");
+    let own_jid = romeo.jid.clone();
+    assert_eq!(hash_of(&mut romeo, &own_jid, ""), of_directory);
+    assert_eq!(shown(&mut juliet), of_directory);
+    // One's own takes its place, and gives it back.
+    let own = "<vCard xmlns='vcard-temp'><PHOTO><TYPE>image/png</TYPE><BINVAL>bWluZQ==</BINVAL></PHOTO></vCard>";
+    for (card, is_of_directory) in [(own, false), ("<vCard xmlns='vcard-temp'/>", true)] {
+        romeo.request("set", "s", None, card).unwrap();
+        let before = if is_of_directory { "" } else { &of_directory };
+        let now = hash_of(&mut juliet, "romeo@localhost/", before);
+        assert_eq!(now == of_directory, is_of_directory);
+        assert_eq!(shown(&mut juliet), now);
+    }
+    // Another one in the directory is seen with the next log-in.
+    let other = STANDARD.encode(b"\xff\xd8\xff\xe0another");
+    slapd
+        .modify(&format!(
+            "dn: uid=romeo,{PEOPLE}\nchangetype: modify\nreplace: jpegPhoto\njpegPhoto:: {other}\n"
+        ))
+        .unwrap();
+    run(&mut site.imadmin(["cache", "flush"])).unwrap();
+    let mut phone = online(&site, "romeo");
+    let now = hash_of(&mut juliet, &phone.jid, &of_directory);
+    assert_eq!(shown(&mut juliet), now);
+    // She has none, and nothing is said of one.
+    let from_juliet = |e: &isthmus_tests::xml::Xml| {
+        e.name == "presence" && e.attr("from") == Some(juliet.jid.as_str())
+    };
+    let hers = phone.element_where("presence of a colleague", from_juliet);
+    assert!(hers.unwrap().child("x").is_none());
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl Office {
                 let read = match tag {
                     ReadTag::Load(_) => ReadResult::User(Some(Box::new(Loaded {
                         data: user(),
-                        photo: None,
+                        ..Loaded::default()
                     }))),
                     ReadTag::Nodes(_) => ReadResult::Nodes(Vec::new()),
                     _ => ReadResult::Pending(store::PendingPage {
