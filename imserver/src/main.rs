@@ -35,11 +35,20 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let embedded = config.embedded_mux.as_ref();
+    let uncovered = embedded.map(|mux| mux::config::files::uncovered(&mux.certificates));
+    let uncovered = uncovered.unwrap_or_default();
     if arguments.check {
+        for line in uncovered {
+            eprintln!("warning: {}: {line}", arguments.config.display());
+        }
         println!("{}: no mistakes", arguments.config.display());
         return ExitCode::SUCCESS;
     }
     log_to_stderr(&config.log);
+    for line in uncovered {
+        tracing::warn!("{line}");
+    }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -26,7 +26,7 @@ impl Shard {
         let user = self.users.get(account)?;
         let published = user.photo.as_ref()?.as_deref();
         let of_directory = user.directory_photo.hash.as_ref();
-        published.or(of_directory?.as_deref())
+        published.or_else(|| of_directory?.as_deref())
     }
 
     /// A session of the account is available, and was not before (`comes`) or not to our knowledge: its directory is asked for a

@@ -325,6 +325,32 @@ const SETUPS: [(&str, &str, bool); 3] = [
     ("imserver", "imserver.toml", true),
 ];
 
+/// Clients would refuse it, or ask people to trust it: said, and may be meant. The mux may be another process or not.
+#[test]
+fn a_certificate_that_is_not_for_its_domain_is_a_warning() {
+    for (program, file, embedded) in [SETUPS[1], SETUPS[2]] {
+        let plan = Plan {
+            embedded,
+            edits: vec![(
+                "domains = [\"localhost\"]".into(),
+                "domains = [\"chat.example\"]".into(),
+            )],
+            ..Plan::default()
+        };
+        let site = Site::init(&plan).unwrap();
+        let mut check = command(&site, program, file);
+        check.arg("--check");
+        let output = output_of(check);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let warning = "localhost.pem does not cover chat.example: it is for localhost";
+        assert!(
+            said.starts_with("warning: ") && said.contains(warning),
+            "{said}"
+        );
+    }
+}
+
 /// Every certificate or key that a configuration names: missing, and not a certificate.
 #[test]
 fn an_unreadable_certificate_is_one_sentence() {
