@@ -66,6 +66,8 @@ pub struct PhotoId {
     pub sha1: Box<str>,
     /// How many there are.
     pub bytes: usize,
+    /// As of [`Photo`].
+    pub media_type: &'static str,
 }
 
 impl Photo {
@@ -76,6 +78,7 @@ impl Photo {
         PhotoId {
             sha1: digits.into(),
             bytes: self.bytes.len(),
+            media_type: self.media_type,
         }
     }
 }

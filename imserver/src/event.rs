@@ -422,8 +422,8 @@ pub enum ReadResult {
     Rows(Vec<(u64, Option<store::StoredRow>)>),
     /// For a vCard. `None`: there is nobody of this address.
     Card(Option<Box<CardFacts>>),
-    /// Hash of the picture that a directory has, if it has one.
-    Photo(Option<String>),
+    /// The picture that a directory has, if it has one.
+    Photo(Option<DirectoryPhoto>),
     /// When they were here.
     Activity(store::Activity),
     /// Of the private XML storage. `None`: it was never stored.
@@ -453,6 +453,15 @@ pub struct Loaded {
     pub photo: Option<String>,
     /// The directory may have a picture.
     pub directory_photo: bool,
+}
+
+/// The picture that somebody's directory has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryPhoto {
+    /// What it is known by.
+    pub id: std::sync::Arc<directory::backend::PhotoId>,
+    /// It is their avatar, too: they have no node for one of their own.
+    pub is_avatar: bool,
 }
 
 /// For whom a read is.

@@ -18,7 +18,6 @@ use super::queue::Outbox;
 use crate::event::{Event, Loaded, Look, LookResult, LookTag, Read, ReadResult, ReadTag, ShardId};
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use directory::backend::PhotoId;
 use directory::site::Site;
 use directory::{DirectoryError, KeysAnswer, PasswordAnswer};
 use std::collections::HashMap;
@@ -468,11 +467,8 @@ impl Worker {
                 (shard, Event::Looked(tag, result, 0))
             }
             Job::Photo(shard, tag, owner) => {
-                let shown = |id: &PhotoId| id.bytes <= crate::iq::vcard::PHOTO_BYTES_MAX;
                 let result = match site.photo_id(&owner) {
-                    Ok(id) => {
-                        ReadResult::Photo(id.filter(|id| shown(id)).map(|id| id.sha1.to_string()))
-                    }
+                    Ok(id) => people::photo(reader, &owner, id).unwrap_or_else(failed_read),
                     Err(error) => unanswered(error),
                 };
                 (shard, Event::Read(tag, result))

@@ -4,10 +4,14 @@
 //! In: what a shard asks. Out: the answer. Owns: the count of registrations. Never: answers an outage with "nobody".
 
 use super::writer::DirectWriter;
-use crate::event::{AccountAnswer, CardFacts, Look, LookResult, Newcomer, ReadResult};
+use crate::event::{
+    AccountAnswer, CardFacts, DirectoryPhoto, Look, LookResult, Newcomer, ReadResult,
+};
+use crate::iq::vcard::PHOTO_BYTES_MAX;
+use crate::pubsub::avatar::METADATA;
 use crate::registrations::Registrations;
 use directory::DirectoryError;
-use directory::backend::{Card, Registered};
+use directory::backend::{Card, PhotoId, Registered};
 use directory::site::Site;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::{Reader, StoreError};
@@ -31,6 +35,23 @@ pub fn card(reader: &mut dyn Reader, card: Option<Card>) -> Result<ReadResult, S
         }))
     });
     Ok(ReadResult::Card(facts.transpose()?))
+}
+
+/// The picture that somebody's directory has, for presence and as their avatar.
+///
+/// # Errors
+/// The store does not answer.
+pub fn photo(
+    reader: &mut dyn Reader,
+    owner: &BareJid,
+    id: Option<Arc<PhotoId>>,
+) -> Result<ReadResult, StoreError> {
+    let Some(id) = id.filter(|id| id.bytes <= PHOTO_BYTES_MAX) else {
+        return Ok(ReadResult::Photo(None));
+    };
+    let nodes = reader.pubsub_nodes(owner)?;
+    let is_avatar = !nodes.iter().any(|n| n.node == METADATA);
+    Ok(ReadResult::Photo(Some(DirectoryPhoto { id, is_avatar })))
 }
 
 /// What answers take besides the directories. Shared by all workers; a reload keeps it.

@@ -5,6 +5,7 @@ use super::config::AccessModel;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use directory::backend::PhotoId;
 use sha1::Digest as _;
 use store::{PubsubQuery, PubsubRange, Reader, StoreError};
 use xmpp::element::Element;
@@ -104,14 +105,24 @@ impl Photo {
 
     /// Payload of the item of [`METADATA`].
     pub fn metadata(&self) -> Bytes {
-        let info = Node::new("info", METADATA)
-            .with_attr("bytes", self.bytes.to_string())
-            .with_attr("id", self.id.as_str())
-            .with_attr("type", self.media_type.as_str());
-        Node::new("metadata", METADATA)
-            .with_child(info)
-            .to_bytes("")
+        metadata(&self.id, self.bytes, &self.media_type)
     }
+}
+
+/// The item of [`METADATA`] for the picture of a directory: its id and payload.
+pub fn of_directory(photo: &PhotoId) -> (&str, Bytes) {
+    let payload = metadata(&photo.sha1, photo.bytes, photo.media_type);
+    (&photo.sha1, payload)
+}
+
+fn metadata(id: &str, bytes: usize, media_type: &str) -> Bytes {
+    let info = Node::new("info", METADATA)
+        .with_attr("bytes", bytes.to_string())
+        .with_attr("id", id)
+        .with_attr("type", media_type);
+    Node::new("metadata", METADATA)
+        .with_child(info)
+        .to_bytes("")
 }
 
 /// Payload of the item of [`METADATA`] when there is none any more (XEP-0084 §4.3).

@@ -10,6 +10,7 @@ use super::Shard;
 use super::user::Queued;
 use crate::caps::{Caps, Claim, Interests, Key, proves};
 use crate::event::*;
+use crate::pubsub::avatar;
 use crate::pubsub::event::{Notice, Recipients, event, item};
 use crate::pubsub::last;
 use crate::pubsub::node::Who;
@@ -325,6 +326,10 @@ impl Shard {
             **account == asks || online && self.sees(account, &asks) && !blocked
         };
         let owners: Vec<BareJid> = accounts.into_iter().filter(there).cloned().collect();
+        if wanted.interests.has(avatar::METADATA) {
+            let to = Jid::Full(wanted.to.clone());
+            owners.iter().for_each(|owner| self.last_avatar(owner, &to));
+        }
         for owners in owners.chunks(OWNERS_PER_READ) {
             let ask = last::Ask {
                 to: wanted.to.clone(),

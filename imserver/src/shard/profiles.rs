@@ -9,8 +9,11 @@ use crate::presence::Plan;
 use crate::pubsub::avatar;
 use crate::pubsub::bookmarks;
 use crate::pubsub::config::NotificationType;
-use crate::pubsub::event::{Notice, Recipients, event};
+use crate::pubsub::event::{Notice, Recipients, event, item};
+use crate::pubsub::node::Node;
 use bytes::Bytes;
+use directory::backend::PhotoId;
+use std::sync::Arc;
 use store::PubsubChange;
 use xmpp::element::Element;
 use xmpp::jid::{BareJid, Jid};
@@ -25,8 +28,15 @@ impl Shard {
     fn photo_of(&self, account: &BareJid) -> Option<&str> {
         let user = self.users.get(account)?;
         let published = user.photo.as_ref()?.as_deref();
-        let of_directory = user.directory_photo.hash.as_ref();
-        published.or_else(|| of_directory?.as_deref())
+        let of_directory = || Some(&*user.directory_photo.said.as_ref()?.as_ref()?.id.sha1);
+        published.or_else(of_directory)
+    }
+
+    /// The picture of the directory, if it is an account's avatar.
+    fn directory_avatar(&self, account: &BareJid) -> Option<Arc<PhotoId>> {
+        let said = self.users.get(account)?.directory_photo.said.as_ref()?;
+        let photo = said.as_ref().filter(|photo| photo.is_avatar)?;
+        Some(photo.id.clone())
     }
 
     /// A session of the account is available, and was not before (`comes`) or not to our knowledge: its directory is asked for a
@@ -36,7 +46,7 @@ impl Shard {
             return;
         };
         let photo = &mut user.directory_photo;
-        let wanted = photo.may_be && (comes || photo.hash.is_none());
+        let wanted = photo.may_be && (comes || photo.said.is_none());
         if wanted && !std::mem::replace(&mut photo.asked, true) {
             let read = Read::Photo(account.clone());
             self.fx.reads.push((ReadTag::Photo(account.clone()), read));
@@ -45,16 +55,33 @@ impl Shard {
 
     pub(super) fn directory_photo_read(&mut self, account: &BareJid, result: ReadResult) {
         let before = self.photo_of(account).map(str::to_owned);
+        let avatar = self.directory_avatar(account);
         let Some(user) = self.users.get_mut(account) else {
             return;
         };
         user.directory_photo.asked = false;
         // It does not answer: the next log-in asks again.
-        let ReadResult::Photo(hash) = result else {
+        let ReadResult::Photo(photo) = result else {
             return;
         };
-        user.directory_photo.hash = Some(hash.map(String::into_boxed_str));
+        user.directory_photo.said = Some(photo.map(Box::new));
         self.say_photo_if_other(account, before.as_deref());
+        if let Some(now) = self
+            .directory_avatar(account)
+            .filter(|now| avatar.is_none_or(|a| a != *now))
+            && let Some(notice) = avatar_notice(&now, None)
+        {
+            self.notify(account, notice);
+        }
+    }
+
+    /// Somebody has come online who would have the last items of this account: its avatar is one, wherever that is from.
+    pub(super) fn last_avatar(&mut self, owner: &BareJid, to: &Jid) {
+        if let Some(photo) = self.directory_avatar(owner)
+            && let Some(notice) = avatar_notice(&photo, Some(to))
+        {
+            self.notify(owner, notice);
+        }
     }
 
     fn say_photo_if_other(&mut self, owner: &BareJid, before: Option<&str>) {
@@ -89,11 +116,19 @@ impl Shard {
             return;
         };
         let before = self.photo_of(owner).map(str::to_owned);
+        if let Some(Some(photo)) = &mut self.user(owner).directory_photo.said {
+            photo.is_avatar = false;
+        }
         let access = self.access_of(owner, avatar::METADATA);
         let seen = access.is_some_and(avatar::is_for_contacts);
         let now = now.filter(|_| seen).map(String::into_boxed_str);
+        let gone = now.is_none();
         self.user(owner).photo = Some(now);
         self.say_photo_if_other(owner, before.as_deref());
+        if gone {
+            // If that was the node, the directory's takes its place.
+            self.ask_for_photo(owner, true);
+        }
     }
 
     fn say_photo(&mut self, slot: u32, owner: &BareJid, hash: Option<&str>) {
@@ -162,5 +197,15 @@ impl Shard {
         };
         let own = vec![EventTarget::Interested(owner.clone())];
         self.send_event(owner, &notice, own, Vec::new(), Default::default());
+    }
+}
+
+/// What there is to say of the picture of a directory that is somebody's avatar, to everybody or to one.
+fn avatar_notice(photo: &PhotoId, to: Option<&Jid>) -> Option<Notice> {
+    let (id, payload) = avatar::of_directory(photo);
+    let (node, inside) = (Node::default(), item(avatar::METADATA, id, Some(&payload)));
+    match to {
+        Some(to) => Some(Notice::to_one(avatar::METADATA, &node, &inside, to.clone())),
+        None => Notice::to_all(avatar::METADATA, &node, &inside),
     }
 }

@@ -5,7 +5,7 @@
 //! Never: exists in two places; is loaded by presence or probes.
 
 use crate::archive::prefs::Prefs;
-use crate::event::{Routed, Subscription, Token};
+use crate::event::{DirectoryPhoto, Routed, Subscription, Token};
 use crate::roster::Roster;
 use std::collections::{BTreeMap, VecDeque};
 use xmpp::jid::{BareJid, Jid};
@@ -133,15 +133,15 @@ pub enum ArchivePrefs {
     Own(Box<Prefs>),
 }
 
-/// The picture that an account's directory has, for presence as long as nothing is published.
+/// What is known of the picture that an account's directory has: it is theirs as long as they have published none.
 #[derive(Debug, Default)]
-pub struct DirectoryPhoto {
+pub struct PhotoAnswer {
     /// There may be one.
     pub may_be: bool,
     /// The directory is being asked.
     pub asked: bool,
-    /// Its hash, as the directory has said last; `None` inside: there is none. `None`: it has said nothing yet.
-    pub hash: Option<Option<Box<str>>>,
+    /// What the directory has said last; `None` inside: there is none. `None`: it has said nothing yet.
+    pub said: Option<Option<Box<DirectoryPhoto>>>,
 }
 
 /// A load under way.
@@ -204,7 +204,7 @@ pub struct User {
     /// Hash of the avatar, for presence (XEP-0398); `None` inside: there is none. `None`: not known.
     pub photo: Option<Option<Box<str>>>,
     /// The picture that its directory has.
-    pub directory_photo: DirectoryPhoto,
+    pub directory_photo: PhotoAnswer,
     /// The account is known to exist.
     pub exists: bool,
     /// They have been available here before. `None`: that has not been read.
@@ -242,7 +242,7 @@ impl User {
             nothing_pending: false,
             used_ms: now_ms,
             photo: None,
-            directory_photo: DirectoryPhoto::default(),
+            directory_photo: PhotoAnswer::default(),
             exists: false,
             greeted: None,
             motd: 0,

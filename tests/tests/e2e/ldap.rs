@@ -8,6 +8,7 @@ use isthmus_tests::client::{Account, Client, Sasl, Transport};
 use isthmus_tests::harness::{Plan, Site, run};
 use isthmus_tests::slapd::{BASE, GROUPS, LIMITED, PEOPLE, SERVICE, Slapd, Tree};
 use isthmus_tests::wait;
+use isthmus_tests::xml::Xml;
 use std::time::Duration;
 
 /// For what a back-off of ten seconds may delay, on a busy machine.
@@ -463,17 +464,36 @@ fn a_photo_of_the_directory_is_told_of_in_presence() {
     wait::until_true(PATIENCE, "the first look at the directory", || {
         groups_in(&roster(&mut juliet), "romeo@localhost").is_some()
     });
-    let hash_of = |client: &mut Client, of: &str, other_than: &str| {
-        let photo = |e: &isthmus_tests::xml::Xml| {
-            let update = e.elements().find(|c| c.is("vcard-temp:x:update", "x"))?;
-            Some(update.child("photo")?.text())
-        };
-        let told = client.element_where(&format!("a photo of {of}"), |e| {
-            e.name == "presence"
-                && e.attr("from").is_some_and(|from| from.starts_with(of))
-                && photo(e).is_some_and(|hash| hash != other_than)
-        });
-        photo(&told.unwrap()).unwrap()
+    // By presence (XEP-0153), and by a personal event (XEP-0084).
+    let hash = |e: &Xml| {
+        let update = e.elements().find(|c| c.is("vcard-temp:x:update", "x"))?;
+        Some(update.child("photo")?.text())
+    };
+    let avatar = |e: &Xml| {
+        let items = e.child("event")?.child("items")?;
+        let item = items.child("item")?;
+        let info = item.child("metadata")?.child("info")?;
+        (items.attr("node") == Some("urn:xmpp:avatar:metadata")).then_some(())?;
+        info.attr("id").map(str::to_owned)
+    };
+    // Both say the same, or only presence says anything.
+    let told = |client: &mut Client, of: &str, events: bool, other_than: &str| {
+        let (mut by_presence, mut by_event) = (None, None);
+        let other = |id: &String| id != other_than;
+        client
+            .element_where(&format!("a photo of {of}"), |e| {
+                let from = e.attr("from").unwrap_or_default();
+                if from.split('/').next() == Some(of) {
+                    by_presence = hash(e).filter(other).or(by_presence.take());
+                    by_event = avatar(e).filter(other).or(by_event.take());
+                }
+                by_presence.is_some() && (by_event.is_some() || !events)
+            })
+            .unwrap();
+        if events {
+            assert_eq!(by_presence, by_event);
+        }
+        by_presence.unwrap()
     };
     // What one sees in the vCard is what presence tells of.
     let shown = |client: &mut Client| {
@@ -486,21 +506,29 @@ fn a_photo_of_the_directory_is_told_of_in_presence() {
         let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
         digits.collect::<String>()
     };
+    // She wants to hear of avatars by personal events, too (XEP-0084); her client is asked what its hash means.
+    let caps = "<presence><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='http://test.example' ver='GLIKGhhP6tgsH0RjVUdXOBcAsDI='/></presence>";
+    juliet.send(caps).unwrap();
+    let asks = juliet.element_where("a question for capabilities", |e| {
+        e.name == "iq" && e.attr("type") == Some("get")
+    });
+    let id = asks.unwrap().attr("id").unwrap().to_owned();
+    juliet.send(&format!("<iq type='result' id='{id}' to='localhost'><query xmlns='http://jabber.org/protocol/disco#info' node='http://test.example#GLIKGhhP6tgsH0RjVUdXOBcAsDI='><identity category='client' type='pc' name='avatar_conversion'/><feature var='http://jabber.org/protocol/disco#info'/><feature var='urn:xmpp:avatar:metadata+notify'/></query></iq>")).unwrap();
+    juliet.ping().unwrap();
     let mut romeo = online(&site, "romeo");
     romeo.patience = PATIENCE;
-    let of_directory = hash_of(&mut juliet, "romeo@localhost/", "");
-    let own_jid = romeo.jid.clone();
-    assert_eq!(hash_of(&mut romeo, &own_jid, ""), of_directory);
+    let of_directory = told(&mut juliet, "romeo@localhost", true, "");
+    assert_eq!(told(&mut romeo, "romeo@localhost", false, ""), of_directory);
     assert_eq!(shown(&mut juliet), of_directory);
-    // One's own takes its place, and gives it back.
+    // One's own takes its place, and gives it back when its node goes.
     let own = "<vCard xmlns='vcard-temp'><PHOTO><TYPE>image/png</TYPE><BINVAL>bWluZQ==</BINVAL></PHOTO></vCard>";
-    for (card, is_of_directory) in [(own, false), ("<vCard xmlns='vcard-temp'/>", true)] {
-        romeo.request("set", "s", None, card).unwrap();
-        let before = if is_of_directory { "" } else { &of_directory };
-        let now = hash_of(&mut juliet, "romeo@localhost/", before);
-        assert_eq!(now == of_directory, is_of_directory);
-        assert_eq!(shown(&mut juliet), now);
-    }
+    romeo.request("set", "s", None, own).unwrap();
+    let of_romeo = told(&mut juliet, "romeo@localhost", true, &of_directory);
+    assert_eq!(shown(&mut juliet), of_romeo);
+    let gone = "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><delete node='urn:xmpp:avatar:metadata'/></pubsub>";
+    romeo.request("set", "d", None, gone).unwrap();
+    let again = told(&mut juliet, "romeo@localhost", true, &of_romeo);
+    assert_eq!((&again, shown(&mut juliet)), (&of_directory, again.clone()));
     // Another one in the directory is seen with the next log-in.
     let other = STANDARD.encode(b"\xff\xd8\xff\xe0another");
     slapd
@@ -510,12 +538,14 @@ fn a_photo_of_the_directory_is_told_of_in_presence() {
         .unwrap();
     run(&mut site.imadmin(["cache", "flush"])).unwrap();
     let mut phone = online(&site, "romeo");
-    let now = hash_of(&mut juliet, &phone.jid, &of_directory);
+    let now = told(&mut juliet, "romeo@localhost", true, &of_directory);
     assert_eq!(shown(&mut juliet), now);
+    // Who comes later is sent it as the last item.
+    juliet.send("<presence type='unavailable'/>").unwrap();
+    juliet.send(caps).unwrap();
+    assert_eq!(told(&mut juliet, "romeo@localhost", true, ""), now);
     // She has none, and nothing is said of one.
-    let from_juliet = |e: &isthmus_tests::xml::Xml| {
-        e.name == "presence" && e.attr("from") == Some(juliet.jid.as_str())
-    };
+    let from_juliet = |e: &Xml| e.name == "presence" && e.attr("from") == Some(juliet.jid.as_str());
     let hers = phone.element_where("presence of a colleague", from_juliet);
     assert!(hers.unwrap().child("x").is_none());
 }

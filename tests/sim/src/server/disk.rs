@@ -8,9 +8,11 @@ use crate::breaks::Break;
 use crate::rng::Rng;
 use crate::world::{Ev, World};
 use bytes::Bytes;
+use directory::backend::PhotoId;
 use imserver::drive;
 use imserver::event::{
-    Event, Loaded, Look, LookResult, LookTag, Read, ReadResult, ReadTag, TokenRules, Write,
+    DirectoryPhoto, Event, Loaded, Look, LookResult, LookTag, Read, ReadResult, ReadTag,
+    TokenRules, Write,
 };
 use std::sync::Arc;
 use store::{WriteError, Written};
@@ -183,7 +185,14 @@ impl World {
                 ReadResult::User(u.map(loaded))
             }),
             // Everybody has a picture.
-            Read::Photo(_) => Ok(ReadResult::Photo(Some("da39a3ee".into()))),
+            Read::Photo(_) => Ok(ReadResult::Photo(Some(DirectoryPhoto {
+                id: Arc::new(PhotoId {
+                    sha1: "da39a3ee".into(),
+                    bytes: 9,
+                    media_type: "image/png",
+                }),
+                is_avatar: true,
+            }))),
             Read::Pending {
                 owner,
                 after,
