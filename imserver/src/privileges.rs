@@ -184,8 +184,13 @@ impl Privileges {
             return Err(StanzaError::Forbidden);
         }
         let forwarded = privilege.child("forwarded", ns::FORWARD);
-        let message = forwarded.and_then(|f| f.child("message", ns::CLIENT));
-        let message = message.ok_or(StanzaError::BadRequest)?;
+        let stanzas = forwarded.iter().flat_map(|f| f.children());
+        let mut stanzas = stanzas.filter(|child| child.ns() == ns::CLIENT);
+        let message = match (stanzas.next(), stanzas.next()) {
+            (Some(message), None) if message.name() == "message" => message,
+            // One that would be dropped silently is none too many.
+            _ => return Err(StanzaError::BadRequest),
+        };
         let address = |name: &str| message.attr(name).and_then(|a| Jid::parse(a).ok());
         let from = address("from").ok_or(StanzaError::BadRequest)?;
         if from.resourcepart().is_some() || !serves(from.domainpart()) {
@@ -360,6 +365,25 @@ mod tests {
                 );
                 assert_eq!(got.stanza.to_bytes(ns::CLIENT), wanted);
             }
+        }
+    }
+
+    #[test]
+    fn one_message_is_forwarded() {
+        let message = "<message xmlns='jabber:client' from='a@x.example' to='b@y.example'/>";
+        for (inside, good) in [
+            (message.to_owned(), true),
+            (format!("<delay xmlns='urn:xmpp:delay'/>{message}"), true),
+            (message.repeat(2), false),
+            (format!("{message}<iq xmlns='jabber:client'/>"), false),
+            (String::new(), false),
+        ] {
+            let xml = format!(
+                "<privilege xmlns='urn:xmpp:privilege:2'><forwarded xmlns='urn:xmpp:forward:0'>{inside}</forwarded></privilege>"
+            );
+            let node = Node::parse(xml.as_bytes(), "").expect("well-formed");
+            let got = all().message(&node, |domain| domain == "x.example");
+            assert_eq!(got.is_ok(), good, "{inside}");
         }
     }
 

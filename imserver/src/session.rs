@@ -175,6 +175,8 @@ pub struct Session {
     pub close_reason: Option<CloseReason>,
     /// StartTls has been sent and Secured has not come: any input is an injection.
     pub switching_tls: bool,
+    /// A part of an element has come, and the rest has not, since then (mono ms); 0: nothing is waited for.
+    pub unfinished_since_ms: u64,
     /// Its last element waits for the directory or for its account to be loaded: parsing stops until then, so that
     /// nothing overtakes it.
     pub paused: bool,
@@ -296,6 +298,7 @@ impl Session {
             mux_closed: false,
             close_reason: None,
             switching_tls: false,
+            unfinished_since_ms: 0,
             paused: false,
             record_awaited: Vec::new(),
             in_hand: None,
@@ -481,6 +484,20 @@ impl Session {
     /// Bytes of input (since the connection began) taken from the parser.
     pub fn taken_bytes(&self) -> u64 {
         self.input_base + self.parser.consumed()
+    }
+
+    /// All elements that were there have been taken. What is left is the beginning of one, of which there was something at `begun`
+    /// (mono ms; 0: no).
+    pub fn note_unfinished(&mut self, begun: u64, now: Now) {
+        if self.parser.buffered() > 0 {
+            self.unfinished_since_ms = if begun > 0 { begun } else { now.mono_ms.max(1) };
+        }
+    }
+
+    /// How long the rest of an element is waited for, ms.
+    pub fn unfinished_ms(&self, now: Now) -> Option<u64> {
+        let since = self.unfinished_since_ms;
+        (since != 0).then(|| now.mono_ms.saturating_sub(since))
     }
 
     /// A session that had ended before a restart has taken all again that it had taken then.

@@ -45,6 +45,8 @@ pub struct Settings {
     pub element_bytes_max: usize,
     /// Time to log in.
     pub login_timeout: Duration,
+    /// From the first byte of an element after log-in to its last.
+    pub element_timeout: Duration,
     /// Bytes sent to a client and not yet acknowledged by its TCP, past which presence is merged, stored messages stay
     /// pending, other messages are dropped, IQ requests bounced, and the answer to one ends the connection.
     pub output_window_bytes: usize,
@@ -294,6 +296,7 @@ impl Default for Settings {
             bytes_before_login_max: 1024 * 1024,
             element_bytes_max: 256 * 1024,
             login_timeout: Duration::from_secs(30),
+            element_timeout: Duration::from_secs(60),
             output_window_bytes: 512 * 1024,
             unacknowledged_max: 2_000,
             sessions_per_account_max: 20,

@@ -5,6 +5,7 @@
 //! Owns: the truth about every connection of this mux. Never: looks into what clients send; reads a clock.
 
 mod conn;
+mod room;
 mod take;
 
 use crate::codec;
@@ -13,6 +14,7 @@ use crate::limits;
 use crate::link::{Link, LinkError, Phase, shrink_if_empty};
 use bytes::{Bytes, BytesMut};
 use conn::{Active, Conn, Spare, TlsState, push_close, push_input};
+use room::{Room, Starved};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,8 @@ pub struct MuxSideConfig {
     pub server_lost: Duration,
     /// Connections at most, closed ones that the server has not let go included.
     pub conn_count_max: usize,
-    /// Unsettled input over all connections, bytes. Soft by what is in flight from the sockets: see `input`.
+    /// Unsettled input over all connections, bytes: a quarter of it of those who have not logged in. Beyond it everybody may hold a
+    /// short element, and what they had been told.
     pub unsettled_bytes_max: usize,
     /// Frames sent and not acknowledged, bytes.
     pub retained_bytes_max: usize,
@@ -170,9 +173,9 @@ pub struct MuxSide {
     next_id: u64,
     partial: Option<Partial>,
     dials: HashSet<u64>,
-    unsettled_bytes: usize,
+    room: Room,
     /// Connections that have credit but found `unsettled_bytes_max` in their way.
-    starved: VecDeque<ConnId>,
+    starved: Starved,
     /// When the clients are given up, while there is no server.
     lost_due: Option<Instant>,
     events: VecDeque<MuxEvent>,
@@ -184,8 +187,6 @@ pub struct MuxSide {
 const SPARE_MAX: usize = 256;
 /// A spare box keeps buffers up to this size.
 const SPARE_BYTES_MAX: usize = 4096;
-/// One connection may take at most this part of what is left of the half that is shared by need.
-const SHARE: usize = 8;
 /// Starved connections looked at in vain per look.
 const STARVED_MISSES_MAX: usize = 4;
 
@@ -205,8 +206,8 @@ impl MuxSide {
             next_id: 1,
             partial: None,
             dials: HashSet::new(),
-            unsettled_bytes: 0,
-            starved: VecDeque::new(),
+            room: Room::default(),
+            starved: Starved::default(),
             lost_due: None,
             events: VecDeque::new(),
             forgotten: Vec::new().into_iter(),
@@ -345,7 +346,8 @@ impl MuxSide {
         if !bytes.is_empty() || message_end {
             let before = state.weight();
             state.keep_input(&mut self.spare, bytes, message_end);
-            self.unsettled_bytes += state.weight() - before;
+            self.room
+                .changed(state.is_session(), before, state.weight());
             if state.generation == self.generation {
                 push_input(&mut self.link, conn, bytes, message_end);
                 self.check_retained(now);
@@ -356,15 +358,15 @@ impl MuxSide {
 
     /// How many bytes may be read from this client now. At 0 an `InputRoom` will follow.
     pub fn input_room(&mut self, conn: ConnId) -> usize {
-        let share = self.unsettled_share();
+        let bound = self.config.unsettled_bytes_max;
         let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
             return 0;
         };
-        let limit = input_limit(state, share).max(state.told_limit);
+        let limit = self.room.limit(state, bound).max(state.told_limit);
         state.told_limit = limit;
         if limit == state.input_bytes && limit < state.input_bytes_max && !state.starved {
             state.starved = true;
-            self.starved.push_back(conn);
+            self.starved.of(state.is_session()).push_back(conn);
         }
         (limit - state.input_bytes) as usize
     }
@@ -460,7 +462,7 @@ impl MuxSide {
 
     /// Unsettled input over all connections, as it counts toward `unsettled_bytes_max`.
     pub fn unsettled_bytes(&self) -> usize {
-        self.unsettled_bytes
+        self.room.bytes()
     }
 
     /// Bytes of frames that were not acknowledged yet.
@@ -485,21 +487,13 @@ impl MuxSide {
 
     // ---- room for input ----
 
-    /// What one connection may hold unsettled. Half of the bound is shared by need: who holds much stops first. The other half
-    /// is for everybody alike, so that those who fill the first cannot shut out the rest.
-    fn unsettled_share(&self) -> u64 {
-        let half = self.config.unsettled_bytes_max / 2;
-        let by_need = half.saturating_sub(self.unsettled_bytes) / SHARE;
-        by_need.max(half / self.conns.len().max(1)) as u64
-    }
-
     /// Says that there is room again, if the caller needs to hear it. False: there is none by our own bound.
     fn tell_room(&mut self, conn: ConnId) -> bool {
-        let share = self.unsettled_share();
+        let bound = self.config.unsettled_bytes_max;
         let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.is_over()) else {
             return true;
         };
-        let limit = input_limit(state, share);
+        let limit = self.room.limit(state, bound);
         let told_room = state.told_limit.saturating_sub(state.input_bytes);
         let room = limit - state.input_bytes;
         if room > 0 && (state.told_limit > 0 || state.starved) && room / 2 >= told_room {
@@ -511,18 +505,20 @@ impl MuxSide {
 
     /// Lets the connections go on that our own bound had stopped.
     fn wake_starved(&mut self) {
-        let mut misses = 0;
-        while misses < STARVED_MISSES_MAX
-            && let Some(conn) = self.starved.pop_front()
-        {
-            let woken = self.tell_room(conn);
-            match self.conns.get_mut(&conn) {
-                Some(state) if woken => state.starved = false,
-                Some(_) => {
-                    self.starved.push_back(conn);
-                    misses += 1;
+        for sessions in [true, false] {
+            let mut misses = 0;
+            while misses < STARVED_MISSES_MAX
+                && let Some(conn) = self.starved.of(sessions).pop_front()
+            {
+                let woken = self.tell_room(conn);
+                match self.conns.get_mut(&conn) {
+                    Some(state) if woken => state.starved = false,
+                    Some(_) => {
+                        self.starved.of(sessions).push_back(conn);
+                        misses += 1;
+                    }
+                    None => {}
                 }
-                None => {}
             }
         }
     }
@@ -540,7 +536,7 @@ impl MuxSide {
 
     fn remove(&mut self, conn: ConnId) {
         if let Some(mut state) = self.conns.remove(&conn) {
-            self.unsettled_bytes -= state.weight();
+            self.room.left(&state);
             if let Some(active) = state.active.take() {
                 self.recycle(active);
             }
@@ -573,8 +569,8 @@ impl MuxSide {
         self.forgotten = ids.into_iter();
         self.forgotten_reason = reason;
         self.conns = Table::default();
-        self.starved.clear();
-        self.unsettled_bytes = 0;
+        self.starved = Starved::default();
+        self.room = Room::default();
         self.store = None;
     }
 
@@ -654,12 +650,4 @@ impl MuxSide {
             self.events.push_back(MuxEvent::Accepting(accepting));
         }
     }
-}
-
-/// Up to which total of input bytes a connection may be read: its credit, and its share of what may be held unsettled.
-fn input_limit(state: &Conn, share: u64) -> u64 {
-    let unsettled = state.input_bytes - state.settled_bytes;
-    state
-        .input_bytes_max
-        .min(state.input_bytes + share.saturating_sub(unsettled))
 }

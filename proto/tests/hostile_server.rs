@@ -19,7 +19,7 @@ fn mux(now: Instant) -> MuxSide {
     side.handle_link_bytes(now, &mut wire(&[Frame::Welcome(welcome(None))]))
         .expect("a good Welcome");
     assert_eq!(side.open(now, open()), Ok(ONE));
-    assert_eq!(side.input(now, ONE, b"0123456789", false), 16384 - 10);
+    assert_eq!(side.input(now, ONE, b"0123456789", false), 2_048);
     while side.poll_link_output().is_some() {}
     while side.poll_event().is_some() {}
     side

@@ -184,22 +184,65 @@ fn idle_connections_are_small() {
 }
 
 fn unsettled_input_is_bounded_and_shared_fairly() {
-    const MAX: usize = 1_000_000;
+    const MAX: usize = 4_000_000;
+    /// What everybody may hold, whatever others do.
+    const FLOOR: usize = 2_048;
     let mut pair = Pair::new(|config| config.unsettled_bytes_max = MAX);
-    let hogs: Vec<ConnId> = (0..500).map(|_| pair.open()).collect();
-    // Each fills its window, with an element that never ends.
-    for conn in &hogs {
-        while let room @ 1.. = pair.mux.input_room(*conn) {
-            pair.mux.input(pair.now, *conn, &vec![b'x'; room], false);
+    let fill = |pair: &mut Pair, conn: ConnId| {
+        while let room @ 1.. = pair.mux.input_room(conn) {
+            pair.mux.input(pair.now, conn, &vec![b'x'; room], false);
         }
+    };
+    let log_in = |pair: &mut Pair| {
+        let conn = pair.open();
+        pair.pump();
+        let note = Frame::Note(conn, NoteKey([5; 16]));
+        let bytes = Bytes::from_static(b"<success/>");
+        let told = Output {
+            bytes,
+            last: true,
+            stanza: false,
+            stored: None,
+        };
+        let marks = Marks {
+            input_bytes_max: 300_000,
+            ..Marks::default()
+        };
+        for frame in [note, Frame::Output(conn, told), Frame::Marks(conn, marks)] {
+            pair.server.send_tracked(frame).unwrap();
+        }
+        pair.pump();
+        conn
+    };
+    let early = log_in(&mut pair);
+    // Each fills its window, with an element that never ends.
+    let hogs: Vec<ConnId> = (0..500).map(|_| pair.open()).collect();
+    for conn in &hogs {
+        fill(&mut pair, *conn);
     }
-    assert!(pair.mux.unsettled_bytes() <= MAX);
+    let held = pair.mux.unsettled_bytes();
+    assert!(held <= MAX / 4 + hogs.len() * FLOOR, "{held}");
     let late = pair.open();
+    assert_eq!(pair.mux.input_room(late), FLOOR, "a log-in fits");
+    // Whoever has logged in, before or now, does not notice.
+    for session in [early, log_in(&mut pair)] {
+        fill(&mut pair, session);
+        let more = pair.mux.unsettled_bytes() - held;
+        assert!(more >= 200_000, "a long element has room: {more}");
+        pair.mux.closed(pair.now, session, CloseReason::Normal);
+    }
+    // And if sessions do the same, the rest can say something short.
+    let sessions: Vec<ConnId> = (0..100).map(|_| log_in(&mut pair)).collect();
+    for conn in &sessions {
+        fill(&mut pair, *conn);
+    }
+    let held = pair.mux.unsettled_bytes();
     assert!(
-        pair.mux.input_room(late) > 900,
-        "something is left for who holds nothing: {}",
-        { pair.mux.input_room(late) }
+        held <= MAX + (hogs.len() + sessions.len()) * FLOOR,
+        "{held}"
     );
+    let last = log_in(&mut pair);
+    assert!(pair.mux.input_room(last) >= FLOOR);
     pair.pump();
     // When the hogs go, those who had to wait hear of it.
     let waiting = pair.open();

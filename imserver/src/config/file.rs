@@ -387,6 +387,8 @@ section! {
         element_depth_max: u64, Reload;
         /// Seconds from Open to login.
         login_s: u64, Reload;
+        /// Seconds from the first byte of an element after login to its last.
+        element_s: u64, Reload;
         /// Failed SASL attempts of one stream.
         login_attempts_max: u64, Reload;
         /// Failed log-ins with a line each in the log, in a minute.

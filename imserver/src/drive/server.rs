@@ -508,6 +508,7 @@ pub(super) fn settings_of(config: &Config, fake: &FakeKeys, site: &Site) -> Sett
         element_bytes_max: l.element_bytes_max,
         element_depth_max: l.element_depth_max,
         login_timeout: std::time::Duration::from_secs(l.login_s as u64),
+        element_timeout: std::time::Duration::from_secs(l.element_s as u64),
         conns_before_login_max: l.conns_before_login_max,
         login_failures_logged_max: l.login_failures_logged_minute_max,
         output_window_bytes: l.output_window_bytes,

@@ -21,10 +21,12 @@ use xmpp::jid::{BareJid, Jid};
 use xmpp::node::Node;
 use xmpp::ns;
 
-/// Reports of one account in an hour that are passed on: each is read by a person.
+/// Reports of an account passed on in an hour.
 const REPORTS_PER_ACCOUNT_HOUR_MAX: usize = 10;
-/// And of all accounts of a shard.
-const REPORTS_HOUR_MAX: usize = 100;
+/// And logged.
+const REPORTS_LOGGED_HOUR_MAX: usize = 100;
+/// Of all accounts of a shard: an hour of a hundred accounts that do nothing else.
+const REPORTS_HOUR_MAX: usize = 10_000;
 const HOUR_MS: u64 = 3_600_000;
 
 /// What becomes of a stanza that a session sends.
@@ -532,14 +534,24 @@ impl Shard {
         let recent = |since: &u64| now_ms.saturating_sub(*since) < HOUR_MS;
         self.reports.retain(|(since, _)| recent(since));
         let of_account = self.reports.iter().filter(|(_, account)| account == by);
-        if of_account.count() >= REPORTS_PER_ACCOUNT_HOUR_MAX
-            || self.reports.len() >= REPORTS_HOUR_MAX
-        {
-            return tracing::debug!(by = by.as_str(), "a report too many: it is not passed on");
+        let of_account = of_account.count();
+        let all = self.reports.len();
+        if of_account > REPORTS_LOGGED_HOUR_MAX || all > REPORTS_HOUR_MAX {
+            return;
         }
         self.reports.push((now_ms, by.clone()));
+        if of_account == REPORTS_LOGGED_HOUR_MAX || all == REPORTS_HOUR_MAX {
+            let by = by.as_str();
+            return tracing::warn!(
+                by,
+                "more reports of spam or abuse within an hour are not logged"
+            );
+        }
         let line = report.to_line(by);
         tracing::info!(report = line, "spam or abuse is reported");
+        if of_account >= REPORTS_PER_ACCOUNT_HOUR_MAX {
+            return;
+        }
         let Ok(from) = Jid::parse(by.domainpart()) else {
             return;
         };

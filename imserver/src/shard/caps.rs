@@ -24,7 +24,10 @@ use xmpp::node::Node;
 use xmpp::ns;
 
 /// An answer that takes longer is not waited for; somebody else with the same hash is asked.
-const ANSWER_MS: u64 = 10_000;
+const ANSWER_MS: u64 = 5_000;
+
+/// Accounts remembered that were asked about one hash in vain.
+const TRIED_MAX: usize = 100;
 
 /// Sessions that wait for one hash. Those beyond ask for themselves.
 const WAITING_MAX: usize = 10_000;
@@ -42,8 +45,12 @@ pub(super) struct Asking {
     asked: (u32, u32),
     /// Since when (mono ms).
     since_ms: u64,
+    /// Of this account.
+    account: BareJid,
     /// Who else has it.
     waiting: VecDeque<(u32, u32)>,
+    /// Accounts that were asked before: the next is of another one, if there is. So nobody keeps the rest from knowing for long.
+    tried: Vec<BareJid>,
 }
 
 impl Shard {
@@ -111,7 +118,8 @@ impl Shard {
         }
         let session = (slot, self.generation(slot));
         let since_ms = self.now.mono_ms;
-        if let Some(key) = &claim.key {
+        let account = self.account_of(slot);
+        if let (Some(key), Some(account)) = (&claim.key, account) {
             match self.asking.get_mut(key) {
                 Some(asking) if asking.asked != session && asking.waiting.len() < WAITING_MAX => {
                     asking.waiting.push_back(session);
@@ -123,7 +131,9 @@ impl Shard {
                     let asking = Asking {
                         asked: session,
                         since_ms,
+                        account,
                         waiting: VecDeque::new(),
+                        tried: Vec::new(),
                     };
                     self.asking.insert(key.clone(), asking);
                 }
@@ -223,18 +233,36 @@ impl Shard {
     /// Who was asked does not know. `slot`: only if it is the one.
     fn ask_next(&mut self, slot: u32, key: &Key) {
         let session = (slot, self.generation(slot));
-        let Some(asking) = self.asking.get_mut(key).filter(|a| a.asked == session) else {
+        let asked = |a: &Asking| a.asked == session;
+        if !self.asking.get(key).is_some_and(asked) {
+            return;
+        }
+        let Some(mut asking) = self.asking.remove(key) else {
             return;
         };
-        let waiting = std::mem::take(&mut asking.waiting);
-        self.asking.remove(key);
-        let waiting: Vec<(u32, u32)> = waiting
-            .into_iter()
+        let waiting = std::mem::take(&mut asking.waiting).into_iter();
+        asking.waiting = waiting
             .filter(|&(slot, generation)| self.live(slot, generation) && self.waits_for(slot, key))
             .collect();
-        // The first is asked, the others wait for it.
-        for (slot, _) in waiting {
-            self.resume_claim(slot);
+        if asking.tried.len() < TRIED_MAX {
+            asking.tried.push(asking.account.clone());
+        }
+        let tried = &asking.tried;
+        let of_another = |&(slot, _): &(u32, u32)| {
+            let bound = self.sessions.get(slot as usize).and_then(|s| s.bound());
+            bound.is_some_and(|b| !tried.contains(&b.account))
+        };
+        let next = asking.waiting.iter().position(of_another).unwrap_or(0);
+        let Some(next) = asking.waiting.remove(next) else {
+            return;
+        };
+        let bound = self.session(next.0).bound();
+        let claimed = bound.map(|b| (b.account.clone(), &b.caps));
+        if let Some((account, Caps::Waits(claim))) = claimed {
+            let claim = (**claim).clone();
+            (asking.asked, asking.account, asking.since_ms) = (next, account, self.now.mono_ms);
+            self.asking.insert(key.clone(), asking);
+            self.ask_caps(next.0, claim);
         }
     }
 

@@ -75,6 +75,11 @@ impl Shard {
     pub(super) fn parse(&mut self, slot: u32) {
         let generation = self.generation(slot);
         let output_window = self.settings.output_window_bytes;
+        let now = self.now;
+        let mut begun = match self.live(slot, generation) {
+            true => std::mem::take(&mut self.session(slot).unfinished_since_ms),
+            false => 0,
+        };
         while self.live(slot, generation) {
             let session = self.session(slot);
             if session.paused
@@ -90,12 +95,16 @@ impl Shard {
             }
             match session.parser.poll() {
                 Ok(Some(event)) => {
+                    begun = 0;
                     self.stream_event(slot, event);
                     if self.live(slot, generation) {
                         self.session(slot).put_down();
                     }
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    session.note_unfinished(begun, now);
+                    break;
+                }
                 Err(error) => {
                     self.stream_error(slot, error);
                     break;

@@ -8,6 +8,7 @@ mod approval;
 mod archive;
 mod between;
 mod blocking;
+mod caps;
 mod csi;
 mod groups;
 mod notices;

@@ -111,6 +111,13 @@ impl Shard {
                         || session.awaits_archive());
                 let asked = session.asked_ms.is_some();
                 let timeout = settings.ping_timeout.as_millis() as u64;
+                let unfinished = session.unfinished_ms(now);
+                if unfinished.is_some_and(|t| t > settings.element_timeout.as_millis() as u64) {
+                    // Its mux has to keep it for us, and has room for so many only.
+                    let error = Some(StreamError::ConnectionTimeout);
+                    self.lose_connection(slot, error, CloseReason::PolicyViolation);
+                    return;
+                }
                 let dead = session.asked_ms.is_some_and(|t| now.mono_ms - t > timeout)
                     || session.stuck_ms(now).is_some_and(|t| t > timeout)
                     || session

@@ -109,6 +109,11 @@ impl Conn {
         self.note.filter(|_| self.note_told)
     }
 
+    /// Its client has logged in.
+    pub fn is_session(&self) -> bool {
+        self.note_told
+    }
+
     /// The caller will hear or has heard that this connection is over: no output for it, no input from it.
     pub fn is_over(&self) -> bool {
         self.closed.is_some() || self.told_close

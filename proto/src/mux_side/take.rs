@@ -197,7 +197,10 @@ impl MuxSide {
         let Some(state) = self.conns.get_mut(&conn) else {
             return;
         };
-        state.note_told |= state.note.is_some();
+        if state.note.is_some() && !state.note_told {
+            self.room.logged_in(state);
+            state.note_told = true;
+        }
         if state.is_over() {
             // Counted all the same: a restarted server has to know that its client lacks something.
             state.elements += 1;
@@ -244,9 +247,9 @@ impl MuxSide {
         state.forget(forget_stanzas);
         // After a Resume the credit of the server before may be larger: a limit once told stays good.
         state.input_bytes_max = state.input_bytes_max.max(marks.input_bytes_max);
-        let freed = before - state.weight();
+        let (session, after) = (state.is_session(), state.weight());
         let emptied = state.active.take_if(|active| active.is_empty());
-        self.unsettled_bytes -= freed;
+        self.room.changed(session, before, after);
         if let Some(active) = emptied {
             self.recycle(active);
         }

@@ -291,3 +291,83 @@ fn strangers_at_the_admin_door_are_bounded() {
     let log = site.server().log();
     assert!(!log.contains("handshake"), "strangers fill the log: {log}");
 }
+
+/// Elements that are begun and never ended take room of the mux. Strangers have theirs, and cannot take that of who has logged in.
+#[test]
+fn unfinished_elements_of_strangers_leave_room_for_all_who_have_logged_in() {
+    const STRANGERS: usize = 1_000;
+    // A quarter for strangers: less than they want.
+    let site = site_with(&[
+        ("unsettled_bytes_max", "16777216"),
+        ("conns_per_address_max", "5000"),
+        ("unauthenticated_max", "5000"),
+    ]);
+    let endpoint = site.endpoint(Transport::Plain);
+    let mut early = Client::login(&endpoint, &witness(), None).unwrap();
+    early.available().unwrap();
+    let header = "<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+                  xmlns:stream='http://etherx.jabber.org/streams'>";
+    let half = format!(
+        "{header}<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}",
+        "A".repeat(9_900)
+    );
+    let strangers: Vec<TcpStream> = (0..STRANGERS)
+        .map(|_| {
+            let mut stranger = TcpStream::connect(endpoint.starttls).unwrap();
+            stranger.set_nonblocking(true).unwrap();
+            // What does not fit is of no interest.
+            let _ = stranger.write_all(half.as_bytes());
+            stranger
+        })
+        .collect();
+    let held = || {
+        let (_, body) = site.http_get(15234, "/metrics").unwrap();
+        let line = body.lines().find(|l| l.starts_with("mux_unsettled_bytes "));
+        let value = line.and_then(|l| l.split(' ').nth(1)).unwrap();
+        value.parse::<f64>().unwrap()
+    };
+    // Everybody has what nobody can take away.
+    let floor = (STRANGERS * 2_048) as f64;
+    wait::until_true(wait::PATIENCE, "they hold much", || held() > floor);
+    let mut late = Client::login(&endpoint, &person(), None).unwrap();
+    late.available().unwrap();
+    for (from, to) in [(0, 1), (1, 0)] {
+        let mut both = [&mut early, &mut late];
+        let to_jid = both[to].jid.clone();
+        let long = "x".repeat(200_000);
+        both[from]
+            .send(&format!(
+                "<message type='chat' to='{to_jid}'><body>{long}</body></message>"
+            ))
+            .unwrap();
+        let got = both[to].element_where("a long message", |e| e.name == "message");
+        assert!(got.unwrap().to_string().contains(&long));
+    }
+    let most = 16_777_216.0 / 4.0 + floor + 2.0 * 262_144.0;
+    let now = held();
+    assert!(now <= most, "{now} of {most}");
+    drop(strangers);
+}
+
+/// After log-in an element has its time, however busy its client looks.
+#[test]
+fn an_element_must_end() {
+    let mut site = Site::init(&Plan::default()).unwrap();
+    site.set("imserver.toml", "[limits]", "element_s", "5")
+        .unwrap();
+    site.start_server().unwrap();
+    site.start_mux().unwrap();
+    site.add_accounts(&[person(), witness()]).unwrap();
+    site.await_clients().unwrap();
+    let endpoint = site.endpoint(Transport::Plain);
+    let mut other = Client::login(&endpoint, &witness(), None).unwrap();
+    let mut slow = Client::login(&endpoint, &person(), None).unwrap();
+    slow.send("<message to='localhost'><body>").unwrap();
+    let begun = Instant::now();
+    wait::until_true(Duration::from_secs(30), "it is disconnected", || {
+        slow.send_bytes(b"x").is_err() || !slow.is_open()
+    });
+    assert!(begun.elapsed() > Duration::from_secs(4), "too early");
+    // Who says nothing, or has ended what it has begun, stays.
+    other.ping().unwrap();
+}
