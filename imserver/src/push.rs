@@ -101,10 +101,17 @@ impl Push {
         (!services.is_empty()).then(|| {
             Box::new(Self {
                 services,
-                earlier: pending,
-                ..Self::default()
+                ..Self::without_services(pending)
             })
         })
+    }
+
+    /// Nobody wants any yet, and so many messages are pending.
+    pub fn without_services(pending: u64) -> Self {
+        Self {
+            earlier: pending,
+            ..Self::default()
+        }
     }
 
     /// The services.

@@ -7,7 +7,7 @@
 use super::Shard;
 use crate::event::*;
 use crate::iq::push::Change;
-use crate::push::{self, Client};
+use crate::push::{self, Client, Push};
 use crate::routing::{IqType, Retention, StanzaKind};
 use crate::session::Unacked;
 use bytes::Bytes;
@@ -31,7 +31,9 @@ impl Shard {
             .bound()
             .map(|b| b.jid.resourcepart().to_owned());
         let user = self.user(&account);
-        let mut push = user.push.take().unwrap_or_default();
+        let pending = user.pending;
+        let mut push =
+            (user.push.take()).unwrap_or_else(|| Box::new(Push::without_services(pending)));
         let (put, remove) = match change {
             Change::Enable(service, node, options) => {
                 let stored = PushService {
