@@ -342,7 +342,7 @@ limits! {
     /// Seconds from Open to login.
     login_s: 30, 1..=600;
     /// Seconds from the first byte of an element after login to its last.
-    element_s: 60, 5..=3600;
+    element_s: 30, 5..=3600;
     /// Failed SASL attempts of one stream. RFC 6120 §6.4.5 wants at least 2.
     login_attempts_max: 3, 2..=10;
     /// Failed log-ins with a line each in the log, in a minute; the others are counted there.

@@ -296,7 +296,7 @@ impl Default for Settings {
             bytes_before_login_max: 1024 * 1024,
             element_bytes_max: 256 * 1024,
             login_timeout: Duration::from_secs(30),
-            element_timeout: Duration::from_secs(60),
+            element_timeout: Duration::from_secs(30),
             output_window_bytes: 512 * 1024,
             unacknowledged_max: 2_000,
             sessions_per_account_max: 20,
