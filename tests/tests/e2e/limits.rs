@@ -332,7 +332,7 @@ fn unfinished_elements_of_strangers_leave_room_for_all_who_have_logged_in() {
     let mut late = Client::login(&endpoint, &person(), None).unwrap();
     late.available().unwrap();
     for (from, to) in [(0, 1), (1, 0)] {
-        let mut both = [&mut early, &mut late];
+        let both = [&mut early, &mut late];
         let to_jid = both[to].jid.clone();
         let long = "x".repeat(200_000);
         both[from]
