@@ -407,6 +407,9 @@ fn a_command_that_waits_for_a_directory_says_so_and_goes_on() {
         "60",
     )
     .unwrap();
+    // Who asks for photos would have the connections that are left when it is stopped.
+    site.set("imserver.toml", "[[directory]]", "attr_photo", "[]")
+        .unwrap();
     let policy = POLICY.replace("root@localhost", "romeo@localhost");
     std::fs::write(site.path().join("policy.toml"), policy).unwrap();
     let site = ldap::started(site);
