@@ -59,10 +59,16 @@ pub struct Photo {
     pub bytes: Arc<[u8]>,
 }
 
+/// SHA-1 of a picture, in hexadecimal digits: what it is known by in presence (XEP-0153 §3.1) and as an avatar (XEP-0084).
+pub fn photo_hash(bytes: &[u8]) -> String {
+    let hash = sha1::Sha1::digest(bytes);
+    hash.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// What a picture is known by.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PhotoId {
-    /// SHA-1 of its bytes, in hexadecimal digits (XEP-0153 §3.1).
+    /// As of [`photo_hash`].
     pub sha1: Box<str>,
     /// How many there are.
     pub bytes: usize,
@@ -73,10 +79,8 @@ pub struct PhotoId {
 impl Photo {
     /// What it is known by.
     pub fn id(&self) -> PhotoId {
-        let hash = sha1::Sha1::digest(&self.bytes);
-        let digits: String = hash.iter().map(|b| format!("{b:02x}")).collect();
         PhotoId {
-            sha1: digits.into(),
+            sha1: photo_hash(&self.bytes).into(),
             bytes: self.bytes.len(),
             media_type: self.media_type,
         }

@@ -7,8 +7,8 @@
 //! the last one all the same, so that an unknown name costs what a wrong password costs.
 
 use crate::backend::{
-    Abilities, Backend, Card, ExplainStep, Person, Photo, PhotoId, Registered, Registration,
-    SearchAnswer, SearchQuery,
+    Abilities, Backend, Card, ExplainStep, Person, PhotoId, Registered, Registration, SearchAnswer,
+    SearchQuery,
 };
 use crate::cache::CacheStats;
 use crate::population::Swept;
@@ -300,19 +300,6 @@ impl Site {
             Some(keys) => KeysAnswer::Found(person.jid, keys),
             None => KeysAnswer::None,
         })
-    }
-
-    /// The picture of somebody. May block.
-    ///
-    /// # Errors
-    /// A directory does not answer.
-    pub fn photo(&self, jid: &BareJid) -> Result<Option<Photo>, DirectoryError> {
-        for backend in self.chain(jid.domainpart()) {
-            if backend.person(jid)?.is_some() {
-                return backend.photo(jid);
-            }
-        }
-        Ok(None)
     }
 
     /// What the picture of somebody is known by. May block.

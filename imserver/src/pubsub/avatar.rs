@@ -5,8 +5,7 @@ use super::config::AccessModel;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use directory::backend::PhotoId;
-use sha1::Digest as _;
+use directory::backend::{PhotoId, photo_hash};
 use store::{PubsubQuery, PubsubRange, Reader, StoreError};
 use xmpp::element::Element;
 use xmpp::jid::BareJid;
@@ -74,9 +73,8 @@ impl Photo {
             // COMPAT: profanity 0.13 says "img/png".
             _ => type_of(&bytes)?,
         };
-        let id = sha1::Sha1::digest(&bytes);
         Some(Self {
-            id: id.iter().map(|b| format!("{b:02x}")).collect(),
+            id: photo_hash(&bytes),
             media_type: media_type.to_owned(),
             base64,
             bytes: bytes.len(),

@@ -59,9 +59,8 @@ impl Shard {
             session.push_input(input);
         }
         while let Ok(Some(StreamEvent::Element(element))) = session.parser.poll() {
-            let h = element.attr("h").and_then(|h| h.parse::<u32>().ok());
             if element.is("a", ns::SM)
-                && let Some(h) = h
+                && let Some(h) = handled(&element)
                 && session.acknowledged(h, &mut delivered).is_none()
             {
                 break;
@@ -366,8 +365,7 @@ impl Shard {
         while let Ok(Some(StreamEvent::Element(element))) = self.session(slot).parser.poll() {
             let session = self.session(slot);
             if element.is("a", ns::SM) {
-                let h = element.attr("h").and_then(|h| h.parse::<u32>().ok());
-                match h.and_then(|h| session.acknowledged(h, &mut delivered)) {
+                match handled(&element).and_then(|h| session.acknowledged(h, &mut delivered)) {
                     Some(()) => continue,
                     None => break,
                 }
@@ -495,9 +493,8 @@ impl Shard {
             }
             "a" => {
                 let mut delivered = Vec::new();
-                let h = element.attr("h").and_then(|h| h.parse::<u32>().ok());
                 let session = self.session(slot);
-                match (session.sm.is_some(), h) {
+                match (session.sm.is_some(), handled(element)) {
                     (true, Some(h)) => {
                         let sent = session.sent_since_sm();
                         if session.acknowledged(h, &mut delivered).is_none() {
@@ -601,6 +598,11 @@ impl Shard {
         );
         self.end_session_with(slot, Some(Bytes::from(error)), CloseReason::PolicyViolation);
     }
+}
+
+/// How many stanzas the client says with `<a/>` that it has handled (XEP-0198 §4).
+fn handled(element: &Element) -> Option<u32> {
+    element.attr("h")?.parse().ok()
 }
 
 /// Its `from` is its own, if it has one; the prepared forms may agree where it is written otherwise (RFC 6120 §8.1.2.1).

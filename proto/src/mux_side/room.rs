@@ -15,7 +15,7 @@ const SHARE: usize = 6;
 const STRANGERS: usize = 4;
 
 /// Everybody may hold so much, whatever others do: a chat message, and what a log-in takes (but for tickets of Kerberos).
-pub(super) const FLOOR_BYTES: usize = 2_048;
+const FLOOR_BYTES: usize = 2_048;
 
 /// Room told to a session at once. What was told stays good, so all together may go beyond the bound by so much each.
 const STEP_BYTES: u64 = 32 * 1024;
